@@ -1,0 +1,43 @@
+# make quickstart   the main job on the embedded corpus: about 10 minutes on 2 cores
+# make test         lint, types and all tests: at most 15 minutes on 2 cores
+# Each installs what it needs into VENV first. A Python older than 3.11 as python3? Add PYTHON=/path/to/python.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?= -n 2
+CODE := kdtw_jax experiments benchmarks
+
+.PHONY: quickstart test lint types unit venv format clean
+
+quickstart: venv
+	$(BIN)/python experiments/translation.py --preset quickstart --out runs/quickstart
+
+test: lint types unit
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy $(CODE)
+
+unit: venv
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+venv: $(VENV)/.installed
+
+# The stamp is newer than what it was made from, so that an up-to-date environment costs nothing.
+$(VENV)/.installed: setup.py requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python" if sys.version_info < (3, 11) else 0)'
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,113 @@
+"""Sizes and schedules shared by the experiments; each experiment file says what it changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from kdtw_jax.config import Experiment, TextConfig
+from kdtw_jax.losses.pcl import PCLConfig
+from kdtw_jax.models import T5Config
+from kdtw_jax.train.distil import DistilConfig
+from kdtw_jax.train.fit import FitConfig
+from kdtw_jax.train.loop import LoopConfig
+from kdtw_jax.train.state import OptimizerConfig
+
+
+def model(d_model: int, heads: int, layers: int, dropout: float = 0.0) -> T5Config:
+    """A T5 v1.0 of a size below the published ones; the vocabulary is filled in from the tokenizer."""
+    return T5Config(
+        vocab_size=32,
+        d_model=d_model,
+        d_kv=d_model // heads,
+        d_ff=4 * d_model,
+        num_layers=layers,
+        num_decoder_layers=layers,
+        num_heads=heads,
+        dropout_rate=dropout,
+    )
+
+
+def schedule(steps: int, learning_rate: float, save: int, log: int) -> dict[str, LoopConfig | OptimizerConfig]:
+    """Loop and optimiser of one stage."""
+    return {
+        "loop": LoopConfig(steps=steps, log_every=log, checkpoint_every=save),
+        "optimizer": OptimizerConfig(learning_rate=learning_rate, warmup_steps=min(200, steps // 10)),
+    }
+
+
+def likelihood(steps: int, learning_rate: float, save: int = 400, log: int = 40) -> FitConfig:
+    """A stage of maximum likelihood or word-level distillation."""
+    return FitConfig(**schedule(steps, learning_rate, save, log))  # type: ignore[arg-type]
+
+
+def path_consistency(steps: int, learning_rate: float, save: int = 400, log: int = 40, **changes: object) -> DistilConfig:
+    """A stage of Path Consistency Learning with the project's defaults."""
+    pcl = PCLConfig(values="head", lengths=(1, 2, 4, 8, 0), huber=2.0)
+    return DistilConfig(pcl=pcl, **schedule(steps, learning_rate, save, log), **changes)  # type: ignore[arg-type]
+
+
+TINY = Experiment(
+    preset="tiny",
+    data="cldr",
+    text=TextConfig(limit=600, test_limit=32, vocab_size=400, batch_tokens=512, buckets=1, on_long="truncate"),
+    teacher=model(32, 4, 1),
+    student=model(16, 2, 1),
+    teacher_fit=likelihood(40, 3e-3, save=8, log=4),
+    warmup=likelihood(16, 3e-3, save=8, log=4),
+    mle=likelihood(16, 1e-3, save=8, log=4),
+    word_kd=likelihood(16, 1e-3, save=8, log=4),
+    pcl=path_consistency(16, 1e-3, save=8, log=4, updates_per_rollout=4, capacity=64, top_k=8),
+    beam_size=2,
+)
+
+QUICKSTART = Experiment(
+    preset="quickstart",
+    data="cldr",
+    text=TextConfig(vocab_size=2000, max_source=40, max_target=40, test_limit=1000),
+    teacher=model(128, 4, 2),
+    student=model(64, 4, 1),
+    teacher_fit=likelihood(1200, 2e-3),
+    warmup=likelihood(600, 3e-3),
+    mle=likelihood(400, 1e-3),
+    word_kd=likelihood(400, 1e-3),
+    pcl=path_consistency(400, 1e-3),
+    methods=("mle", "pcl"),
+)
+
+SMALL = Experiment(
+    preset="small",
+    data="debian/en-de",
+    text=TextConfig(),
+    teacher=model(192, 6, 3, dropout=0.1),
+    student=model(80, 4, 1),
+    teacher_fit=likelihood(4000, 2e-3),
+    warmup=likelihood(1200, 3e-3),
+    mle=likelihood(1200, 1e-3),
+    word_kd=likelihood(1200, 1e-3),
+    pcl=path_consistency(1200, 1e-3),
+    seeds=(0, 1, 2),
+)
+
+BASE = replace(
+    SMALL,
+    preset="base",
+    text=TextConfig(vocab_size=16000, max_source=128, max_target=128, batch_tokens=32768, buckets=4, on_long="truncate"),
+    teacher=T5Config.named("base", version="v1.1"),
+    student=replace(T5Config.named("small", version="v1.1"), dropout_rate=0.0),
+    teacher_fit=likelihood(100_000, 1e-3, save=5000, log=100),
+    warmup=likelihood(30_000, 1e-3, save=5000, log=100),
+    mle=likelihood(30_000, 5e-4, save=5000, log=100),
+    word_kd=likelihood(30_000, 5e-4, save=5000, log=100),
+    pcl=path_consistency(30_000, 5e-4, save=4000, log=100, capacity=16384),
+)
+
+# Sizes of the paper's models. The teacher is a saved model (--teacher-model), as are its pieces (--text.tokenizer).
+PAPER = replace(
+    BASE,
+    preset="paper",
+    text=replace(BASE.text, tokenizer=Path("spiece.model"), instruct=True, max_source=256, max_target=256),
+    teacher=replace(T5Config.named("xl", version="v1.1"), dtype="bfloat16"),
+    student=replace(T5Config.named("small", version="v1.1"), dtype="bfloat16", dropout_rate=0.0),
+    teacher_model=Path("teacher/model"),
+)

@@ -1,0 +1,128 @@
+"""What a run depends on, as frozen dataclasses, and how a command line becomes one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from kdtw_jax.data.textfiles import FileSpec
+from kdtw_jax.data.tfds_source import Features
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import T5Config
+from kdtw_jax.train.distil import DistilConfig
+from kdtw_jax.train.fit import FitConfig
+
+Method = Literal["mle", "word_kd", "pcl"]
+Preset = Literal["tiny", "quickstart", "small", "base", "paper"]
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How text is found and cut into pieces."""
+
+    folder: Path = Path("runs/data")
+    """where prepared data is kept between runs"""
+    files: FileSpec = field(default_factory=FileSpec)
+    """the files of --data files"""
+    features: Features = field(default_factory=Features)
+    """feature names for --data tfds:NAME, where they cannot be derived"""
+    limit: int = 0
+    """training pairs at the most; 0: all"""
+    test_limit: int = 0
+    """test pairs at the most; 0: all"""
+    tokenizer: Path | None = None
+    """a sentencepiece model to use, such as T5's spiece.model; by default one is trained on the training split"""
+    vocab_size: int = 4000
+    """pieces of the vocabulary trained here"""
+    max_source: int = 32
+    """longest source, in pieces, end of sequence included"""
+    max_target: int = 32
+    """longest target, in pieces, end of sequence included"""
+    on_long: Literal["truncate", "drop", "error"] = "drop"
+    """what happens to longer pairs; whatever it is, they are counted and the counts printed"""
+    instruct: bool = False
+    """put the task's instruction ("translate English to German: ") before the source"""
+    batch_tokens: int = 2048
+    """positions in a batch, counted on its longer side"""
+    buckets: int = 2
+    """static shapes that batches come in"""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "test_limit"):
+            if vars(self)[name] < 0:
+                raise UserError(f"text.{name} must be 0 (all) or more, got {vars(self)[name]}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A teacher, students of several seeds and methods, and their comparison on the test split."""
+
+    preset: Preset
+    """starting values of all other options"""
+    data: str
+    """cldr, debian/en-LANG, debian/summarize, tfds:NAME, or files"""
+    text: TextConfig
+    teacher: T5Config
+    student: T5Config
+    teacher_fit: FitConfig
+    """training of the teacher"""
+    warmup: FitConfig
+    """maximum likelihood from scratch: the start that all students of a seed share"""
+    mle: FitConfig
+    """student that goes on by maximum likelihood"""
+    word_kd: FitConfig
+    """student that goes on by word-level distillation"""
+    pcl: DistilConfig
+    """student that goes on by Path Consistency Learning"""
+    out: Path | None = None
+    """the run's folder, by default named after task, data and preset under runs/; the same command continues what is in it"""
+    results: Path | None = None
+    """also write the tables and their provenance into this folder"""
+    seeds: tuple[int, ...] = (0,)
+    """one student a method for each of these; the teacher is trained once, with the first"""
+    methods: tuple[Method, ...] = ("mle", "word_kd", "pcl")
+    """how students are trained"""
+    devices: int = 0
+    """devices to use; 0: all"""
+    teacher_model: Path | None = None
+    """a saved model to be the teacher instead of training one"""
+    beam_size: int = 4
+    """of the teacher's beam search"""
+    length_penalty: float = 0.6
+    """exponent of the length penalty ((5 + length) / 6) in the teacher's beam search"""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds must be distinct whole numbers of at least 0, got {self.seeds}")
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise UserError(f"methods must be distinct, at least one, got {self.methods}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for config.json; `out`, `results` and `devices` left out, since they do not change what is learned."""
+        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("out", "results", "devices")}
+        plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+        return plain
+
+
+def parse(presets: Mapping[str, Experiment], description: str | None, arguments: Sequence[str] | None = None) -> Experiment:
+    """The preset named by `--preset` (default: the first), with every field overridable by a flag.
+
+    Raises UserError for an unknown preset; unknown flags and malformed values end the program with tyro's message (status 2).
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = next(iter(presets))
+    for i, word in enumerate(words):
+        if word == "--preset" and i + 1 < len(words):
+            name = words[i + 1]
+        elif word.startswith("--preset="):
+            name = word.partition("=")[2]
+    if name not in presets:
+        raise UserError(f"unknown preset {name!r}; known are {', '.join(presets)}")
+    return tyro.cli(Experiment, default=presets[name], description=description, args=words)

@@ -1,0 +1,210 @@
+"""Which pairs are for training and which are held out, so that no relative of a held-out text is trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from kdtw_jax.data.pair import Pair
+from kdtw_jax.errors import UserError
+
+SHARE = 0.02  # of all pairs, for each of validation and test
+MOST = 0.1  # of all pairs, where the minimum would be more than that
+NEAR = 0.8  # Jaccard index of word sets from which two texts count as near-duplicates
+SHINGLE = 8  # words
+
+# Sources whose packages come in one version or one language each, all described in the same words.
+_SERIES = re.compile(
+    r"(aspell|apertium|binutils|cross-toolchain|firefox|fonts|gcc|hunspell|hyphen|ispell|kde-l10n|kernel|libreoffice|"
+    r"linux|llvm|manpages|myspell|mythes|nvidia|openjdk|postgresql|task|tesseract|texlive|thunderbird|xfonts)(?![a-z]).*"
+)
+_PREFIX = re.compile(
+    r"^(lib(?!re)|python\d*-|golang-(?:github-|gopkg-|golang-)?|node-|ruby-|rust-|haskell-|ocaml-|php-|r-(?:cran|bioc)-)"
+    r"(?=.{2})"
+)
+_SUFFIX = re.compile(
+    r"(-(?:dev|devel|doc|docs|data|common|cross|signed|amd64|arm64|i386|perl|python|java|ruby|php|ocaml|qt|gtk|"
+    r"l10n|i18n|lang|locale|nonfree|contrib|bin|utils|tools|el))+$"
+)
+_VERSION = re.compile(r"(?<=.)[-.]?v?\d[\d.]*(?:-?(?:lts|esr))?$")
+
+
+class PairSplits(NamedTuple):
+    """Pairs by split ("train", "validation", "test") and numbers about them that are worth printing."""
+
+    splits: dict[str, list[Pair]]
+    notes: dict[str, float]
+
+
+def family(source_package: str) -> str:
+    """A name shared by the source packages that describe the same thing: `gcc-12` and `gcc-13-cross`, `python-foo` and `foo`."""
+    name = source_package.split()[0].lower()
+    series = _SERIES.match(name)
+    if series:
+        return series[1]
+    previous = None
+    while name != previous:
+        previous = name
+        name = _PREFIX.sub("", _VERSION.sub("", _SUFFIX.sub("", name))) or previous
+    return name
+
+
+def normalised(text: str) -> str:
+    """`text` with case, digits and spacing folded; equal for texts that differ in nothing else."""
+    return re.sub(r"\d+", "0", " ".join(text.casefold().split()))
+
+
+def distinct(pairs: Iterable[Pair]) -> list[Pair]:
+    """One pair for each normalised source, its commonest target; the result does not depend on the order of `pairs`."""
+    by_source: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        by_source[normalised(pair["source"])].append(pair)
+    chosen = []
+    for same in by_source.values():
+        count = Counter(normalised(pair["target"]) for pair in same)
+        best = min(
+            same,
+            key=lambda p: (-count[normalised(p["target"])], p["target"], p["source"], p["group"]),
+        )
+        chosen.append(best)
+    return sorted(chosen, key=lambda pair: _hash("order", pair["source"]))
+
+
+def split_by_group(pairs: Sequence[Pair], *, minimum: Mapping[str, int], salt: str) -> PairSplits:
+    """Splits by `group`; training pairs too like a held-out one are then dropped, and what is left is measured.
+
+    Groups go to the test split in an order given by a hash of their name until it has its share, then to validation,
+    the rest to training. Groups that would fill more than a fortieth of a held-out split are for training.
+
+    Args:
+      pairs: distinct pairs; each split keeps their order.
+      minimum: pairs that "test" and "validation" should have at least, if that is no more than a tenth of all.
+      salt: goes into the hash.
+    """
+    sizes = Counter(pair["group"] for pair in pairs)
+    order = sorted(sizes, key=lambda group: _hash(salt, group))
+    split_of: dict[str, str] = {}
+    for split in ("test", "validation"):
+        wanted = min(max(SHARE * len(pairs), minimum[split]), MOST * len(pairs))
+        have = 0
+        for group in order:
+            if have >= wanted:
+                break
+            if group not in split_of and sizes[group] <= max(wanted / 40, 1):
+                split_of[group] = split
+                have += sizes[group]
+    splits: dict[str, list[Pair]] = {"train": [], "validation": [], "test": []}
+    for pair in pairs:
+        splits[split_of.get(pair["group"], "train")].append(pair)
+
+    before = len(splits["train"])
+    held_out = [pair["source"] for split in ("validation", "test") for pair in splits[split]]
+    same = {normalised(source) for source in held_out}
+    splits["train"] = [pair for pair in splits["train"] if normalised(pair["source"]) not in same]
+    exact = before - len(splits["train"])
+    near = near_duplicates([pair["source"] for pair in splits["train"]], held_out)
+    splits["train"] = [pair for pair, is_near in zip(splits["train"], near, strict=True) if not is_near]
+    notes: dict[str, float] = {
+        "families": len(sizes),
+        "dropped_from_train_same_as_held_out": exact,
+        "dropped_from_train_near_held_out": sum(near),
+    }
+    for split, chosen in splits.items():
+        notes[f"{split}_pairs"] = len(chosen)
+        for side in ("source", "target"):
+            words = sum(len(pair[side].split()) for pair in chosen)  # type: ignore[literal-required]
+            notes[f"{split}_{side}_words_mean"] = round(words / max(len(chosen), 1), 2)
+    return PairSplits(splits, notes | overlap(splits["train"], splits["test"]))
+
+
+def overlap(train: Sequence[Pair], test: Sequence[Pair]) -> dict[str, float]:
+    """What of the test split can be found in training, as shares of 0 to 1.
+
+    `test_source_in_train`, `test_target_in_train`: equal but for case, digits and spacing. `test_source_near_train`:
+    some training source has a Jaccard index of word sets of at least `NEAR`. `test_shingles_in_train`: the mean,
+    over test sources of 8 words or more, of the share of their runs of 8 words that some training source has.
+    """
+    notes = {}
+    for side in ("source", "target"):
+        seen = {normalised(pair[side]) for pair in train}  # type: ignore[literal-required]
+        notes[f"test_{side}_in_train"] = _mean([normalised(pair[side]) in seen for pair in test])  # type: ignore[literal-required]
+    notes["test_source_near_train"] = _mean(
+        near_duplicates([p["source"] for p in test], [p["source"] for p in train])
+    )
+    wanted = [_shingles(pair["source"]) for pair in test]
+    there = set().union(*wanted) if wanted else set()
+    found = set().union(*(_shingles(pair["source"]) & there for pair in train))
+    notes["test_shingles_in_train"] = _mean([len(s & found) / len(s) for s in wanted if s])
+    return {name: round(value, 5) for name, value in notes.items()}
+
+
+def near_duplicates(texts: Sequence[str], others: Sequence[str]) -> list[bool]:
+    """For each text whether one of `others` has a Jaccard index of word sets of at least `NEAR` with it.
+
+    Exact: two sets that alike share one of their rarest words (prefix filtering), so only those are compared.
+    """
+    bags, other_bags = [_words(text) for text in texts], [_words(text) for text in others]
+    count = Counter(word for bag in (*bags, *other_bags) for word in bag)
+
+    def rarest(bag: frozenset[str]) -> list[str]:
+        ordered = sorted(bag, key=lambda word: (count[word], word))
+        return ordered[: len(bag) - math.ceil(NEAR * len(bag)) + 1]
+
+    having: dict[str, list[frozenset[str]]] = defaultdict(list)
+    for bag in set(other_bags):
+        for word in rarest(bag):
+            having[word].append(bag)
+    return [
+        any(
+            len(bag & other) >= NEAR * len(bag | other)
+            for word in rarest(bag)
+            for other in having.get(word, ())
+        )
+        for bag in bags
+    ]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", normalised(text)))
+
+
+def _shingles(text: str) -> set[str]:
+    words = re.findall(r"\w+", normalised(text))
+    return {" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _hash(salt: str, text: str) -> bytes:
+    return hashlib.blake2b(f"{salt}|{text}".encode(), digest_size=16).digest()
+
+
+def held_out_share(splits: Mapping[str, list[Pair]], *, share: float, seed: int) -> PairSplits:
+    """Adds the missing ones of "validation" and "test" by taking that share of the distinct training sources for each.
+
+    Pairs with the same source go together, so a source is never on both sides. The choice depends on the texts and
+    the seed, not on their order.
+
+    Raises:
+      UserError: too few distinct training sources to leave some in every split.
+    """
+    out = {split: list(pairs) for split, pairs in splits.items()}
+    missing = [split for split in ("validation", "test") if split not in out]
+    sources = sorted({normalised(pair["source"]) for pair in out["train"]}, key=lambda s: _hash(str(seed), s))
+    size = max(1, round(share * len(sources)))
+    if missing and len(sources) <= size * len(missing):
+        raise UserError(
+            f"{len(sources)} distinct training sources are too few to hold some out for {missing[0]}"
+        )
+    for i, split in enumerate(missing):
+        taken = set(sources[i * size : (i + 1) * size])
+        out[split] = [pair for pair in out["train"] if normalised(pair["source"]) in taken]
+        out["train"] = [pair for pair in out["train"] if normalised(pair["source"]) not in taken]
+    notes: dict[str, float] = {f"{split}_pairs": len(pairs) for split, pairs in out.items()}
+    return PairSplits(out, notes | overlap(out["train"], out["test"]))

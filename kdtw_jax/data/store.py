@@ -1,0 +1,134 @@
+"""Prepared pairs on disk: written once as array_record files, read at random, never found half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from kdtw_jax.data.pair import Pair, Source
+from kdtw_jax.data.splits import PairSplits
+from kdtw_jax.data.text_pairs.builder import TextPairs
+from kdtw_jax.errors import UserError
+from kdtw_jax.runs.atomic import explained
+
+_FORMAT = "store 1"
+
+
+@dataclass(frozen=True)
+class StoredPairs:
+    """A split on disk as a `Source`; wraps a data source of tensorflow-datasets with byte features."""
+
+    data: Any
+    source: str = "source"
+    target: str = "target"
+    group: str | None = "group"
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int, /) -> Pair:
+        if not -len(self.data) <= index < len(self.data):
+            raise IndexError(index)  # so that a `for` loop ends
+        row = self.data[int(index) % len(self.data)]
+        group = "" if self.group is None else as_text(row[self.group])
+        return Pair(source=as_text(row[self.source]), target=as_text(row[self.target]), group=group)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What `stored` gives: random access by split, notes as they were when the pairs were made, and a hash of all text."""
+
+    splits: dict[str, Source]
+    notes: dict[str, float]
+    fingerprint: str
+
+
+def stored(data_dir: Path, name: str, recipe: str, make: Callable[[], PairSplits]) -> Stored:
+    """The pairs of `name` in `data_dir`; made and written first if they are not there yet.
+
+    Args:
+      data_dir: a folder for prepared data of any number of names.
+      name: of the task.
+      recipe: everything the pairs depend on, in words. Pairs of another recipe are neither read nor touched.
+      make: gives the pairs. Splits without pairs are not written.
+
+    Raises:
+      UserError: the folder cannot be written, or `make` raised it; nothing is left behind then.
+    """
+    key = hashlib.blake2b(f"{_FORMAT}|{name}|{recipe}".encode(), digest_size=5).hexdigest()
+    folder = Path(data_dir).absolute() / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{key}"
+    if not folder.exists():
+        _write(folder, make())
+    try:
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        builder = tfds.builder_from_directory(folder / about["builder"])
+        splits: dict[str, Source] = {
+            s: StoredPairs(builder.as_data_source(s)) for s in sorted(builder.info.splits)
+        }
+        return Stored(splits, about["notes"], about["fingerprint"])
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError(
+            f"cannot read the prepared data in {folder} ({e}); delete that folder and run again"
+        ) from e
+
+
+def as_text(value: object) -> str:
+    """Text of a feature, which tensorflow-datasets gives as bytes."""
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def _write(folder: Path, made: PairSplits) -> None:
+    """Writes into a folder beside `folder` that gets its name only when everything is there."""
+    with explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
+        temporary.mkdir()
+    try:
+        splits = {split: pairs for split, pairs in made.splits.items() if len(pairs)}
+        with explained(folder):
+            builder = TextPairs(splits, temporary)
+            # Its own bars and the line on "Unknown size" say nothing of use for a second's work.
+            with contextlib.redirect_stdout(io.StringIO()):
+                tfds.disable_progress_bar()
+                builder.download_and_prepare(
+                    download_dir=temporary / "downloads",
+                    download_config=tfds.download.DownloadConfig(
+                        compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False
+                    ),
+                )
+            shutil.rmtree(temporary / "downloads", ignore_errors=True)
+            about = {
+                "builder": str(Path(builder.data_path).relative_to(temporary)),
+                "notes": made.notes,
+                "fingerprint": fingerprint(splits),
+            }
+            (temporary / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            try:
+                os.rename(temporary, folder)
+            except OSError:
+                if not folder.exists():  # else another process was faster with the same pairs
+                    raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def fingerprint(splits: Mapping[str, Source]) -> str:
+    """A hash of every text of every split, in order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for split in sorted(splits):
+        for i in range(len(splits[split])):
+            pair = splits[split][i]
+            digest.update("\x00".join((split, pair["source"], pair["target"], "")).encode())
+    return digest.hexdigest()

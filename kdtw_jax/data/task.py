@@ -1,0 +1,179 @@
+"""A task: text pairs by split, how answers are judged, and the words that ask for them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from babel import Locale, UnknownLocaleError
+from rich.console import Console
+
+from kdtw_jax.data import cldr
+from kdtw_jax.data.debian import RECIPE, summary_pairs, translation_pairs
+from kdtw_jax.data.debian_apt import download_indices
+from kdtw_jax.data.pair import Pair, Source
+from kdtw_jax.data.splits import PairSplits
+from kdtw_jax.data.store import fingerprint, stored
+from kdtw_jax.data.textfiles import FileSpec, file_pairs
+from kdtw_jax.data.tfds_source import Features, tfds_pairs
+from kdtw_jax.errors import UserError
+
+__all__ = ["Pair", "Source", "Task", "load_task"]
+
+TRANSLATION_METRICS = ("bleu", "chrf")
+SUMMARY_METRICS = ("rouge1", "rouge2", "rougeL")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything about a task that does not depend on a model."""
+
+    name: str
+    splits: Mapping[str, Source]
+    """"train", "validation" and "test\""""
+    metrics: tuple[str, ...]
+    """of bleu, chrf, rouge1, rouge2, rougeL, exact_match"""
+    instruction: str
+    """has {source} where the source goes"""
+    notes: Mapping[str, float]
+    """counts, mean lengths and how much of the test split is in training"""
+    fingerprint: str = ""
+    """a hash of all text, where the text is prepared here; equal if two runs had the same data"""
+
+
+@dataclass(frozen=True)
+class _Limited:
+    source: Source
+    limit: int
+
+    def __len__(self) -> int:
+        return min(self.limit, len(self.source))
+
+    def __getitem__(self, index: int, /) -> Pair:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        # Evenly spaced: a source may be sorted, and its first pairs all alike.
+        return self.source[index % len(self) * len(self.source) // len(self)]
+
+
+def load_task(
+    name: str,
+    *,
+    data_dir: Path,
+    files: FileSpec | None = None,
+    features: Features | None = None,
+    limit: int | None = None,
+    test_limit: int | None = None,
+) -> Task:
+    """The task of that name; what has to be prepared is kept in `data_dir` and found there by a later call.
+
+    Args:
+      name: `cldr`; `debian/en-de` (or another pair of languages that the archive has); `debian/summarize`;
+        `tfds:NAME` as in `tfds:wmt14_translate/de-en`; or `files`.
+      data_dir: a folder for prepared data.
+      files: for `files`: where they are.
+      features: for `tfds:NAME`: feature and split names that do not follow from the data set.
+      limit, test_limit: training and test pairs at the most, evenly spaced over the split.
+
+    Raises:
+      UserError: an unknown name, or whatever is wrong with the data; nothing half-written is left.
+    """
+    limits = {"train": limit, "test": test_limit}
+    for split, most in limits.items():
+        if most is not None and most < 1:
+            raise UserError(f"the limit on {split} pairs must be at least 1, got {most}")
+    task = _load(name, Path(data_dir), files or FileSpec(), features or Features())
+    splits, notes = dict(task.splits), dict(task.notes)
+    for split, most in limits.items():
+        if most is not None and split in splits:
+            splits[split] = _Limited(splits[split], most)
+            notes[f"{split}_pairs"] = len(splits[split])
+    return replace(task, splits=splits, notes=notes)
+
+
+def _load(name: str, data_dir: Path, files: FileSpec, features: Features) -> Task:
+    if name == "cldr":
+        made = stored(data_dir, name, _cldr_recipe(), _make_cldr)
+        return Task(name, made.splits, cldr.METRICS, cldr.INSTRUCTION, made.notes, made.fingerprint)
+    if name.startswith("debian/"):
+        return _load_debian(name, data_dir)
+    if name.startswith("tfds:"):
+        return _load_tfds(name, features, data_dir)
+    if name == "files":
+        if files.instruction.count("{source}") != 1:
+            raise UserError(f"files: instruction must have {{source}} in it once, got {files.instruction!r}")
+        pairs = file_pairs(files)
+        print_ = fingerprint(pairs.splits)
+        return Task(name, pairs.splits, files.metrics, files.instruction, pairs.notes, print_)
+    raise UserError(f"unknown task {name!r}; use cldr, debian/en-de, debian/summarize, tfds:NAME or files")
+
+
+def _make_cldr() -> PairSplits:
+    with Console(stderr=True).status("cldr: making pairs"):
+        splits = cldr.cldr_pairs()
+    notes: dict[str, float] = {f"{split}_pairs": len(pairs) for split, pairs in splits.items()}
+    # Texts that differ in a number alone are different phrases here, so only equal ones count as overlap.
+    for side in ("source", "target"):
+        seen = {pair[side] for pair in splits["train"]}  # type: ignore[literal-required]
+        found = sum(pair[side] in seen for pair in splits["test"])  # type: ignore[literal-required]
+        notes[f"test_{side}_in_train"] = found / len(splits["test"])
+    return PairSplits(splits, notes)
+
+
+def _cldr_recipe() -> str:
+    """The generator's own text and the CLDR release: with another of either the pairs are made anew."""
+    modules = sorted(Path(cldr.__file__).parent.glob("cldr*.py"))
+    text = b"".join(module.read_bytes() for module in modules)
+    return f"{hashlib.blake2b(text, digest_size=8).hexdigest()} babel {version('babel')}"
+
+
+def _load_debian(name: str, data_dir: Path) -> Task:
+    kind = name.removeprefix("debian/")
+    lists = data_dir / "apt"
+    status = Console(stderr=True).status
+    if kind == "summarize":
+
+        def make() -> PairSplits:
+            indices = download_indices(lists, ("en",))
+            with status(f"{name}: cleaning and splitting, half a minute"):
+                return summary_pairs(indices)
+
+        made = stored(data_dir, name, RECIPE, make)
+        return Task(name, made.splits, SUMMARY_METRICS, "summarize: {source}", made.notes, made.fingerprint)
+    languages = re.fullmatch(r"([a-z]{2,3}(?:_[A-Z]{2})?)-([a-z]{2,3}(?:_[A-Z]{2})?)", kind)
+    if languages is None or languages[1] == languages[2]:
+        raise UserError(f"unknown task {name!r}; use debian/summarize or two languages as in debian/en-de")
+    source, target = languages.groups()
+
+    def make_translation() -> PairSplits:
+        indices = download_indices(lists, (source, target))
+        with status(f"{name}: aligning and splitting, a few seconds"):
+            return translation_pairs(indices, source, target)
+
+    made = stored(data_dir, name, RECIPE, make_translation)
+    instruction = translation_instruction(source, target)
+    return Task(name, made.splits, TRANSLATION_METRICS, instruction, made.notes, made.fingerprint)
+
+
+def _load_tfds(name: str, features: Features, data_dir: Path) -> Task:
+    found = tfds_pairs(name.removeprefix("tfds:"), features, data_dir)
+    notes = {f"{split}_pairs": len(pairs) for split, pairs in found.splits.items()}
+    if found.is_translation:
+        instruction = translation_instruction(found.source, found.target)
+        return Task(name, found.splits, TRANSLATION_METRICS, instruction, notes)
+    return Task(name, found.splits, SUMMARY_METRICS, "summarize: {source}", notes)
+
+
+def translation_instruction(source: str, target: str) -> str:
+    """T5's wording, with the English names of two language codes: "translate English to German: {source}"."""
+    return f"translate {_language(source)} to {_language(target)}: {{source}}"
+
+
+def _language(code: str) -> str:
+    try:
+        return Locale.parse(code).get_display_name("en") or code
+    except (UnknownLocaleError, ValueError):
+        return code

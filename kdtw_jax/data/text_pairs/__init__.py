@@ -1,0 +1,1 @@
+"""The tensorflow-datasets builder for text pairs; tensorflow-datasets wants a folder for each builder."""

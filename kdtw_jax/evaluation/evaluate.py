@@ -1,0 +1,172 @@
+"""Decoding a test split, and what is reported about a model on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
+from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.decoding.beam import beam_search
+from kdtw_jax.decoding.policy import log_policy, without
+from kdtw_jax.decoding.sample import generate
+from kdtw_jax.evaluation import diagnostics
+from kdtw_jax.losses.masked import kl_divergence
+from kdtw_jax.losses.pcl import PCLConfig, policy_and_value
+from kdtw_jax.models import Model, shift_right
+from kdtw_jax.runs.progress import Progress
+from kdtw_jax.train.scoring import finished
+
+Params = Any
+
+
+class Decoding(NamedTuple):
+    """How outputs are written: greedy, sampled at temperature 1, or beam search with GNMT length penalty."""
+
+    mode: Literal["greedy", "sample", "beam"] = "greedy"
+    beam_size: int = 4
+    length_penalty: float = 0.6
+    seed: int = 0
+
+
+class Outputs(NamedTuple):
+    """Decoded texts by example id, and the rate: output tokens a second of wall-clock, compilation left out."""
+
+    texts: dict[int, str]
+    tokens: int
+    tokens_per_s: float
+
+
+def decode_split(
+    name: str,
+    model: Model,
+    params: Params,
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    tokenizer: Tokenizer,
+    decoding: Decoding = Decoding(),
+) -> Outputs:
+    """Writes an output for every example of a split."""
+    banned = tokenizer.banned_ids
+
+    def write(params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
+        length = noise_BxT.shape[1]
+        if decoding.mode == "beam":
+            return beam_search(
+                model,
+                params,
+                source_BxS,
+                beam_size=decoding.beam_size,
+                max_len=length,
+                length_penalty=decoding.length_penalty,
+                banned=banned,
+            ).tokens_BxT
+        noise = noise_BxT if decoding.mode == "sample" else None
+        return generate(model, params, source_BxS, noise, max_len=length, banned=banned).tokens_BxT
+
+    jitted = jax.jit(write)
+    batches = list(evaluation_batches(data, buckets))
+    compiled: set[tuple[int, ...]] = set()
+    texts: dict[int, str] = {}
+    tokens, seconds = 0, 0.0
+    with Progress(name, total=len(batches)) as progress:
+        for index, batch in enumerate(batches):
+            key = jax.random.fold_in(jax.random.key(decoding.seed), index)
+            noise = jax.random.uniform(key, batch.target_BxT.shape)
+            if batch.target_BxT.shape not in compiled:  # the first call of a shape compiles: leave it out of the rate
+                jax.block_until_ready(jitted(params, batch.source_BxS, noise))
+                compiled.add(batch.target_BxT.shape)
+            started = time.perf_counter()
+            output = np.asarray(jitted(params, batch.source_BxS, noise))
+            seconds += time.perf_counter() - started
+            real = batch.example_B >= 0
+            tokens += int((output[real] != 0).sum())
+            for example, row in zip(batch.example_B[real], output[real], strict=True):
+                texts[int(example)] = tokenizer.decode(row.tolist())
+            progress.update(index + 1, tokens_per_s=tokens / seconds)
+    return Outputs(texts, tokens, tokens / seconds)
+
+
+def compare_with_teacher(
+    student: tuple[Model, Params],
+    teacher: tuple[Model, Params],
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    *,
+    banned: tuple[int, ...],
+    values: PCLConfig,
+    seed: int = 0,
+) -> dict[str, float]:
+    """How close the student is to its teacher, and whether its V knows how far it will be.
+
+    `agreement` (same likeliest token), `kl_forward`, `kl_reverse` (nats a token) on the references; `kl_on_policy` (nats a
+    token, reverse) on the student's own samples, and there the Spearman correlation of V(s_t) with minus the KL-to-go:
+    `v_spearman`, summing the exact KL of each step, with `v_slope` and `v_rmse` (nats) of the same fit.
+    """
+    student_model, teacher_model = student[0], teacher[0]
+
+    def compare(student_params: Params, teacher_params: Params, source: jax.Array, tokens: jax.Array) -> _Compared:
+        inputs = shift_right(tokens)
+        own = student_model.decode(student_params, student_model.encode(student_params, source), inputs)
+        other = teacher_model.decode(teacher_params, teacher_model.encode(teacher_params, source), inputs)
+        pi, mu = log_policy(own.logits_BxTxV, banned), log_policy(other.logits_BxTxV, banned)
+        _, value = policy_and_value(without(own.logits_BxTxV, banned), own.value_BxT, tokens, values)
+        return _Compared(
+            agree=pi.argmax(-1) == mu.argmax(-1),
+            kl_forward=kl_divergence(mu, pi),
+            kl_reverse=kl_divergence(pi, mu),
+            value=value,
+            mask=tokens != 0,
+            whole=finished(tokens),
+        )
+
+    def roll_out(params: Params, source: jax.Array, noise: jax.Array) -> jax.Array:
+        return generate(student_model, params, source, noise, max_len=noise.shape[1], banned=banned).tokens_BxT
+
+    jitted, sampled = jax.jit(compare), jax.jit(roll_out)
+    given: list[_Compared] = []
+    own: list[_Compared] = []
+    for index, batch in enumerate(evaluation_batches(data, buckets)):
+        real = batch.example_B >= 0
+        noise = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), index), batch.target_BxT.shape)
+        rollouts = sampled(student[1], batch.source_BxS, noise)
+        for tokens, found in ((batch.target_BxT, given), (rollouts, own)):
+            result = jitted(student[1], teacher[1], batch.source_BxS, tokens)
+            found.append(_Compared(*(np.asarray(x)[real] for x in result)))
+
+    def mean(results: list[_Compared], name: str) -> float:
+        total = sum(float(getattr(r, name)[r.mask].sum()) for r in results)
+        return total / sum(int(r.mask.sum()) for r in results)
+
+    # Only whole outputs have a whole KL-to-go.
+    values_at, to_go = [], []
+    for r in own:
+        mask = np.asarray(r.mask) & np.asarray(r.whole)[:, None]
+        values_at.append(np.asarray(r.value)[mask])
+        to_go.append(diagnostics.kl_to_go(r.kl_reverse, mask)[mask])
+    value, measured = np.concatenate(values_at), np.concatenate(to_go)
+    fit = diagnostics.value_calibration(value, measured, np.ones_like(value, bool))
+    return {
+        "agreement": mean(given, "agree"),
+        "kl_forward": mean(given, "kl_forward"),
+        "kl_reverse": mean(given, "kl_reverse"),
+        "kl_on_policy": mean(own, "kl_reverse"),
+        "v_spearman": fit.spearman,
+        "v_slope": fit.slope,
+        "v_rmse": fit.rmse,
+    }
+
+
+class _Compared(NamedTuple):
+    """Student beside teacher at every state of a batch: [B, T], `whole` [B]."""
+
+    agree: jax.Array | np.ndarray
+    kl_forward: jax.Array | np.ndarray
+    kl_reverse: jax.Array | np.ndarray
+    value: jax.Array | np.ndarray
+    mask: jax.Array | np.ndarray
+    whole: jax.Array | np.ndarray

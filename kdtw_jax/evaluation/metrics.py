@@ -1,0 +1,219 @@
+"""Scores of output texts against references, with bootstrap intervals. All on a scale of 0 to 100.
+
+A score is computed from sums of per-sentence statistics (n-gram counts for BLEU and chrF; the mean needs only
+the sentence's own score for ROUGE and exact match), so a bootstrap resample of the test set (Koehn 2004,
+"Statistical Significance Tests for Machine Translation Evaluation") is one weighted sum, and comparing two
+systems on the same resamples makes the test paired.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from kdtw_jax.errors import UserError
+
+NAMES = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match")
+CHRF_ORDER = 6
+CHRF_BETA = 2
+RESAMPLES_AT_ONCE = 64
+
+
+class Score(NamedTuple):
+    """A corpus score with its 95% percentile-bootstrap interval over sentences, 0 to 100."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    signature: str  # how it was computed, as far as that can vary
+
+
+class Difference(NamedTuple):
+    """Score of system a minus system b, with its paired 95% bootstrap interval, in points."""
+
+    value: float
+    low: float
+    high: float
+
+
+# Sums of statistics of a (re)sample of sentences -> score. One row a sentence, one column a statistic.
+Formula = Callable[[np.ndarray], float]
+
+
+class Statistics(NamedTuple):
+    rows: np.ndarray  # float64 [sentences, statistics]
+    formula: Formula
+
+
+def score(
+    name: str, hypotheses: Sequence[str], references: Sequence[str], *, resamples: int = 1000, seed: int = 0
+) -> Score:
+    """Scores `hypotheses` against one reference each.
+
+    name: one of NAMES. BLEU and chrF are sacrebleu's with their default settings, ROUGE is the mean F1 of the
+    rouge-score package without stemming (its words are runs of ASCII letters and digits: meant for English),
+    exact_match the share of outputs equal to their reference up to white space. The interval always contains
+    the value and depends on `seed` only.
+
+    Raises UserError for an unknown name, no hypotheses, lists of different length, or resamples < 1.
+    """
+    statistics = sentence_statistics(name, hypotheses, references)
+    draws = _bootstrap([statistics], resamples, seed)[:, 0]
+    value = statistics.formula(statistics.rows.sum(axis=0))
+    return Score(name, value, *_interval(draws, value), signature(name))
+
+
+def score_all(
+    names: Sequence[str],
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Score]:
+    """`score` for each of `names`, in that order."""
+    return [score(name, hypotheses, references, resamples=resamples, seed=seed) for name in names]
+
+
+def paired_difference(
+    name: str,
+    hypotheses_a: Sequence[str],
+    hypotheses_b: Sequence[str],
+    references: Sequence[str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """How much better a scores than b on the same references; both are resampled together.
+
+    The difference is significant at the 5% level where the interval leaves out 0. Raises as `score` does.
+    """
+    a = sentence_statistics(name, hypotheses_a, references)
+    b = sentence_statistics(name, hypotheses_b, references)
+    draws = _bootstrap([a, b], resamples, seed)
+    value = a.formula(a.rows.sum(axis=0)) - b.formula(b.rows.sum(axis=0))
+    return Difference(value, *_interval(draws[:, 0] - draws[:, 1], value))
+
+
+def signature(name: str) -> str:
+    """How `name` is computed: sacrebleu's own signature, or the like for the others."""
+    _check_name(name)
+    if name in ("bleu", "chrf"):
+        metric = _bleu() if name == "bleu" else _chrf()
+        metric.corpus_score(["a"], [["a"]])  # the signature exists once a number of references is known
+        return str(metric.get_signature())
+    if name == "exact_match":
+        return "exact_match|space:collapsed|case:mixed"
+    return f"{name}|f1|mean:sentences|stemmer:no|tok:rouge_score"
+
+
+def sentence_statistics(name: str, hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
+    """Statistics of each sentence, and the formula that turns sums of them into the corpus score.
+
+    Raises UserError as `score` does.
+    """
+    _check_name(name)
+    if len(hypotheses) != len(references):
+        raise UserError(
+            f"{len(hypotheses)} hypotheses for {len(references)} references; give as many of each"
+        )
+    if not hypotheses:
+        raise UserError(f"no hypotheses to score with {name}; give at least one")
+    pairs = zip(hypotheses, references, strict=True)
+    if name == "bleu":
+        bleu = _bleu()
+        return Statistics(np.array([_bleu_row(bleu, h, r) for h, r in pairs], float), _bleu_from_sums)
+    if name == "chrf":
+        return Statistics(np.array([_chrf_row(h, r) for h, r in pairs], float), _chrf_from_sums)
+    if name == "exact_match":
+        values = [float(h.split() == r.split()) for h, r in pairs]
+    else:
+        rouge = RougeScorer([name], use_stemmer=False)
+        values = [rouge.score(r, h)[name].fmeasure for h, r in pairs]
+    return Statistics(np.array([(v, 1.0) for v in values]), _mean_from_sums)
+
+
+def _check_name(name: str) -> None:
+    if name not in NAMES:
+        raise UserError(f"unknown metric {name!r}; choose from {', '.join(NAMES)}")
+
+
+def _bleu() -> BLEU:
+    return BLEU(force=True)  # force only silences a warning about tokenised-looking text
+
+
+def _chrf() -> CHRF:
+    return CHRF(char_order=CHRF_ORDER, word_order=0, beta=CHRF_BETA)
+
+
+def _bleu_row(bleu: BLEU, hypothesis: str, reference: str) -> list[float]:
+    one = bleu.corpus_score([hypothesis], [[reference]])
+    return [one.sys_len, one.ref_len, *one.counts, *one.totals]
+
+
+def _bleu_from_sums(sums: np.ndarray) -> float:
+    order = (len(sums) - 2) // 2
+    counts, totals = sums[2 : 2 + order].tolist(), sums[2 + order :].tolist()
+    return float(BLEU.compute_bleu(counts, totals, int(sums[0]), int(sums[1]), smooth_method="exp").score)
+
+
+def _chrf_row(hypothesis: str, reference: str) -> list[float]:
+    """n-grams of the hypothesis, of the reference, and in both, for each order (Popovic 2015)."""
+    row: list[float] = []
+    for order in range(1, CHRF_ORDER + 1):
+        hyp, ref = _character_ngrams(hypothesis, order), _character_ngrams(reference, order)
+        # A reference too short for this order cannot be matched: sacrebleu then leaves the order out.
+        row += [hyp.total() if ref else 0, ref.total(), (hyp & ref).total()]
+    return row
+
+
+def _character_ngrams(text: str, order: int) -> Counter[str]:
+    characters = "".join(text.split())
+    return Counter(characters[i : i + order] for i in range(len(characters) - order + 1))
+
+
+def _chrf_from_sums(sums: np.ndarray) -> float:
+    """F-beta of the mean precision and the mean recall over the orders that both sides have."""
+    hyp, ref, both = sums.reshape(CHRF_ORDER, 3).T
+    used = (hyp > 0) & (ref > 0)
+    if not used.any():
+        return 0.0
+    precision, recall = (both[used] / hyp[used]).mean(), (both[used] / ref[used]).mean()
+    weight = CHRF_BETA**2
+    bottom = weight * precision + recall
+    return float(100.0 * (1 + weight) * precision * recall / bottom) if bottom > 0 else 0.0
+
+
+def _mean_from_sums(sums: np.ndarray) -> float:
+    return float(100.0 * sums[0] / sums[1])
+
+
+def _bootstrap(systems: Sequence[Statistics], resamples: int, seed: int) -> np.ndarray:
+    """Scores [resamples, systems]; every system sees the same resamples of the sentences."""
+    if resamples < 1:
+        raise UserError(f"resamples={resamples}; give at least 1")
+    sentences = len(systems[0].rows)
+    rng = np.random.default_rng(seed)
+    draws = []
+    for first in range(0, resamples, RESAMPLES_AT_ONCE):
+        # Drawing sentences with replacement = multinomial weights for the sentences.
+        size = min(RESAMPLES_AT_ONCE, resamples - first)
+        weights = rng.multinomial(sentences, np.full(sentences, 1.0 / sentences), size=size).astype(float)
+        sums = [weights @ system.rows for system in systems]
+        draws += [
+            [system.formula(s[i]) for system, s in zip(systems, sums, strict=True)] for i in range(size)
+        ]
+    return np.array(draws)
+
+
+def _interval(draws: np.ndarray, value: float) -> tuple[float, float]:
+    low, high = np.quantile(draws, [0.025, 0.975]).tolist()
+    # BLEU and chrF are not means: on a handful of sentences all resamples may miss the value itself.
+    return min(low, value), max(high, value)

@@ -1,0 +1,101 @@
+"""The main job, from a configuration to tables, a figure and a record of how they came about."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from kdtw_jax.config import Experiment, parse
+from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.figures import distil_figure
+from kdtw_jax.pipeline import Row, Setup, evaluate, prepare, train_students, train_teacher
+from kdtw_jax.runs import RunFolder, open_run, print_table, provenance, read_metrics, write_csv, write_json
+
+COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
+
+
+def main(
+    task: str, presets: Mapping[str, Experiment], description: str | None, arguments: Sequence[str] | None = None
+) -> int:
+    """Runs an experiment's command line; returns the exit status (0, or 2 after a one-line error)."""
+    try:
+        run_experiment(task, parse(presets, description, arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_experiment(task: str, config: Experiment) -> list[Row]:
+    """Trains and evaluates teacher and students, writes the results, prints the table; returns its tidy rows."""
+    started = time.time()
+    console = Console()
+    out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
+    with open_run(out, {"task": task, **config.to_json()}) as run:
+        setup = prepare(config, run, console)
+        teacher = train_teacher(config, setup, run)
+        rows = evaluate(config, setup, teacher, teacher, "teacher", config.seeds[0], run)
+        for seed in config.seeds:
+            students = train_students(config, setup, teacher, seed, run)
+            for method, student in students.items():
+                rows += evaluate(config, setup, teacher, student, method, seed, run)
+        rows = [{"task": task, **row} for row in rows]
+        _write(config, setup, run, rows, started)
+        _show(config, setup, rows)
+        console.print(f"run folder: {run.path}")
+    return rows
+
+
+def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], started: float) -> None:
+    stages = ["teacher"] if config.teacher_model is None else []
+    stages += [f"seed{seed}/{m}" for seed in config.seeds for m in ("warmup", *config.methods)]
+    by_stage = {stage: run.info(stage) for stage in stages}
+    record = provenance(
+        ["python", *sys.argv],
+        config.seeds,
+        started,
+        hours=round(sum(info["seconds"] for info in by_stage.values()) / 3600, 4),
+        stages=by_stage,
+        data={
+            "notes": dict(setup.task.notes),
+            "train_pairs": len(setup.train),
+            "test_pairs": len(setup.test),
+            "too_long_left_out": {"train": setup.train.dropped, "test": setup.test.dropped},
+            "vocabulary": setup.tokenizer.vocab_size,
+        },
+        signatures=run.info("teacher/test")["signatures"],
+    )
+    curves = {
+        f"{method} {seed}": read_metrics(run.path / f"seed{seed}" / method) for seed in config.seeds for method in config.methods
+    }
+    for folder in [run.path] + ([config.results] if config.results is not None else []):
+        write_csv(folder / "distil.csv", rows, COLUMNS)
+        write_json(folder / "provenance.json", {**record, "config": config.to_json()})
+        distil_figure(rows, curves, setup.task.metrics[0], folder / "distil.png")
+    write_json(run.path / "results.json", {"rows": rows, **record, "config": config.to_json()})
+
+
+def _show(config: Experiment, setup: Setup, rows: list[Row]) -> None:
+    """One line a method: means over seeds, and how much of the way from likelihood student to teacher was made."""
+    shown = [*setup.task.metrics, "tokens_per_s", "parameters"]
+
+    def mean(method: str, metric: str) -> float:
+        return float(np.mean([r["value"] for r in rows if r["method"] == method and r["metric"] == metric]))
+
+    table: list[Row] = []
+    for method in ("teacher", *config.methods):
+        table.append({"method": method, **{metric: mean(method, metric) for metric in shown}})
+        first = setup.task.metrics[0]
+        if method not in ("teacher", "mle") and "mle" in config.methods:
+            whole = mean("teacher", first) - mean("mle", first)
+            table[-1]["gap closed %"] = 100 * (mean(method, first) - mean("mle", first)) / whole if whole else None
+    seeds = f"mean of seeds {', '.join(map(str, config.seeds))}" if len(config.seeds) > 1 else f"seed {config.seeds[0]}"
+    print_table(f"{config.data}, {len(setup.test)} test pairs, {seeds}", table, ["method", *shown, "gap closed %"])

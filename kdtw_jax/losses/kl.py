@@ -1,0 +1,94 @@
+"""Exact per-state divergences between teacher mu and student pi, over the vocabulary or top-k plus a tail.
+
+Merging outcomes never increases a divergence (data processing), so KL over the k kept tokens and one bucket
+for the rest is a lower bound of the full one, in either direction; it grows with k and is exact at k = V.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.losses.masked import LOG_FLOOR, kl_divergence
+from kdtw_jax.losses.metric import Weighted, weighted
+
+Direction = Literal["forward", "reverse"]
+
+# A float32 sum of probabilities is no surer than this, so neither is the tail 1 - sum. Taking the tail for
+# larger than it is keeps KL(pi || mu) a lower bound; taking it for zero would not.
+_LEAST_TAIL = float(jnp.finfo(jnp.float32).eps)
+
+
+class TopK(NamedTuple):
+    """The teacher's k most probable tokens at each step, best first."""
+
+    log_prob_BxTxK: jax.Array  # float32; not renormalised, what they lack to 1 is the tail
+    ids_BxTxK: jax.Array  # int32
+
+
+def token_kl(
+    student_logp_BxTxV: jax.Array,
+    teacher_logp_BxTxV: jax.Array,
+    mask_BxT: jax.Array,
+    direction: Direction = "forward",
+) -> Weighted:
+    """KL(mu || pi) ("forward") or KL(pi || mu) ("reverse"), nats, summed over the states of the mask.
+
+    Both arguments are normalised log-probabilities; -inf (a banned token) is harmless in value and gradient.
+    """
+    return weighted(_divergence(student_logp_BxTxV, teacher_logp_BxTxV, direction), mask_BxT)
+
+
+def top_k_with_tail(teacher_logp_BxTxV: jax.Array, k: int) -> TopK:
+    """The k largest of the teacher's normalised log-probabilities; raises ValueError unless 1 <= k <= V."""
+    vocabulary = teacher_logp_BxTxV.shape[-1]
+    if not 1 <= k <= vocabulary:
+        raise ValueError(f"k must be between 1 and the vocabulary's size {vocabulary}, got {k}")
+    log_prob, ids = jax.lax.top_k(teacher_logp_BxTxV.astype(jnp.float32), k)
+    return TopK(log_prob, ids.astype(jnp.int32))
+
+
+def teacher_tail(topk: TopK) -> jax.Array:
+    """log of the teacher's probability outside its top k, BxT."""
+    kept_BxT = jnp.sum(jnp.exp(topk.log_prob_BxTxK), axis=-1)
+    return jnp.log1p(-jnp.minimum(kept_BxT, 1.0 - _LEAST_TAIL))
+
+
+def student_tail(student_logp_BxTxV: jax.Array, ids_BxTxK: jax.Array) -> jax.Array:
+    """log of the student's probability outside `ids_BxTxK` (distinct a row), BxT; at least `LOG_FLOOR`.
+
+    Summed over the other tokens instead of taken as 1 - sum: a confident student's tail is then right to
+    float32's relative precision, and so is its gradient, which 1 - sum would build from differences of huge
+    numbers.
+    """
+    rows_B, cols_T = jnp.indices(ids_BxTxK.shape[:2], sparse=True)
+    others_BxTxV = student_logp_BxTxV.at[rows_B[..., None], cols_T[..., None], ids_BxTxK].set(LOG_FLOOR)
+    return jax.nn.logsumexp(others_BxTxV, axis=-1)
+
+
+def topk_kl(
+    student_logp_BxTxV: jax.Array,
+    topk: TopK,
+    mask_BxT: jax.Array,
+    direction: Direction = "forward",
+) -> Weighted:
+    """`token_kl` over k + 1 outcomes, the teacher's top k and "any other": a lower bound of the full one."""
+    student_logp_BxTxV = student_logp_BxTxV.astype(jnp.float32)
+    teacher = topk.log_prob_BxTxK
+    student = jnp.take_along_axis(student_logp_BxTxV, topk.ids_BxTxK, axis=-1)
+    if topk.ids_BxTxK.shape[-1] < student_logp_BxTxV.shape[-1]:
+        teacher = jnp.concatenate([teacher, teacher_tail(topk)[..., None]], axis=-1)
+        student = jnp.concatenate(
+            [student, student_tail(student_logp_BxTxV, topk.ids_BxTxK)[..., None]], axis=-1
+        )
+    return weighted(_divergence(student, teacher, direction), mask_BxT)
+
+
+def _divergence(student: jax.Array, teacher: jax.Array, direction: Direction) -> jax.Array:
+    if direction == "forward":
+        return kl_divergence(teacher, student)
+    if direction == "reverse":
+        return kl_divergence(student, teacher)
+    raise ValueError(f'direction must be "forward" or "reverse", got {direction!r}')

@@ -1,0 +1,46 @@
+"""Cross-entropy of a large vocabulary with as few passes over the logits as possible."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.losses.metric import Weighted, weighted
+
+
+def partition_and_pick(logits: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """logsumexp of `logits` [..., V] over the last axis, and the logit at `ids` [...]; both [...] float32.
+
+    Logits may hold -inf, but not in a whole row. Elementwise work over V is bound by memory on a CPU: the
+    difference of these two never makes an array of log-probabilities: at V = 4000 it measured several times
+    faster than picking from a log-softmax, and no slower than a hand-written gradient.
+    """
+    logits = logits.astype(jnp.float32)
+    picked = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1), picked
+
+
+def cross_entropy(
+    logits_BxTxV: jax.Array,
+    targets_BxT: jax.Array,
+    mask_BxT: jax.Array,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> Weighted:
+    """-log softmax(logits)[target], nats, summed over the tokens that the bool `mask_BxT` selects.
+
+    `label_smoothing` e moves a share e of the target to the uniform distribution over the tokens whose logit
+    is finite (arXiv 1512.00567, section 7); `z_loss` c adds c log^2 Z (arXiv 2204.02311, section 5), which
+    holds log Z, and with it the `unified` value of a student that starts from likelihood, near zero.
+    """
+    targets_BxT = jnp.where(mask_BxT, targets_BxT, 0)
+    partition_BxT, picked_BxT = partition_and_pick(logits_BxTxV, targets_BxT)
+    loss_BxT = partition_BxT - picked_BxT
+    if label_smoothing:
+        wide_BxTxV = logits_BxTxV.astype(jnp.float32)
+        finite_BxTxV = jnp.isfinite(wide_BxTxV)
+        mean_BxT = jnp.sum(jnp.where(finite_BxTxV, wide_BxTxV, 0.0), axis=-1) / jnp.sum(finite_BxTxV, axis=-1)
+        loss_BxT = (1 - label_smoothing) * loss_BxT + label_smoothing * (partition_BxT - mean_BxT)
+    if z_loss:
+        loss_BxT = loss_BxT + z_loss * jnp.square(partition_BxT)
+    return weighted(loss_BxT, mask_BxT)

@@ -1,0 +1,198 @@
+"""Path Consistency Learning (arXiv 1702.08892, section 5) for distillation: rewards are the teacher's log mu.
+
+A path is tokens y_0 .. y_{n-1} from states s_0 .. s_{n-1}. Array index t holds V(s_t), log pi(y_t|s_t) and
+log mu(y_t|s_t); `mask_BxT` is True for t < n. For a segment of d steps from i the residual is
+
+    C(i,d) = -V(s_i) + gamma^d V(s_{i+d}) + sum_{j<d} gamma^j [ r_{i+j} - alpha log pi(y_{i+j}|s_{i+j}) ].
+
+Where a segment ends:
+- finished path (the last valid token is EOS): V(s_n) = 0, and a segment that would run past the end stops
+  there;
+- unfinished path: V(s_n) is unknown, so a segment needs i + d <= n - 1 and is left out otherwise. "To the
+  end" (length 0) stops at s_{n-1} and takes V there. The last token is used by no segment;
+- a token that the student can never emit (log pi = -inf) leaves out every segment that contains it: no finite
+  residual exists, and nothing the student could learn.
+Every C(i,d) is the discounted sum of its one-step residuals, so one cumulative sum serves all lengths.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.losses.likelihood import partition_and_pick
+from kdtw_jax.losses.metric import Weighted, weighted
+
+
+@dataclass(frozen=True)
+class PCLConfig:
+    """Which residuals, and how they are tamed. Raises UserError on values that make no sense."""
+
+    alpha: float = 1.0  # weight of the entropy; the policy is softmax(logits / alpha)
+    gamma: float = 1.0  # discount a token
+    lengths: tuple[int, ...] = (1,)  # segment lengths d; 0 = to the end of the path
+    values: Literal["unified", "head"] = "unified"
+    floor: float | None = -20.0  # least log mu that counts; a top-k or disjoint teacher gives -inf
+    huber: float | None = None  # |C| beyond which the loss is linear
+    clip: float | None = None  # |C| beyond which a segment no longer pulls at all
+    stop_far_end: bool = True  # no gradient through V(s_{i+d})
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise UserError(f"alpha must be a positive number, got {self.alpha}")
+        if not 0 < self.gamma <= 1:
+            raise UserError(f"gamma must be above 0 and at most 1, got {self.gamma}")
+        if not self.lengths or any(d < 0 for d in self.lengths):
+            raise UserError(f"lengths must name at least one d >= 0 (0 = to the end), got {self.lengths}")
+        if self.values not in ("unified", "head"):
+            raise UserError(f'values must be "unified" or "head", got {self.values!r}')
+        if self.huber is not None and self.clip is not None:
+            raise UserError("huber and clip are alternatives: set one of them")
+        for name, bound in (("huber", self.huber), ("clip", self.clip)):
+            if bound is not None and not bound > 0:
+                raise UserError(f"{name} must be positive, got {bound}")
+
+
+class Segments(NamedTuple):
+    """The residuals of one length d."""
+
+    residual_BxT: jax.Array  # C(i,d) at i; zero where not valid
+    valid_BxT: jax.Array  # bool
+
+
+def policy_and_value(
+    logits_BxTxV: jax.Array, head_value_BxT: jax.Array, tokens_BxT: jax.Array, config: PCLConfig
+) -> tuple[jax.Array, jax.Array]:
+    """log pi of the tokens and V of the states they were taken in, both BxT float32.
+
+    The policy is pi = softmax(logits / alpha) either way, so rollouts sample at temperature alpha.
+    "unified" (arXiv 1702.08892, section 5.1): the logits are Q, V = alpha logsumexp(Q / alpha) and
+    alpha log pi = Q - V; `head_value_BxT` is not used. Logits normalised beforehand would make V zero.
+    "head": V = `head_value_BxT`, and a constant added to the logits changes nothing.
+    Banned tokens come as -inf logits and drop out of both.
+    """
+    scaled = logits_BxTxV if config.alpha == 1 else logits_BxTxV.astype(jnp.float32) / config.alpha
+    partition_BxT, picked_BxT = partition_and_pick(scaled, tokens_BxT)
+    value_BxT = (
+        config.alpha * partition_BxT if config.values == "unified" else head_value_BxT.astype(jnp.float32)
+    )
+    return picked_BxT - partition_BxT, value_BxT
+
+
+def shift(x_BxT: jax.Array, d: int) -> jax.Array:
+    """x at t + d, zero (or False) past the end; BxT."""
+    d = min(d, x_BxT.shape[1])
+    return jnp.pad(x_BxT[:, d:], ((0, 0), (0, d)))
+
+
+def discounted_to_go(x_BxT: jax.Array, gamma: float) -> jax.Array:
+    """sum_{j>=t} gamma^{j-t} x_j, BxT; by doubling, so that rounding grows with log T and not with T."""
+    step = 1
+    while step < x_BxT.shape[1]:
+        x_BxT = x_BxT + gamma**step * shift(x_BxT, step)
+        step *= 2
+    return x_BxT
+
+
+def segment_residuals(
+    reward_BxT: jax.Array,
+    log_pi_BxT: jax.Array,
+    value_BxT: jax.Array,
+    far_value_BxT: jax.Array,
+    mask_BxT: jax.Array,
+    finished_B: jax.Array,
+    config: PCLConfig,
+) -> tuple[Segments, ...]:
+    """C(i,d) for each d of `config.lengths`; `value_BxT` enters at s_i and `far_value_BxT` at s_{i+d}.
+
+    Only alpha, gamma and lengths of the config are used. What stands outside the mask is never read.
+    """
+    open_BxT = mask_BxT & ~finished_B[:, None]
+    last_BxT = open_BxT & ~shift(mask_BxT, 1)
+    start_BxT = mask_BxT & ~last_BxT
+    impossible_BxT = mask_BxT & jnp.isneginf(log_pi_BxT)
+
+    gain_BxT = jnp.where(start_BxT & ~impossible_BxT, reward_BxT - config.alpha * log_pi_BxT, 0.0)
+    gain_to_go_BxT = discounted_to_go(gain_BxT, config.gamma)
+    impossible_to_go_BxT = discounted_to_go((start_BxT & impossible_BxT).astype(jnp.float32), 1.0)
+    near_BxT = jnp.where(mask_BxT, value_BxT, 0.0)
+    far_BxT = jnp.where(mask_BxT, far_value_BxT, 0.0)
+
+    segments = []
+    for d in config.lengths:
+        if d == 0:
+            beyond_BxT = discounted_to_go(jnp.where(last_BxT, far_BxT, 0.0), config.gamma)
+            gain_d_BxT, impossible_d_BxT, valid_BxT = gain_to_go_BxT, impossible_to_go_BxT, start_BxT
+        else:
+            beyond_BxT = config.gamma**d * shift(far_BxT, d)
+            gain_d_BxT = gain_to_go_BxT - config.gamma**d * shift(gain_to_go_BxT, d)
+            impossible_d_BxT = impossible_to_go_BxT - shift(impossible_to_go_BxT, d)
+            valid_BxT = start_BxT & (finished_B[:, None] | shift(mask_BxT, d))
+        valid_BxT = valid_BxT & (impossible_d_BxT == 0)
+        segments.append(Segments(jnp.where(valid_BxT, gain_d_BxT + beyond_BxT - near_BxT, 0.0), valid_BxT))
+    return tuple(segments)
+
+
+def pcl_loss(
+    log_pi_BxT: jax.Array,
+    teacher_log_prob_BxT: jax.Array,
+    value_BxT: jax.Array,
+    mask_BxT: jax.Array,
+    finished_B: jax.Array,
+    config: PCLConfig,
+    *,
+    far_value_BxT: jax.Array | None = None,
+    fit_value_B: jax.Array | None = None,
+) -> tuple[Weighted, dict[str, Weighted]]:
+    """Sum of C(i,d)^2 / 2 (or Huber, or clipped) over the valid (i,d), each counted once; and diagnostics.
+
+    Args:
+      log_pi_BxT, value_BxT: of the student, from `policy_and_value`.
+      teacher_log_prob_BxT: log mu of the same tokens at temperature 1.
+      mask_BxT: bool, True up to and including the last token (EOS where there is one).
+      finished_B: bool, the last token is EOS.
+      far_value_BxT: V at the far ends, from an EMA target (never differentiated); `value_BxT` by default.
+      fit_value_B: bool, rows whose residuals may move V (all by default). A student that cannot express mu
+        has, at the least-squares optimum, V(s) = mean over *the data* of the gains to go: minus the reverse
+        KL-to-go on its own rollouts, but plus the forward KL on the teacher's. With True for on-policy rows
+        only and "head" values, V is V^pi while every row still trains the policy.
+    """
+    floored = mask_BxT & (teacher_log_prob_BxT < (-math.inf if config.floor is None else config.floor))
+    reward_BxT = teacher_log_prob_BxT.astype(jnp.float32)
+    if config.floor is not None:
+        reward_BxT = jnp.maximum(reward_BxT, config.floor)
+    if fit_value_B is not None:
+        value_BxT = jnp.where(fit_value_B[:, None], value_BxT, jax.lax.stop_gradient(value_BxT))
+    far_BxT = value_BxT if far_value_BxT is None else jax.lax.stop_gradient(far_value_BxT)
+    if config.stop_far_end:
+        far_BxT = jax.lax.stop_gradient(far_BxT)
+
+    segments = segment_residuals(reward_BxT, log_pi_BxT, value_BxT, far_BxT, mask_BxT, finished_B, config)
+    residual = jnp.stack([s.residual_BxT for s in segments])
+    valid = jnp.stack([s.valid_BxT for s in segments])
+    possible_BxT = mask_BxT & ~jnp.isneginf(log_pi_BxT)
+    diagnostics = {
+        "residual": weighted(jnp.abs(residual), valid),
+        "value": weighted(value_BxT, mask_BxT),
+        "reward": weighted(reward_BxT, mask_BxT),
+        "log_pi": weighted(log_pi_BxT, possible_BxT),
+        "floored": weighted(floored, mask_BxT),
+        "impossible": weighted(~possible_BxT, mask_BxT),
+    }
+    return weighted(_penalty(residual, config), valid), jax.lax.stop_gradient(diagnostics)
+
+
+def _penalty(residual: jax.Array, config: PCLConfig) -> jax.Array:
+    if config.huber is not None:
+        size = jnp.abs(residual)
+        return jnp.where(
+            size <= config.huber, 0.5 * jnp.square(residual), config.huber * (size - 0.5 * config.huber)
+        )
+    if config.clip is not None:
+        residual = jnp.clip(residual, -config.clip, config.clip)
+    return 0.5 * jnp.square(residual)

@@ -1,0 +1,27 @@
+"""T5 models as pure functions."""
+
+from kdtw_jax.models.config import T5Config
+from kdtw_jax.models.model import (
+    Cache,
+    Decoded,
+    Encoded,
+    Model,
+    Params,
+    count_params,
+    make_model,
+    select_rows,
+    shift_right,
+)
+
+__all__ = [
+    "Cache",
+    "Decoded",
+    "Encoded",
+    "Model",
+    "Params",
+    "T5Config",
+    "count_params",
+    "make_model",
+    "select_rows",
+    "shift_right",
+]

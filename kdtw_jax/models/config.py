@@ -1,0 +1,166 @@
+"""Shape and numerics of a T5 encoder-decoder, checked once, when the config is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from kdtw_jax.errors import UserError
+
+FeedForward = Literal["relu", "gated-gelu"]
+Version = Literal["v1.0", "v1.1"]
+
+_POSITIVE = (
+    "vocab_size",
+    "d_model",
+    "d_kv",
+    "d_ff",
+    "num_layers",
+    "num_decoder_layers",
+    "num_heads",
+    "relative_attention_num_buckets",
+    "relative_attention_max_distance",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """One T5 model. Sizes are those of the published `config.json` files, under the same names.
+
+    `dtype` is the dtype of the arithmetic ("float32" or "bfloat16"); parameters, softmax, RMS norms and
+    logits are float32 always. `value_heads` adds the two zero-initialised heads that T5 itself does not have.
+
+    Raises `UserError` for sizes no model can have.
+    """
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_decoder_layers: int
+    num_heads: int
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    dropout_rate: float = 0.1
+    layer_norm_epsilon: float = 1e-6
+    feed_forward: FeedForward = "relu"
+    tie_embeddings: bool = True
+    dtype: str = "float32"
+    value_heads: bool = True
+
+    def __post_init__(self) -> None:
+        fields = dataclasses.asdict(self)
+        for name in _POSITIVE:
+            size = fields[name]
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise UserError(
+                    f"model config: {name} is {size!r}; it has to be a whole number of at least 1"
+                )
+        if self.relative_attention_num_buckets < 4 or self.relative_attention_num_buckets % 2:
+            raise UserError(
+                f"model config: relative_attention_num_buckets is {self.relative_attention_num_buckets}; "
+                "it has to be even and at least 4 (half of them serve each direction in the encoder)"
+            )
+        # The logarithmic buckets need room above the exact ones: half of all buckets in the decoder.
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
+            raise UserError(
+                f"model config: relative_attention_max_distance is {self.relative_attention_max_distance}; "
+                "it has to be above half the number of buckets"
+            )
+        if not 0.0 <= self.dropout_rate < 1.0:
+            raise UserError(f"model config: dropout_rate is {self.dropout_rate!r}; it has to be in [0, 1)")
+        if not self.layer_norm_epsilon > 0.0:
+            raise UserError(
+                f"model config: layer_norm_epsilon is {self.layer_norm_epsilon!r}; it has to be positive"
+            )
+        if self.feed_forward not in ("relu", "gated-gelu"):
+            raise UserError(
+                f"model config: feed_forward is {self.feed_forward!r}; known are 'relu' and 'gated-gelu'"
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UserError(f"model config: dtype is {self.dtype!r}; known are 'float32' and 'bfloat16'")
+
+    @classmethod
+    def named(cls, name: str, *, version: Version = "v1.0", vocab_size: int = 32128) -> T5Config:
+        """A published size: "tiny", "mini", "small", "base", "large", "xl" or "xxl".
+
+        v1.0 is ReLU with a tied head, v1.1 (which FLAN and mT5 share) gated GELU with a head of its own
+        and, for small and base, other widths. "tiny" and "mini" are those of T5-efficient (arXiv
+        2109.10686); its v1.1 form, never published, has two thirds of the inner width, as v1.1 has against
+        v1.0.
+        """
+        if version not in _SIZES:
+            raise UserError(f"unknown T5 version {version!r}; known are {', '.join(_SIZES)}")
+        sizes = _SIZES[version]
+        if name not in sizes:
+            raise UserError(f"unknown T5 size {name!r}; known are {', '.join(sizes)}")
+        d_model, d_kv, d_ff, layers, heads = sizes[name]
+        return cls(
+            vocab_size=vocab_size,
+            d_model=d_model,
+            d_kv=d_kv,
+            d_ff=d_ff,
+            num_layers=layers,
+            num_decoder_layers=layers,
+            num_heads=heads,
+            feed_forward="relu" if version == "v1.0" else "gated-gelu",
+            tie_embeddings=version == "v1.0",
+        )
+
+    @classmethod
+    def toy(cls, vocab_size: int = 32, **changes: Any) -> T5Config:
+        """A few thousand parameters, for tests and notebooks; `changes` are fields to set otherwise."""
+        toy = cls(
+            vocab_size=vocab_size,
+            d_model=16,
+            d_kv=4,
+            d_ff=24,
+            num_layers=2,
+            num_decoder_layers=2,
+            num_heads=3,
+            relative_attention_num_buckets=8,
+            relative_attention_max_distance=12,
+        )
+        return dataclasses.replace(toy, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> T5Config:
+        """The inverse of `to_dict`. Raises `UserError` on unknown or missing keys."""
+        known = dataclasses.fields(cls)
+        unknown = sorted(set(fields) - {field.name for field in known})
+        if unknown:
+            raise UserError(
+                f"model config: unknown key {unknown[0]!r}; known are {', '.join(f.name for f in known)}"
+            )
+        missing = [f.name for f in known if f.default is dataclasses.MISSING and f.name not in fields]
+        if missing:
+            raise UserError(f"model config: key {missing[0]!r} is missing")
+        return cls(**fields)
+
+
+# d_model, d_kv, d_ff, layers of each stack, heads
+_SIZES: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
+    "v1.0": {
+        "tiny": (256, 64, 1024, 4, 4),
+        "mini": (384, 64, 1536, 4, 8),
+        "small": (512, 64, 2048, 6, 8),
+        "base": (768, 64, 3072, 12, 12),
+        "large": (1024, 64, 4096, 24, 16),
+        "xl": (1024, 128, 16384, 24, 32),
+        "xxl": (1024, 128, 65536, 24, 128),
+    },
+    "v1.1": {
+        "tiny": (256, 64, 682, 4, 4),
+        "mini": (384, 64, 1024, 4, 8),
+        "small": (512, 64, 1024, 8, 6),
+        "base": (768, 64, 2048, 12, 12),
+        "large": (1024, 64, 2816, 24, 16),
+        "xl": (2048, 64, 5120, 24, 32),
+        "xxl": (4096, 64, 10240, 24, 64),
+    },
+}

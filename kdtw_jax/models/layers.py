@@ -1,0 +1,191 @@
+"""The layers of T5: norm, relative-position bias, attention, feed-forward."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.models.config import T5Config
+
+# Far below any score, yet finite: a row whose source is all padding averages instead of turning into NaN.
+MASKED = -1e9
+
+KeysValues = tuple[jax.Array, jax.Array]  # each [B, H, S, d_kv]
+
+
+def relative_position_bucket(
+    offset: jax.Array, *, bidirectional: bool, num_buckets: int, max_distance: int
+) -> jax.Array:
+    """Buckets of `offset` = key position - query position (int32, any shape), arXiv 1910.10683 section 2.1.
+
+    Half of the buckets hold one distance each, the other half grow logarithmically up to `max_distance`,
+    beyond which all share the last. `bidirectional` (encoder) spends half of all buckets on keys to the
+    right; otherwise (decoder) keys to the right, masked anyway, fall into bucket 0.
+    """
+    if bidirectional:
+        num_buckets //= 2
+        base = jnp.where(offset > 0, num_buckets, 0)
+        distance = jnp.abs(offset)
+    else:
+        base = jnp.zeros_like(offset)
+        distance = jnp.maximum(-offset, 0)
+    bucket_of = jnp.asarray(_buckets_of_distances(num_buckets, max_distance))
+    return base + bucket_of[jnp.minimum(distance, max_distance)]
+
+
+def _buckets_of_distances(num_buckets: int, max_distance: int) -> np.ndarray:
+    """Buckets of the distances 0 .. `max_distance`, all beyond being as the last.
+
+    A table, not arithmetic on the device: where a bound is a whole number (16, 32 and 64 of the published
+    models) the last bit of a float32 logarithm would decide the bucket, differently on different machines.
+    """
+    exact = num_buckets // 2
+    distance = np.arange(max_distance + 1)
+    share = np.log(np.maximum(distance, 1) / exact) / math.log(max_distance / exact)
+    far = exact + np.floor(share * (num_buckets - exact) + 1e-9).astype(np.int32)
+    return np.where(distance < exact, distance, np.minimum(far, num_buckets - 1)).astype(np.int32)
+
+
+def mask_bias(visible: jax.Array) -> jax.Array:
+    """Additive form of a boolean mask: 0 where visible, `MASKED` elsewhere."""
+    return jnp.where(visible, 0.0, MASKED).astype(jnp.float32)
+
+
+def dropout(x: jax.Array, rate: float, seed_2: jax.Array | None, site: tuple[str, ...]) -> jax.Array:
+    """Inverted dropout of `x`; the identity without a seed.
+
+    `seed_2` (uint32) is drawn once a forward pass; `site` names the place, so that each place has a mask of
+    its own. The bits come from a 32-bit integer mixer over the element's index (the constants are those of
+    the low-bias search in Wellons' "hash-prospector"): XLA fuses it into the neighbouring arithmetic, which
+    makes dropout nearly free on a CPU, where threefry took a quarter of the whole train step.
+    """
+    if seed_2 is None or rate == 0.0:
+        return x
+    salt = np.uint32(zlib.crc32("/".join(site).encode()))
+    bits = jax.lax.iota(jnp.uint32, x.size).reshape(x.shape) * np.uint32(0x9E3779B9) + (seed_2[0] ^ salt)
+    bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D)
+    bits = (bits ^ (bits >> 15) ^ (seed_2[1] + salt)) * np.uint32(0x846CA68B)
+    kept = (bits ^ (bits >> 16)) >= np.uint32(round(rate * 2**32))
+    return jnp.where(kept, x * (1.0 / (1.0 - rate)), 0.0).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * scale, the mean square taken in float32 (Zhang and Sennrich, arXiv 1910.07467)."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+        scale_D = self.param("scale", nn.initializers.ones, (x_BxTxD.shape[-1],), jnp.float32)
+        x_BxTxD = x_BxTxD.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(x_BxTxD), axis=-1, keepdims=True)
+        normed = x_BxTxD * jax.lax.rsqrt(mean_square + self.config.layer_norm_epsilon)
+        return (normed * scale_D[None, None, :]).astype(self.config.dtype)
+
+
+def projection(config: T5Config, width: int, std: float) -> nn.Dense:
+    """A bias-free linear map with T5's initialiser for it."""
+    return nn.Dense(
+        width,
+        use_bias=False,
+        dtype=config.dtype,
+        param_dtype=jnp.float32,
+        kernel_init=nn.initializers.normal(std),
+    )
+
+
+class RelativeBias(nn.Module):
+    """The table of a stack: one learned scalar a bucket and head, added to the scores of all its layers."""
+
+    config: T5Config
+    bidirectional: bool
+
+    @nn.compact
+    def __call__(self, query_BxT: jax.Array, key_S: jax.Array) -> jax.Array:
+        """From positions of queries and keys to a bias_BxHxTxS (B is 1 if all rows share their positions)."""
+        config = self.config
+        table = self.param(
+            "embedding",
+            nn.initializers.normal(config.d_model**-0.5),
+            (config.relative_attention_num_buckets, config.num_heads),
+            jnp.float32,
+        )
+        bucket_BxTxS = relative_position_bucket(
+            key_S[None, None, :] - query_BxT[:, :, None],
+            bidirectional=self.bidirectional,
+            num_buckets=config.relative_attention_num_buckets,
+            max_distance=config.relative_attention_max_distance,
+        )
+        return table[bucket_BxTxS].transpose(0, 3, 1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with unscaled scores and an additive bias."""
+
+    config: T5Config
+
+    def setup(self) -> None:
+        config = self.config
+        inner = config.num_heads * config.d_kv
+        self.q = projection(config, inner, (config.d_model * config.d_kv) ** -0.5)
+        self.k = projection(config, inner, config.d_model**-0.5)
+        self.v = projection(config, inner, config.d_model**-0.5)
+        self.o = projection(config, config.d_model, inner**-0.5)
+
+    def _heads(self, x_BxTxF: jax.Array) -> jax.Array:
+        rows, length, _ = x_BxTxF.shape
+        return x_BxTxF.reshape(rows, length, self.config.num_heads, self.config.d_kv).transpose(0, 2, 1, 3)
+
+    def keys_values(self, x_BxSxD: jax.Array) -> KeysValues:
+        return self._heads(self.k(x_BxSxD)), self._heads(self.v(x_BxSxD))
+
+    def __call__(
+        self, x_BxTxD: jax.Array, keys_values: KeysValues, bias_BxHxTxS: jax.Array, seed_2: jax.Array | None
+    ) -> jax.Array:
+        """Queries from `x_BxTxD`; `bias_BxHxTxS` (float32, broadcastable) holds the mask too."""
+        keys_BxHxSxE, values_BxHxSxE = keys_values
+        queries_BxHxTxE = self._heads(self.q(x_BxTxD))
+        scores_BxHxTxS = jnp.einsum("bhte,bhse->bhts", queries_BxHxTxE, keys_BxHxSxE)
+        weights = jax.nn.softmax(scores_BxHxTxS.astype(jnp.float32) + bias_BxHxTxS, axis=-1)
+        weights = dropout(weights.astype(self.config.dtype), self.config.dropout_rate, seed_2, self.path)
+        mixed_BxHxTxE = jnp.einsum("bhts,bhse->bhte", weights, values_BxHxSxE)
+        rows, _, length, _ = mixed_BxHxTxE.shape
+        return self.o(mixed_BxHxTxE.transpose(0, 2, 1, 3).reshape(rows, length, -1))
+
+
+class FeedForward(nn.Module):
+    """ReLU (v1.0: `wi`, `wo`) or gated GELU in its tanh form (v1.1: `wi_0`, `wi_1`, `wo`)."""
+
+    config: T5Config
+
+    def setup(self) -> None:
+        config = self.config
+        if config.feed_forward == "gated-gelu":
+            self.wi_0 = projection(config, config.d_ff, config.d_model**-0.5)
+            self.wi_1 = projection(config, config.d_ff, config.d_model**-0.5)
+        else:
+            self.wi = projection(config, config.d_ff, config.d_model**-0.5)
+        self.wo = projection(config, config.d_model, config.d_ff**-0.5)
+
+    def __call__(self, x_BxTxD: jax.Array, seed_2: jax.Array | None) -> jax.Array:
+        if self.config.feed_forward == "gated-gelu":
+            inner = jax.nn.gelu(self.wi_0(x_BxTxD), approximate=True) * self.wi_1(x_BxTxD)
+        else:
+            inner = jax.nn.relu(self.wi(x_BxTxD))
+        return self.wo(dropout(inner, self.config.dropout_rate, seed_2, self.path))
+
+
+def write_at(past_BxHxSxE: jax.Array, new_BxHxNxE: jax.Array, position: jax.Array) -> jax.Array:
+    """`past` with slots `position` .. `position` + N - 1 overwritten; `position` is [] or, one a row, [B].
+
+    Positions beyond the cache are the caller's error; XLA clamps them.
+    """
+    if position.ndim == 0:
+        return jax.lax.dynamic_update_slice_in_dim(past_BxHxSxE, new_BxHxNxE, position, axis=2)
+    write_rows = jax.vmap(lambda past, new, at: jax.lax.dynamic_update_slice_in_dim(past, new, at, axis=1))
+    return write_rows(past_BxHxSxE, new_BxHxNxE, position)

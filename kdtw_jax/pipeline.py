@@ -1,0 +1,202 @@
+"""From a task's name to a table: the stages that the experiments share, each finished once and found again on a restart."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from rich.console import Console
+
+from kdtw_jax.config import Experiment
+from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_buckets
+from kdtw_jax.data.task import Task, load_task
+from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
+from kdtw_jax.evaluation.metrics import Score, score_all
+from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
+from kdtw_jax.runs import Progress, RunFolder
+from kdtw_jax.runs.provenance import git_state
+from kdtw_jax.train import parallel
+from kdtw_jax.train.checkpoint import load_model, save_model
+from kdtw_jax.train.distil import distil
+from kdtw_jax.train.fit import fit
+
+Row = dict[str, str | int | float | None]
+
+
+class Setup(NamedTuple):
+    """Data and vocabulary of a run."""
+
+    task: Task
+    tokenizer: Tokenizer
+    buckets: tuple[Bucket, ...]
+    train: EncodedSplit
+    test: EncodedSplit
+    references: list[str]
+    devices: parallel.Devices
+
+
+Train = Callable[[Model, Path], Params]  # (model, the stage's folder) -> trained parameters
+
+
+class Trained(NamedTuple):
+    """A model of the table."""
+
+    model: Model
+    params: Params
+
+
+def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
+    """Loads the text, trains or loads the vocabulary, cuts everything into pieces, and says what was left out."""
+    devices = parallel.select_devices(config.devices)
+    text = config.text
+    task = load_task(
+        config.data,
+        data_dir=text.folder,
+        files=text.files,
+        features=text.features,
+        limit=text.limit or None,
+        test_limit=text.test_limit or None,
+    )
+    for note, value in task.notes.items():
+        console.print(f"{task.name}: {note} {value:g}")
+    tokenizer = _tokenizer(config, task, run.path / "tokenizer.model")
+    encoded = {}
+    for split in ("train", "test"):
+        with Progress(f"encoding {split}", total=len(task.splits[split])) as progress:
+            part = encode_split(
+                task,
+                split,
+                tokenizer,
+                max_source=text.max_source,
+                max_target=text.max_target,
+                on_long=text.on_long,
+                instruct=text.instruct,
+                progress=lambda done, _, bar=progress: bar.update(done),  # type: ignore[misc]
+            )
+        console.print(
+            f"{task.name} {split}: {len(part)} pairs of at most {text.max_source} and {text.max_target} pieces; "
+            f"{part.dropped} longer ones left out, {part.truncated_pairs} cut ({part.truncated_tokens} pieces lost)"
+        )
+        encoded[split] = part
+    buckets = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=len(devices))
+    references = [task.splits["test"][int(i)]["target"] for i in encoded["test"].examples]
+    return Setup(task, tokenizer, buckets, encoded["train"], encoded["test"], references, devices)
+
+
+def _tokenizer(config: Experiment, task: Task, path: Path) -> Tokenizer:
+    if config.text.tokenizer is not None:
+        return load_tokenizer(config.text.tokenizer)
+    if not path.exists():
+        pairs = task.splits["train"]
+        texts = (text for i in range(len(pairs)) for pair in [pairs[i]] for text in (pair["source"], pair["target"]))
+        train_tokenizer(texts, vocab_size=config.text.vocab_size).save(path)
+    return load_tokenizer(path)
+
+
+def _stage(run: RunFolder, name: str, config: T5Config, setup: Setup, train: Train) -> Trained:
+    """Runs `train(model, folder) -> params` once; later calls load what it saved."""
+    model = make_model(config)
+    folder = run.path / name
+    if (folder / "model").exists():
+        return Trained(model, load_model(folder / "model", expect=config, tokenizer=setup.tokenizer).params)
+    started = time.monotonic()
+    params = train(model, folder)
+    save_model(folder / "model", config, params, setup.tokenizer)
+    run.mark_done(name, {"seconds": round(time.monotonic() - started, 1), **git_state()})
+    return Trained(model, params)
+
+
+def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
+    """The teacher: a saved model if one is named, otherwise maximum likelihood."""
+    if config.teacher_model is not None:
+        saved = load_model(config.teacher_model, tokenizer=setup.tokenizer)
+        return Trained(saved.model, saved.params)
+    seed = config.seeds[0]
+
+    def train(model: Model, folder: Path) -> Params:
+        params = model.init(jax.random.key(seed))
+        return fit(
+            "teacher", folder, model, params, setup.train, setup.buckets, config.teacher_fit, seed=seed, devices=setup.devices
+        )
+
+    return _stage(run, "teacher", _with_vocabulary(config.teacher, setup), setup, train)
+
+
+def _with_vocabulary(config: T5Config, setup: Setup) -> T5Config:
+    return dataclasses.replace(config, vocab_size=setup.tokenizer.vocab_size)
+
+
+def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int, run: RunFolder) -> dict[str, Trained]:
+    """One student a method, all from the same warmed-up start, for the same number of further steps on the same data."""
+    size = _with_vocabulary(config.student, setup)
+    data, buckets, banned = setup.train, setup.buckets, setup.tokenizer.banned_ids
+    common: dict[str, Any] = {"seed": seed, "devices": setup.devices}
+
+    def warm_up(model: Model, folder: Path) -> Params:
+        params = model.init(jax.random.key(seed + 1000))
+        return fit(f"warm-up {seed}", folder, model, params, data, buckets, config.warmup, **common)
+
+    start = _stage(run, f"seed{seed}/warmup", size, setup, warm_up)
+    after = {**common, "seed": seed + 2000}  # other batches than in the warm-up
+
+    def mle(model: Model, folder: Path) -> Params:
+        return fit(f"mle {seed}", folder, model, start.params, data, buckets, config.mle, **after)
+
+    def word_kd(model: Model, folder: Path) -> Params:
+        return fit(
+            f"word_kd {seed}", folder, model, start.params, data, buckets, config.word_kd, banned=banned, teacher=teacher, **after
+        )
+
+    def pcl(model: Model, folder: Path) -> Params:
+        return distil(
+            f"pcl {seed}", folder, model, start.params, teacher, data, buckets, config.pcl, banned=banned, **after
+        )
+
+    trainers = {"mle": mle, "word_kd": word_kd, "pcl": pcl}
+    return {method: _stage(run, f"seed{seed}/{method}", size, setup, trainers[method]) for method in config.methods}
+
+
+def evaluate(
+    config: Experiment, setup: Setup, teacher: Trained, trained: Trained, method: str, seed: int, run: RunFolder
+) -> list[Row]:
+    """Rows of the results table for one model: task metrics of greedy outputs, and comparisons with the teacher.
+
+    The teacher also gets its metrics under beam search. Everything is computed once and kept in the run's folder.
+    """
+    stage = "teacher/test" if method == "teacher" else f"seed{seed}/{method}/test"
+    if not run.done(stage):
+        greedy, scores = _decode_and_score(f"test {method} {seed}", config, setup, trained, Decoding())
+        rows: list[Row] = [{"metric": s.name, "value": s.value, "low": s.low, "high": s.high} for s in scores]
+        numbers = {"tokens_per_s": greedy.tokens_per_s, "parameters": float(count_params(trained.params))}
+        if method == "teacher":
+            beam = Decoding("beam", beam_size=config.beam_size, length_penalty=config.length_penalty)
+            _, searched = _decode_and_score("test teacher, beam search", config, setup, trained, beam)
+            rows += [
+                {"metric": f"{s.name}_beam{config.beam_size}", "value": s.value, "low": s.low, "high": s.high}
+                for s in searched
+            ]
+        else:
+            numbers |= compare_with_teacher(
+                trained, teacher, setup.test, setup.buckets, banned=setup.tokenizer.banned_ids, values=config.pcl.pcl
+            )
+        # A correlation with a constant (a value head that was never trained) is undefined: an empty cell.
+        rows += [{"metric": k, "value": v if v == v else None, "low": None, "high": None} for k, v in numbers.items()]
+        signatures = {s.name: s.signature for s in scores}
+        run.mark_done(stage, {"rows": rows, "signatures": signatures, "outputs": [greedy.texts[i] for i in sorted(greedy.texts)]})
+    common: Row = {"data": config.data, "preset": config.preset, "seed": seed, "method": method}
+    return [{**common, **row} for row in run.info(stage)["rows"]]
+
+
+def _decode_and_score(
+    name: str, config: Experiment, setup: Setup, trained: Trained, decoding: Decoding
+) -> tuple[Outputs, list[Score]]:
+    outputs = decode_split(
+        name, trained.model, trained.params, setup.test, setup.buckets, setup.tokenizer, decoding
+    )
+    hypotheses = [outputs.texts[int(i)] for i in setup.test.examples]
+    return outputs, score_all(setup.task.metrics, hypotheses, setup.references)

@@ -1,0 +1,163 @@
+"""Checkpoints of a run, and finished models. The only module that knows Orbax (V1 interface)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import Model, T5Config, make_model
+
+PyTree = Any
+
+
+class Restored(NamedTuple):
+    """What a checkpoint holds: the carried arrays, and the JSON state of the data iterator."""
+
+    step: int
+    carry: PyTree
+    iterator: dict[str, Any]
+
+
+def _abstract(tree: PyTree) -> PyTree:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=device), tree)
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the file system said no. Tensorstore reports a full or read-only disk as a ValueError."""
+    return isinstance(error, OSError) or bool(
+        re.search(r"no space|read-only|permission|quota|errno|input/output", str(error), re.IGNORECASE)
+    )
+
+
+class Checkpoints:
+    """The checkpoints of one run, the newest `keep` of them.
+
+    A checkpoint appears whole or not at all (Orbax writes beside it and renames), so a run killed at any moment finds
+    the last whole one. Raises UserError when the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = Path(folder).resolve()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.training.Checkpointer(
+                self.folder,
+                preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+                cleanup_tmp_directories=True,
+            )
+        except OSError as error:
+            raise UserError(f"cannot write checkpoints to {folder}: {error.strerror or error}") from error
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest whole checkpoint, or None."""
+        found = self._manager.latest
+        return None if found is None else int(found.step)
+
+    def save(self, step: int, carry: PyTree, iterator: Mapping[str, Any]) -> None:
+        """Writes `carry` (arrays) and the iterator's state. Raises UserError when the disk is full or read-only."""
+        try:
+            self._manager.save(step, carry, custom_metadata={"iterator": json.dumps(dict(iterator))}, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            if not _refused(error):
+                raise
+            raise UserError(
+                f"cannot write the checkpoint of step {step} to {self.folder}: {str(error).splitlines()[0]}; "
+                f"make room and start the same command again (it continues from step {self.latest or 0})"
+            ) from error
+
+    def restore(self, like: PyTree) -> Restored | None:
+        """The newest checkpoint, in the shapes of `like`; None if there is none yet.
+
+        Raises UserError if it holds other arrays than `like` (another architecture, vocabulary or buffer size).
+        """
+        step = self.latest
+        if step is None:
+            return None
+        metadata = self._manager.metadata(step)
+        try:
+            carry = self._manager.load(step, _abstract(like))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"the checkpoint of step {step} in {self.folder} does not fit this model or configuration: "
+                f"{str(error).splitlines()[0]}; choose another run folder or the configuration that wrote it"
+            ) from error
+        assert metadata.custom_metadata is not None
+        return Restored(step, carry, json.loads(metadata.custom_metadata["iterator"]))
+
+    def close(self) -> None:
+        """Ends background work."""
+        self._manager.close()
+
+
+class SavedModel(NamedTuple):
+    """A finished model with what is needed to run it."""
+
+    model: Model
+    params: PyTree
+    tokenizer: Tokenizer
+
+
+def save_model(folder: Path, config: T5Config, params: PyTree, tokenizer: Tokenizer) -> None:
+    """Writes `config.json`, `tokenizer.model` and the parameters; replaces an older model only once the new one is whole."""
+    folder = Path(folder).resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        text = {"model": config.to_dict(), "tokenizer": tokenizer.fingerprint}
+        (scratch / "config.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf8")
+        tokenizer.save(scratch / "tokenizer.model")
+        ocp.save(scratch / "params", params)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(scratch, folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        if not _refused(error):
+            raise
+        raise UserError(f"cannot write the model to {folder}: {str(error).splitlines()[0]}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def load_model(
+    folder: Path, *, expect: T5Config | None = None, tokenizer: Tokenizer | None = None
+) -> SavedModel:
+    """Opens a folder written by `save_model`.
+
+    Raises UserError if it is none, if its architecture is not `expect`, or if its vocabulary is not `tokenizer`'s.
+    """
+    folder = Path(folder).resolve()
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run")
+    stored = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    config = T5Config.from_dict(stored["model"])
+    if expect is not None and expect != config:
+        differing = [k for k, v in expect.to_dict().items() if v != stored["model"].get(k)]
+        wanted = ", ".join(f"{k} {stored['model'].get(k)} (asked for {expect.to_dict()[k]})" for k in differing)
+        raise UserError(f"the model in {folder} has another architecture: {wanted}")
+    own = load_tokenizer(folder / "tokenizer.model")
+    if tokenizer is not None and own.fingerprint != tokenizer.fingerprint:
+        raise UserError(
+            f"the model in {folder} was trained with another vocabulary ({own.vocab_size} pieces, "
+            f"{own.fingerprint[:12]}) than this run's ({tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]})"
+        )
+    model = make_model(config)
+    like = jax.eval_shape(model.init, jax.random.key(0))
+    try:
+        params = ocp.load(folder / "params", _abstract(like))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"the parameters in {folder} do not fit its config.json: {str(error).splitlines()[0]}") from error
+    return SavedModel(model, params, own)

@@ -1,0 +1,268 @@
+"""Distillation by Path Consistency Learning from a replay buffer of student, teacher and ground-truth paths.
+
+One iteration (algorithm of arXiv 2502.17717; PCL: Nachum et al. 2017, arXiv 1702.08892): the student rolls out, the teacher
+scores every path once, rows go into the buffer, and `updates_per_rollout` minibatches with fixed shares a source follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, training_batches
+from kdtw_jax.decoding.policy import without
+from kdtw_jax.decoding.sample import generate
+from kdtw_jax.errors import UserError
+from kdtw_jax.losses import pcl
+from kdtw_jax.losses.kl import TopK, topk_kl
+from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.models import Model, shift_right
+from kdtw_jax.replay import ReplayState, Sample, make_replay
+from kdtw_jax.train import parallel
+from kdtw_jax.train.loop import LoopConfig, Report, run_loop
+from kdtw_jax.train.scoring import SOURCES, STUDENT, TEACHER, TRUTH, Trajectories, finished, score
+from kdtw_jax.train.state import (
+    LossFn,
+    Metrics,
+    OptimizerConfig,
+    Params,
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_update,
+    step_key,
+)
+
+
+@dataclass(frozen=True)
+class DistilConfig:
+    """PCL from a mixed replay buffer."""
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    pcl: pcl.PCLConfig = field(default_factory=pcl.PCLConfig)
+    pcl_weight: float = 1.0  # weight of the path-consistency loss
+    kl_weight: float = 1.0  # weight of the exact token KL over the teacher's stored top-k and tail; 0 leaves it out
+    kl_direction: Literal["forward", "reverse"] = "reverse"
+    top_k: int = 16  # tokens of the teacher's distribution kept a step
+    target_decay: float = 0.0  # EMA decay of the parameters that give V at the far end of a segment; 0: the current ones
+    fit_value_on_policy: bool = True  # V learns from student rollouts only (it is then V of the student, not of the mix)
+    updates_per_rollout: int = 8  # minibatches replayed for each batch of fresh paths
+    capacity: int = 2048  # rows a source and length bucket
+    student_share: float = 0.5  # of a minibatch; the shares are kept exactly, up to rounding to rows
+    teacher_share: float = 0.25
+    truth_share: float = 0.25
+    teacher_rows: float = 0.25  # share of each batch of prompts that the teacher also answers itself
+
+    def __post_init__(self) -> None:
+        shares = (self.student_share, self.teacher_share, self.truth_share)
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise UserError(f"student_share, teacher_share and truth_share must be at least 0 and add to 1, got {shares}")
+        if self.updates_per_rollout < 1 or self.capacity < 1 or self.top_k < 0:
+            raise UserError("updates_per_rollout and capacity must be at least 1, and top_k at least 0")
+        if not 0 <= self.target_decay < 1 or not 0 <= self.teacher_rows <= 1:
+            raise UserError("target_decay must be in [0, 1) and teacher_rows in [0, 1]")
+        if self.teacher_share > 0 and self.teacher_rows == 0:
+            raise UserError("teacher_share is above 0, so teacher_rows must be too: the buffer would hold no such rows")
+        if self.kl_weight > 0 and self.top_k == 0:
+            raise UserError("kl_weight is above 0, so top_k must be at least 1: the term reads the stored distribution")
+
+
+def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> LossFn:
+    """Terms "pcl" (half the squared path residual), "kl" (if asked for) and diagnostics, over replayed rows."""
+
+    def decode(params: Params, rows: Trajectories) -> tuple[jax.Array, jax.Array]:
+        encoded = model.encode(params, rows.source_BxS)
+        decoded = model.decode(params, encoded, shift_right(rows.tokens_BxT))
+        return without(decoded.logits_BxTxV, banned), decoded.value_BxT
+
+    def loss(params: Params, target_params: Params, sampled: Sample, key: jax.Array) -> Metrics:
+        rows: Trajectories = sampled.rows
+        mask_BxT = rows.tokens_BxT != 0
+        logits_BxTxV, head_BxT = decode(params, rows)
+        log_pi_BxT, value_BxT = pcl.policy_and_value(logits_BxTxV, head_BxT, rows.tokens_BxT, config.pcl)
+        far_BxT = None
+        if config.target_decay:
+            _, far_BxT = pcl.policy_and_value(*decode(target_params, rows), rows.tokens_BxT, config.pcl)
+        term, diagnostics = pcl.pcl_loss(
+            log_pi_BxT,
+            rows.teacher_log_prob_BxT,
+            value_BxT,
+            mask_BxT,
+            finished(rows.tokens_BxT),
+            config.pcl,
+            far_value_BxT=far_BxT,
+            fit_value_B=sampled.source_X == STUDENT if config.fit_value_on_policy else None,
+        )
+        terms = {
+            "pcl": term,
+            **diagnostics,
+            "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
+        }
+        if config.kl_weight:
+            pi_BxTxV = jax.nn.log_softmax(logits_BxTxV, axis=-1)
+            terms["kl"] = topk_kl(pi_BxTxV, rows.top, mask_BxT, direction=config.kl_direction)
+        return terms
+
+    return loss
+
+
+class Carry(NamedTuple):
+    """The training state on its devices, and one buffer a length bucket."""
+
+    train: TrainState
+    replay: dict[str, ReplayState]
+
+
+def minibatch_shares(config: DistilConfig, rows: int) -> tuple[int, int, int]:
+    """Rows of a minibatch from each of `SOURCES`: the shares rounded, the remainder given to ground truth."""
+    student, teacher = round(rows * config.student_share), round(rows * config.teacher_share)
+    if config.truth_share == 0:
+        teacher = rows - student if config.teacher_share else 0
+        student = rows - teacher
+    return student, teacher, rows - student - teacher
+
+
+class Collector:
+    """Makes fresh rows: student rollouts, teacher samples and ground truth, each scored by one teacher pass."""
+
+    def __init__(
+        self,
+        student: Model,
+        teacher: tuple[Model, Params],
+        config: DistilConfig,
+        banned: tuple[int, ...],
+        devices: parallel.Devices,
+    ):
+        self.config = config
+        self.devices = devices
+        self.teacher_params = parallel.replicate(teacher[1], devices)
+
+        def roll_out(model: Model, params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
+            max_len = noise_BxT.shape[-1]
+            return generate(model, params, source_BxS, noise_BxT, max_len=max_len, banned=banned).tokens_BxT
+
+        def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
+            return score(teacher[0], params, example, source, tokens, top_k=config.top_k, banned=banned)
+
+        self._student = parallel.data_parallel(lambda p, s, n: roll_out(student, p, s, n), devices)
+        self._teacher = parallel.data_parallel(lambda p, s, n: roll_out(teacher[0], p, s, n), devices)
+        self._score = parallel.data_parallel(score_rows, devices)
+
+    def teacher_count(self, rows: int) -> int:
+        """Prompts of a batch that the teacher answers itself, a multiple of the devices."""
+        n = len(self.devices)
+        wanted = self.config.teacher_rows * rows if self.config.teacher_share else 0.0
+        return min(rows, int(np.ceil(wanted / n)) * n)
+
+    def __call__(self, params: Params, batch: Batch, key_data: jax.Array, step: int) -> dict[int, Trajectories]:
+        """Rows by source. The noise is drawn for the whole batch, so rows do not depend on the number of devices."""
+        shape = batch.target_BxT.shape
+        paths: list[tuple[int, Batch]] = []
+        if self.config.student_share:
+            noise = jax.random.uniform(step_key(key_data, step, 1), shape)
+            tokens = self._student(params, *parallel.shard((batch.source_BxS, noise), self.devices))
+            paths.append((STUDENT, batch._replace(target_BxT=parallel.unshard(tokens, self.devices))))
+        count = self.teacher_count(shape[0])
+        if count:
+            few = Batch(*(x[:count] for x in batch))
+            noise = jax.random.uniform(step_key(key_data, step, 2), (count, shape[1]))
+            tokens = self._teacher(self.teacher_params, *parallel.shard((few.source_BxS, noise), self.devices))
+            paths.append((TEACHER, few._replace(target_BxT=parallel.unshard(tokens, self.devices))))
+        if self.config.truth_share:
+            paths.append((TRUTH, batch))
+        return {source: self._score_path(rows) for source, rows in paths}
+
+    def _score_path(self, rows: Batch) -> Trajectories:
+        sharded = parallel.shard((rows.example_B, rows.source_BxS, rows.target_BxT), self.devices)
+        return parallel.unshard(self._score(self.teacher_params, *sharded), self.devices)
+
+
+def bucket_name(bucket: Bucket) -> str:
+    """Names the buffer of a length bucket."""
+    return f"{bucket.source}x{bucket.target}"
+
+
+def empty_row(bucket: Bucket, top_k: int) -> Trajectories:
+    """A row of the shapes that a bucket's buffer holds."""
+    return Trajectories(
+        example_B=jnp.zeros((), jnp.int32),
+        source_BxS=jnp.zeros((bucket.source,), jnp.int32),
+        tokens_BxT=jnp.zeros((bucket.target,), jnp.int32),
+        teacher_log_prob_BxT=jnp.zeros((bucket.target,), jnp.float32),
+        top=TopK(jnp.zeros((bucket.target, top_k), jnp.float32), jnp.zeros((bucket.target, top_k), jnp.int32)),
+    )
+
+
+def distil(
+    name: str,
+    folder: Path,
+    student: Model,
+    params: Params,
+    teacher: tuple[Model, Params],
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    config: DistilConfig,
+    *,
+    seed: int,
+    devices: parallel.Devices,
+    banned: tuple[int, ...],
+    stop_after: int | None = None,
+) -> Params:
+    """Distils `teacher` into `student` starting from `params`; resumes what is in `folder`; returns parameters (numpy).
+
+    Raises UserError as `run_loop` does, and when a bucket's rows do not divide over the devices.
+    """
+    if config.loop.checkpoint_every % config.updates_per_rollout:
+        raise UserError(
+            f"checkpoint_every ({config.loop.checkpoint_every}) must be a multiple of updates_per_rollout "
+            f"({config.updates_per_rollout}), so that a resumed run starts with fresh rows"
+        )
+    optimizer = make_optimizer(config.optimizer, config.loop.steps)
+    coefficients = {"pcl": config.pcl_weight, **({"kl": config.kl_weight} if config.kl_weight else {})}
+    update = parallel.data_parallel(
+        make_update(path_loss(student, config, banned), coefficients, optimizer, target_decay=config.target_decay),
+        devices,
+        donate=(0,),
+    )
+    collect = Collector(student, teacher, config, banned, devices)
+    replays = {
+        bucket_name(b): make_replay(max(config.capacity, b.rows), minibatch_shares(config, b.rows), SOURCES) for b in buckets
+    }
+    add = {k: jax.jit(r.add, static_argnums=2, donate_argnums=0) for k, r in replays.items()}
+    sample = {k: jax.jit(r.sample) for k, r in replays.items()}
+    iterator = training_batches(data, buckets, seed=seed)
+    state = init_state(params, optimizer, seed, target=config.target_decay > 0)
+    key_data = state.key_data
+    current = ""  # the bucket of the newest rollouts, which the updates until the next ones draw from
+
+    def advance(carry: Carry, step: int) -> tuple[Carry, Report]:
+        nonlocal current
+        train, replay = carry
+        if step % config.updates_per_rollout == 0:
+            batch: Batch = next(iterator)
+            current = bucket_name(Bucket(batch.source_BxS.shape[1], batch.target_BxT.shape[1], 0))
+            for source, fresh in collect(train.params, batch, key_data, step).items():
+                replay = {**replay, current: add[current](replay[current], fresh, source)}
+        sampled = sample[current](replay[current], step_key(key_data, step, 3))
+        train, metrics = update(train, parallel.shard(sampled, devices))
+        return Carry(train, replay), Report(metrics, sampled.rows.example_B)
+
+    def freeze(carry: Carry) -> Carry:
+        return Carry(parallel.unreplicate(carry.train), carry.replay)
+
+    def thaw(carry: Carry) -> Carry:
+        return Carry(parallel.replicate(carry.train, devices), carry.replay)
+
+    empty = {bucket_name(b): replays[bucket_name(b)].init(empty_row(b, config.top_k)) for b in buckets}
+    start = thaw(Carry(state, empty))
+    final = run_loop(
+        name, folder, config.loop, start, advance, iterator, freeze=freeze, thaw=thaw, stop_after=stop_after
+    )
+    return parallel.unreplicate(final.train.params)

@@ -1,0 +1,108 @@
+"""Training on given targets: maximum likelihood, and word-level distillation when a teacher is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, training_batches
+from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.losses.kl import token_kl
+from kdtw_jax.losses.likelihood import cross_entropy
+from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.models import Model, shift_right
+from kdtw_jax.train import parallel
+from kdtw_jax.train.loop import LoopConfig, Report, run_loop
+from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, TrainState, init_state, make_optimizer, make_update
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Maximum likelihood, or word-level distillation (Kim and Rush 2016, arXiv 1606.07947) where a teacher is given."""
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    label_smoothing: float = 0.0
+    z_loss: float = 1e-4  # keeps logsumexp of the logits near 0, where the unified value parameterisation starts from
+    kl_weight: float = 0.5  # with a teacher: weight of the forward KL; the likelihood term gets the rest
+
+
+def likelihood_loss(model: Model, config: FitConfig, banned: tuple[int, ...], teacher: Model | None) -> LossFn:
+    """Terms "nll" and, with a teacher, "kl" = KL(mu || pi) a token, both on the targets of the batch.
+
+    Rows are `(Batch, teacher params)`; teacher params are () without a teacher.
+    """
+
+    def loss(params: Params, _: Params, rows: tuple[Batch, Params], key: jax.Array) -> Metrics:
+        batch, teacher_params = rows
+        inputs, mask = shift_right(batch.target_BxT), batch.target_BxT != 0
+        encoder_key, decoder_key = jax.random.split(key)
+        encoded = model.encode(params, batch.source_BxS, encoder_key)
+        logits = model.decode(params, encoded, inputs, decoder_key).logits_BxTxV
+        terms = {
+            "nll": cross_entropy(
+                logits, batch.target_BxT, mask, label_smoothing=config.label_smoothing, z_loss=config.z_loss
+            ),
+            "tokens": Weighted(jnp.sum(mask.astype(jnp.float32)), jnp.ones(())),
+        }
+        if teacher is not None:
+            reference = teacher.decode(teacher_params, teacher.encode(teacher_params, batch.source_BxS), inputs)
+            mu = jax.lax.stop_gradient(log_policy(reference.logits_BxTxV, banned))
+            terms["kl"] = token_kl(log_policy(logits, banned), mu, mask, direction="forward")
+        return terms
+
+    return loss
+
+
+def fit(
+    name: str,
+    folder: Path,
+    model: Model,
+    params: Params,
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    config: FitConfig,
+    *,
+    seed: int,
+    devices: parallel.Devices,
+    banned: tuple[int, ...] = (),
+    teacher: tuple[Model, Params] | None = None,
+    stop_after: int | None = None,
+) -> Params:
+    """Trains `params` on the data's targets, resuming what is in `folder`; returns the trained parameters (numpy).
+
+    Raises UserError as `run_loop` does.
+    """
+    optimizer = make_optimizer(config.optimizer, config.loop.steps)
+    coefficients = {"nll": 1.0} if teacher is None else {"nll": 1.0 - config.kl_weight, "kl": config.kl_weight}
+    loss_fn = likelihood_loss(model, config, banned, None if teacher is None else teacher[0])
+    update = parallel.data_parallel(make_update(loss_fn, coefficients, optimizer), devices, donate=(0,))
+    frozen_teacher = () if teacher is None else parallel.replicate(teacher[1], devices)
+    iterator = training_batches(data, buckets, seed=seed)
+
+    def advance(carry: TrainState, step: int) -> tuple[TrainState, Report]:
+        batch: Batch = next(iterator)
+        state, metrics = update(carry, (parallel.shard(batch, devices), frozen_teacher))
+        return state, Report(metrics, np.asarray(batch.example_B))
+
+    def thaw(state: Any) -> TrainState:
+        return parallel.replicate(state, devices)
+
+    final = run_loop(
+        name,
+        folder,
+        config.loop,
+        thaw(init_state(params, optimizer, seed)),
+        advance,
+        iterator,
+        freeze=parallel.unreplicate,
+        thaw=thaw,
+        stop_after=stop_after,
+    )
+    return parallel.unreplicate(final.params)

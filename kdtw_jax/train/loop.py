@@ -1,0 +1,161 @@
+"""The loop around every training: progress, metrics, checkpoints, resume, and what happens at a NaN."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.runs.metrics_log import MetricsLog
+from kdtw_jax.runs.progress import Progress
+from kdtw_jax.train.checkpoint import Checkpoints
+
+Carry = Any
+
+
+class Report(NamedTuple):
+    """One step as seen by the host. Metrics stay on the device until the next step has been dispatched."""
+
+    metrics: dict[str, Weighted]  # with a leading device axis, already summed over devices; "tokens" is their number
+    examples: np.ndarray | jax.Array  # int32 [rows]: ids of the examples in the batch, for the message at a NaN
+
+
+class Advance(Protocol):
+    """One training step. What it needs between steps lives in the carry (arrays) or in its iterator (JSON)."""
+
+    def __call__(self, carry: Carry, step: int) -> tuple[Carry, Report]: ...
+
+
+class CheckpointableIterator(Protocol):
+    """The part of a grain iterator that the loop needs."""
+
+    def get_state(self) -> Any: ...
+    def set_state(self, state: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """When to log and to save, in steps."""
+
+    steps: int = 1000
+    log_every: int = 50
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "checkpoint_every"):
+            if vars(self)[name] < 1:
+                raise UserError(f"{name} must be at least 1, got {vars(self)[name]}")
+
+
+class _Averages:
+    """Means over a logging interval: totals and weights are added, never means of means."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[float, float]] = {}
+        self.tokens = 0
+
+    def add(self, metrics: Mapping[str, tuple[float, float]]) -> None:
+        for name, (total, weight) in metrics.items():
+            if name == "tokens":
+                self.tokens += int(total)
+                continue
+            old = self.sums.get(name, (0.0, 0.0))
+            self.sums[name] = (old[0] + total, old[1] + weight)
+
+    def means(self) -> dict[str, float]:
+        return {name: total / weight if weight else 0.0 for name, (total, weight) in self.sums.items()}
+
+
+def _fetch(report: Report) -> dict[str, tuple[float, float]]:
+    host = jax.device_get({k: (v.total.addressable_shards[0].data, v.weight.addressable_shards[0].data)
+                           for k, v in report.metrics.items()})
+    return {k: (float(np.ravel(t)[0]), float(np.ravel(w)[0])) for k, (t, w) in host.items()}
+
+
+def run_loop(
+    name: str,
+    folder: Path,
+    config: LoopConfig,
+    carry: Carry,
+    advance: Advance,
+    iterator: CheckpointableIterator,
+    *,
+    freeze: Callable[[Carry], Any],
+    thaw: Callable[[Any], Carry],
+    stop_after: int | None = None,
+) -> Carry:
+    """Runs `advance` to `config.steps`, continuing from the newest checkpoint in `folder` if there is one.
+
+    `freeze` turns the carry into plain arrays for a checkpoint and `thaw` puts them back on their devices.
+    A continued run takes the same steps on the same data as an uninterrupted one, bit for bit; for that, logging
+    intervals start anew at a checkpoint. `stop_after` ends early (tests of resuming). Raises UserError at the first
+    step whose loss or gradient is not finite, naming the step, the batch's examples and the last good checkpoint.
+    """
+    if config.checkpoint_every % config.log_every:
+        # Otherwise a resumed run would average over other intervals than the uninterrupted one.
+        raise UserError(
+            f"checkpoint_every ({config.checkpoint_every}) must be a multiple of log_every ({config.log_every})"
+        )
+    checkpoints = Checkpoints(folder / "checkpoints")
+    restored = checkpoints.restore(freeze(carry))
+    start = 0
+    if restored is not None:
+        start, carry = restored.step, thaw(restored.carry)
+        iterator.set_state(restored.iterator)
+    log = MetricsLog(folder, resume_step=start)
+    averages = _Averages()
+    pending: tuple[int, Report] | None = None
+    last_saved = start
+    clock = time.monotonic()
+
+    def settle(progress: Progress) -> None:
+        """Fetches the metrics of the step before last and looks at them, while the device works on the newest."""
+        nonlocal pending, averages, clock
+        if pending is None:
+            return
+        step, report = pending
+        pending = None
+        values = _fetch(report)
+        bad = [k for k in ("loss", "grad_norm") if not np.isfinite(values[k][0])]
+        if bad:
+            good = f"the last good checkpoint is that of step {last_saved} in {checkpoints.folder}"
+            none = "there is no checkpoint yet"
+            ids = ", ".join(str(i) for i in np.asarray(report.examples)[:16] if i >= 0)
+            raise UserError(
+                f"{name}: {' and '.join(bad)} not finite at step {step} (examples {ids}); "
+                f"{good if last_saved else none}; a lower learning rate is the usual cure"
+            )
+        averages.add(values)
+        if step % config.log_every == 0 or step == config.steps:
+            means = averages.means()
+            seconds = max(time.monotonic() - clock, 1e-9)
+            rate = averages.tokens / seconds
+            log.write(step, {**means, "tokens_per_s": rate})
+            averages, clock = _Averages(), time.monotonic()
+            progress.update(step, loss=means["loss"], tokens_per_s=rate)
+        else:
+            progress.update(step)
+
+    end = config.steps if stop_after is None else min(config.steps, stop_after)
+    try:
+        with Progress(name, total=config.steps, start=start) as progress:
+            for step in range(start, end):
+                carry, report = advance(carry, step)
+                settle(progress)
+                pending = (step + 1, report)
+                if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                    settle(progress)  # a checkpoint is only written of a state known to be finite
+                    checkpoints.save(step + 1, freeze(carry), iterator.get_state())
+                    last_saved = step + 1
+            settle(progress)
+    finally:
+        log.close()
+        checkpoints.close()
+    return carry

@@ -1,0 +1,58 @@
+"""Trajectories and the teacher's verdict on them: what the replay buffer stores."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.losses.kl import TopK, top_k_with_tail
+from kdtw_jax.models import Model, shift_right
+from kdtw_jax.train.state import Params
+
+# Who produced a row's tokens; also the row's ring in the replay buffer.
+STUDENT, TEACHER, TRUTH = 0, 1, 2
+SOURCES = ("student", "teacher", "truth")
+
+
+class Trajectories(NamedTuple):
+    """Scored paths, from whichever source. The teacher is asked once a path; only these numbers are kept."""
+
+    example_B: jax.Array  # int32: id of the prompt in its data set
+    source_BxS: jax.Array  # int32: the prompt
+    tokens_BxT: jax.Array  # int32: the path's tokens, EOS included, then pad
+    teacher_log_prob_BxT: jax.Array  # float32: log mu(y_t | s_t); 0 on pad
+    top: TopK  # the teacher's k likeliest tokens at each step (k may be 0)
+
+
+def finished(tokens_BxT: jax.Array, eos_id: int = 1) -> jax.Array:
+    """True for the rows that end in EOS: bool [B]. The value after the last token of other rows is unknown."""
+    return jnp.any(tokens_BxT == eos_id, axis=-1)
+
+
+def score(
+    teacher: Model,
+    params: Params,
+    example_B: jax.Array,
+    source_BxS: jax.Array,
+    tokens_BxT: jax.Array,
+    *,
+    top_k: int,
+    banned: tuple[int, ...],
+) -> Trajectories:
+    """One teacher-forced pass of the teacher over finished paths."""
+    encoded = teacher.encode(params, source_BxS)
+    logits = teacher.decode(params, encoded, shift_right(tokens_BxT)).logits_BxTxV
+    mu_BxTxV = log_policy(logits, banned)
+    mask_BxT = tokens_BxT != 0
+    none = jnp.zeros((*tokens_BxT.shape, 0))
+    taken_BxT = jnp.take_along_axis(mu_BxTxV, tokens_BxT[..., None], axis=-1)[..., 0]
+    return Trajectories(
+        example_B=example_B,
+        source_BxS=source_BxS,
+        tokens_BxT=tokens_BxT,
+        teacher_log_prob_BxT=jnp.where(mask_BxT, taken_BxT, 0.0),
+        top=top_k_with_tail(mu_BxTxV, top_k) if top_k else TopK(none, none.astype(jnp.int32)),
+    )

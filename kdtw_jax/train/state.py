@@ -1,0 +1,119 @@
+"""What a training run carries from step to step, and the one optimiser update all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.train import parallel
+
+Params = Any
+Metrics = dict[str, Weighted]
+# (params, target params, rows, key) -> named terms. Terms are (sum, weight) pairs over this device's rows.
+LossFn = Callable[[Params, Params, Any, jax.Array], Metrics]
+
+
+class TrainState(NamedTuple):
+    """A frozen pytree. `target_params` is the slow copy of `params` (an exponential moving average), or () without one."""
+
+    step: jax.Array  # int32 []
+    params: Params
+    opt_state: optax.OptState
+    target_params: Params
+    key_data: jax.Array  # uint32 [4]: the run's random key; the key of a step is folded in from it
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and cosine decay to `final_fraction` of the peak."""
+
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    final_fraction: float = 0.1
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    beta2: float = 0.98
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.clip_norm <= 0 or self.warmup_steps < 0 or self.weight_decay < 0:
+            raise UserError(
+                f"learning_rate and clip_norm must be above 0, warmup_steps and weight_decay at least 0; got {self}"
+            )
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """The optimiser for a run of `steps` updates."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=min(config.warmup_steps, max(steps // 2, 1)),
+        decay_steps=max(steps, 2),
+        end_value=config.learning_rate * config.final_fraction,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(schedule, b1=0.9, b2=config.beta2, weight_decay=config.weight_decay),
+    )
+
+
+# "rbg" makes the bits of dropout masks several times cheaper on CPU than the default generator.
+PRNG = "rbg"
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation, seed: int, *, target: bool = False) -> TrainState:
+    """Step 0 of a run. `target` keeps a slow copy of the parameters beside them."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        target_params=jax.tree.map(jnp.array, params) if target else (),
+        key_data=jax.random.key_data(jax.random.key(seed, impl=PRNG)),
+    )
+
+
+def step_key(key_data: jax.Array, step: jax.Array | int, purpose: int) -> jax.Array:
+    """The key of one step for one purpose (0 dropout, 1 rollouts, 2 teacher samples, 3 replay): no state to lose on resume."""
+    key = jax.random.wrap_key_data(key_data, impl=PRNG)
+    return jax.random.fold_in(jax.random.fold_in(key, step), purpose)
+
+
+def make_update(
+    loss_fn: LossFn,
+    coefficients: Mapping[str, float],
+    optimizer: optax.GradientTransformation,
+    *,
+    target_decay: float = 0.0,
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """One optimiser step on `sum_k coefficients[k] * mean(term k)`, to be mapped over devices by `parallel.data_parallel`.
+
+    Gradients are `psum(d total) / psum(weight)`: the same for any split of the rows. `target_decay` is the EMA decay of
+    the target parameters (0: none are kept). The returned metrics are summed over devices.
+    """
+
+    def update(state: TrainState, rows: Any) -> tuple[TrainState, Metrics]:
+        key = parallel.device_key(step_key(state.key_data, state.step, 0))
+
+        def objective(params: Params) -> tuple[jax.Array, Metrics]:
+            terms = loss_fn(params, state.target_params, rows, key)
+            loss = sum((c * parallel.psum_mean(terms[name]) for name, c in coefficients.items()), jnp.zeros(()))
+            return loss, terms
+
+        (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        loss, grads, terms = parallel.psum_tree((loss, grads, terms))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        one = jnp.ones(())
+        terms = {"loss": Weighted(loss, one), "grad_norm": Weighted(optax.global_norm(grads), one), **terms}
+        target = state.target_params
+        if target_decay:
+            target = optax.incremental_update(params, target, 1.0 - target_decay)
+        return TrainState(state.step + 1, params, opt_state, target, state.key_data), terms
+
+    return update

@@ -1,0 +1,34 @@
+"""Packaging metadata; tools are configured in pyproject.toml, runtime dependencies in requirements.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def requirements() -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    return [line for line in lines if line]
+
+
+setup(
+    name="kdtw_jax",
+    version="0.1.0",
+    description="Distillation of T5 models by Path Consistency Learning, in JAX",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["kdtw_jax", "kdtw_jax.*"]),
+    package_data={"kdtw_jax": ["py.typed"]},
+    install_requires=requirements(),
+    extras_require={"test": ["mypy>=1.13", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

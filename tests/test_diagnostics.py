@@ -1,0 +1,157 @@
+"""Diagnostics against slow definitions, hand-made cases and an enumerated chain whose KL-to-go is known."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from scipy.stats import spearmanr
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation import diagnostics
+
+
+def distributions(seed: int, shape: tuple[int, ...] = (3, 5, 7)) -> np.ndarray:
+    return log_softmax(np.random.default_rng(seed).normal(size=shape) * 2, axis=-1)
+
+
+def test_agreement_counts_equal_best_tokens_on_unmasked_positions_only() -> None:
+    student = np.log(np.array([[[0.6, 0.4], [0.3, 0.7], [0.9, 0.1], [0.2, 0.8]]]))
+    teacher = np.log(np.array([[[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.9, 0.1]]]))
+    mask = np.array([[True, True, True, False]])
+    assert diagnostics.token_agreement(student, teacher, mask) == pytest.approx(2 / 3)
+    assert diagnostics.token_agreement(student, student, mask) == 1.0
+
+
+def test_mean_kl_is_its_definition_in_both_directions() -> None:
+    student, teacher = distributions(0), distributions(1)
+    mask = np.random.default_rng(2).random((3, 5)) < 0.6
+    forward, reverse = diagnostics.mean_token_kl(student, teacher, mask)
+    positions = list(zip(*np.nonzero(mask), strict=True))
+
+    def slow(p: np.ndarray, q: np.ndarray) -> float:
+        return float(
+            np.mean([sum(math.exp(x) * (x - y) for x, y in zip(p[i], q[i], strict=True)) for i in positions])
+        )
+
+    assert forward == pytest.approx(slow(teacher, student))
+    assert reverse == pytest.approx(slow(student, teacher))
+    assert forward != pytest.approx(reverse)
+
+
+def test_kl_is_zero_on_itself_positive_elsewhere_and_survives_impossible_tokens() -> None:
+    p, q = distributions(0), distributions(1)
+    assert (diagnostics.step_kl(p, p) == 0).all()
+    assert (diagnostics.step_kl(p, q) > 0).all()
+    half = np.log(np.array([[[0.5, 0.5, 1.0]]])) + np.array([0, 0, -np.inf])
+    third = np.log(np.full((1, 1, 3), 1 / 3))
+    assert diagnostics.step_kl(half, third)[0, 0] == pytest.approx(math.log(3 / 2))
+    assert diagnostics.step_kl(half, half)[0, 0] == 0
+    assert diagnostics.step_kl(third, half)[0, 0] == np.inf
+
+
+def test_kl_to_go_is_the_sum_of_the_rest_of_the_row() -> None:
+    rng = np.random.default_rng(0)
+    step = rng.normal(size=(4, 6))
+    lengths = np.array([6, 3, 1, 4])
+    mask = np.arange(6)[None] < lengths[:, None]
+    found = diagnostics.kl_to_go(step, mask)
+    for row in range(4):
+        for t in range(6):
+            expected = step[row, t : lengths[row]].sum() if t < lengths[row] else 0.0
+            assert found[row, t] == pytest.approx(expected)
+    # Padding a batch further, with whatever lies there, changes nothing.
+    padded = diagnostics.kl_to_go(
+        np.pad(step, ((0, 0), (0, 3)), constant_values=np.nan), np.pad(mask, ((0, 0), (0, 3)))
+    )
+    np.testing.assert_array_equal(padded[:, :6], found)
+
+
+def test_sampled_and_exact_kl_to_go_have_the_same_mean() -> None:
+    """A two-step chain: the mean over the student's own samples is the sum over all paths."""
+    rng = np.random.default_rng(0)
+    pi, mu = distributions(0, (4, 3)), distributions(1, (4, 3))  # state 0 first, then state 1 + first token
+    paths = 40_000
+    first = rng.choice(3, size=paths, p=np.exp(pi[0]))
+    second = np.array([rng.choice(3, p=np.exp(row)) for row in pi[1 + first]])
+    states, tokens = np.stack([np.zeros_like(first), 1 + first], 1), np.stack([first, second], 1)
+    mask = np.ones((paths, 2), bool)
+    sampled = diagnostics.kl_to_go(
+        diagnostics.sampled_step_kl(pi[states, tokens], mu[states, tokens], mask), mask
+    )
+    exact = diagnostics.kl_to_go(diagnostics.step_kl(pi[states], mu[states]), mask)
+    each = diagnostics.step_kl(pi, mu)
+    root = each[0] + np.exp(pi[0]) @ each[1:]
+    assert exact[:, 0].mean() == pytest.approx(root, abs=0.02)
+    assert sampled[:, 0].mean() == pytest.approx(root, abs=0.05)
+    assert sampled[:, 0].std() > exact[:, 0].std()  # the expectation at each step takes noise away
+    # And V = -KL-to-go of each state, exactly known here, is found to be calibrated.
+    value = -np.concatenate([[root], each[1:]])[states]
+    calibration = diagnostics.value_calibration(value, sampled, mask)
+    assert calibration.slope == pytest.approx(1.0, abs=0.06)
+    assert calibration.intercept == pytest.approx(0.0, abs=0.06)
+    assert calibration.states == 2 * paths
+
+
+@pytest.mark.parametrize("levels", [3, 20, 10_000])
+def test_spearman_is_that_of_scipy_ties_or_not(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    x = rng.integers(levels, size=200)
+    y = x + rng.integers(levels, size=200)
+    assert diagnostics.spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
+
+
+def test_spearman_sees_order_and_nothing_else() -> None:
+    x = np.random.default_rng(0).normal(size=50)
+    assert diagnostics.spearman(x, np.exp(3 * x)) == pytest.approx(1.0)
+    assert diagnostics.spearman(x, -(x**3)) == pytest.approx(-1.0)
+    assert math.isnan(diagnostics.spearman(x, np.ones(50)))
+
+
+def test_calibration_of_a_perfect_a_scaled_and_a_reversed_value() -> None:
+    rng = np.random.default_rng(0)
+    mask = rng.random((6, 8)) < 0.7
+    to_go = diagnostics.kl_to_go(rng.random((6, 8)), mask)
+    perfect = diagnostics.value_calibration(-to_go, to_go, mask)
+    assert perfect == pytest.approx(
+        (1.0, 1.0, 0.0, -to_go[mask].mean(), -to_go[mask].mean(), 0.0, mask.sum()), abs=1e-9
+    )
+    scaled = diagnostics.value_calibration(-0.5 * to_go - 1.0, to_go, mask)
+    assert scaled.spearman == pytest.approx(1.0)
+    assert (scaled.slope, scaled.intercept) == pytest.approx((2.0, 2.0))
+    assert scaled.rmse == pytest.approx(np.sqrt(((0.5 * to_go[mask] - 1.0) ** 2).mean()))
+    assert diagnostics.value_calibration(to_go, to_go, mask).spearman == pytest.approx(-1.0)
+
+
+def test_masked_and_infinite_states_are_left_out_of_the_calibration() -> None:
+    value = np.array([[-3.0, -2.0, -1.0, 99.0], [-2.5, -1.5, -np.inf, 99.0]])
+    to_go = np.array([[3.0, 2.0, 1.0, 0.0], [2.5, np.inf, 1.0, 0.0]])
+    mask = np.array([[1, 1, 1, 0]] * 2, bool)
+    calibration = diagnostics.value_calibration(value, to_go, mask)
+    assert calibration.states == 4
+    assert (calibration.spearman, calibration.rmse) == pytest.approx((1.0, 0.0))
+
+
+def test_device_arrays_give_the_same_numbers() -> None:
+    student, teacher = distributions(0).astype(np.float32), distributions(1).astype(np.float32)
+    mask = np.random.default_rng(2).random((3, 5)) < 0.6
+    on_host = diagnostics.mean_token_kl(student, teacher, mask)
+    assert diagnostics.mean_token_kl(jnp.asarray(student), jnp.asarray(teacher), jnp.asarray(mask)) == on_host
+
+
+def test_bad_arrays_are_named() -> None:
+    p = distributions(0)
+    nothing = np.zeros((3, 5), bool)
+    with pytest.raises(UserError, match="every position is masked"):
+        diagnostics.token_agreement(p, p, nothing)
+    with pytest.raises(UserError, match="do not fit together"):
+        diagnostics.mean_token_kl(p, p[:, :4], ~nothing)
+    with pytest.raises(UserError, match="must be the same"):
+        diagnostics.kl_to_go(np.zeros((3, 4)), ~nothing)
+    with pytest.raises(UserError, match="at least 2"):
+        diagnostics.value_calibration(np.zeros((3, 5)), np.zeros((3, 5)), nothing)
+    with pytest.raises(UserError, match="NaNs"):
+        diagnostics.spearman(np.array([0.0, math.nan]), np.array([0.0, 1.0]))
