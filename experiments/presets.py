@@ -81,11 +81,11 @@ SMALL = Experiment(
     text=TextConfig(),
     teacher=model(192, 6, 3, dropout=0.1),
     student=model(80, 4, 1),
-    teacher_fit=likelihood(4000, 2e-3),
-    warmup=likelihood(1200, 3e-3),
-    mle=likelihood(1200, 1e-3),
-    word_kd=likelihood(1200, 1e-3),
-    pcl=path_consistency(1200, 1e-3),
+    teacher_fit=likelihood(3000, 2e-3),
+    warmup=likelihood(1000, 4e-3),
+    mle=likelihood(1000, 2e-3),
+    word_kd=likelihood(1000, 2e-3),
+    pcl=path_consistency(1000, 2e-3),
     seeds=(0, 1, 2),
 )
 

@@ -209,9 +209,7 @@ class Tabular:
         return jax.lax.stop_gradient(jnp.stack([path_log_prob(policy, paths) for policy in policies]))
 
 
-def train_expected(
-    tabular: Tabular, shares: tuple[float, float, float], *, steps: int, learning_rate: float = 0.1
-) -> Student:
+def train_expected(tabular: Tabular, shares: jax.Array, *, steps: int, learning_rate: float = 0.1) -> Student:
     """Adam on the expected loss over all paths, a mixture of the `SOURCES` with the given shares: no sampling
     noise.
     """
@@ -223,7 +221,7 @@ def train_expected(
 
     def step(carry: tuple[Student, optax.OptState], _: None) -> tuple[tuple[Student, optax.OptState], None]:
         student, moments = carry
-        weight = (jnp.exp(tabular.behaviour(student, paths)) * jnp.asarray(shares)[:, None]).reshape(-1)
+        weight = (jnp.exp(tabular.behaviour(student, paths)) * shares[:, None]).reshape(-1)
         updates, moments = optimizer.update(jax.grad(tabular.loss)(student, tiled, source, weight), moments)
         return (optax.apply_updates(student, updates), moments), None
 

@@ -8,13 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from kdtw_jax.losses import cross_entropy, merge_all, token_kl, top_k_with_tail, topk_kl, weighted
+from kdtw_jax import losses
+from kdtw_jax.losses import merge_all, weighted
 from kdtw_jax.losses.kl import Direction, student_tail, teacher_tail
 from kdtw_jax.losses.masked import entropy, kl_divergence, masked_mean, masked_sum, mul_exp
 from kdtw_jax.losses.metric import Weighted
 
 B, T, V = 3, 5, 11
 ALL = jnp.ones((B, T), bool)
+
+# Compiled whole: op by op, these tests would spend their time compiling.
+cross_entropy = jax.jit(losses.cross_entropy, static_argnums=(3, 4))
+token_kl = jax.jit(losses.token_kl, static_argnums=3)
+topk_kl = jax.jit(losses.topk_kl, static_argnums=3)
+top_k_with_tail = jax.jit(losses.top_k_with_tail, static_argnums=1)
 
 
 def log_probs(seed: int, shape: tuple[int, ...] = (B, T, V), spread: float = 2.0) -> jax.Array:
@@ -136,8 +143,8 @@ def test_entropy_and_kl_survive_banned_tokens(banned: tuple[int, ...]) -> None:
     def over_all(p: jax.Array, q: jax.Array) -> jax.Array:
         return quantity(ban(p, banned), ban(q, banned))
 
-    value, gradients = jax.value_and_grad(over_all, argnums=(0, 1))(p, q)
-    want, wants = jax.value_and_grad(quantity, argnums=(0, 1))(p[..., kept], q[..., kept])
+    value, gradients = jax.jit(jax.value_and_grad(over_all, argnums=(0, 1)))(p, q)
+    want, wants = jax.jit(jax.value_and_grad(quantity, argnums=(0, 1)))(p[..., kept], q[..., kept])
     np.testing.assert_allclose(value, want, rtol=1e-5)
     for gradient, expected in zip(gradients, wants, strict=True):
         np.testing.assert_allclose(gradient[..., kept], expected, rtol=1e-4, atol=1e-5)
@@ -157,7 +164,7 @@ def test_token_kl_directions_against_float64() -> None:
         assert got.weight == 7
     assert abs(float(token_kl(teacher, teacher, ALL).total)) < 1e-5
     with pytest.raises(ValueError, match="direction"):
-        token_kl(student, teacher, mask, "sideways")  # type: ignore[arg-type]
+        token_kl(student, teacher, mask, "sideways")
 
 
 def test_disjoint_support_costs_much_but_not_infinity() -> None:
@@ -225,7 +232,7 @@ def test_top_k_kl_survives_banned_tokens(direction: Direction) -> None:
 
     full = token_kl(jax.nn.log_softmax(ban(log_probs(0), banned)), teacher, ALL, direction)
     for k in (1, V - 3, V - 2, V):
-        value, gradient = jax.value_and_grad(loss)(log_probs(0), k)
+        value, gradient = jax.jit(jax.value_and_grad(loss), static_argnums=1)(log_probs(0), k)
         assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
         if k >= V - 3:  # all of the teacher's support
             np.testing.assert_allclose(value, full.total, rtol=1e-4)

@@ -35,8 +35,9 @@ def test_shares_are_exact_and_rows_come_from_their_source() -> None:
     state = replay.init(EXAMPLE)
     for source in range(3):
         state = replay.add(state, rows(100 * source, 6), source)
+    draw = jax.jit(replay.sample)
     for seed in range(20):
-        sample = replay.sample(state, jax.random.key(seed))
+        sample = draw(state, jax.random.key(seed))
         np.testing.assert_array_equal(sample.source_X, [0] * 4 + [2] * 7)
         np.testing.assert_array_equal(sample.rows["id"] // 100, sample.source_X)
         np.testing.assert_array_equal(sample.rows["nested"][0][:, 3], sample.rows["id"])
@@ -47,8 +48,9 @@ def test_shares_are_exact_and_rows_come_from_their_source() -> None:
 def test_rows_not_filled_in_are_never_drawn(stratified: bool) -> None:
     replay = make_replay(50, (64,), ("student",), stratified=stratified)
     state = replay.add(replay.init(EXAMPLE), rows(7, 3), 0)
+    draw = jax.jit(replay.sample)
     for seed in range(20):
-        assert set(np.asarray(replay.sample(state, jax.random.key(seed)).rows["id"]).tolist()) <= {7, 8, 9}
+        assert set(np.asarray(draw(state, jax.random.key(seed)).rows["id"]).tolist()) <= {7, 8, 9}
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 9])
@@ -101,10 +103,9 @@ def test_draws_are_uniform_over_what_is_filled_in(stratified: bool) -> None:
 def test_strata_cover_the_ring() -> None:
     replay = make_replay(8, (8,), ("student",), stratified=True)
     state = replay.add(replay.init(EXAMPLE), rows(0, 8), 0)
+    draw = jax.jit(replay.sample)
     for seed in range(20):
-        assert sorted(np.asarray(replay.sample(state, jax.random.key(seed)).rows["id"]).tolist()) == list(
-            range(8)
-        )
+        assert sorted(np.asarray(draw(state, jax.random.key(seed)).rows["id"]).tolist()) == list(range(8))
 
 
 def test_same_key_same_rows_also_under_jit() -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import getpass
-import io
 import json
 import math
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +18,14 @@ from tensorboardX.proto.event_pb2 import Event
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs import (
     MetricsLog,
-    Progress,
     open_run,
     print_table,
-    provenance,
     read_csv,
     read_metrics,
     write_csv,
     write_json,
     write_text,
 )
-from kdtw_jax.runs.progress import format_seconds
-from kdtw_jax.runs.provenance import clean_command, git_state
 
 
 def no_space(*_: Any, **__: Any) -> None:
@@ -261,142 +254,3 @@ def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "open", read_only)  # mode bits would not stop root, who runs many containers
     with pytest.raises(UserError, match="Read-only file system"):
         open_run(tmp_path / "r", {})
-
-
-# Provenance
-
-
-def test_a_command_names_no_home_no_user_and_no_interpreter_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home, here = tmp_path / "home" / "ada", tmp_path / "work" / "tree"
-    here.mkdir(parents=True)
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr(getpass, "getuser", lambda: "ada")
-    words = [
-        str(home / "envs" / "bin" / "python3.11"), str(here / "experiments" / "translation.py"),
-        f"--data={home / 'corpus'}", "--out", str(here / "runs" / "a"), "--cache", "/scratch/ada/x",
-        "/home/grace/y", "/Users/grace/z", "--lr=1e-3", "debian/en-de",
-    ]  # fmt: skip
-    assert clean_command(words) == [
-        "python", "experiments/translation.py", "--data=~/corpus", "--out", "runs/a", "--cache",
-        "/scratch/USER/x", "~/y", "~/z", "--lr=1e-3", "debian/en-de",
-    ]  # fmt: skip
-
-
-def test_provenance_is_complete_json_without_private_names() -> None:
-    record = provenance(
-        [sys.executable, os.path.expanduser("~/x.py")], [0, 1, 2], time.time() - 3600, note="n"
-    )
-    assert set(record) == {
-        "command", "seed", "date", "hours", "commit", "dirty", "python", "versions", "machine", "note",
-    }  # fmt: skip
-    text = json.dumps(record, allow_nan=False)
-    assert os.path.expanduser("~") + "/" not in text
-    assert os.uname().nodename not in text
-    assert record["hours"] == pytest.approx(1.0, abs=0.01)
-    assert record["seed"] == [0, 1, 2]
-    assert record["date"].endswith("+00:00")
-    assert record["machine"]["cores"] >= 1
-    assert record["machine"]["devices"] == {"cpu: cpu": 4}
-    assert record["versions"]["jax"]
-    assert provenance([], 3, 0.0, hours=2.0)["hours"] == 2.0
-
-
-def test_the_commit_is_that_of_a_checkout_and_dirt_is_that_of_code(tmp_path: Path) -> None:
-    def git(*words: str) -> str:
-        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        done = subprocess.run(
-            ["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-    assert git_state(tmp_path) == {"commit": None, "dirty": None}
-    git("init", "--quiet")
-    (tmp_path / "other.py").write_text("")
-    git("add", ".")
-    git("commit", "--quiet", "--message", "a repository that merely surrounds the package")
-    code = tmp_path / "kdtw_jax" / "runs"
-    code.mkdir(parents=True)
-    (code / "provenance.py").write_text("")
-    assert git_state(tmp_path) == {"commit": None, "dirty": None}
-    git("add", ".")
-    git("commit", "--quiet", "--message", "the package itself")
-    clean = {"commit": git("rev-parse", "HEAD"), "dirty": False}
-    assert git_state(tmp_path) == clean
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "a.csv").write_text("a\n")
-    assert git_state(tmp_path) == clean
-    (code / "new.py").write_text("")
-    assert git_state(tmp_path) == {**clean, "dirty": True}
-
-
-# Progress
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_in_a_log_is_a_line_now_and_then_with_all_it_should_say(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    with Progress("teacher", total=200, start=100) as bar:
-        for step in range(101, 200):
-            clock[0] += 1.0
-            bar.update(step, loss=2.5, tokens_per_s=12345.6)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "teacher 101/200  loss 2.5  12,346 tokens/s  01:39 left"
-    assert lines[1] == "teacher 111/200  loss 2.5  12,346 tokens/s  01:29 left"
-    assert lines[-1].startswith("teacher 199/200")
-    assert len(lines) == 11  # one each 10 s, and the last
-
-
-def test_progress_waits_for_no_value_that_it_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unfinished:
-        conversions = 0
-
-        def __float__(self) -> float:
-            Unfinished.conversions += 1
-            return 1.0
-
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    with Progress("student", total=1000) as bar:
-        for step in range(1, 1001):
-            bar.update(step, loss=Unfinished())
-    assert Unfinished.conversions == 2  # the first and the last
-
-
-def test_progress_on_a_terminal_is_a_bar_that_ends_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    with Progress("student", total=30) as bar:
-        for step in range(1, 31):
-            bar.update(step, loss=0.5, tokens_per_s=1000)
-    shown = terminal.getvalue()
-    assert all(word in shown for word in ("student", "30/30", "loss 0.5", "1,000 tokens/s", "left"))
-    assert shown.count("student") <= 8  # not a redraw a step
-
-
-def test_progress_lets_an_exception_through(capsys: pytest.CaptureFixture[str]) -> None:
-    def broken_loop() -> None:
-        with Progress("x", total=3) as bar:
-            bar.update(1, loss=1.0)
-            bar.update(2, loss=1.0)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        broken_loop()
-    assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_times_are_written_for_people() -> None:
-    assert [format_seconds(s) for s in (0, 59.6, 3723, math.nan)] == ["00:00", "01:00", "1:02:03", "-:--"]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.runs.atomic import explained, write_text
 
 _TIMEOUT_SECONDS = 900
 _HELPER = "/usr/lib/apt/apt-helper"
@@ -63,7 +64,7 @@ def download_indices(folder: Path, languages: tuple[str, ...]) -> Indices:
     lacking = [lang for lang in languages if not named[lang]]
     if lacking:
         raise UserError(
-            f"the archives of /etc/apt/sources.list* have no Translation-{lacking[0]} index ({_reason(update)}); "
+            f"no archive that apt is set up for has a Translation-{lacking[0]} index; "
             "use a language they have (Debian: de, fr, es, it, ja, da, pl, ru, ...)"
         )
     with Console(stderr=True).status("reading package descriptions"):
@@ -98,9 +99,7 @@ def stanzas(index: str, fields: tuple[str, ...]) -> Iterator[dict[str, str]]:
 
 
 def _write_settings(folder: Path, languages: tuple[str, ...]) -> str:
-    """An apt configuration that touches nothing outside `folder`; read after the machine's own, which it corrects."""
-    for part in ("lists/partial", "cache/archives/partial"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+    """An apt configuration that keeps to `folder`; it is read after the machine's own, which it corrects."""
     unwanted = ("DEP-11", "DEP-11-icons", "DEP-11-icons-small", "DEP-11-icons-hidpi", "Contents-deb", "CNF")
     lines = [
         "#clear Acquire::Languages;",
@@ -116,9 +115,11 @@ def _write_settings(folder: Path, languages: tuple[str, ...]) -> str:
         f'Dir::Cache "{folder}/cache";',
         *(f'Acquire::IndexTargets::deb::{kind}::DefaultEnabled "false";' for kind in unwanted),
     ]
-    path = folder / "apt.conf"
-    path.write_text("\n".join(lines) + "\n")
-    return str(path)
+    with explained(folder):
+        for part in ("lists/partial", "cache/archives/partial"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    write_text(folder / "apt.conf", "\n".join(lines) + "\n")
+    return str(folder / "apt.conf")
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[str]:
@@ -133,7 +134,7 @@ def _call(*command: str) -> subprocess.CompletedProcess[str]:
         )
     except subprocess.TimeoutExpired as e:
         raise UserError(
-            f"{Path(command[0]).name} did not end within {_TIMEOUT_SECONDS} s; check the network and try again"
+            f"{command[0]} did not end within {_TIMEOUT_SECONDS} s; check the network and try again"
         ) from e
 
 

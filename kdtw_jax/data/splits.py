@@ -1,21 +1,19 @@
-"""Which pairs are for training and which are held out, so that no relative of a held-out text is trained on."""
+"""Which pairs are for training and which held out, so that no relative of a held-out text is trained on."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from kdtw_jax.data.overlap import near_duplicates, normalised, overlap
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.errors import UserError
 
 SHARE = 0.02  # of all pairs, for each of validation and test
 MOST = 0.1  # of all pairs, where the minimum would be more than that
-NEAR = 0.8  # Jaccard index of word sets from which two texts count as near-duplicates
-SHINGLE = 8  # words
 
 # Sources whose packages come in one version or one language each, all described in the same words.
 _SERIES = re.compile(
@@ -41,7 +39,10 @@ class PairSplits(NamedTuple):
 
 
 def family(source_package: str) -> str:
-    """A name shared by the source packages that describe the same thing: `gcc-12` and `gcc-13-cross`, `python-foo` and `foo`."""
+    """A name shared by source packages that describe the same thing.
+
+    Versions, prefixes and suffixes go: `gcc-12`, `gcc-13-cross` are `gcc`; `python-foo`, `libfoo2` are `foo`.
+    """
     name = source_package.split()[0].lower()
     series = _SERIES.match(name)
     if series:
@@ -53,13 +54,11 @@ def family(source_package: str) -> str:
     return name
 
 
-def normalised(text: str) -> str:
-    """`text` with case, digits and spacing folded; equal for texts that differ in nothing else."""
-    return re.sub(r"\d+", "0", " ".join(text.casefold().split()))
-
-
 def distinct(pairs: Iterable[Pair]) -> list[Pair]:
-    """One pair for each normalised source, its commonest target; the result does not depend on the order of `pairs`."""
+    """One pair for each normalised source, with its commonest target, in an order of its own (by a hash).
+
+    The result does not depend on the order of `pairs`.
+    """
     by_source: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         by_source[normalised(pair["source"])].append(pair)
@@ -75,15 +74,19 @@ def distinct(pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def split_by_group(pairs: Sequence[Pair], *, minimum: Mapping[str, int], salt: str) -> PairSplits:
-    """Splits by `group`; training pairs too like a held-out one are then dropped, and what is left is measured.
+    """Splits by `group`; drops training pairs too like a held-out one, and measures what is left.
 
-    Groups go to the test split in an order given by a hash of their name until it has its share, then to validation,
-    the rest to training. Groups that would fill more than a fortieth of a held-out split are for training.
+    Groups go to the test split in an order given by a hash of their name until it has its share, then to
+    validation; the rest is for training, and so are groups that would fill more than a fortieth of a held-out
+    split (and have more than 10 pairs): a few packages should not decide a result.
 
     Args:
       pairs: distinct pairs; each split keeps their order.
-      minimum: pairs that "test" and "validation" should have at least, if that is no more than a tenth of all.
+      minimum: pairs that "test" and "validation" should have, unless that is more than a tenth of all.
       salt: goes into the hash.
+
+    Raises:
+      UserError: too few groups or pairs for three splits.
     """
     sizes = Counter(pair["group"] for pair in pairs)
     order = sorted(sizes, key=lambda group: _hash(salt, group))
@@ -94,12 +97,15 @@ def split_by_group(pairs: Sequence[Pair], *, minimum: Mapping[str, int], salt: s
         for group in order:
             if have >= wanted:
                 break
-            if group not in split_of and sizes[group] <= max(wanted / 40, 1):
+            if group not in split_of and sizes[group] <= max(wanted / 40, 10):
                 split_of[group] = split
                 have += sizes[group]
     splits: dict[str, list[Pair]] = {"train": [], "validation": [], "test": []}
     for pair in pairs:
         splits[split_of.get(pair["group"], "train")].append(pair)
+
+    if not all(splits.values()):
+        raise UserError(f"{salt}: {len(pairs)} pairs of {len(sizes)} packages are too few to hold some out")
 
     before = len(splits["train"])
     held_out = [pair["source"] for split in ("validation", "test") for pair in splits[split]]
@@ -116,69 +122,9 @@ def split_by_group(pairs: Sequence[Pair], *, minimum: Mapping[str, int], salt: s
     for split, chosen in splits.items():
         notes[f"{split}_pairs"] = len(chosen)
         for side in ("source", "target"):
-            words = sum(len(pair[side].split()) for pair in chosen)  # type: ignore[literal-required]
+            words = sum(len(pair[side].split()) for pair in chosen)
             notes[f"{split}_{side}_words_mean"] = round(words / max(len(chosen), 1), 2)
     return PairSplits(splits, notes | overlap(splits["train"], splits["test"]))
-
-
-def overlap(train: Sequence[Pair], test: Sequence[Pair]) -> dict[str, float]:
-    """What of the test split can be found in training, as shares of 0 to 1.
-
-    `test_source_in_train`, `test_target_in_train`: equal but for case, digits and spacing. `test_source_near_train`:
-    some training source has a Jaccard index of word sets of at least `NEAR`. `test_shingles_in_train`: the mean,
-    over test sources of 8 words or more, of the share of their runs of 8 words that some training source has.
-    """
-    notes = {}
-    for side in ("source", "target"):
-        seen = {normalised(pair[side]) for pair in train}  # type: ignore[literal-required]
-        notes[f"test_{side}_in_train"] = _mean([normalised(pair[side]) in seen for pair in test])  # type: ignore[literal-required]
-    notes["test_source_near_train"] = _mean(
-        near_duplicates([p["source"] for p in test], [p["source"] for p in train])
-    )
-    wanted = [_shingles(pair["source"]) for pair in test]
-    there = set().union(*wanted) if wanted else set()
-    found = set().union(*(_shingles(pair["source"]) & there for pair in train))
-    notes["test_shingles_in_train"] = _mean([len(s & found) / len(s) for s in wanted if s])
-    return {name: round(value, 5) for name, value in notes.items()}
-
-
-def near_duplicates(texts: Sequence[str], others: Sequence[str]) -> list[bool]:
-    """For each text whether one of `others` has a Jaccard index of word sets of at least `NEAR` with it.
-
-    Exact: two sets that alike share one of their rarest words (prefix filtering), so only those are compared.
-    """
-    bags, other_bags = [_words(text) for text in texts], [_words(text) for text in others]
-    count = Counter(word for bag in (*bags, *other_bags) for word in bag)
-
-    def rarest(bag: frozenset[str]) -> list[str]:
-        ordered = sorted(bag, key=lambda word: (count[word], word))
-        return ordered[: len(bag) - math.ceil(NEAR * len(bag)) + 1]
-
-    having: dict[str, list[frozenset[str]]] = defaultdict(list)
-    for bag in set(other_bags):
-        for word in rarest(bag):
-            having[word].append(bag)
-    return [
-        any(
-            len(bag & other) >= NEAR * len(bag | other)
-            for word in rarest(bag)
-            for other in having.get(word, ())
-        )
-        for bag in bags
-    ]
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"\w+", normalised(text)))
-
-
-def _shingles(text: str) -> set[str]:
-    words = re.findall(r"\w+", normalised(text))
-    return {" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1)}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 def _hash(salt: str, text: str) -> bytes:
@@ -186,10 +132,10 @@ def _hash(salt: str, text: str) -> bytes:
 
 
 def held_out_share(splits: Mapping[str, list[Pair]], *, share: float, seed: int) -> PairSplits:
-    """Adds the missing ones of "validation" and "test" by taking that share of the distinct training sources for each.
+    """Adds "validation" and "test" where missing: that share of the distinct training sources for each.
 
-    Pairs with the same source go together, so a source is never on both sides. The choice depends on the texts and
-    the seed, not on their order.
+    Pairs with the same source go together, so none is on both sides. The choice depends on the texts and the
+    seed, not on the order of the pairs.
 
     Raises:
       UserError: too few distinct training sources to leave some in every split.

@@ -48,7 +48,7 @@ class StoredPairs:
 
 @dataclass(frozen=True)
 class Stored:
-    """What `stored` gives: random access by split, notes as they were when the pairs were made, and a hash of all text."""
+    """What `stored` gives: random access by split, the notes made with the pairs, and a hash of all text."""
 
     splits: dict[str, Source]
     notes: dict[str, float]

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from babel import Locale, UnknownLocaleError
@@ -33,7 +34,7 @@ class Task:
 
     name: str
     splits: Mapping[str, Source]
-    """"train", "validation" and "test\""""
+    """by name: train, validation, test"""
     metrics: tuple[str, ...]
     """of bleu, chrf, rouge1, rouge2, rougeL, exact_match"""
     instruction: str
@@ -105,9 +106,10 @@ def _load(name: str, data_dir: Path, files: FileSpec, features: Features) -> Tas
     if name == "files":
         if files.instruction.count("{source}") != 1:
             raise UserError(f"files: instruction must have {{source}} in it once, got {files.instruction!r}")
-        pairs = file_pairs(files)
-        print_ = fingerprint(pairs.splits)
-        return Task(name, pairs.splits, files.metrics, files.instruction, pairs.notes, print_)
+        with Console(stderr=True).status("files: reading, and measuring how much of test is in training"):
+            pairs = file_pairs(files)
+        digest = fingerprint(pairs.splits)
+        return Task(name, pairs.splits, files.metrics, files.instruction, pairs.notes, digest)
     raise UserError(f"unknown task {name!r}; use cldr, debian/en-de, debian/summarize, tfds:NAME or files")
 
 
@@ -117,8 +119,8 @@ def _make_cldr() -> PairSplits:
     notes: dict[str, float] = {f"{split}_pairs": len(pairs) for split, pairs in splits.items()}
     # Texts that differ in a number alone are different phrases here, so only equal ones count as overlap.
     for side in ("source", "target"):
-        seen = {pair[side] for pair in splits["train"]}  # type: ignore[literal-required]
-        found = sum(pair[side] in seen for pair in splits["test"])  # type: ignore[literal-required]
+        seen = {pair[side] for pair in splits["train"]}
+        found = sum(pair[side] in seen for pair in splits["test"])
         notes[f"test_{side}_in_train"] = found / len(splits["test"])
     return PairSplits(splits, notes)
 

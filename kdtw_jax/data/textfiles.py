@@ -14,7 +14,7 @@ from kdtw_jax.errors import UserError
 
 @dataclass(frozen=True)
 class FileSpec:
-    """Where the texts are. A `*_source` that ends in .jsonl has both sides; otherwise `*_target` has the same lines.
+    """Where the texts are. A `*_source` ending in .jsonl has both sides; else `*_target` has as many lines.
 
     Without validation or test files a share of the training pairs is held out, chosen by `seed`.
     """
@@ -44,13 +44,11 @@ def file_pairs(spec: FileSpec) -> PairSplits:
     """The pairs of the files, in their order.
 
     Raises:
-      UserError: naming file and line: a file that is missing, empty or not UTF-8, an empty line, one side shorter
-        than the other, a line that is not a JSON object or lacks a text; or a spec that names no training file.
+      UserError: naming file and line: a file that is missing, empty or not UTF-8, an empty line, one side
+        shorter than the other, a line that is no JSON object or lacks a text; or no training file named.
     """
     if spec.train_source is None:
-        raise UserError(
-            "files: train_source is not given; name a text file or a .jsonl file of training pairs"
-        )
+        raise UserError("files: train_source is not given; name a text file or a .jsonl file of pairs")
     if not 0 < spec.held_out < 0.5:
         raise UserError(f"files: held_out must be above 0 and below 0.5, got {spec.held_out}")
     splits: dict[str, list[Pair]] = {}
@@ -77,7 +75,7 @@ def _read_pairs(source: Path, target: Path | None, spec: FileSpec) -> list[Pair]
     lines, others = list(_lines(source)), list(_lines(target))
     if len(lines) != len(others):
         raise UserError(
-            f"{source} has {len(lines)} lines and {target} has {len(others)}; parallel files need the same number"
+            f"{source} has {len(lines)} lines but {target} has {len(others)}; parallel files have as many"
         )
     return [Pair(source=one, target=other, group="") for one, other in zip(lines, others, strict=True)]
 

@@ -42,7 +42,7 @@ def tfds_pairs(name: str, features: Features, data_dir: Path) -> TfdsPairs:
     """Reads `name` ("wmt14_translate/de-en", "xsum"), downloading and preparing it first if need be.
 
     Raises:
-      UserError: no such data set, split or feature (the message lists those that exist), or it cannot be prepared.
+      UserError: no such data set, split or feature (the message lists what there is), or it cannot be had.
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
@@ -50,6 +50,7 @@ def tfds_pairs(name: str, features: Features, data_dir: Path) -> TfdsPairs:
         raise UserError(f"tfds:{name}: {_line(e)}; see tensorflow.org/datasets/catalog for names") from e
     source, target, is_translation = _names(name, builder.info.features, features)
     try:
+        tfds.enable_progress_bar()
         builder.download_and_prepare()
     except Exception as e:  # whatever its sources, readers and the network raise
         raise UserError(

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from kdtw_jax.data.pair import Pair
 
 
-class TextPairs(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
+class TextPairs(tfds.core.GeneratorBasedBuilder):
     """(source, target, group) texts by split, in the order given, as array_record files."""
 
     VERSION = tfds.core.Version("1.0.0")

@@ -1,0 +1,153 @@
+"""The folder of one run: one configuration, one process at a time, stages that are done once."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.runs.atomic import explained, write_json, write_text
+
+CONFIG = "config.json"
+LOCK = ".lock"
+SHOWN_DIFFERENCES = 3
+
+
+class RunFolder:
+    """A run's folder, locked for this process until `close` (or the end of the process, however it ends).
+
+    Made by `open_run`. A stage is a named part of the run (say "teacher") that leaves its results in files;
+    its marker, written last, says that they are complete.
+    """
+
+    def __init__(self, path: Path, lock: int):
+        self.path = path
+        self._lock: int | None = lock
+
+    def done(self, stage: str) -> bool:
+        return self._marker(stage).exists()
+
+    def mark_done(self, stage: str, info: Mapping[str, Any] | None = None) -> None:
+        """Marks `stage` complete, keeping `info` (JSON-able) for `info(stage)`."""
+        write_json(self._marker(stage), dict(info or {}))
+
+    def info(self, stage: str) -> dict[str, Any]:
+        """What `mark_done` kept. Raises UserError when the stage is not done."""
+        if not self.done(stage):
+            raise UserError(f"{self.path}: stage {stage!r} is not finished; run it first")
+        return _read_json(self._marker(stage))
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)  # drops the lock; the file stays, since removing it would race with a waiter
+            self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _marker(self, stage: str) -> Path:
+        return self.path / "stages" / f"{stage}.json"
+
+
+def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
+    """Creates or re-opens the run folder `path` for exactly this `config` (JSON-able, may be nested).
+
+    Raises UserError when the folder cannot be made or written, is a file or someone else's folder, is in
+    use by another process, or holds a run of another configuration.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; a run needs a folder: choose another --out")
+    with explained(path, "make the run folder"):
+        path.mkdir(parents=True, exist_ok=True)
+        visible = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+    if visible and CONFIG not in visible:
+        raise UserError(f"{path} holds other files and no {CONFIG}: choose another --out")
+    lock = _lock(path)
+    try:
+        _probe(path)
+        wanted = json.loads(json.dumps(dict(config)))  # tuples become lists, as they will be when read back
+        if (path / CONFIG).exists():
+            _compare(path, _read_json(path / CONFIG), wanted)
+        else:
+            write_json(path / CONFIG, wanted)
+    except BaseException:
+        os.close(lock)
+        raise
+    return RunFolder(path, lock)
+
+
+def _lock(path: Path) -> int:
+    with explained(path):
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        holder = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(lock)
+        raise UserError(f"{path} is in use by process {holder}: wait for it or choose another --out") from e
+    except OSError:
+        # A file system without locks (some network mounts): run unprotected rather than not at all.
+        return lock
+    with explained(path):
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+    return lock
+
+
+def _probe(path: Path) -> None:
+    """Finds a full disk or a read-only folder before hours are spent; mode bits say little, least to root."""
+    write_text(path / ".probe", "x" * 4096)
+    with explained(path):
+        (path / ".probe").unlink()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        with explained(path, "read"):
+            value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise UserError(f"{path} is damaged: not JSON; delete the run folder or choose another --out") from e
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: no JSON object; delete the run folder or choose another --out")
+    return value
+
+
+def _compare(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    old_flat, new_flat = _flatten(old), _flatten(new)
+    names = [n for n in {**old_flat, **new_flat} if old_flat.get(n, "(unset)") != new_flat.get(n, "(unset)")]
+    if not names:
+        return
+    shown = "; ".join(
+        f"{n} was {_show(old_flat.get(n, '(unset)'))}, now {_show(new_flat.get(n, '(unset)'))}"
+        for n in names[:SHOWN_DIFFERENCES]
+    )
+    more = f" (and {len(names) - SHOWN_DIFFERENCES} more)" if len(names) > SHOWN_DIFFERENCES else ""
+    raise UserError(
+        f"{path} holds a run of another configuration: {shown}{more}; "
+        "choose another --out or delete the folder"
+    )
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping) and item:
+            flat |= _flatten(item, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = item
+    return flat
+
+
+def _show(value: Any) -> str:
+    return value if value == "(unset)" else json.dumps(value)

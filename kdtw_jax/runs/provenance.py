@@ -1,0 +1,154 @@
+"""What it takes to make a result again: command, seed, commit, versions, machine, time."""
+
+from __future__ import annotations
+
+import datetime
+import getpass
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from kdtw_jax.runs.atomic import write_json
+
+__all__ = ["clean_command", "provenance", "write_json"]
+
+PACKAGES = (
+    "kdtw_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "sentencepiece",
+    "sacrebleu",
+    "rouge-score",
+    "babel",
+    "numpy",
+    "scipy",
+)
+# Untracked results are no part of what was run, so only these decide whether the tree is dirty.
+CODE = ("kdtw_jax", "experiments", "benchmarks", "setup.py", "pyproject.toml", "requirements.txt")
+
+
+def provenance(
+    command: Sequence[str], seed: int | Sequence[int], started: float, **more: Any
+) -> dict[str, Any]:
+    """A JSON-able record of the run that is ending now.
+
+    command: the command line, e.g. `sys.orig_argv` or `sys.argv`; cleaned of the interpreter's path, home
+    folders and user names. seed: one or several. started: `time.time()` at the start, from which `hours`
+    counts. more: further entries, which replace those of the same name (a resumed run may give its own
+    `hours`, the sum of its parts).
+    """
+    now = time.time()
+    record: dict[str, Any] = {
+        "command": clean_command(command),
+        "seed": seed if isinstance(seed, int) else list(seed),
+        "date": datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="seconds"),
+        "hours": round((now - started) / 3600, 4),
+        **git_state(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "machine": machine(),
+    }
+    return record | more
+
+
+def clean_command(command: Sequence[str]) -> list[str]:
+    """`command` without what is private to a machine: paths under the working folder become relative, home
+    folders become `~`, the user's name becomes `USER`, and the interpreter is just `python`."""
+    words = [_clean_word(word) for word in command]
+    if words and re.fullmatch(r"python[\d.]*(\.exe)?", Path(words[0]).name):
+        words[0] = "python"
+    return words
+
+
+def git_state(root: Path = Path(__file__).resolve().parents[2]) -> dict[str, Any]:
+    """`commit` and `dirty` of the checkout that the package runs from; both None when it runs from elsewhere.
+
+    An installed copy can lie inside a checkout (a virtual environment in its root) and yet be another
+    version: the commit is only named when the package's own files are the tracked ones.
+    """
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None or _git(root, "ls-files", "--error-unmatch", "kdtw_jax/runs/provenance.py") is None:
+        return {"commit": None, "dirty": None}
+    status = _git(root, "status", "--porcelain", "--", *CODE)
+    return {"commit": commit, "dirty": None if status is None else bool(status)}
+
+
+def machine() -> dict[str, Any]:
+    """Processor model, cores this process may use, memory in GiB, JAX devices by kind. No names."""
+    devices = Counter(f"{d.platform}: {d.device_kind}" for d in jax.devices())
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "devices": dict(sorted(devices.items())),
+    }
+
+
+def _clean_word(word: str) -> str:
+    flag, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
+    if os.path.isabs(value):
+        here, home = os.getcwd(), os.path.expanduser("~")
+        if _within(value, here):
+            value = os.path.relpath(value, here)
+        elif home != "/" and _within(value, home):
+            value = os.path.join("~", os.path.relpath(value, home))
+    value = re.sub(r"/(home|Users)/[^/\s]+", "~", value)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no passwd entry, as in some containers
+        user = ""
+    if user:
+        value = "/".join("USER" if part == user else part for part in value.split("/"))
+    return flag + equals + value
+
+
+def _within(path: str, folder: str) -> bool:
+    return os.path.commonpath([os.path.normpath(path), folder]) == folder
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, or no checkout
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else platform.processor() or "unknown"
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
