@@ -41,7 +41,9 @@ def likelihood(steps: int, learning_rate: float, save: int = 400, log: int = 40)
     return FitConfig(**schedule(steps, learning_rate, save, log))  # type: ignore[arg-type]
 
 
-def path_consistency(steps: int, learning_rate: float, save: int = 400, log: int = 40, **changes: object) -> DistilConfig:
+def path_consistency(
+    steps: int, learning_rate: float, save: int = 400, log: int = 40, **changes: object
+) -> DistilConfig:
     """A stage of Path Consistency Learning with the project's defaults."""
     pcl = PCLConfig(values="head", lengths=(1, 2, 4, 8, 0), huber=2.0)
     return DistilConfig(pcl=pcl, **schedule(steps, learning_rate, save, log), **changes)  # type: ignore[arg-type]
@@ -64,10 +66,10 @@ TINY = Experiment(
 QUICKSTART = Experiment(
     preset="quickstart",
     data="cldr",
-    text=TextConfig(vocab_size=2000, max_source=40, max_target=40, test_limit=1000),
+    text=TextConfig(vocab_size=2000, max_source=48, max_target=48, test_limit=1000, on_long="truncate"),
     teacher=model(128, 4, 2),
     student=model(64, 4, 1),
-    teacher_fit=likelihood(1200, 2e-3),
+    teacher_fit=likelihood(1000, 2e-3),
     warmup=likelihood(600, 3e-3),
     mle=likelihood(400, 1e-3),
     word_kd=likelihood(400, 1e-3),
@@ -92,7 +94,9 @@ SMALL = Experiment(
 BASE = replace(
     SMALL,
     preset="base",
-    text=TextConfig(vocab_size=16000, max_source=128, max_target=128, batch_tokens=32768, buckets=4, on_long="truncate"),
+    text=TextConfig(
+        vocab_size=16000, max_source=128, max_target=128, batch_tokens=32768, buckets=4, on_long="truncate"
+    ),
     teacher=T5Config.named("base", version="v1.1"),
     student=replace(T5Config.named("small", version="v1.1"), dropout_rate=0.0),
     teacher_fit=likelihood(100_000, 1e-3, save=5000, log=100),

@@ -1,4 +1,4 @@
-"""Distil a summarisation model: teacher, then students by likelihood, word-level distillation and Path Consistency Learning.
+"""Distil a summarisation model: a teacher, then students by likelihood, word-level distillation and path consistency.
 
     python experiments/summarization.py --preset small --data debian/summarize   # long package description to synopsis
     python experiments/summarization.py --preset base --data tfds:xsum           # one GPU, a network
@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 from experiments.presets import BASE, PAPER, SMALL, TINY
 from kdtw_jax.experiment import main
 
-# Descriptions are long and synopses short; what lies beyond the first 96 pieces of a description is cut off.
-LENGTHS = replace(SMALL.text, max_source=96, max_target=24, on_long="truncate", batch_tokens=6144)
+# Descriptions are long and synopses short; what lies beyond a description's first 64 pieces is cut off (and counted).
+LENGTHS = replace(SMALL.text, max_source=64, max_target=24, on_long="truncate", batch_tokens=4096)
 
 PRESETS = {
     "small": replace(SMALL, data="debian/summarize", text=LENGTHS),

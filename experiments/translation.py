@@ -1,4 +1,4 @@
-"""Distil a translation model: teacher, then students by likelihood, word-level distillation and Path Consistency Learning.
+"""Distil a translation model: a teacher, then students by likelihood, word-level distillation and path consistency.
 
     python experiments/translation.py --preset quickstart                  # embedded corpus, 10 minutes on 2 cores
     python experiments/translation.py --preset small --data debian/en-de   # Debian's package descriptions, 3 seeds

@@ -36,7 +36,7 @@ class TextConfig:
     limit: int = 0
     """training pairs at the most; 0: all"""
     test_limit: int = 0
-    """test pairs at the most; 0: all"""
+    """test (or validation) pairs to judge on at the most; 0: all"""
     tokenizer: Path | None = None
     """a sentencepiece model to use, such as T5's spiece.model; by default one is trained on the training split"""
     vocab_size: int = 4000
@@ -82,13 +82,15 @@ class Experiment:
     pcl: DistilConfig
     """student that goes on by Path Consistency Learning"""
     out: Path | None = None
-    """the run's folder, by default named after task, data and preset under runs/; the same command continues what is in it"""
+    """the run's folder, by default runs/TASK-DATA-PRESET; the same command continues what is in it"""
     results: Path | None = None
     """also write the tables and their provenance into this folder"""
     seeds: tuple[int, ...] = (0,)
     """one student a method for each of these; the teacher is trained once, with the first"""
     methods: tuple[Method, ...] = ("mle", "word_kd", "pcl")
     """how students are trained"""
+    split: Literal["validation", "test"] = "test"
+    """what models are judged on; choose settings on validation"""
     devices: int = 0
     """devices to use; 0: all"""
     teacher_model: Path | None = None
@@ -105,16 +107,18 @@ class Experiment:
             raise UserError(f"methods must be distinct, at least one, got {self.methods}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for config.json; `out`, `results` and `devices` left out, since they do not change what is learned."""
+        """Plain values for config.json, without what does not change what is learned (out, results, devices)."""
         kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("out", "results", "devices")}
         plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
         return plain
 
 
-def parse(presets: Mapping[str, Experiment], description: str | None, arguments: Sequence[str] | None = None) -> Experiment:
+def parse(
+    presets: Mapping[str, Experiment], description: str | None, arguments: Sequence[str] | None = None
+) -> Experiment:
     """The preset named by `--preset` (default: the first), with every field overridable by a flag.
 
-    Raises UserError for an unknown preset; unknown flags and malformed values end the program with tyro's message (status 2).
+    Raises UserError for an unknown preset; unknown flags and malformed values end the program with status 2.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = next(iter(presets))

@@ -13,8 +13,9 @@ from rich.console import Console
 from kdtw_jax.config import Experiment, parse
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.figures import distil_figure
-from kdtw_jax.pipeline import Row, Setup, evaluate, prepare, train_students, train_teacher
+from kdtw_jax.pipeline import Row, Setup, evaluate, evaluation_stage, prepare, train_students, train_teacher
 from kdtw_jax.runs import RunFolder, open_run, print_table, provenance, read_metrics, write_csv, write_json
+from kdtw_jax.runs.provenance import git_state
 
 COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
 
@@ -37,6 +38,7 @@ def main(
 def run_experiment(task: str, config: Experiment) -> list[Row]:
     """Trains and evaluates teacher and students, writes the results, prints the table; returns its tidy rows."""
     started = time.time()
+    git_state()  # remembered: later commits are not what runs here
     console = Console()
     out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
     with open_run(out, {"task": task, **config.to_json()}) as run:
@@ -71,10 +73,12 @@ def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], st
             "too_long_left_out": {"train": setup.train.dropped, "test": setup.test.dropped},
             "vocabulary": setup.tokenizer.vocab_size,
         },
-        signatures=run.info("teacher/test")["signatures"],
+        signatures=run.info(evaluation_stage(config, "teacher", 0))["signatures"],
     )
     curves = {
-        f"{method} {seed}": read_metrics(run.path / f"seed{seed}" / method) for seed in config.seeds for method in config.methods
+        f"{method} {seed}": read_metrics(run.path / f"seed{seed}" / method)
+        for seed in config.seeds
+        for method in config.methods
     }
     for folder in [run.path] + ([config.results] if config.results is not None else []):
         write_csv(folder / "distil.csv", rows, COLUMNS)
@@ -98,4 +102,6 @@ def _show(config: Experiment, setup: Setup, rows: list[Row]) -> None:
             whole = mean("teacher", first) - mean("mle", first)
             table[-1]["gap closed %"] = 100 * (mean(method, first) - mean("mle", first)) / whole if whole else None
     seeds = f"mean of seeds {', '.join(map(str, config.seeds))}" if len(config.seeds) > 1 else f"seed {config.seeds[0]}"
-    print_table(f"{config.data}, {len(setup.test)} test pairs, {seeds}", table, ["method", *shown, "gap closed %"])
+    print_table(
+        f"{config.data}, {len(setup.test)} {config.split} pairs, {seeds}", table, ["method", *shown, "gap closed %"]
+    )

@@ -72,9 +72,7 @@ def random_mdp(vocabulary: int, horizon: int, *, seed: int, spread: float = 1.0)
     cheap.
     """
     if not 2 <= vocabulary <= 4 or not 1 <= horizon <= 5:
-        raise UserError(
-            f"need a vocabulary of 2 to 4 and a horizon of 1 to 5, got {vocabulary} and {horizon}"
-        )
+        raise UserError(f"need a vocabulary of 2 to 4 and a horizon of 1 to 5, got {vocabulary} and {horizon}")
     words = range(1, vocabulary)
     prefixes = tuple(p for length in range(horizon) for p in product(words, repeat=length))
     index = {prefix: s for s, prefix in enumerate(prefixes)}
@@ -101,9 +99,7 @@ def soft_optimum(
     return Solution(value_S, (q_SxA - value_S[:, None]) / alpha)
 
 
-def policy_value(
-    mdp: EnumerableMDP, log_pi_SxA: np.ndarray, alpha: float = 1.0, gamma: float = 1.0
-) -> np.ndarray:
+def policy_value(mdp: EnumerableMDP, log_pi_SxA: np.ndarray, alpha: float = 1.0, gamma: float = 1.0) -> np.ndarray:
     """V^pi, [S]: E_pi sum_t gamma^t (log mu - alpha log pi) from each state on.
 
     At alpha = gamma = 1 it is minus KL(pi || mu) over the rest of the sequence.
@@ -210,9 +206,7 @@ class Tabular:
 
 
 def train_expected(tabular: Tabular, shares: jax.Array, *, steps: int, learning_rate: float = 0.1) -> Student:
-    """Adam on the expected loss over all paths, a mixture of the `SOURCES` with the given shares: no sampling
-    noise.
-    """
+    """Adam on the expected loss over all paths when `shares`, [3], of them come from each of `SOURCES`."""
     paths = all_paths(tabular.mdp)
     count = len(paths.mask_NxT)
     tiled = jax.tree.map(lambda x: jnp.tile(x, (len(SOURCES), 1)), paths)

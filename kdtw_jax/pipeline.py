@@ -1,4 +1,4 @@
-"""From a task's name to a table: the stages that the experiments share, each finished once and found again on a restart."""
+"""From a task's name to a table: the stages the experiments share, each done once and found again on a restart."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kdtw_jax.config import Experiment
 from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_buckets
 from kdtw_jax.data.task import Task, load_task
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.evaluation.metrics import Score, score_all
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
@@ -35,7 +36,7 @@ class Setup(NamedTuple):
     tokenizer: Tokenizer
     buckets: tuple[Bucket, ...]
     train: EncodedSplit
-    test: EncodedSplit
+    test: EncodedSplit  # or validation, as configured
     references: list[str]
     devices: parallel.Devices
 
@@ -62,11 +63,17 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
         limit=text.limit or None,
         test_limit=text.test_limit or None,
     )
+    if run.done("data") and run.info("data")["fingerprint"] != task.fingerprint:
+        raise UserError(
+            f"the text of {task.name} is not what the run in {run.path} was started on; "
+            "choose another --out or restore the text"
+        )
+    run.mark_done("data", {"fingerprint": task.fingerprint, "notes": dict(task.notes)})
     for note, value in task.notes.items():
         console.print(f"{task.name}: {note} {value:g}")
     tokenizer = _tokenizer(config, task, run.path / "tokenizer.model")
     encoded = {}
-    for split in ("train", "test"):
+    for split in ("train", config.split):
         with Progress(f"encoding {split}", total=len(task.splits[split])) as progress:
             part = encode_split(
                 task,
@@ -84,8 +91,9 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
         )
         encoded[split] = part
     buckets = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=len(devices))
-    references = [task.splits["test"][int(i)]["target"] for i in encoded["test"].examples]
-    return Setup(task, tokenizer, buckets, encoded["train"], encoded["test"], references, devices)
+    test = encoded[config.split]
+    references = [task.splits[config.split][int(i)]["target"] for i in test.examples]
+    return Setup(task, tokenizer, buckets, encoded["train"], test, references, devices)
 
 
 def _tokenizer(config: Experiment, task: Task, path: Path) -> Tokenizer:
@@ -121,7 +129,15 @@ def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
     def train(model: Model, folder: Path) -> Params:
         params = model.init(jax.random.key(seed))
         return fit(
-            "teacher", folder, model, params, setup.train, setup.buckets, config.teacher_fit, seed=seed, devices=setup.devices
+            "teacher",
+            folder,
+            model,
+            params,
+            setup.train,
+            setup.buckets,
+            config.teacher_fit,
+            seed=seed,
+            devices=setup.devices,
         )
 
     return _stage(run, "teacher", _with_vocabulary(config.teacher, setup), setup, train)
@@ -132,7 +148,7 @@ def _with_vocabulary(config: T5Config, setup: Setup) -> T5Config:
 
 
 def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int, run: RunFolder) -> dict[str, Trained]:
-    """One student a method, all from the same warmed-up start, for the same number of further steps on the same data."""
+    """One student a method, all from the same warmed-up start and for the same further steps on the same data."""
     size = _with_vocabulary(config.student, setup)
     data, buckets, banned = setup.train, setup.buckets, setup.tokenizer.banned_ids
     common: dict[str, Any] = {"seed": seed, "devices": setup.devices}
@@ -149,7 +165,16 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
 
     def word_kd(model: Model, folder: Path) -> Params:
         return fit(
-            f"word_kd {seed}", folder, model, start.params, data, buckets, config.word_kd, banned=banned, teacher=teacher, **after
+            f"word_kd {seed}",
+            folder,
+            model,
+            start.params,
+            data,
+            buckets,
+            config.word_kd,
+            banned=banned,
+            teacher=teacher,
+            **after,
         )
 
     def pcl(model: Model, folder: Path) -> Params:
@@ -164,39 +189,56 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
 def evaluate(
     config: Experiment, setup: Setup, teacher: Trained, trained: Trained, method: str, seed: int, run: RunFolder
 ) -> list[Row]:
-    """Rows of the results table for one model: task metrics of greedy outputs, and comparisons with the teacher.
+    """Rows of the results table for one model: task metrics of greedy and sampled outputs, and nearness to the teacher.
 
     The teacher also gets its metrics under beam search. Everything is computed once and kept in the run's folder.
     """
-    stage = "teacher/test" if method == "teacher" else f"seed{seed}/{method}/test"
+    stage = evaluation_stage(config, method, seed)
     if not run.done(stage):
-        greedy, scores = _decode_and_score(f"test {method} {seed}", config, setup, trained, Decoding())
-        rows: list[Row] = [{"metric": s.name, "value": s.value, "low": s.low, "high": s.high} for s in scores]
+        greedy, scores = _decode_and_score(f"{config.split} {method} {seed}", config, setup, trained, Decoding())
+        rows = [_row(s, "") for s in scores]
+        sampled = Decoding("sample", seed=seed)
+        rows += [
+            _row(s, "_sampled")
+            for s in _decode_and_score(f"{method} {seed}, sampled", config, setup, trained, sampled)[1]
+        ]
         numbers = {"tokens_per_s": greedy.tokens_per_s, "parameters": float(count_params(trained.params))}
         if method == "teacher":
             beam = Decoding("beam", beam_size=config.beam_size, length_penalty=config.length_penalty)
-            _, searched = _decode_and_score("test teacher, beam search", config, setup, trained, beam)
-            rows += [
-                {"metric": f"{s.name}_beam{config.beam_size}", "value": s.value, "low": s.low, "high": s.high}
-                for s in searched
-            ]
+            searched = _decode_and_score("teacher, beam search", config, setup, trained, beam)[1]
+            rows += [_row(s, f"_beam{config.beam_size}") for s in searched]
         else:
             numbers |= compare_with_teacher(
-                trained, teacher, setup.test, setup.buckets, banned=setup.tokenizer.banned_ids, values=config.pcl.pcl
+                trained,
+                teacher,
+                setup.test,
+                setup.buckets,
+                banned=setup.tokenizer.banned_ids,
+                values=config.pcl.pcl,
+                top_k=config.pcl.top_k,
             )
         # A correlation with a constant (a value head that was never trained) is undefined: an empty cell.
         rows += [{"metric": k, "value": v if v == v else None, "low": None, "high": None} for k, v in numbers.items()]
         signatures = {s.name: s.signature for s in scores}
-        run.mark_done(stage, {"rows": rows, "signatures": signatures, "outputs": [greedy.texts[i] for i in sorted(greedy.texts)]})
+        run.mark_done(
+            stage, {"rows": rows, "signatures": signatures, "outputs": [greedy.texts[i] for i in sorted(greedy.texts)]}
+        )
     common: Row = {"data": config.data, "preset": config.preset, "seed": seed, "method": method}
     return [{**common, **row} for row in run.info(stage)["rows"]]
+
+
+def _row(score: Score, suffix: str) -> Row:
+    return {"metric": score.name + suffix, "value": score.value, "low": score.low, "high": score.high}
+
+
+def evaluation_stage(config: Experiment, method: str, seed: int) -> str:
+    """Where the run's folder keeps the evaluation of a model."""
+    return f"teacher/{config.split}" if method == "teacher" else f"seed{seed}/{method}/{config.split}"
 
 
 def _decode_and_score(
     name: str, config: Experiment, setup: Setup, trained: Trained, decoding: Decoding
 ) -> tuple[Outputs, list[Score]]:
-    outputs = decode_split(
-        name, trained.model, trained.params, setup.test, setup.buckets, setup.tokenizer, decoding
-    )
+    outputs = decode_split(name, trained.model, trained.params, setup.test, setup.buckets, setup.tokenizer, decoding)
     hypotheses = [outputs.texts[int(i)] for i in setup.test.examples]
     return outputs, score_all(setup.task.metrics, hypotheses, setup.references)

@@ -107,9 +107,7 @@ def make_replay(
         # scatter's order.
         start = state.position_R[source] + (added - kept)
         index = (start + jnp.arange(kept, dtype=jnp.int32)) % rows_in_ring
-        ring = jax.tree.map(
-            lambda old, new: old.at[index].set(new[added - kept :], unique_indices=True), ring, rows
-        )
+        ring = jax.tree.map(lambda old, new: old.at[index].set(new[added - kept :], unique_indices=True), ring, rows)
         return ReplayState(
             rings=(*state.rings[:source], ring, *state.rings[source + 1 :]),
             position_R=state.position_R.at[source].set((state.position_R[source] + added) % rows_in_ring),

@@ -56,12 +56,7 @@ def check_rows(batch: Batch, encoded: EncodedSplit) -> None:
 
 
 def equal(a: Batch, b: Batch) -> bool:
-    return all(
-        x.shape == y.shape and x.dtype == y.dtype and bool((x == y).all()) for x, y in zip(a, b, strict=True)
-    )
-
-
-# Buckets
+    return all(x.shape == y.shape and x.dtype == y.dtype and bool((x == y).all()) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -89,6 +84,7 @@ def test_buckets_nest_cover_and_divide(case: tuple[int, int, int, int, int]) -> 
         assert small.rows >= large.rows
     for bucket in buckets:
         assert bucket.rows % multiple == 0
+        assert bucket.rows >= multiple
         longest = max(bucket.source, bucket.target)
         assert bucket.rows == multiple or tokens - multiple * longest < bucket.rows * longest <= tokens
 
@@ -123,9 +119,6 @@ def test_an_example_that_fits_no_bucket_is_named() -> None:
         assign_buckets(many(3), [Bucket(12, 12, 0)])
 
 
-# Evaluation
-
-
 @pytest.mark.parametrize("count", [0, 1, 97])
 def test_evaluation_covers_each_example_once(count: int) -> None:
     encoded = many(count)
@@ -141,9 +134,6 @@ def test_evaluation_covers_each_example_once(count: int) -> None:
         assert not filler.all()
         assert (np.diff(filler.astype(int)) >= 0).all()  # at the end only
     assert sum((batch.example_B < 0).any() for batch in batches) <= len(BUCKETS)
-
-
-# Training
 
 
 def test_training_rows_are_real_and_shapes_static() -> None:
@@ -184,9 +174,7 @@ def test_empty_buckets_do_no_harm() -> None:
 
 def test_the_stream_hangs_on_the_seed_alone() -> None:
     encoded = many(80)
-    one, same, other = (
-        list(itertools.islice(training_batches(encoded, BUCKETS, seed=s), 20)) for s in (5, 5, 6)
-    )
+    one, same, other = (list(itertools.islice(training_batches(encoded, BUCKETS, seed=s), 20)) for s in (5, 5, 6))
     assert all(map(equal, one, same))
     assert not all(map(equal, one, other))
 
@@ -214,8 +202,6 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
         with pytest.raises(UserError, match="seed"):
             training_batches(many(5), BUCKETS, seed=seed)
 
-
-# Encoding
 
 TEXTS = ["one two three four", "a", "seven eight nine ten eleven twelve", "{braces} and {source}", "five six"]
 
@@ -256,9 +242,7 @@ def test_the_instruction_goes_into_the_source_only(task: Task, tokenizer: Tokeni
 
 
 @pytest.mark.parametrize("limits", [(5, 5), (2, 64), (64, 3)])
-def test_truncation_keeps_eos_and_conserves_tokens(
-    task: Task, tokenizer: Tokenizer, limits: tuple[int, int]
-) -> None:
+def test_truncation_keeps_eos_and_conserves_tokens(task: Task, tokenizer: Tokenizer, limits: tuple[int, int]) -> None:
     whole = encode(task, tokenizer)
     cut = encode(task, tokenizer, max_source=limits[0], max_target=limits[1], on_long="truncate")
     assert cut.tokens + cut.truncated_tokens == whole.tokens

@@ -84,18 +84,14 @@ def table_of_prefixes(vocab_size: int, banned: tuple[int, ...], sharpness: float
 
 
 def search(words: Words, source_BxS: jax.Array, **options: Any) -> Generation:
-    return jax.jit(lambda params, source: beam_search(words.model, params, source, **options))(
-        words.params, source_BxS
-    )
+    return jax.jit(lambda params, source: beam_search(words.model, params, source, **options))(words.params, source_BxS)
 
 
 def penalty(length: int, exponent: float) -> float:
     return ((5 + length) / 6) ** exponent
 
 
-def slow_beam(
-    words: Words, row: int, beams: int, length: int, exponent: float
-) -> tuple[tuple[int, ...], bool]:
+def slow_beam(words: Words, row: int, beams: int, length: int, exponent: float) -> tuple[tuple[int, ...], bool]:
     """The search of the docstring over lists of hypotheses, without the early end."""
     open_: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     ended: list[tuple[float, tuple[int, ...]]] = []
@@ -107,9 +103,7 @@ def slow_beam(
             if gain > -math.inf
         ]
         grown.sort(key=lambda hypothesis: -hypothesis[0])  # stable: equals stay in order of beam, then token
-        ended += [
-            (total / penalty(len(said), exponent), said) for total, said in grown[:beams] if said[-1] == EOS
-        ]
+        ended += [(total / penalty(len(said), exponent), said) for total, said in grown[:beams] if said[-1] == EOS]
         open_ = [hypothesis for hypothesis in grown[: 2 * beams] if hypothesis[1][-1] != EOS][:beams]
         if len(ended) >= beams or not open_:
             break
@@ -172,9 +166,7 @@ def test_a_wide_beam_finds_the_best_of_all(exponent: float) -> None:
                 scores[said] = total / penalty(len(said), exponent)
         best = max(scores, key=lambda said: scores[said])
         np.testing.assert_array_equal(got.tokens_BxT[b], best + (0,) * (length - len(best)))
-        np.testing.assert_allclose(
-            got.log_prob_BxT[b].sum() / penalty(len(best), exponent), scores[best], atol=1e-5
-        )
+        np.testing.assert_allclose(got.log_prob_BxT[b].sum() / penalty(len(best), exponent), scores[best], atol=1e-5)
         assert bool(got.finished_B[b])
         lengths.add(len(best))
     assert len(lengths) > 1 or exponent == 4.0
@@ -205,9 +197,7 @@ def markov(table_VxV: np.ndarray) -> Words:
         logits, nothing = jnp.asarray(params)[tokens_Bx1], jnp.zeros(tokens_Bx1.shape)
         return Decoded(logits, nothing, nothing, logits), cache
 
-    return words._replace(
-        model=words.model._replace(extend=extend), params=jnp.asarray(table_VxV, jnp.float32)
-    )
+    return words._replace(model=words.model._replace(extend=extend), params=jnp.asarray(table_VxV, jnp.float32))
 
 
 def test_equals_are_resolved_by_beam_and_token() -> None:
@@ -233,9 +223,7 @@ def test_a_long_hypothesis_overtakes_under_a_penalty() -> None:
     np.testing.assert_allclose(got.log_prob_BxT[0, :3], np.log([0.6, 0.75, 0.8]), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "change", [{"beam_size": 0}, {"max_len": 0}, {"length_penalty": -1.0}, {"banned": (9,)}]
-)
+@pytest.mark.parametrize("change", [{"beam_size": 0}, {"max_len": 0}, {"length_penalty": -1.0}, {"banned": (9,)}])
 def test_refusals(change: dict[str, Any]) -> None:
     options = {"beam_size": 2, "max_len": 4, "length_penalty": 0.6, "banned": (0,)}
     with pytest.raises(UserError):

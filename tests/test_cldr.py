@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from random import Random
 
@@ -126,11 +129,21 @@ def test_the_same_seed_gives_the_same_pairs_and_another_does_not() -> None:
     assert one["test"] != other["test"]
 
 
+def test_another_process_makes_the_same_pairs() -> None:
+    command = "from kdtw_jax.data.cldr import cldr_pairs; print(ascii(cldr_pairs(seed=3, limit=20)))"
+    run = subprocess.run(
+        [sys.executable, "-c", command],
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == ascii(cldr_pairs(seed=3, limit=20))
+
+
 @pytest.mark.parametrize("limit", [1, 40])
 def test_limit_cuts_every_split(limit: int) -> None:
-    assert {name: len(pairs) for name, pairs in cldr_pairs(limit=limit).items()} == dict.fromkeys(
-        SIZES, limit
-    )
+    assert {name: len(pairs) for name, pairs in cldr_pairs(limit=limit).items()} == dict.fromkeys(SIZES, limit)
 
 
 @pytest.mark.parametrize(("seed", "limit"), [(-1, None), (0, 0), (0, -5)])
@@ -142,6 +155,10 @@ def test_negative_sizes_are_refused(seed: int, limit: int | None) -> None:
 def test_constants() -> None:
     assert METRICS == ("bleu", "chrf", "exact_match")
     assert INSTRUCTION.format(source="a cat") == "translate English to German: a cat"
+
+
+def test_names_lose_hyphenation_hints_and_odd_spaces() -> None:
+    assert cldr_names.clean("Reyk\xadja\xadvík,\u202f3\u2009PM") == "Reykjavík, 3 PM"
 
 
 def test_well_known_names(splits: Splits) -> None:

@@ -33,9 +33,7 @@ def test_mean_kl_is_its_definition_in_both_directions() -> None:
     positions = list(zip(*np.nonzero(mask), strict=True))
 
     def slow(p: np.ndarray, q: np.ndarray) -> float:
-        return float(
-            np.mean([sum(math.exp(x) * (x - y) for x, y in zip(p[i], q[i], strict=True)) for i in positions])
-        )
+        return float(np.mean([sum(math.exp(x) * (x - y) for x, y in zip(p[i], q[i], strict=True)) for i in positions]))
 
     assert forward == pytest.approx(slow(teacher, student))
     assert reverse == pytest.approx(slow(student, teacher))
@@ -79,9 +77,7 @@ def test_sampled_and_exact_kl_to_go_have_the_same_mean() -> None:
     second = np.array([rng.choice(3, p=np.exp(row)) for row in pi[1 + first]])
     states, tokens = np.stack([np.zeros_like(first), 1 + first], 1), np.stack([first, second], 1)
     mask = np.ones((paths, 2), bool)
-    sampled = diagnostics.kl_to_go(
-        diagnostics.sampled_step_kl(pi[states, tokens], mu[states, tokens], mask), mask
-    )
+    sampled = diagnostics.kl_to_go(diagnostics.sampled_step_kl(pi[states, tokens], mu[states, tokens], mask), mask)
     exact = diagnostics.kl_to_go(diagnostics.step_kl(pi[states], mu[states]), mask)
     each = diagnostics.step_kl(pi, mu)
     root = each[0] + np.exp(pi[0]) @ each[1:]

@@ -58,9 +58,7 @@ def teacher_forced(source_BxS: Any, inputs_BxT: Any) -> jax.Array:
     return _decode(MODEL, params(), source_BxS, inputs_BxT)
 
 
-def slow_generate(
-    row: np.ndarray, uniforms: np.ndarray | None, temperature: float
-) -> tuple[list[int], list[float]]:
+def slow_generate(row: np.ndarray, uniforms: np.ndarray | None, temperature: float) -> tuple[list[int], list[float]]:
     """One row, everything decoded anew for each token, the distribution in float64."""
     said: list[int] = []
     log_probs: list[float] = []
@@ -74,9 +72,7 @@ def slow_generate(
             token = int(np.argmax(log_prob))
         else:
             weights = np.exp(log_prob / temperature)
-            token = int(
-                np.searchsorted(np.cumsum(weights), uniforms[len(said)] * weights.sum(), side="right")
-            )
+            token = int(np.searchsorted(np.cumsum(weights), uniforms[len(said)] * weights.sum(), side="right"))
         said.append(token)
         log_probs.append(log_prob[token])
     return said, log_probs
@@ -176,9 +172,7 @@ def test_inverse_cdf_never_draws_the_impossible(size: int) -> None:
     for uniform in (0.0, 2.0**-30, 0.25, 0.5, 0.75, 1.0 - 2.0**-10, JUST_BELOW_ONE, 1.0):
         drawn = inverse_cdf(prob, jnp.full(len(rows), uniform, jnp.float32))
         assert (np.take_along_axis(np.asarray(prob), np.asarray(drawn)[:, None], axis=1) > 0.0).all(), uniform
-    np.testing.assert_array_equal(
-        inverse_cdf(prob, jnp.zeros(len(rows))), [np.flatnonzero(row)[0] for row in rows]
-    )
+    np.testing.assert_array_equal(inverse_cdf(prob, jnp.zeros(len(rows))), [np.flatnonzero(row)[0] for row in rows])
 
 
 def test_banned_tokens_never_appear() -> None:

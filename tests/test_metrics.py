@@ -44,9 +44,7 @@ def corpus(sentences: int, keep: float, seed: int = 0) -> tuple[list[str], list[
 def test_bleu_and_chrf_are_those_of_sacrebleu(keep: float) -> None:
     hypotheses, references = corpus(80, keep)
     bleu, chrf = score_all(["bleu", "chrf"], hypotheses, references, resamples=2)
-    assert bleu.value == pytest.approx(
-        sacrebleu.corpus_bleu(hypotheses, [references], force=True).score, abs=1e-9
-    )
+    assert bleu.value == pytest.approx(sacrebleu.corpus_bleu(hypotheses, [references], force=True).score, abs=1e-9)
     assert chrf.value == pytest.approx(sacrebleu.corpus_chrf(hypotheses, [references]).score, abs=1e-9)
 
 
@@ -57,9 +55,7 @@ def test_degenerate_sentences_score_as_in_sacrebleu(hypothesis: str, reference: 
     # Each beside a good sentence: the odd one's statistics then show in the sum.
     hypotheses, references = [hypothesis, "the red house runs ."], [reference, "the red house sees ."]
     bleu, chrf = score_all(["bleu", "chrf"], hypotheses, references, resamples=2)
-    assert bleu.value == pytest.approx(
-        sacrebleu.corpus_bleu(hypotheses, [references], force=True).score, abs=1e-9
-    )
+    assert bleu.value == pytest.approx(sacrebleu.corpus_bleu(hypotheses, [references], force=True).score, abs=1e-9)
     assert chrf.value == pytest.approx(sacrebleu.corpus_chrf(hypotheses, [references]).score, abs=1e-9)
 
 
@@ -68,9 +64,7 @@ def test_rouge_is_the_mean_f1_and_exact_match_the_share_of_equal_texts() -> None
     names = ["rouge1", "rouge2", "rougeL"]
     scorer = RougeScorer(names, use_stemmer=False)
     for s in score_all(names, hypotheses, references, resamples=2):
-        expected = np.mean(
-            [scorer.score(r, h)[s.name].fmeasure for h, r in zip(hypotheses, references, strict=True)]
-        )
+        expected = np.mean([scorer.score(r, h)[s.name].fmeasure for h, r in zip(hypotheses, references, strict=True)])
         assert s.value == pytest.approx(100 * expected)
     found = score("exact_match", ["a b", "a  b", "A b", "a"], ["a b", "a b", "a b", "a b"], resamples=2)
     assert found.value == 50.0  # white space does not count, case does
@@ -79,9 +73,7 @@ def test_rouge_is_the_mean_f1_and_exact_match_the_share_of_equal_texts() -> None
 @pytest.mark.parametrize("name", metrics.NAMES)
 def test_a_text_against_itself_scores_100_on_every_resample(name: str) -> None:
     _, references = corpus(30, 1.0)
-    references = [
-        f"the red house runs {r}" for r in references
-    ]  # long enough for 4-grams, never without letters
+    references = [f"the red house runs {r}" for r in references]  # long enough for 4-grams, never without letters
     s = score(name, references, references, resamples=50)
     assert (s.value, s.low, s.high) == pytest.approx((100.0, 100.0, 100.0))
 
@@ -130,9 +122,7 @@ def test_paired_differences(name: str) -> None:
     behind = paired_difference(name, worse, better, references, resamples=200)
     assert 0 < ahead.low <= ahead.value <= ahead.high
     assert ahead == pytest.approx((-behind.value, -behind.high, -behind.low))
-    separate = (
-        score(name, better, references, resamples=2).value - score(name, worse, references, resamples=2).value
-    )
+    separate = score(name, better, references, resamples=2).value - score(name, worse, references, resamples=2).value
     assert ahead.value == pytest.approx(separate)
 
 

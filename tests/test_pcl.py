@@ -38,16 +38,12 @@ def pcl_loss(rows: Rows, config: PCLConfig, **kwargs: Any) -> tuple[Weighted, di
 
 def residuals(rows: Rows, config: PCLConfig) -> list[tuple[np.ndarray, np.ndarray]]:
     def segments(rows: Rows) -> tuple[pcl.Segments, ...]:
-        return pcl.segment_residuals(
-            rows.log_mu, rows.log_pi, rows.value, rows.value, rows.mask, rows.finished, config
-        )
+        return pcl.segment_residuals(rows.log_mu, rows.log_pi, rows.value, rows.value, rows.mask, rows.finished, config)
 
     return [(np.asarray(s.residual_BxT), np.asarray(s.valid_BxT)) for s in jax.jit(segments)(rows)]
 
 
-def definition(
-    rows: Rows, config: PCLConfig, d: int, far: jax.Array | None = None
-) -> dict[tuple[int, int], float]:
+def definition(rows: Rows, config: PCLConfig, d: int, far: jax.Array | None = None) -> dict[tuple[int, int], float]:
     """C(i,d) by the sum in its definition, in float64, for every (row, i) where it exists."""
     log_pi, log_mu, value = (np.asarray(x, np.float64) for x in rows[:3])
     far64 = value if far is None else np.asarray(far, np.float64)

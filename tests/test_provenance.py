@@ -36,9 +36,7 @@ def test_a_command_names_no_home_no_user_and_no_interpreter_path(
 
 
 def test_provenance_is_complete_json_without_private_names() -> None:
-    record = provenance(
-        [sys.executable, os.path.expanduser("~/x.py")], [0, 1, 2], time.time() - 3600, note="n"
-    )
+    record = provenance([sys.executable, os.path.expanduser("~/x.py")], [0, 1, 2], time.time() - 3600, note="n")
     assert set(record) == {
         "command", "seed", "date", "hours", "commit", "dirty", "python", "versions", "machine", "note",
     }  # fmt: skip

@@ -134,9 +134,7 @@ def test_state_is_arrays_that_survive_a_round_trip() -> None:
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
     restored = jax.tree.unflatten(structure, [jnp.asarray(np.asarray(leaf)) for leaf in leaves])
     state, restored = (replay.add(s, rows(5, 3), 1) for s in (state, restored))
-    jax.tree.map(
-        np.testing.assert_array_equal, *(replay.sample(s, jax.random.key(0)) for s in (state, restored))
-    )
+    jax.tree.map(np.testing.assert_array_equal, *(replay.sample(s, jax.random.key(0)) for s in (state, restored)))
 
 
 def test_add_and_sample_trace_once() -> None:

@@ -102,9 +102,7 @@ def test_bad_tables_are_errors(tmp_path: Path) -> None:
 
 
 def test_a_printed_table_holds_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(
-        "Results", [{"method": "pcl", "bleu": 23.456}, {"method": "mle", "bleu": None}], ["method", "bleu"]
-    )
+    print_table("Results", [{"method": "pcl", "bleu": 23.456}, {"method": "mle", "bleu": None}], ["method", "bleu"])
     out = capsys.readouterr().out
     assert all(word in out for word in ("Results", "method", "bleu", "pcl", "23.46", "mle"))
 
@@ -124,9 +122,7 @@ def log_steps(folder: Path, resume: int | None, first: int, last: int) -> None:
 
 @pytest.mark.parametrize("restored", [0, 4, 7])
 @pytest.mark.parametrize("torn", [b"", b'{"step": 8, "lo'])
-def test_an_interrupted_and_resumed_log_equals_an_uninterrupted_one(
-    tmp_path: Path, restored: int, torn: bytes
-) -> None:
+def test_an_interrupted_and_resumed_log_equals_an_uninterrupted_one(tmp_path: Path, restored: int, torn: bytes) -> None:
     log_steps(tmp_path / "whole", None, 1, 10)
     log_steps(tmp_path / "cut", None, 1, 7)
     with (tmp_path / "cut" / "metrics.jsonl").open("ab") as f:

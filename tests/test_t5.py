@@ -80,9 +80,7 @@ def test_buckets_equal_whole_number_arithmetic(bidirectional: bool, buckets: int
     got = relative_position_bucket(
         jnp.asarray(offsets), bidirectional=bidirectional, num_buckets=buckets, max_distance=max_distance
     )
-    np.testing.assert_array_equal(
-        got, [slow_bucket(int(o), bidirectional, buckets, max_distance) for o in offsets]
-    )
+    np.testing.assert_array_equal(got, [slow_bucket(int(o), bidirectional, buckets, max_distance) for o in offsets])
 
 
 def test_buckets_of_the_published_models() -> None:
@@ -113,9 +111,7 @@ def numpy_t5(config: T5Config, params: Any, source: np.ndarray, inputs: np.ndarr
     def norm(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
         return np.stack([row / np.sqrt((row**2).mean() + config.layer_norm_epsilon) * scale for row in x])
 
-    def attend(
-        a: Any, x: np.ndarray, memory: np.ndarray, table: np.ndarray | None, causal: bool
-    ) -> np.ndarray:
+    def attend(a: Any, x: np.ndarray, memory: np.ndarray, table: np.ndarray | None, causal: bool) -> np.ndarray:
         width, out = config.d_kv, np.zeros((len(x), config.num_heads * config.d_kv))
         for head in range(config.num_heads):
             part = slice(head * width, (head + 1) * width)
@@ -150,9 +146,7 @@ def numpy_t5(config: T5Config, params: Any, source: np.ndarray, inputs: np.ndarr
             normed = norm(x, b["self_attention_norm"]["scale"])
             x = x + attend(b["self_attention"], normed, normed, table, causal=memory is not None)
             if memory is not None:
-                x = x + attend(
-                    b["cross_attention"], norm(x, b["cross_attention_norm"]["scale"]), memory, None, False
-                )
+                x = x + attend(b["cross_attention"], norm(x, b["cross_attention_norm"]["scale"]), memory, None, False)
             x = x + feed(b["feed_forward"], norm(x, b["feed_forward_norm"]["scale"]))
         return norm(x, s["final_norm"]["scale"])
 

@@ -204,9 +204,7 @@ def make_buckets(
         return min(limit, -(-limit * i // (count * _LENGTH_STEP)) * _LENGTH_STEP)
 
     shapes = sorted({(length(max_source, i), length(max_target, i)) for i in range(1, count + 1)})
-    return tuple(
-        Bucket(s, t, max(tokens_per_batch // max(s, t) // multiple_of, 1) * multiple_of) for s, t in shapes
-    )
+    return tuple(Bucket(s, t, max(tokens_per_batch // max(s, t) // multiple_of, 1) * multiple_of) for s, t in shapes)
 
 
 def assign_buckets(encoded: EncodedSplit, buckets: Sequence[Bucket]) -> list[Int64]:
@@ -217,9 +215,7 @@ def assign_buckets(encoded: EncodedSplit, buckets: Sequence[Bucket]) -> list[Int
     """
     if not buckets or min(min(bucket) for bucket in buckets) < 1:
         raise UserError(f"need at least one bucket, all its sizes positive; got {list(buckets)}")
-    order = sorted(
-        range(len(buckets)), key=lambda b: (buckets[b].source + buckets[b].target, buckets[b].source)
-    )
+    order = sorted(range(len(buckets)), key=lambda b: (buckets[b].source + buckets[b].target, buckets[b].source))
     sources, targets = encoded.sources.lengths, encoded.targets.lengths
     place = np.full(len(encoded), -1)
     for b in reversed(order):  # the smallest comes last and so wins
@@ -249,9 +245,7 @@ def training_batches(encoded: EncodedSplit, buckets: Sequence[Bucket], *, seed: 
         raise UserError("cannot train on a split without examples (were all of them dropped as too long?)")
     streams, weights = [], []
     bucket_seeds = np.random.SeedSequence(seed).generate_state(len(buckets))
-    for bucket, rows, bucket_seed in zip(
-        buckets, assign_buckets(encoded, buckets), bucket_seeds, strict=True
-    ):
+    for bucket, rows, bucket_seed in zip(buckets, assign_buckets(encoded, buckets), bucket_seeds, strict=True):
         if len(rows):
             # A range and not a source: grain meters each read of a source, which would be most of the work.
             stream = grain.MapDataset.range(len(rows)).seed(int(bucket_seed)).shuffle().repeat()

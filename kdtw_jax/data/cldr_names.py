@@ -39,9 +39,7 @@ _MASCULINE = "IQ IR LB NE SD SN SS TD YE"
 _NEUTER = "GB"
 _PLURAL = "AE BQ NL US"
 _ISLANDS = "AX BS CC CK FK FO IC KM KY MH MP MV PH PN SB SC TC VG VI"  # one is *on* them
-_UNCERTAIN = (
-    "AC BL BM BV CP CQ CX DG GG GS HK HM IM IO JE KN LC MF MO NF PM PS QO SH SJ TA TF UM UN VC XA XB ZZ"
-)
+_UNCERTAIN = "AC BL BM BV CP CQ CX DG GG GS HK HM IM IO JE KN LC MF MO NF PM PS QO SH SJ TA TF UM UN VC XA XB ZZ"
 _ENGLISH_THE = "AE BQ BS CF DO EU EZ GB IC KM MV NL PH SC US"
 
 # code group -> (nominative article, dative article, in, to, from)
@@ -60,12 +58,8 @@ def place_forms(code: str, name: str) -> dict[str, str]:
         if code in codes.split():
             *adjectives, noun = name.split(" ")
             plural = (nominative, dative) == ("die", "den")
-            weak = [
-                a.removesuffix("s") if codes == _NEUTER else a for a in adjectives
-            ]  # das Vereinigte Königreich
-            bent = [
-                a + "n" if a.endswith("e") else a for a in weak
-            ]  # after der and dem; in the plural always
+            weak = [a.removesuffix("s") if codes == _NEUTER else a for a in adjectives]  # das Vereinigte Königreich
+            bent = [a + "n" if a.endswith("e") else a for a in weak]  # after der and dem; in the plural always
             noun_dat = noun + "n" if plural and noun[-1] not in "ns" else noun
             straight, oblique = " ".join([*(bent if plural else weak), noun]), " ".join([*bent, noun_dat])
             return {
@@ -163,10 +157,7 @@ def cities() -> tuple[Slot, ...]:
         for zone, names in DE.time_zones.items()
         if zone.startswith(continents) and zone != "Europe/Vatican" and "city" in names
     }
-    english = {
-        zone: EN.time_zones.get(zone, {}).get("city", zone.split("/")[-1].replace("_", " "))
-        for zone in german
-    }
+    english = {zone: EN.time_zones.get(zone, {}).get("city", zone.split("/")[-1].replace("_", " ")) for zone in german}
     kept = (
         (en, de)
         for _, en, de in _shared(english, german)

@@ -157,9 +157,7 @@ def _compact(rng: Random) -> Slot:
     value = round(_quantity(rng, 1e6, 1e13))
     style: Literal["long", "short"] = rng.choice(("long", "long", "short"))
     return _both(
-        lambda locale: numbers.format_compact_decimal(
-            value, format_type=style, fraction_digits=1, locale=locale
-        )
+        lambda locale: numbers.format_compact_decimal(value, format_type=style, fraction_digits=1, locale=locale)
     )
 
 
@@ -189,17 +187,13 @@ def _money(rng: Random) -> Slot:
     codes = tuple(cldr_names.currency_codes().items())
     code, slot = codes[int(len(codes) * rng.random() ** 2)]
     value, style = _quantity(rng, 2, 1e6), _MONEY_STYLES[rng.randrange(3)]
-    return _both(
-        lambda locale: numbers.format_currency(value, code, locale=locale, format_type=style), *slot.names
-    )
+    return _both(lambda locale: numbers.format_currency(value, code, locale=locale, format_type=style), *slot.names)
 
 
 @functools.cache
 def _known(kinds: tuple[str, ...]) -> tuple[str, ...]:
     """Those units that this version of CLDR has in both languages."""
-    return tuple(
-        kind for kind in kinds if all(units.get_unit_name(kind, locale=locale) for locale in (EN, DE))
-    )
+    return tuple(kind for kind in kinds if all(units.get_unit_name(kind, locale=locale) for locale in (EN, DE)))
 
 
 def _measure(rng: Random, kinds: tuple[str, ...], *lengths: Literal["long", "short"]) -> Slot:

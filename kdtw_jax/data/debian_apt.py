@@ -53,9 +53,7 @@ def download_indices(folder: Path, languages: tuple[str, ...]) -> Indices:
     rows = _call(apt, "-c", settings, "indextargets", "--format", "$(CREATED_BY)\t$(LANGUAGE)\t$(FILENAME)")
     targets = sorted(row.split("\t") for row in rows.stdout.splitlines() if row.count("\t") == 2)
     packages = [name for kind, _, name in targets if kind == "Packages"]
-    named = {
-        lang: [name for k, la, name in targets if (k, la) == ("Translations", lang)] for lang in languages
-    }
+    named = {lang: [name for k, la, name in targets if (k, la) == ("Translations", lang)] for lang in languages}
     if not packages or not any(named.values()):
         raise UserError(
             f"apt-get update brought no package indices ({_reason(update)}); "
@@ -133,9 +131,7 @@ def _call(*command: str) -> subprocess.CompletedProcess[str]:
             timeout=_TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired as e:
-        raise UserError(
-            f"{command[0]} did not end within {_TIMEOUT_SECONDS} s; check the network and try again"
-        ) from e
+        raise UserError(f"{command[0]} did not end within {_TIMEOUT_SECONDS} s; check the network and try again") from e
 
 
 def _read(helper: str, settings: str, index: str) -> str:

@@ -28,36 +28,37 @@ def overlap(train: Sequence[Pair], test: Sequence[Pair]) -> dict[str, float]:
     `test_shingles_in_train`: the mean, over test sources of 8 words or more, of the share of their runs of
     8 words that some training source has.
     """
-    notes = {}
-    for side in ("source", "target"):
-        seen = {normalised(pair[side]) for pair in train}
-        notes[f"test_{side}_in_train"] = _mean([normalised(pair[side]) in seen for pair in test])
-    sources = [pair["source"] for pair in train]
-    notes["test_source_near_train"] = _mean(
-        near_duplicates([pair["source"] for pair in test], sources, whole="texts")
-    )
-    wanted = [_shingles(pair["source"]) for pair in test]
+    sources, targets = [pair["source"] for pair in test], [pair["target"] for pair in test]
+    train_sources = [pair["source"] for pair in train]
+    seen = {normalised(source) for source in train_sources}
+    seen_targets = {normalised(pair["target"]) for pair in train}
+    wanted = [_shingles(source) for source in sources]
     there = {shingle for shingles in wanted for shingle in shingles}
-    found = {shingle for source in sources for shingle in _shingles(source) if shingle in there}
-    notes["test_shingles_in_train"] = _mean([len(s & found) / len(s) for s in wanted if s])
+    found = {shingle for source in train_sources for shingle in _shingles(source) if shingle in there}
+    notes = {
+        "test_source_in_train": _mean([normalised(source) in seen for source in sources]),
+        "test_target_in_train": _mean([normalised(target) in seen_targets for target in targets]),
+        "test_source_near_train": _mean(near_duplicates(sources, train_sources, whole="texts")),
+        "test_shingles_in_train": _mean([len(s & found) / len(s) for s in wanted if s]),
+    }
     return {name: round(value, 5) for name, value in notes.items()}
 
 
 def near_duplicates(
     texts: Sequence[str], others: Sequence[str], *, whole: Literal["texts", "others"] = "others"
 ) -> list[bool]:
-    """For each text whether it is a near-duplicate of one of `others`: by its words, or by a part of the other's text.
+    """For each text whether it is a near-duplicate of one of `others`: by its words, or by a part of it.
 
-    By words: a Jaccard index of the sets of words of at least `NEAR`. By parts: the two share at least `PART` of the
-    runs of 8 words in that one of them which is named by `whole`.
+    By words: a Jaccard index of the sets of words of at least `NEAR`. By parts: the two share at least `PART`
+    of the runs of 8 words in the one named by `whole`.
     """
     alike = _alike([_words(text) for text in texts], [_words(text) for text in others])
-    shared = _shared([_shingles(text) for text in texts], [_shingles(text) for text in others], whole)
+    shared = _shared(texts, others, whole)
     return [a or b for a, b in zip(alike, shared, strict=True)]
 
 
 def _alike(bags: Sequence[frozenset[str]], others: Sequence[frozenset[str]]) -> list[bool]:
-    """Exact: two sets that alike share one of their rarest words (prefix filtering), so only those are compared."""
+    """Exact: sets that alike share one of their rarest words (prefix filtering); only those are compared."""
     count = Counter(word for bag in (*bags, *others) for word in bag)
 
     def rarest(bag: frozenset[str]) -> list[str]:
@@ -76,16 +77,22 @@ def _alike(bags: Sequence[frozenset[str]], others: Sequence[frozenset[str]]) -> 
     return [has_near(bag) for bag in bags]
 
 
-def _shared(texts: Sequence[set[str]], others: Sequence[set[str]], whole: str) -> list[bool]:
+def _shared(texts: Sequence[str], others: Sequence[str], whole: Literal["texts", "others"]) -> list[bool]:
+    fewer = min(texts, others, key=len)
+    wanted = {shingle for text in fewer for shingle in _shingles(text)}  # the rest need not be kept
     having: dict[str, list[int]] = defaultdict(list)
-    for i, shingles in enumerate(others):
-        for shingle in shingles:
+    sizes = []
+    for i, other in enumerate(others):
+        shingles = _shingles(other)
+        sizes.append(len(shingles))
+        for shingle in shingles & wanted:
             having[shingle].append(i)
     found = []
-    for shingles in texts:
+    for text in texts:
+        shingles = _shingles(text)
         common = Counter(i for shingle in shingles for i in having.get(shingle, ()))
-        sizes = {i: len(shingles) if whole == "texts" else len(others[i]) for i in common}
-        found.append(any(number >= PART * sizes[i] for i, number in common.items()))
+        size = {i: len(shingles) if whole == "texts" else sizes[i] for i in common}
+        found.append(any(number >= PART * size[i] for i, number in common.items()))
     return found
 
 

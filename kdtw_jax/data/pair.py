@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, TypedDict
 
 
@@ -19,3 +20,5 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Pair: ...
+
+    def __iter__(self) -> Iterator[Pair]: ...

@@ -145,9 +145,7 @@ def held_out_share(splits: Mapping[str, list[Pair]], *, share: float, seed: int)
     sources = sorted({normalised(pair["source"]) for pair in out["train"]}, key=lambda s: _hash(str(seed), s))
     size = max(1, round(share * len(sources)))
     if missing and len(sources) <= size * len(missing):
-        raise UserError(
-            f"{len(sources)} distinct training sources are too few to hold some out for {missing[0]}"
-        )
+        raise UserError(f"{len(sources)} distinct training sources are too few to hold some out for {missing[0]}")
     for i, split in enumerate(missing):
         taken = set(sources[i * size : (i + 1) * size])
         out[split] = [pair for pair in out["train"] if normalised(pair["source"]) in taken]

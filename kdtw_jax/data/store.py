@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,13 @@ class StoredPairs:
 
     def __getitem__(self, index: int, /) -> Pair:
         if not -len(self.data) <= index < len(self.data):
-            raise IndexError(index)  # so that a `for` loop ends
+            raise IndexError(index)
         row = self.data[int(index) % len(self.data)]
         group = "" if self.group is None else as_text(row[self.group])
         return Pair(source=as_text(row[self.source]), target=as_text(row[self.target]), group=group)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (self[i] for i in range(len(self)))
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,14 @@ def stored(data_dir: Path, name: str, recipe: str, make: Callable[[], PairSplits
     key = hashlib.blake2b(f"{_FORMAT}|{name}|{recipe}".encode(), digest_size=5).hexdigest()
     folder = Path(data_dir).absolute() / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{key}"
     if not folder.exists():
-        _write(folder, make())
+        _write(folder, make)
     try:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         builder = tfds.builder_from_directory(folder / about["builder"])
-        splits: dict[str, Source] = {
-            s: StoredPairs(builder.as_data_source(s)) for s in sorted(builder.info.splits)
-        }
+        splits: dict[str, Source] = {s: StoredPairs(builder.as_data_source(s)) for s in sorted(builder.info.splits)}
         return Stored(splits, about["notes"], about["fingerprint"])
     except (OSError, ValueError, KeyError) as e:
-        raise UserError(
-            f"cannot read the prepared data in {folder} ({e}); delete that folder and run again"
-        ) from e
+        raise UserError(f"cannot read the prepared data in {folder} ({e}); delete that folder and run again") from e
 
 
 def as_text(value: object) -> str:
@@ -89,26 +88,17 @@ def as_text(value: object) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def _write(folder: Path, made: PairSplits) -> None:
+def _write(folder: Path, make: Callable[[], PairSplits]) -> None:
     """Writes into a folder beside `folder` that gets its name only when everything is there."""
-    with explained(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
-        temporary.mkdir()
+    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
+    with explained(folder):  # a place that cannot be written is found before the work is done
+        temporary.mkdir(parents=True)
     try:
+        made = make()
         splits = {split: pairs for split, pairs in made.splits.items() if len(pairs)}
         with explained(folder):
             builder = TextPairs(splits, temporary)
-            # Its own bars and the line on "Unknown size" say nothing of use for a second's work.
-            with contextlib.redirect_stdout(io.StringIO()):
-                tfds.disable_progress_bar()
-                builder.download_and_prepare(
-                    download_dir=temporary / "downloads",
-                    download_config=tfds.download.DownloadConfig(
-                        compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False
-                    ),
-                )
-            shutil.rmtree(temporary / "downloads", ignore_errors=True)
+            _run_builder(builder, temporary / "downloads")
             about = {
                 "builder": str(Path(builder.data_path).relative_to(temporary)),
                 "notes": made.notes,
@@ -124,11 +114,23 @@ def _write(folder: Path, made: PairSplits) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _run_builder(builder: TextPairs, downloads: Path) -> None:
+    config = tfds.download.DownloadConfig(compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False)
+    tfds.disable_progress_bar()
+    try:
+        # What it prints, of downloads and an unknown size, would only mislead here.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_dir=downloads, download_config=config)
+    except RuntimeError as e:  # as the writer of array_record files has it for a full disk
+        reason = str(e).partition(";")[0]
+        raise UserError(f"cannot write prepared data: {reason}; free the space or name another folder") from e
+    shutil.rmtree(downloads, ignore_errors=True)
+
+
 def fingerprint(splits: Mapping[str, Source]) -> str:
     """A hash of every text of every split, in order."""
     digest = hashlib.blake2b(digest_size=8)
     for split in sorted(splits):
-        for i in range(len(splits[split])):
-            pair = splits[split][i]
+        for pair in splits[split]:
             digest.update("\x00".join((split, pair["source"], pair["target"], "")).encode())
     return digest.hexdigest()

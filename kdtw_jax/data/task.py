@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +59,9 @@ class _Limited:
         # Evenly spaced: a source may be sorted, and its first pairs all alike.
         return self.source[index % len(self) * len(self.source) // len(self)]
 
+    def __iter__(self) -> Iterator[Pair]:
+        return (self[i] for i in range(len(self)))
+
 
 def load_task(
     name: str,
@@ -77,12 +80,12 @@ def load_task(
       data_dir: a folder for prepared data.
       files: for `files`: where they are.
       features: for `tfds:NAME`: feature and split names that do not follow from the data set.
-      limit, test_limit: training and test pairs at the most, evenly spaced over the split.
+      limit, test_limit: training pairs, and validation and test pairs, at the most; evenly spaced over the split.
 
     Raises:
       UserError: an unknown name, or whatever is wrong with the data; nothing half-written is left.
     """
-    limits = {"train": limit, "test": test_limit}
+    limits = {"train": limit, "validation": test_limit, "test": test_limit}
     for split, most in limits.items():
         if most is not None and most < 1:
             raise UserError(f"the limit on {split} pairs must be at least 1, got {most}")

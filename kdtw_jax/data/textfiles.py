@@ -74,9 +74,7 @@ def _read_pairs(source: Path, target: Path | None, spec: FileSpec) -> list[Pair]
         raise UserError(f"{source}: the file with its targets is not given; name it, or use a .jsonl file")
     lines, others = list(_lines(source)), list(_lines(target))
     if len(lines) != len(others):
-        raise UserError(
-            f"{source} has {len(lines)} lines but {target} has {len(others)}; parallel files have as many"
-        )
+        raise UserError(f"{source} has {len(lines)} lines but {target} has {len(others)}; parallel files have as many")
     return [Pair(source=one, target=other, group="") for one, other in zip(lines, others, strict=True)]
 
 
@@ -106,13 +104,9 @@ def _from_json(line: str, where: str, keys: tuple[str, str]) -> Pair:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as e:
-        raise UserError(
-            f"{where}: not valid JSON ({e.msg} at column {e.colno}); write one object a line"
-        ) from None
+        raise UserError(f"{where}: not valid JSON ({e.msg} at column {e.colno}); write one object a line") from None
     if not isinstance(record, dict):
-        raise UserError(
-            f"{where}: not a JSON object; write one object with the keys {keys[0]} and {keys[1]} a line"
-        )
+        raise UserError(f"{where}: not a JSON object; write one object with the keys {keys[0]} and {keys[1]} a line")
     for key in keys:
         if not isinstance(record.get(key), str) or not record[key].strip():
             have = ", ".join(map(str, record)) or "no keys"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,10 @@ def tfds_pairs(name: str, features: Features, data_dir: Path) -> TfdsPairs:
     Raises:
       UserError: no such data set, split or feature (the message lists what there is), or it cannot be had.
     """
+    # Without TensorFlow the import of all data sets stops early and unnoticed; these are the ones with text pairs.
+    for module in ("summarization", "text", "text_simplification", "translate"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"tensorflow_datasets.{module}")
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except (tfds.core.registered.DatasetNotFoundError, ValueError, ImportError) as e:
@@ -60,18 +66,27 @@ def tfds_pairs(name: str, features: Features, data_dir: Path) -> TfdsPairs:
     splits: dict[str, Source] = {}
     for split in ("train", "validation", "test"):
         wanted = vars(features)[split]
-        if wanted.split("[")[0] not in builder.info.splits:
+        try:
+            data = builder.as_data_source(wanted)
+        except (ValueError, KeyError) as e:
+            have = ", ".join(sorted(builder.info.splits))
             raise UserError(
-                f"tfds:{name} has no split {wanted!r}; it has {', '.join(sorted(builder.info.splits))}"
-            )
-        splits[split] = StoredPairs(builder.as_data_source(wanted), source, target, group=None)
+                f"tfds:{name} has no split {wanted!r} for {split}; it has {have}, "
+                f"and a part of one serves too, as in features.{split}='train[99%:]'"
+            ) from e
+        splits[split] = StoredPairs(data, source, target, group=None)
     return TfdsPairs(splits, source, target, is_translation)
 
 
 def _names(name: str, info: Any, features: Features) -> tuple[str, str, bool]:
     have = list(info)
     is_translation = isinstance(info, tfds.features.Translation)
-    defaults = tuple(info.languages)[:2] if is_translation else ("", "")
+    defaults = ("", "")
+    if is_translation:
+        # The feature has its languages in the order of the alphabet, the name in the order that is meant.
+        pair = name.partition("/")[2]
+        first, second = sorted(sorted(info.languages)[:2], key=pair.find)
+        defaults = (first, second)
     for known in _KNOWN:
         if set(known) <= set(have):
             defaults = known
@@ -81,9 +96,7 @@ def _names(name: str, info: Any, features: Features) -> tuple[str, str, bool]:
             what = f"no feature {feature!r}" if feature else f"no obvious {side} feature"
             raise UserError(f"tfds:{name} has {what}; set features.{side} to one of {', '.join(have)}")
         if not isinstance(info[feature], tfds.features.Text):
-            raise UserError(
-                f"tfds:{name}: feature {feature!r} is not text; set features.{side} to one that is"
-            )
+            raise UserError(f"tfds:{name}: feature {feature!r} is not text; set features.{side} to one that is")
     return chosen[0], chosen[1], is_translation
 
 

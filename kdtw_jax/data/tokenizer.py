@@ -147,9 +147,7 @@ def train_tokenizer(
         )
     except RuntimeError as error:
         if found := _TOO_LARGE.search(str(error)):
-            raise UserError(
-                f"vocab_size {vocab_size} is more than this text supports: at most {found[1]}"
-            ) from error
+            raise UserError(f"vocab_size {vocab_size} is more than this text supports: at most {found[1]}") from error
         if found := _TOO_SMALL.search(str(error)):
             raise UserError(
                 f"vocab_size {vocab_size} is too small: the characters of this text alone need {found[1]} "
@@ -182,9 +180,7 @@ def _from_proto(proto: bytes, name: str) -> Tokenizer:
         raise UserError(f"{name} is not a sentencepiece model") from error
     ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
     if ids != (PAD_ID, EOS_ID, UNK_ID):
-        raise UserError(
-            f"{name} has ids {ids} for pad, EOS and unknown; expected {(PAD_ID, EOS_ID, UNK_ID)} as in T5"
-        )
+        raise UserError(f"{name} has ids {ids} for pad, EOS and unknown; expected {(PAD_ID, EOS_ID, UNK_ID)} as in T5")
     pieces = processor.vocab_size()
     own = {i for i in range(pieces) if processor.is_control(i) and i != EOS_ID}
     help_id = processor.piece_to_id(HELP)

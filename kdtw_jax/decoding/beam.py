@@ -95,12 +95,8 @@ def beam_search(
 
         rank_2K = jnp.arange(2 * beams, dtype=jnp.int32)[None, :]
         ending_Bx2K = ends_Bx2K & (rank_2K < beams) & (total_Bx2K > -jnp.inf) & ~state.done_B[:, None]
-        winner_Bx1 = jnp.argmax(ending_Bx2K, axis=1)[
-            :, None
-        ]  # the candidates are sorted, so the first is the best
-        score_B = jnp.take_along_axis(total_Bx2K, winner_Bx1, axis=1)[:, 0] / _penalty(
-            state.step + 1, length_penalty
-        )
+        winner_Bx1 = jnp.argmax(ending_Bx2K, axis=1)[:, None]  # the candidates are sorted, so the first is the best
+        score_B = jnp.take_along_axis(total_Bx2K, winner_Bx1, axis=1)[:, 0] / _penalty(state.step + 1, length_penalty)
         better_B = jnp.any(ending_Bx2K, axis=1) & (score_B > state.ended_score_B)
         winner_tokens_Bx1xT, winner_log_prob_Bx1xT = grown(winner_Bx1)
         ended_score_B = jnp.where(better_B, score_B, state.ended_score_B)
@@ -119,9 +115,7 @@ def beam_search(
             total_BxK=total_BxK,
             cache=select_rows(cache, (first_row_B[:, None] + parent_BxK).reshape(-1)),
             ended_tokens_BxT=jnp.where(better_B[:, None], winner_tokens_Bx1xT[:, 0], state.ended_tokens_BxT),
-            ended_log_prob_BxT=jnp.where(
-                better_B[:, None], winner_log_prob_Bx1xT[:, 0], state.ended_log_prob_BxT
-            ),
+            ended_log_prob_BxT=jnp.where(better_B[:, None], winner_log_prob_Bx1xT[:, 0], state.ended_log_prob_BxT),
             ended_score_B=ended_score_B,
             ended_count_B=ended_count_B,
             done_B=state.done_B | (ended_count_B >= beams) | ((ended_count_B > 0) & hopeless_B),

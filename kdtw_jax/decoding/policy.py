@@ -20,9 +20,7 @@ def log_policy(logits: jax.Array, banned: tuple[int, ...], temperature: float = 
     outside the vocabulary, and where nothing is left to say.
     """
     if not temperature > 0.0:
-        raise UserError(
-            f"temperature is {temperature}; it has to be above 0 (for greedy decoding give no noise)"
-        )
+        raise UserError(f"temperature is {temperature}; it has to be above 0 (for greedy decoding give no noise)")
     logits = without(logits.astype(jnp.float32), banned)
     if temperature != 1.0:
         logits = logits / temperature

@@ -12,6 +12,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.models import Cache, Model, Params
 
 PAD, EOS = 0, 1
+_BLOCK = 64  # of the vocabulary, in `inverse_cdf`
 
 
 class Generation(NamedTuple):
@@ -66,7 +67,7 @@ def generate(
         decoded, cache = model.extend(params, state.cache, state.token_Bx1, state.step)
         log_prob_BxV = log_policy(decoded.logits_BxTxV[:, 0], banned)
         if noise_BxT is None:
-            token_B = jnp.argmax(log_prob_BxV, axis=-1).astype(jnp.int32)
+            token_B = _first_max(log_prob_BxV)
         else:
             noise_B = jax.lax.dynamic_index_in_dim(noise_BxT, state.step, axis=1, keepdims=False)
             # Tempering what is already normalised is tempering the logits: a constant a row cancels.
@@ -80,9 +81,7 @@ def generate(
             token_Bx1=token_B[:, None],
             finished_B=state.finished_B | (token_B == EOS),
             tokens_BxT=jax.lax.dynamic_update_index_in_dim(state.tokens_BxT, token_B, state.step, axis=1),
-            log_prob_BxT=jax.lax.dynamic_update_index_in_dim(
-                state.log_prob_BxT, chosen_B, state.step, axis=1
-            ),
+            log_prob_BxT=jax.lax.dynamic_update_index_in_dim(state.log_prob_BxT, chosen_B, state.step, axis=1),
             cache=cache,
         )
 
@@ -110,14 +109,35 @@ def mask_to_eos(tokens_BxT: jax.Array) -> jax.Array:
 def inverse_cdf(prob_BxV: jax.Array, noise_B: jax.Array) -> jax.Array:
     """Per row the smallest index whose cumulative probability exceeds `noise_B` of the total; [B] int32.
 
-    An index of probability zero is never returned, whatever the rounding of the cumulative sum and for
-    every noise in [0, 1]. Rows have to hold a positive entry; they need not be normalised.
+    An index of probability zero is never returned, whatever the rounding of the sums and for every noise in [0, 1].
+    Rows have to hold a positive entry; they need not be normalised. The search goes over sums of blocks, then
+    within one block: a cumulative sum over the vocabulary is slow on a CPU and loses digits in float32.
     """
-    possible_BxV = prob_BxV > 0.0
-    cumulative_BxV = jnp.cumsum(prob_BxV, axis=-1)
-    threshold_B = noise_B * cumulative_BxV[:, -1]
-    reached_BxV = possible_BxV & (cumulative_BxV > threshold_B[:, None])
-    last_B = prob_BxV.shape[-1] - 1 - jnp.argmax(possible_BxV[:, ::-1], axis=-1)
-    return jnp.where(jnp.any(reached_BxV, axis=-1), jnp.argmax(reached_BxV, axis=-1), last_B).astype(
-        jnp.int32
-    )
+    rows, vocabulary = prob_BxV.shape
+    padding = -vocabulary % _BLOCK
+    blocks_BxCxX = jnp.pad(prob_BxV, ((0, 0), (0, padding))).reshape(rows, -1, _BLOCK)
+    sum_BxC = jnp.sum(blocks_BxCxX, axis=-1)
+    block_B, rest_B = _first_above(sum_BxC, noise_B * jnp.sum(sum_BxC, axis=-1))
+    block_BxX = jnp.take_along_axis(blocks_BxCxX, block_B[:, None, None], axis=1)[:, 0]
+    return block_B * _BLOCK + _first_above(block_BxX, rest_B)[0]
+
+
+def _first_above(weight_BxC: jax.Array, threshold_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The first index of positive weight whose cumulative weight exceeds the threshold, or else the last of
+    positive weight; and what is left of the threshold after all weights before it."""
+    cumulative_BxC = jnp.cumsum(weight_BxC, axis=-1)
+    positive_BxC = weight_BxC > 0.0
+    above_BxC = positive_BxC & (cumulative_BxC > threshold_B[:, None])
+    last_B = weight_BxC.shape[-1] - 1 - jnp.argmax(positive_BxC[:, ::-1], axis=-1)
+    index_B = jnp.where(jnp.any(above_BxC, axis=-1), jnp.argmax(above_BxC, axis=-1), last_B)
+    before_BxC = cumulative_BxC - weight_BxC
+    rest_B = threshold_B - jnp.take_along_axis(before_BxC, index_B[:, None], axis=-1)[:, 0]
+    return index_B.astype(jnp.int32), rest_B
+
+
+def _first_max(x_BxV: jax.Array) -> jax.Array:
+    """`argmax` by two plain reductions; XLA's own, of pairs, is 40 times slower on a CPU."""
+    index_V = jnp.arange(x_BxV.shape[-1], dtype=jnp.int32)
+    is_max_BxV = x_BxV == jnp.max(x_BxV, axis=-1, keepdims=True)
+    last = x_BxV.shape[-1] - 1  # of a row of NaN, where nothing equals the maximum
+    return jnp.min(jnp.where(is_max_BxV, index_V[None, :], last), axis=-1)

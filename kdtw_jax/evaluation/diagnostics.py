@@ -27,9 +27,7 @@ class Calibration(NamedTuple):
     states: int
 
 
-def token_agreement(
-    student_logp_BxTxV: ArrayLike, teacher_logp_BxTxV: ArrayLike, mask_BxT: ArrayLike
-) -> float:
+def token_agreement(student_logp_BxTxV: ArrayLike, teacher_logp_BxTxV: ArrayLike, mask_BxT: ArrayLike) -> float:
     """Share of unmasked positions at which student and teacher have the same most probable token, 0 to 1.
 
     Raises UserError when no position is unmasked or shapes differ (so do all functions here).
@@ -58,9 +56,7 @@ def mean_token_kl(
     return float(step_kl(teacher, student)[mask].mean()), float(step_kl(student, teacher)[mask].mean())
 
 
-def sampled_step_kl(
-    student_logp_BxT: ArrayLike, teacher_logp_BxT: ArrayLike, mask_BxT: ArrayLike
-) -> np.ndarray:
+def sampled_step_kl(student_logp_BxT: ArrayLike, teacher_logp_BxT: ArrayLike, mask_BxT: ArrayLike) -> np.ndarray:
     """log pi(a|s) - log mu(a|s) of the tokens a that the student itself sampled: an unbiased, noisy estimate
     of the reverse KL at each step that needs no distributions. float64 [B, T], 0 where masked."""
     student, teacher = np.asarray(student_logp_BxT, np.float64), np.asarray(teacher_logp_BxT, np.float64)

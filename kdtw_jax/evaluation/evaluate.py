@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
@@ -15,6 +16,7 @@ from kdtw_jax.decoding.beam import beam_search
 from kdtw_jax.decoding.policy import log_policy, without
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.evaluation import diagnostics
+from kdtw_jax.losses.kl import top_k_with_tail, topk_divergence
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.pcl import PCLConfig, policy_and_value
 from kdtw_jax.models import Model, shift_right
@@ -33,6 +35,9 @@ class Decoding(NamedTuple):
     seed: int = 0
 
 
+GREEDY = Decoding()
+
+
 class Outputs(NamedTuple):
     """Decoded texts by example id, and the rate: output tokens a second of wall-clock, compilation left out."""
 
@@ -48,7 +53,7 @@ def decode_split(
     data: EncodedSplit,
     buckets: Sequence[Bucket],
     tokenizer: Tokenizer,
-    decoding: Decoding = Decoding(),
+    decoding: Decoding = GREEDY,
 ) -> Outputs:
     """Writes an output for every example of a split."""
     banned = tokenizer.banned_ids
@@ -99,13 +104,17 @@ def compare_with_teacher(
     *,
     banned: tuple[int, ...],
     values: PCLConfig,
+    top_k: int = 0,
     seed: int = 0,
 ) -> dict[str, float]:
     """How close the student is to its teacher, and whether its V knows how far it will be.
 
-    `agreement` (same likeliest token), `kl_forward`, `kl_reverse` (nats a token) on the references; `kl_on_policy` (nats a
-    token, reverse) on the student's own samples, and there the Spearman correlation of V(s_t) with minus the KL-to-go:
-    `v_spearman`, summing the exact KL of each step, with `v_slope` and `v_rmse` (nats) of the same fit.
+    `agreement` (same likeliest token), `kl_forward`, `kl_reverse` (nats a token) on the references;
+    `kl_on_policy` (nats a token, reverse) on the student's own samples, and there the Spearman correlation of
+    V(s_t) with minus the
+    KL-to-go: `v_spearman`, summing the exact KL of each step, with `v_slope` and `v_rmse` (nats) of the same fit.
+    With `top_k`, also both KLs from the teacher's k likeliest tokens and a tail bucket: what a replayed row knows of
+    them.
     """
     student_model, teacher_model = student[0], teacher[0]
 
@@ -115,7 +124,13 @@ def compare_with_teacher(
         other = teacher_model.decode(teacher_params, teacher_model.encode(teacher_params, source), inputs)
         pi, mu = log_policy(own.logits_BxTxV, banned), log_policy(other.logits_BxTxV, banned)
         _, value = policy_and_value(without(own.logits_BxTxV, banned), own.value_BxT, tokens, values)
+        top_forward, top_reverse = (
+            topk_divergence(pi, top_k_with_tail(mu, top_k), direction) if top_k else jnp.zeros(tokens.shape)
+            for direction in ("forward", "reverse")
+        )
         return _Compared(
+            top_forward=top_forward,
+            top_reverse=top_reverse,
             agree=pi.argmax(-1) == mu.argmax(-1),
             kl_forward=kl_divergence(mu, pi),
             kl_reverse=kl_divergence(pi, mu),
@@ -155,6 +170,8 @@ def compare_with_teacher(
         "kl_forward": mean(given, "kl_forward"),
         "kl_reverse": mean(given, "kl_reverse"),
         "kl_on_policy": mean(own, "kl_reverse"),
+        **({f"kl_forward_top{top_k}": mean(given, "top_forward")} if top_k else {}),
+        **({f"kl_reverse_top{top_k}": mean(given, "top_reverse")} if top_k else {}),
         "v_spearman": fit.spearman,
         "v_slope": fit.slope,
         "v_rmse": fit.rmse,
@@ -164,6 +181,8 @@ def compare_with_teacher(
 class _Compared(NamedTuple):
     """Student beside teacher at every state of a batch: [B, T], `whole` [B]."""
 
+    top_forward: jax.Array | np.ndarray
+    top_reverse: jax.Array | np.ndarray
     agree: jax.Array | np.ndarray
     kl_forward: jax.Array | np.ndarray
     kl_reverse: jax.Array | np.ndarray

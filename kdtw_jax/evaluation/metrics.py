@@ -121,9 +121,7 @@ def sentence_statistics(name: str, hypotheses: Sequence[str], references: Sequen
     """
     _check_name(name)
     if len(hypotheses) != len(references):
-        raise UserError(
-            f"{len(hypotheses)} hypotheses for {len(references)} references; give as many of each"
-        )
+        raise UserError(f"{len(hypotheses)} hypotheses for {len(references)} references; give as many of each")
     if not hypotheses:
         raise UserError(f"no hypotheses to score with {name}; give at least one")
     pairs = zip(hypotheses, references, strict=True)
@@ -207,9 +205,7 @@ def _bootstrap(systems: Sequence[Statistics], resamples: int, seed: int) -> np.n
         size = min(RESAMPLES_AT_ONCE, resamples - first)
         weights = rng.multinomial(sentences, np.full(sentences, 1.0 / sentences), size=size).astype(float)
         sums = [weights @ system.rows for system in systems]
-        draws += [
-            [system.formula(s[i]) for system, s in zip(systems, sums, strict=True)] for i in range(size)
-        ]
+        draws += [[system.formula(s[i]) for system, s in zip(systems, sums, strict=True)] for i in range(size)]
     return np.array(draws)
 
 

@@ -74,16 +74,19 @@ def topk_kl(
     mask_BxT: jax.Array,
     direction: Direction = "forward",
 ) -> Weighted:
-    """`token_kl` over k + 1 outcomes, the teacher's top k and "any other": a lower bound of the full one."""
+    """Like `token_kl` over k + 1 outcomes, the teacher's top k and "any other"; a lower bound of `token_kl`."""
+    return weighted(topk_divergence(student_logp_BxTxV, topk, direction), mask_BxT)
+
+
+def topk_divergence(student_logp_BxTxV: jax.Array, topk: TopK, direction: Direction) -> jax.Array:
+    """The terms of `topk_kl`, BxT."""
     student_logp_BxTxV = student_logp_BxTxV.astype(jnp.float32)
     teacher = topk.log_prob_BxTxK
     student = jnp.take_along_axis(student_logp_BxTxV, topk.ids_BxTxK, axis=-1)
     if topk.ids_BxTxK.shape[-1] < student_logp_BxTxV.shape[-1]:
         teacher = jnp.concatenate([teacher, teacher_tail(topk)[..., None]], axis=-1)
-        student = jnp.concatenate(
-            [student, student_tail(student_logp_BxTxV, topk.ids_BxTxK)[..., None]], axis=-1
-        )
-    return weighted(_divergence(student, teacher, direction), mask_BxT)
+        student = jnp.concatenate([student, student_tail(student_logp_BxTxV, topk.ids_BxTxK)[..., None]], axis=-1)
+    return _divergence(student, teacher, direction)
 
 
 def _divergence(student: jax.Array, teacher: jax.Array, direction: Direction) -> jax.Array:

@@ -33,7 +33,6 @@ def cross_entropy(
     is finite (arXiv 1512.00567, section 7); `z_loss` c adds c log^2 Z (arXiv 2204.02311, section 5), which
     holds log Z, and with it the `unified` value of a student that starts from likelihood, near zero.
     """
-    targets_BxT = jnp.where(mask_BxT, targets_BxT, 0)
     partition_BxT, picked_BxT = partition_and_pick(logits_BxTxV, targets_BxT)
     loss_BxT = partition_BxT - picked_BxT
     if label_smoothing:

@@ -78,9 +78,7 @@ def policy_and_value(
     """
     scaled = logits_BxTxV if config.alpha == 1 else logits_BxTxV.astype(jnp.float32) / config.alpha
     partition_BxT, picked_BxT = partition_and_pick(scaled, tokens_BxT)
-    value_BxT = (
-        config.alpha * partition_BxT if config.values == "unified" else head_value_BxT.astype(jnp.float32)
-    )
+    value_BxT = config.alpha * partition_BxT if config.values == "unified" else head_value_BxT.astype(jnp.float32)
     return picked_BxT - partition_BxT, value_BxT
 
 
@@ -123,11 +121,8 @@ def segment_residuals(
     open_BxT = mask_BxT & ~finished_B[:, None]
     last_BxT = open_BxT & ~shift(mask_BxT, 1)
     start_BxT = mask_BxT & ~last_BxT
-    impossible_BxT = mask_BxT & jnp.isneginf(log_pi_BxT)
-
-    gain_BxT = jnp.where(start_BxT & ~impossible_BxT, reward_BxT - config.alpha * log_pi_BxT, 0.0)
-    stuck_BxT = (start_BxT & impossible_BxT).astype(jnp.float32)
-    near_BxT = jnp.where(mask_BxT, value_BxT, 0.0)
+    gain_BxT = jnp.where(start_BxT, reward_BxT - config.alpha * log_pi_BxT, 0.0)
+    stuck_BxT = (start_BxT & jnp.isneginf(log_pi_BxT)).astype(jnp.float32)
     far_BxT = jnp.where(mask_BxT, far_value_BxT, 0.0)
 
     segments = []
@@ -140,7 +135,7 @@ def segment_residuals(
             beyond_BxT = config.gamma**d * shift(far_BxT, d)
             valid_BxT = start_BxT & (finished_B[:, None] | shift(mask_BxT, d))
         valid_BxT = valid_BxT & (window_sum(stuck_BxT, steps, 1.0) == 0)
-        residual_BxT = window_sum(gain_BxT, steps, config.gamma) + beyond_BxT - near_BxT
+        residual_BxT = window_sum(gain_BxT, steps, config.gamma) + beyond_BxT - value_BxT
         segments.append(Segments(jnp.where(valid_BxT, residual_BxT, 0.0), valid_BxT))
     return tuple(segments)
 
@@ -197,9 +192,7 @@ def pcl_loss(
 def _penalty(residual: jax.Array, config: PCLConfig) -> jax.Array:
     if config.huber is not None:
         size = jnp.abs(residual)
-        return jnp.where(
-            size <= config.huber, 0.5 * jnp.square(residual), config.huber * (size - 0.5 * config.huber)
-        )
+        return jnp.where(size <= config.huber, 0.5 * jnp.square(residual), config.huber * (size - 0.5 * config.huber))
     if config.clip is not None:
         residual = jnp.clip(residual, -config.clip, config.clip)
     return 0.5 * jnp.square(residual)

@@ -55,9 +55,7 @@ class T5Config:
         for name in _POSITIVE:
             size = fields[name]
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise UserError(
-                    f"model config: {name} is {size!r}; it has to be a whole number of at least 1"
-                )
+                raise UserError(f"model config: {name} is {size!r}; it has to be a whole number of at least 1")
         if self.relative_attention_num_buckets < 4 or self.relative_attention_num_buckets % 2:
             raise UserError(
                 f"model config: relative_attention_num_buckets is {self.relative_attention_num_buckets}; "
@@ -72,13 +70,9 @@ class T5Config:
         if not 0.0 <= self.dropout_rate < 1.0:
             raise UserError(f"model config: dropout_rate is {self.dropout_rate!r}; it has to be in [0, 1)")
         if not self.layer_norm_epsilon > 0.0:
-            raise UserError(
-                f"model config: layer_norm_epsilon is {self.layer_norm_epsilon!r}; it has to be positive"
-            )
+            raise UserError(f"model config: layer_norm_epsilon is {self.layer_norm_epsilon!r}; it has to be positive")
         if self.feed_forward not in ("relu", "gated-gelu"):
-            raise UserError(
-                f"model config: feed_forward is {self.feed_forward!r}; known are 'relu' and 'gated-gelu'"
-            )
+            raise UserError(f"model config: feed_forward is {self.feed_forward!r}; known are 'relu' and 'gated-gelu'")
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"model config: dtype is {self.dtype!r}; known are 'float32' and 'bfloat16'")
 
@@ -134,9 +128,7 @@ class T5Config:
         known = dataclasses.fields(cls)
         unknown = sorted(set(fields) - {field.name for field in known})
         if unknown:
-            raise UserError(
-                f"model config: unknown key {unknown[0]!r}; known are {', '.join(f.name for f in known)}"
-            )
+            raise UserError(f"model config: unknown key {unknown[0]!r}; known are {', '.join(f.name for f in known)}")
         missing = [f.name for f in known if f.default is dataclasses.MISSING and f.name not in fields]
         if missing:
             raise UserError(f"model config: key {missing[0]!r} is missing")

@@ -88,15 +88,24 @@ class RMSNorm(nn.Module):
         return (normed * scale_D[None, None, :]).astype(self.config.dtype)
 
 
-def projection(config: T5Config, width: int, std: float) -> nn.Dense:
-    """A bias-free linear map with T5's initialiser for it."""
-    return nn.Dense(
-        width,
-        use_bias=False,
-        dtype=config.dtype,
-        param_dtype=jnp.float32,
-        kernel_init=nn.initializers.normal(std),
-    )
+class Linear(nn.Module):
+    """A linear map without bias, [B, T, F] to [B, T, `width`], its kernel drawn with standard deviation `std`.
+
+    The product is taken of two matrices: contracting over B and T at once, as the gradient of a three-way
+    product does, makes XLA on a CPU copy its operands first, a fifth of the time of a feed-forward layer.
+    """
+
+    config: T5Config
+    width: int
+    std: float
+
+    @nn.compact
+    def __call__(self, x_BxTxF: jax.Array) -> jax.Array:
+        rows, length, depth = x_BxTxF.shape
+        shape = (depth, self.width)
+        kernel = self.param("kernel", nn.initializers.normal(self.std), shape, jnp.float32)
+        x_XxF = x_BxTxF.reshape(rows * length, depth)
+        return (x_XxF @ kernel.astype(self.config.dtype)).reshape(rows, length, self.width)
 
 
 class RelativeBias(nn.Module):
@@ -132,10 +141,10 @@ class Attention(nn.Module):
     def setup(self) -> None:
         config = self.config
         inner = config.num_heads * config.d_kv
-        self.q = projection(config, inner, (config.d_model * config.d_kv) ** -0.5)
-        self.k = projection(config, inner, config.d_model**-0.5)
-        self.v = projection(config, inner, config.d_model**-0.5)
-        self.o = projection(config, config.d_model, inner**-0.5)
+        self.q = Linear(config, inner, (config.d_model * config.d_kv) ** -0.5)
+        self.k = Linear(config, inner, config.d_model**-0.5)
+        self.v = Linear(config, inner, config.d_model**-0.5)
+        self.o = Linear(config, config.d_model, inner**-0.5)
 
     def _heads(self, x_BxTxF: jax.Array) -> jax.Array:
         rows, length, _ = x_BxTxF.shape
@@ -166,11 +175,11 @@ class FeedForward(nn.Module):
     def setup(self) -> None:
         config = self.config
         if config.feed_forward == "gated-gelu":
-            self.wi_0 = projection(config, config.d_ff, config.d_model**-0.5)
-            self.wi_1 = projection(config, config.d_ff, config.d_model**-0.5)
+            self.wi_0 = Linear(config, config.d_ff, config.d_model**-0.5)
+            self.wi_1 = Linear(config, config.d_ff, config.d_model**-0.5)
         else:
-            self.wi = projection(config, config.d_ff, config.d_model**-0.5)
-        self.wo = projection(config, config.d_model, config.d_ff**-0.5)
+            self.wi = Linear(config, config.d_ff, config.d_model**-0.5)
+        self.wo = Linear(config, config.d_model, config.d_ff**-0.5)
 
     def __call__(self, x_BxTxD: jax.Array, seed_2: jax.Array | None) -> jax.Array:
         if self.config.feed_forward == "gated-gelu":

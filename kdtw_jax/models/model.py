@@ -70,9 +70,7 @@ def make_model(config: T5Config) -> Model:
     origin = np.zeros((), np.int32)
 
     def call(params: Params, method: Callable[..., Any], *args: Any, key: jax.Array | None = None) -> Any:
-        return module.apply(
-            {"params": params}, *args, method=method, rngs={} if key is None else {"dropout": key}
-        )
+        return module.apply({"params": params}, *args, method=method, rngs={} if key is None else {"dropout": key})
 
     def answer(params: Params, hidden_BxTxD: jax.Array) -> Decoded:
         value_BxT, constraint_BxT = call(params, T5.values, hidden_BxTxD)
@@ -101,9 +99,7 @@ def make_model(config: T5Config) -> Model:
         empty = jnp.zeros((rows, config.num_heads, max_len, config.d_kv), config.dtype)
         return Cache(((empty, empty),) * config.num_decoder_layers, cross, encoded.mask_BxS)
 
-    def extend(
-        params: Params, cache: Cache, tokens_BxN: jax.Array, position_B: jax.Array
-    ) -> tuple[Decoded, Cache]:
+    def extend(params: Params, cache: Cache, tokens_BxN: jax.Array, position_B: jax.Array) -> tuple[Decoded, Cache]:
         where = (tokens_BxN, cache.mask_BxS, cache.cross_BxHxSxE, cache.self_BxHxTxE, position_B)
         hidden_BxNxD, seen = call(params, T5.decode, *where, None)
         return answer(params, hidden_BxNxD), cache._replace(self_BxHxTxE=seen)

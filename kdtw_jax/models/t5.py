@@ -24,11 +24,11 @@ from kdtw_jax.models.layers import (
     Attention,
     FeedForward,
     KeysValues,
+    Linear,
     RelativeBias,
     RMSNorm,
     dropout,
     mask_bias,
-    projection,
     write_at,
 )
 
@@ -132,9 +132,7 @@ class Stack(nn.Module):
                 seed_2,
             )
             seen += (keys_values,)
-        return dropout(
-            self.final_norm(x_BxTxD), self.config.dropout_rate, seed_2, (*self.path, "final")
-        ), seen
+        return dropout(self.final_norm(x_BxTxD), self.config.dropout_rate, seed_2, (*self.path, "final")), seen
 
 
 class T5(nn.Module):
@@ -154,7 +152,7 @@ class T5(nn.Module):
         self.encoder = Stack(config, decoder=False)
         self.decoder = Stack(config, decoder=True)
         if not config.tie_embeddings:
-            self.lm_head = projection(config, config.vocab_size, config.d_model**-0.5)
+            self.lm_head = Linear(config, config.vocab_size, config.d_model**-0.5)
         if config.value_heads:
             self.value = ValueHead()
             self.constraint_value = ValueHead()
@@ -179,11 +177,13 @@ class T5(nn.Module):
         return self.decoder(self.shared(inputs_BxT), mask_BxS, cross, past, position, seed_2)
 
     def logits(self, hidden_BxTxD: jax.Array) -> jax.Array:
-        if self.config.tie_embeddings:
-            hidden_BxTxD = hidden_BxTxD * self.config.d_model**-0.5
-            table_VxD = self.shared.embedding.astype(self.config.dtype)
-            return jnp.einsum("btd,vd->btv", hidden_BxTxD, table_VxD, preferred_element_type=jnp.float32)
-        return self.lm_head(hidden_BxTxD).astype(jnp.float32)
+        if not self.config.tie_embeddings:
+            return self.lm_head(hidden_BxTxD).astype(jnp.float32)
+        rows, length, depth = hidden_BxTxD.shape
+        hidden_XxD = hidden_BxTxD.reshape(rows * length, depth) * depth**-0.5
+        table_VxD = self.shared.embedding.astype(self.config.dtype)
+        logits_XxV = jnp.einsum("xd,vd->xv", hidden_XxD, table_VxD, preferred_element_type=jnp.float32)
+        return logits_XxV.reshape(rows, length, -1)
 
     def values(self, hidden_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """V and V_C, [B, T] float32 each; zeros for a model without heads."""
@@ -192,9 +192,7 @@ class T5(nn.Module):
             return zeros, zeros
         return self.value(hidden_BxTxD), self.constraint_value(hidden_BxTxD)
 
-    def __call__(
-        self, source_BxS: jax.Array, inputs_BxT: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def __call__(self, source_BxS: jax.Array, inputs_BxT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Everything once, which is what initialisation needs."""
         mask_BxS = source_BxS != 0
         cross = self.cross_keys_values(self.encode(source_BxS, mask_BxS, None))

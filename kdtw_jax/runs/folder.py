@@ -134,8 +134,7 @@ def _compare(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     )
     more = f" (and {len(names) - SHOWN_DIFFERENCES} more)" if len(names) > SHOWN_DIFFERENCES else ""
     raise UserError(
-        f"{path} holds a run of another configuration: {shown}{more}; "
-        "choose another --out or delete the folder"
+        f"{path} holds a run of another configuration: {shown}{more}; choose another --out or delete the folder"
     )
 
 

@@ -73,10 +73,7 @@ class MetricsLog:
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The whole lines of `folder/metrics.jsonl` in order; null reads as NaN. An absent file has no lines."""
     lines = _whole_lines(Path(folder) / FILE)
-    return [
-        {name: math.nan if value is None else value for name, value in json.loads(line).items()}
-        for line in lines
-    ]
+    return [{name: math.nan if value is None else value for name, value in json.loads(line).items()} for line in lines]
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import getpass
 import importlib.metadata
 import os
@@ -38,12 +39,11 @@ PACKAGES = (
     "scipy",
 )
 # Untracked results are no part of what was run, so only these decide whether the tree is dirty.
+ROOT = Path(__file__).resolve().parents[2]
 CODE = ("kdtw_jax", "experiments", "benchmarks", "setup.py", "pyproject.toml", "requirements.txt")
 
 
-def provenance(
-    command: Sequence[str], seed: int | Sequence[int], started: float, **more: Any
-) -> dict[str, Any]:
+def provenance(command: Sequence[str], seed: int | Sequence[int], started: float, **more: Any) -> dict[str, Any]:
     """A JSON-able record of the run that is ending now.
 
     command: the command line, e.g. `sys.orig_argv` or `sys.argv`; cleaned of the interpreter's path, home
@@ -74,7 +74,8 @@ def clean_command(command: Sequence[str]) -> list[str]:
     return words
 
 
-def git_state(root: Path = Path(__file__).resolve().parents[2]) -> dict[str, Any]:
+@functools.cache  # the code that runs is that of the process's start, whatever is committed meanwhile
+def git_state(root: Path = ROOT) -> dict[str, Any]:
     """`commit` and `dirty` of the checkout that the package runs from; both None when it runs from elsewhere.
 
     An installed copy can lie inside a checkout (a virtual environment in its root) and yet be another

@@ -112,7 +112,7 @@ class SavedModel(NamedTuple):
 
 
 def save_model(folder: Path, config: T5Config, params: PyTree, tokenizer: Tokenizer) -> None:
-    """Writes `config.json`, `tokenizer.model` and the parameters; replaces an older model only once the new one is whole."""
+    """Writes `config.json`, `tokenizer.model` and the parameters; an older model stays until that is done."""
     folder = Path(folder).resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -132,16 +132,16 @@ def save_model(folder: Path, config: T5Config, params: PyTree, tokenizer: Tokeni
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def load_model(
-    folder: Path, *, expect: T5Config | None = None, tokenizer: Tokenizer | None = None
-) -> SavedModel:
+def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Tokenizer | None = None) -> SavedModel:
     """Opens a folder written by `save_model`.
 
     Raises UserError if it is none, if its architecture is not `expect`, or if its vocabulary is not `tokenizer`'s.
     """
     folder = Path(folder).resolve()
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run")
+        raise UserError(
+            f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run"
+        )
     stored = json.loads((folder / "config.json").read_text(encoding="utf8"))
     config = T5Config.from_dict(stored["model"])
     if expect is not None and expect != config:
@@ -159,5 +159,7 @@ def load_model(
     try:
         params = ocp.load(folder / "params", _abstract(like))
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"the parameters in {folder} do not fit its config.json: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"the parameters in {folder} do not fit its config.json: {str(error).splitlines()[0]}"
+        ) from error
     return SavedModel(model, params, own)

@@ -1,7 +1,8 @@
 """Distillation by Path Consistency Learning from a replay buffer of student, teacher and ground-truth paths.
 
-One iteration (algorithm of arXiv 2502.17717; PCL: Nachum et al. 2017, arXiv 1702.08892): the student rolls out, the teacher
-scores every path once, rows go into the buffer, and `updates_per_rollout` minibatches with fixed shares a source follow.
+One iteration (algorithm of arXiv 2502.17717; PCL: Nachum et al. 2017, arXiv 1702.08892): the student rolls out, the
+teacher scores every path once, rows go into the buffer, and `updates_per_rollout` minibatches with fixed shares a
+source follow.
 """
 
 from __future__ import annotations
@@ -51,8 +52,12 @@ class DistilConfig:
     kl_weight: float = 1.0  # weight of the exact token KL over the teacher's stored top-k and tail; 0 leaves it out
     kl_direction: Literal["forward", "reverse"] = "reverse"
     top_k: int = 16  # tokens of the teacher's distribution kept a step
-    target_decay: float = 0.0  # EMA decay of the parameters that give V at the far end of a segment; 0: the current ones
-    fit_value_on_policy: bool = True  # V learns from student rollouts only (it is then V of the student, not of the mix)
+    target_decay: float = (
+        0.0  # EMA decay of the parameters that give V at the far end of a segment; 0: the current ones
+    )
+    fit_value_on_policy: bool = (
+        True  # V learns from student rollouts only (it is then V of the student, not of the mix)
+    )
     updates_per_rollout: int = 8  # minibatches replayed for each batch of fresh paths
     capacity: int = 2048  # rows a source and length bucket
     student_share: float = 0.5  # of a minibatch; the shares are kept exactly, up to rounding to rows
@@ -63,7 +68,9 @@ class DistilConfig:
     def __post_init__(self) -> None:
         shares = (self.student_share, self.teacher_share, self.truth_share)
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise UserError(f"student_share, teacher_share and truth_share must be at least 0 and add to 1, got {shares}")
+            raise UserError(
+                f"student_share, teacher_share and truth_share must be at least 0 and add to 1, got {shares}"
+            )
         if self.updates_per_rollout < 1 or self.capacity < 1 or self.top_k < 0:
             raise UserError("updates_per_rollout and capacity must be at least 1, and top_k at least 0")
         if not 0 <= self.target_decay < 1 or not 0 <= self.teacher_rows <= 1:
@@ -233,7 +240,8 @@ def distil(
     )
     collect = Collector(student, teacher, config, banned, devices)
     replays = {
-        bucket_name(b): make_replay(max(config.capacity, b.rows), minibatch_shares(config, b.rows), SOURCES) for b in buckets
+        bucket_name(b): make_replay(max(config.capacity, b.rows), minibatch_shares(config, b.rows), SOURCES)
+        for b in buckets
     }
     add = {k: jax.jit(r.add, static_argnums=2, donate_argnums=0) for k, r in replays.items()}
     sample = {k: jax.jit(r.sample) for k, r in replays.items()}

@@ -19,7 +19,16 @@ from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.train import parallel
 from kdtw_jax.train.loop import LoopConfig, Report, run_loop
-from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, TrainState, init_state, make_optimizer, make_update
+from kdtw_jax.train.state import (
+    LossFn,
+    Metrics,
+    OptimizerConfig,
+    Params,
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_update,
+)
 
 
 @dataclass(frozen=True)
@@ -41,13 +50,14 @@ def likelihood_loss(model: Model, config: FitConfig, banned: tuple[int, ...], te
 
     def loss(params: Params, _: Params, rows: tuple[Batch, Params], key: jax.Array) -> Metrics:
         batch, teacher_params = rows
-        inputs, mask = shift_right(batch.target_BxT), batch.target_BxT != 0
+        target_BxT = jnp.asarray(batch.target_BxT)
+        inputs, mask = shift_right(target_BxT), target_BxT != 0
         encoder_key, decoder_key = jax.random.split(key)
         encoded = model.encode(params, batch.source_BxS, encoder_key)
         logits = model.decode(params, encoded, inputs, decoder_key).logits_BxTxV
         terms = {
             "nll": cross_entropy(
-                logits, batch.target_BxT, mask, label_smoothing=config.label_smoothing, z_loss=config.z_loss
+                logits, target_BxT, mask, label_smoothing=config.label_smoothing, z_loss=config.z_loss
             ),
             "tokens": Weighted(jnp.sum(mask.astype(jnp.float32)), jnp.ones(())),
         }

@@ -74,8 +74,12 @@ class _Averages:
 
 
 def _fetch(report: Report) -> dict[str, tuple[float, float]]:
-    host = jax.device_get({k: (v.total.addressable_shards[0].data, v.weight.addressable_shards[0].data)
-                           for k, v in report.metrics.items()})
+    host = jax.device_get(
+        {
+            k: (v.total.addressable_shards[0].data, v.weight.addressable_shards[0].data)
+            for k, v in report.metrics.items()
+        }
+    )
     return {k: (float(np.ravel(t)[0]), float(np.ravel(w)[0])) for k, (t, w) in host.items()}
 
 

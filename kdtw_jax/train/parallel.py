@@ -1,11 +1,11 @@
 """Data parallelism: the only file that knows about devices, and the only one that calls `pmap`.
 
 Arrays given to a mapped function carry a leading device axis of `device_count()`; state is held once a device
-(`replicate`), rows of a batch are split between devices (`shard`). Every reduction happens inside the mapped function, as
-`psum(total) / psum(weight)`, so that the update does not depend on how rows fall on devices.
+(`replicate`), rows of a batch are split between devices (`shard`). Every reduction happens inside the mapped
+function, as `psum(total) / psum(weight)`, so that the update does not depend on how rows fall on devices.
 
-For `shard_map`: `pmap` is in maintenance in JAX. `data_parallel` would become
-`jit(shard_map(fn, mesh, in_specs=P(AXIS), out_specs=P(AXIS)))` over the mesh below; nothing outside this file would change.
+For `shard_map`: `pmap` is in maintenance in JAX. `data_parallel` would become `jit(shard_map(fn, mesh,
+in_specs=P(AXIS), out_specs=P(AXIS)))` over the mesh below; nothing outside this file would change.
 """
 
 from __future__ import annotations
@@ -67,13 +67,11 @@ def shard(tree: PyTree, devices: Devices) -> PyTree:
 
 def unshard(tree: PyTree, devices: Devices) -> PyTree:
     """Undoes `shard`: `[devices, rows, ...]` becomes `[devices * rows, ...]` on the first device."""
-    return jax.tree.map(
-        lambda x: jax.device_put(x, devices[0]).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree
-    )
+    return jax.tree.map(lambda x: jax.device_put(x, devices[0]).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
 
 def data_parallel(fn: Callable[..., PyTree], devices: Devices, donate: tuple[int, ...] = ()) -> Callable[..., PyTree]:
-    """`fn` on every device at once, over the leading axis of all its arguments; `AXIS` names the axis for collectives."""
+    """`fn` on every device at once, over the leading axis of all its arguments; collectives use `AXIS`."""
     return jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=donate)
 
 

@@ -21,7 +21,7 @@ LossFn = Callable[[Params, Params, Any, jax.Array], Metrics]
 
 
 class TrainState(NamedTuple):
-    """A frozen pytree. `target_params` is the slow copy of `params` (an exponential moving average), or () without one."""
+    """Frozen. `target_params` is a slow copy of `params` (an exponential moving average), or () without one."""
 
     step: jax.Array  # int32 []
     params: Params
@@ -67,7 +67,9 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 PRNG = "rbg"
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation, seed: int, *, target: bool = False) -> TrainState:
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, seed: int, *, target: bool = False
+) -> TrainState:
     """Step 0 of a run. `target` keeps a slow copy of the parameters beside them."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -79,7 +81,7 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, seed: in
 
 
 def step_key(key_data: jax.Array, step: jax.Array | int, purpose: int) -> jax.Array:
-    """The key of one step for one purpose (0 dropout, 1 rollouts, 2 teacher samples, 3 replay): no state to lose on resume."""
+    """The key of one step for one purpose: 0 dropout, 1 rollouts, 2 teacher samples, 3 replay."""
     key = jax.random.wrap_key_data(key_data, impl=PRNG)
     return jax.random.fold_in(jax.random.fold_in(key, step), purpose)
 
@@ -91,7 +93,7 @@ def make_update(
     *,
     target_decay: float = 0.0,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """One optimiser step on `sum_k coefficients[k] * mean(term k)`, to be mapped over devices by `parallel.data_parallel`.
+    """One optimiser step on `sum_k coefficients[k] * mean(term k)`, to be mapped by `parallel.data_parallel`.
 
     Gradients are `psum(d total) / psum(weight)`: the same for any split of the rows. `target_decay` is the EMA decay of
     the target parameters (0: none are kept). The returned metrics are summed over devices.
@@ -110,7 +112,7 @@ def make_update(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
-        terms = {"loss": Weighted(loss, one), "grad_norm": Weighted(optax.global_norm(grads), one), **terms}
+        terms = {"loss": Weighted(loss, one), "grad_norm": Weighted(optax.tree.norm(grads), one), **terms}
         target = state.target_params
         if target_decay:
             target = optax.incremental_update(params, target, 1.0 - target_decay)

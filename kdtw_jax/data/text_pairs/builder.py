@@ -11,7 +11,8 @@ import tensorflow_datasets as tfds
 from kdtw_jax.data.pair import Pair
 
 
-class TextPairs(tfds.core.GeneratorBasedBuilder):
+# Not registered with the data sets known by name, as it is no use without pairs to write.
+class TextPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """(source, target, group) texts by split, in the order given, as array_record files."""
 
     VERSION = tfds.core.Version("1.0.0")

@@ -1,0 +1,175 @@
+"""The main job as a user runs it: from the command line to tables, killed and started again, and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from experiments.summarization import PRESETS as SUMMARIES
+from experiments.translation import PRESETS
+from kdtw_jax.experiment import COLUMNS, main
+from kdtw_jax.runs import read_csv, read_metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(out: Path, data: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "experiments" / "translation.py"), "--preset", "tiny", "--data", "files"]
+    command += ["--out", str(out), "--text.folder", str(data), "--devices", "1", "--methods", "mle", "pcl"]
+    command += ["--text.files.train-source", str(data / "a.en"), "--text.files.train-target", str(data / "a.de")]
+    command += ["--results", str(out / "published")]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"XLA_FLAGS": ""}
+    )
+
+
+def parameters(folder: Path) -> dict[str, np.ndarray]:
+    import jax
+
+    leaves = jax.tree.leaves_with_path(ocp.load(folder / "model" / "params"))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A parallel corpus of our own making: words and their mirror images."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = [" ".join("".join(rng.choice(list("abcdefgh"), 3)) for _ in range(rng.integers(2, 7))) for _ in range(500)]
+    (folder / "a.en").write_text("\n".join(lines) + "\n", encoding="utf8")
+    (folder / "a.de").write_text("\n".join(line[::-1] for line in lines) + "\n", encoding="utf8")
+    return folder
+
+
+def test_a_run_killed_at_any_moment_ends_as_an_uninterrupted_one(tmp_path: Path, corpus: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    output, errors = start(whole, corpus).communicate()
+    assert "run folder" in output, errors
+
+    # Killed once inside the teacher's training and once inside PCL, each time past a checkpoint.
+    for stage in ("teacher", "seed0/pcl"):
+        process = start(killed, corpus)
+        while not list((killed / stage / "checkpoints").glob("[0-9]*")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (killed / stage / "model").exists()
+    output, errors = start(killed, corpus).communicate()
+    assert "run folder" in output, errors
+
+    for stage in ("teacher", "seed0/warmup", "seed0/mle", "seed0/pcl"):
+        one, other = parameters(whole / stage), parameters(killed / stage)
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one), stage
+        lines = [
+            [{k: v for k, v in line.items() if k != "tokens_per_s"} for line in read_metrics(folder / stage)]
+            for folder in (whole, killed)
+        ]
+        assert lines[0] == lines[1]
+
+    def measured(folder: Path) -> list[dict[str, object]]:
+        rows = read_csv(folder / "distil.csv")
+        return [row for row in rows if row["metric"] != "tokens_per_s"]
+
+    assert measured(whole) == measured(killed)
+    rows = measured(whole)
+    assert {row["method"] for row in rows} == {"teacher", "mle", "pcl"}
+    assert all(tuple(row) == COLUMNS for row in rows)
+    for row in rows:
+        if row["metric"] in ("bleu", "chrf"):
+            assert 0 <= float(str(row["low"])) <= float(str(row["value"])) <= float(str(row["high"])) <= 100
+    published = json.loads((whole / "published" / "provenance.json").read_text(encoding="utf8"))
+    assert published["stages"].keys() == {"teacher", "seed0/warmup", "seed0/mle", "seed0/pcl"}
+    assert str(Path.home()) + "/" not in json.dumps(published["command"])
+    assert (whole / "published" / "distil.csv").read_bytes() == (whole / "distil.csv").read_bytes()
+    assert (whole / "distil.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "huge"], "unknown preset 'huge'; known are quickstart, tiny, small, base, paper"),
+        (["--preset", "tiny", "--data", "klingon"], "unknown task 'klingon'"),
+        (["--preset", "tiny", "--text.limit", "-3"], "text.limit must be 0 (all) or more, got -3"),
+        (["--preset", "tiny", "--text.batch-tokens", "-1"], "must be positive"),
+        (["--preset", "tiny", "--text.max-source", "0"], "must be at least 2"),
+        (["--preset", "tiny", "--pcl.capacity", "0"], "capacity must be at least 1"),
+        (["--preset", "tiny", "--teacher.d-model", "-8"], "d_model is -8"),
+        (["--preset", "tiny", "--seeds", "0", "0"], "seeds must be distinct"),
+        (["--preset", "tiny", "--devices", "77"], "devices=77"),
+        (["--preset", "tiny", "--data", "files"], "files"),
+        (["--preset", "tiny", "--teacher-model", "nowhere"], "is not a saved model"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    corpus: Path,
+) -> None:
+    here = ["--out", str(tmp_path / "run"), "--text.folder", str(tmp_path / "data")]
+    if "--data" not in arguments:
+        here += ["--data", "files", "--text.files.train-source", str(corpus / "a.en")]
+        here += ["--text.files.train-target", str(corpus / "a.de")]
+    assert main("translation", PRESETS, None, [*arguments, *here]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert not list(tmp_path.glob("**/distil.csv"))
+
+
+def test_unknown_flags_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main("translation", PRESETS, None, ["--preset", "tiny", "--no-such-flag", "1"])
+    assert ended.value.code == 2
+    assert "no-such-flag" in capsys.readouterr().err
+
+
+def test_help_explains_every_preset_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main("summarization", SUMMARIES, "Distil a summarisation model.", ["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for expected in (
+        "--preset",
+        "--data",
+        "--teacher.d-model",
+        "--pcl.updates-per-rollout",
+        "Distil a summarisation model.",
+    ):
+        assert expected in text
+
+
+def test_a_second_configuration_is_kept_out_of_a_run_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], corpus: Path
+) -> None:
+    common = ["--preset", "tiny", "--out", str(tmp_path / "run"), "--teacher-model", "nowhere", "--data", "files"]
+    common += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
+    assert main("translation", PRESETS, None, common) == 2
+    assert main("translation", PRESETS, None, [*common, "--student.d-ff", "8"]) == 2
+    assert "student.d_ff was 64, now 8" in capsys.readouterr().err
+
+
+def test_text_that_changed_under_a_run_is_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], corpus: Path
+) -> None:
+    for side in ("en", "de"):
+        (tmp_path / side).write_text((corpus / f"a.{side}").read_text(encoding="utf8"), encoding="utf8")
+    common = ["--preset", "tiny", "--out", str(tmp_path / "run"), "--teacher-model", "nowhere", "--data", "files"]
+    common += ["--text.files.train-source", str(tmp_path / "en"), "--text.files.train-target", str(tmp_path / "de")]
+    assert main("translation", PRESETS, None, common) == 2
+    assert "is not a saved model" in capsys.readouterr().err
+    (tmp_path / "de").write_text((tmp_path / "en").read_text(encoding="utf8"), encoding="utf8")
+    assert main("translation", PRESETS, None, common) == 2
+    assert "is not what the run in" in capsys.readouterr().err
