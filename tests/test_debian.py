@@ -114,7 +114,17 @@ def test_is_summary(long: str, short: str, good: bool) -> None:
     "relatives",
     [
         ("gcc-12", "gcc-13", "gcc-12-cross", "gcc-mingw-w64 (23)"),
-        ("foo", "python-foo", "python3-foo", "libfoo", "libfoo2", "ruby-foo", "foo-doc", "foo-dev"),
+        (
+            "foo",
+            "python-foo",
+            "python3-foo",
+            "python3-libfoo2-doc",
+            "libfoo",
+            "libfoo2",
+            "ruby-foo",
+            "foo-doc",
+            "foo-dev",
+        ),
         ("linux", "linux-6.1", "linux-signed-amd64 (6.1.2+3)"),
         ("llvm-toolchain-14", "llvm-toolchain-15"),
         ("hunspell-de", "hunspell-fr", "hunspell"),

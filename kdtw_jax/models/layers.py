@@ -194,7 +194,7 @@ def write_at(past_BxHxSxE: jax.Array, new_BxHxNxE: jax.Array, position: jax.Arra
 
     Positions beyond the cache are the caller's error; XLA clamps them.
     """
-    if position.ndim == 0:
+    if jnp.ndim(position) == 0:
         return jax.lax.dynamic_update_slice_in_dim(past_BxHxSxE, new_BxHxNxE, position, axis=2)
     write_rows = jax.vmap(lambda past, new, at: jax.lax.dynamic_update_slice_in_dim(past, new, at, axis=1))
     return write_rows(past_BxHxSxE, new_BxHxNxE, position)

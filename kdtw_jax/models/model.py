@@ -69,8 +69,8 @@ def make_model(config: T5Config) -> Model:
     module = T5(config)
     origin = np.zeros((), np.int32)
 
-    def call(params: Params, method: Callable[..., Any], *args: Any, key: jax.Array | None = None) -> Any:
-        return module.apply({"params": params}, *args, method=method, rngs={} if key is None else {"dropout": key})
+    def call(params: Params, method: Callable[..., Any], *args: Any) -> Any:
+        return module.apply({"params": params}, *args, method=method)
 
     def answer(params: Params, hidden_BxTxD: jax.Array) -> Decoded:
         value_BxT, constraint_BxT = call(params, T5.values, hidden_BxTxD)
