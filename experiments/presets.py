@@ -69,11 +69,11 @@ QUICKSTART = Experiment(
     text=TextConfig(vocab_size=2000, max_source=48, max_target=48, test_limit=1000, on_long="truncate"),
     teacher=model(128, 4, 2),
     student=model(64, 4, 1),
-    teacher_fit=likelihood(1000, 4e-3),
-    warmup=likelihood(400, 4e-3),
-    mle=likelihood(400, 2e-3),
-    word_kd=likelihood(400, 2e-3),
-    pcl=path_consistency(400, 2e-3),
+    teacher_fit=likelihood(1000, 2e-3),
+    warmup=likelihood(400, 2e-3),
+    mle=likelihood(400, 1e-3),
+    word_kd=likelihood(400, 1e-3),
+    pcl=path_consistency(400, 1e-3),
     methods=("mle", "pcl"),
 )
 
@@ -83,11 +83,11 @@ SMALL = Experiment(
     text=TextConfig(),
     teacher=model(192, 6, 3, dropout=0.1),
     student=model(80, 4, 1),
-    teacher_fit=likelihood(2000, 4e-3),
-    warmup=likelihood(600, 4e-3, save=200),
-    mle=likelihood(600, 2e-3, save=200),
-    word_kd=likelihood(600, 2e-3, save=200),
-    pcl=path_consistency(600, 2e-3, save=200),
+    teacher_fit=likelihood(2000, 2e-3),
+    warmup=likelihood(600, 2e-3, save=200),
+    mle=likelihood(600, 1e-3, save=200),
+    word_kd=likelihood(600, 1e-3, save=200),
+    pcl=path_consistency(600, 1e-3, save=200),
     seeds=(0, 1, 2),
 )
 

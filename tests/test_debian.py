@@ -86,7 +86,7 @@ def test_align_goes_as_deep_as_both_sides_agree() -> None:
         ("a fast text editor", "a fast text editor", False),
         ("a Fast text editor.", "a fast Text editor", False),
         ("this tool reads the mail of all your users", "dieses tool reads the mail of all users", False),
-        ("a fast editor", "<trans>", False),
+        ("a fast editor for text", "<trans> ein schneller Editor", False),
         ("See https://example.org/a/long/address", "https://example.org/a/long/address", False),
         ("editor", "ein Editor, der sehr viel mehr kann als man an dieser Stelle überhaupt sagen könnte", False),
         ("--- 1.2.3 ---", "--- 1.2.3 ---", False),

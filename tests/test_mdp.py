@@ -70,6 +70,14 @@ def test_backward_induction_is_optimal(alpha: float, gamma: float) -> None:
     assert (np.abs(best.value_S).max() > 0.1) == (alpha != 1)
 
 
+def test_a_reward_for_stopping_is_worth_as_much_in_every_state() -> None:
+    """Every path stops once, so the bonus is the value and changes no decision."""
+    bonus_SxA = MDP.log_mu_SxA + 0.5 * (np.arange(3) == EOS)[None]
+    best = soft_optimum(MDP, reward_SxA=bonus_SxA)
+    np.testing.assert_allclose(best.value_S, 0.5, atol=1e-12)
+    np.testing.assert_allclose(np.exp(best.log_pi_SxA), np.exp(MDP.log_mu_SxA), atol=1e-12)
+
+
 def test_policy_value_is_minus_the_reverse_kl_to_go() -> None:
     """By enumeration: the divergence of whole continuations, from every state."""
     log_pi, paths = random_policy(MDP, 3), all_paths(MDP)

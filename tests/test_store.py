@@ -87,12 +87,19 @@ def test_what_a_killed_process_leaves_is_not_taken_for_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill just before the final rename: all files are there, under the temporary name."""
+    rename = os.rename
+
+    def kill(source: Path, destination: Path) -> None:
+        if Path(destination).parent == tmp_path:
+            raise KeyboardInterrupt
+        rename(source, destination)
+
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(os, "rename", kill)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             stored(tmp_path, "a", "r", made)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob(".*.tmp/about.json"))) == len(list(tmp_path.iterdir())) == 1
     assert len(stored(tmp_path, "a", "r", lambda: made(4)).splits["train"]) == 4
 
 

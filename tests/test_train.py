@@ -92,7 +92,8 @@ def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float
     for batch in batches:
         sharded = parallel.shard(batch, chosen)
         state, metrics = update(state, (sharded, teacher) if kind == "fit" else sharded)
-    means = {k: float(parallel.unreplicate(v).mean()) for k, v in metrics.items()}
+    found = parallel.unreplicate(metrics)
+    means = {k: float(v.total if k == "tokens" else v.mean()) for k, v in found.items()}
     return parallel.unreplicate(state).params, means
 
 

@@ -35,6 +35,23 @@ def _abstract(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=device), tree)
 
 
+def _misfit(stored: PyTree, like: PyTree) -> str:
+    """The first difference between what a checkpoint says it holds and what is wanted; empty if there is none.
+
+    Looked at beforehand, since Orbax notices in the middle of reading.
+    """
+
+    def shapes(tree: PyTree) -> dict[str, tuple[Any, ...]]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(p, simple=True, separator="/"): (*x.shape, str(x.dtype)) for p, x in leaves}
+
+    held, wanted = shapes(stored), shapes(like)
+    for name in {**wanted, **held}:
+        if held.get(name) != wanted.get(name):
+            return f"{name} is {held.get(name, 'missing')} there and {wanted.get(name, 'not wanted')} here"
+    return ""
+
+
 def _refused(error: Exception) -> bool:
     """Whether the file system said no. Tensorstore reports a full or read-only disk as a ValueError."""
     return isinstance(error, OSError) or bool(
@@ -88,13 +105,12 @@ class Checkpoints:
         if step is None:
             return None
         metadata = self._manager.metadata(step)
-        try:
-            carry = self._manager.load(step, _abstract(like))
-        except (ValueError, KeyError, TypeError) as error:
+        if misfit := _misfit(metadata.metadata, like):
             raise UserError(
-                f"the checkpoint of step {step} in {self.folder} does not fit this model or configuration: "
-                f"{str(error).splitlines()[0]}; choose another run folder or the configuration that wrote it"
-            ) from error
+                f"the checkpoint of step {step} in {self.folder} does not fit this model or configuration: {misfit}; "
+                "choose another run folder or the configuration that wrote it"
+            )
+        carry = self._manager.load(step, _abstract(like))
         assert metadata.custom_metadata is not None
         return Restored(step, carry, json.loads(metadata.custom_metadata["iterator"]))
 
@@ -156,10 +172,7 @@ def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Token
         )
     model = make_model(config)
     like = jax.eval_shape(model.init, jax.random.key(0))
-    try:
-        params = ocp.load(folder / "params", _abstract(like))
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(
-            f"the parameters in {folder} do not fit its config.json: {str(error).splitlines()[0]}"
-        ) from error
+    if misfit := _misfit(ocp.metadata(folder / "params").metadata, like):
+        raise UserError(f"the parameters in {folder} do not fit its config.json: {misfit}")
+    params = ocp.load(folder / "params", _abstract(like))
     return SavedModel(model, params, own)

@@ -52,7 +52,8 @@ class OptimizerConfig:
             or self.weight_decay < 0
         ):
             raise UserError(
-                f"learning_rate, clip_norm and embedding_rate must be above 0, warmup_steps and weight_decay at least 0; got {self}"
+                f"learning_rate, clip_norm and embedding_rate must be above 0, "
+                f"warmup_steps and weight_decay at least 0; got {self}"
             )
 
 
