@@ -175,6 +175,14 @@ def test_inverse_cdf_never_draws_the_impossible(size: int) -> None:
     np.testing.assert_array_equal(inverse_cdf(prob, jnp.zeros(len(rows))), [np.flatnonzero(row)[0] for row in rows])
 
 
+def test_inverse_cdf_survives_its_own_rounding() -> None:
+    # Two blocks of 64. Adding w to 1 - 2^-24 crosses 1 and rounds up, so that taking w off again gives 1: more than
+    # the threshold, which is what the first block holds. What is left to find in the second is negative.
+    prob = np.zeros((1, 128), np.float32)
+    prob[0, 0], prob[0, 65] = 1.0 - 2.0**-24, 1.25 * 2.0**-23
+    assert int(inverse_cdf(jnp.asarray(prob), jnp.full(1, 1.0 - 3.0 * 2.0**-24, jnp.float32))[0]) == 65
+
+
 def test_banned_tokens_never_appear() -> None:
     for uniforms in (None, jnp.zeros((ROWS, T)), jnp.full((ROWS, T), JUST_BELOW_ONE), noise(5)):
         for banned in ((0, 2, 7), (0, 1, 2, 3, 4, 5, 11)):

@@ -198,7 +198,7 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_teacher(world: World,
     if values == "unified":  # logits are Q there, so V = logsumexp has to be 0 as well: normalise them
 
         def decode(*args: Any) -> Any:
-            answer = model.decode(*args)
+            answer = world.model.decode(*args)
             keep = jnp.where(jnp.isin(jnp.arange(answer.logits_BxTxV.shape[-1]), jnp.array(world.banned)), -1e30, 0.0)
             return answer._replace(logits_BxTxV=jax.nn.log_softmax(answer.logits_BxTxV + keep[None, None, :], axis=-1))
 

@@ -122,7 +122,7 @@ def compare_with_teacher(
         inputs = shift_right(tokens)
         own = student_model.decode(student_params, student_model.encode(student_params, source), inputs)
         other = teacher_model.decode(teacher_params, teacher_model.encode(teacher_params, source), inputs)
-        pi, mu = log_policy(own.logits_BxTxV, banned), log_policy(other.logits_BxTxV, banned)
+        pi, mu = log_policy(own.logits_BxTxV, banned, values.alpha), log_policy(other.logits_BxTxV, banned)
         _, value = policy_and_value(without(own.logits_BxTxV, banned), own.value_BxT, tokens, values)
         top_forward, top_reverse = (
             topk_divergence(pi, top_k_with_tail(mu, top_k), direction) if top_k else jnp.zeros(tokens.shape)
@@ -140,7 +140,8 @@ def compare_with_teacher(
         )
 
     def roll_out(params: Params, source: jax.Array, noise: jax.Array) -> jax.Array:
-        return generate(student_model, params, source, noise, max_len=noise.shape[1], banned=banned).tokens_BxT
+        limits: dict[str, Any] = {"max_len": noise.shape[1], "banned": banned, "temperature": values.alpha}
+        return generate(student_model, params, source, noise, **limits).tokens_BxT
 
     jitted, sampled = jax.jit(compare), jax.jit(roll_out)
     given: list[_Compared] = []

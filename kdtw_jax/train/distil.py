@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +114,7 @@ def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> Lo
             "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
         }
         if config.kl_weight:
-            pi_BxTxV = jax.nn.log_softmax(logits_BxTxV, axis=-1)
+            pi_BxTxV = jax.nn.log_softmax(logits_BxTxV / config.pcl.alpha, axis=-1)
             terms["kl"] = topk_kl(pi_BxTxV, rows.top, mask_BxT, direction=config.kl_direction)
         return terms
 
@@ -151,15 +152,18 @@ class Collector:
         self.devices = devices
         self.teacher_params = parallel.replicate(teacher[1], devices)
 
-        def roll_out(model: Model, params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
-            max_len = noise_BxT.shape[-1]
-            return generate(model, params, source_BxS, noise_BxT, max_len=max_len, banned=banned).tokens_BxT
+        def roll_out(
+            model: Model, temperature: float, params: Params, source_BxS: jax.Array, noise_BxT: jax.Array
+        ) -> jax.Array:
+            limits: dict[str, Any] = {"max_len": noise_BxT.shape[-1], "banned": banned, "temperature": temperature}
+            return generate(model, params, source_BxS, noise_BxT, **limits).tokens_BxT
 
         def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
             return score(teacher[0], params, example, source, tokens, top_k=config.top_k, banned=banned)
 
-        self._student = parallel.data_parallel(lambda p, s, n: roll_out(student, p, s, n), devices)
-        self._teacher = parallel.data_parallel(lambda p, s, n: roll_out(teacher[0], p, s, n), devices)
+        # The student's policy is softmax(logits / alpha); the teacher's is mu itself.
+        self._student = parallel.data_parallel(partial(roll_out, student, config.pcl.alpha), devices)
+        self._teacher = parallel.data_parallel(partial(roll_out, teacher[0], 1.0), devices)
         self._score = parallel.data_parallel(score_rows, devices)
 
     def teacher_count(self, rows: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -45,16 +46,17 @@ class OptimizerConfig:
     near 0.1 or below, while Adam moves every entry by about the learning rate: without this the vocabulary lags (the
     Adafactor of T5's authors scales steps by the size of a parameter instead)"""
 
+    head_rate: float = 20.0
+    """learning rate of the value heads, as a multiple. They start at 0, far from values of minus tens of nats, and
+    until they are there their error drowns what path residuals say about the policy"""
+
     def __post_init__(self) -> None:
-        if (
-            min(self.learning_rate, self.clip_norm, self.embedding_rate) <= 0
-            or self.warmup_steps < 0
-            or self.weight_decay < 0
-        ):
-            raise UserError(
-                f"learning_rate, clip_norm and embedding_rate must be above 0, "
-                f"warmup_steps and weight_decay at least 0; got {self}"
-            )
+        for name in ("learning_rate", "clip_norm", "embedding_rate", "head_rate"):
+            if vars(self)[name] <= 0:
+                raise UserError(f"{name} must be above 0, got {vars(self)[name]}")
+        for name in ("warmup_steps", "weight_decay"):
+            if vars(self)[name] < 0:
+                raise UserError(f"{name} must be at least 0, got {vars(self)[name]}")
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -69,12 +71,15 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(schedule, b1=0.9, b2=config.beta2, weight_decay=config.weight_decay),
-        optax.masked(optax.scale(config.embedding_rate), _embedding_mask),
+        *(
+            optax.masked(optax.scale(rate), partial(_only, names))
+            for rate, names in ((config.embedding_rate, ("shared",)), (config.head_rate, ("value", "constraint_value")))
+        ),
     )
 
 
-def _embedding_mask(params: Params) -> Params:
-    return {name: jax.tree.map(lambda _, is_table=name == "shared": is_table, tree) for name, tree in params.items()}
+def _only(names: tuple[str, ...], params: Params) -> Params:
+    return {name: jax.tree.map(lambda _, chosen=name in names: chosen, tree) for name, tree in params.items()}
 
 
 # "rbg" makes the bits of dropout masks several times cheaper on CPU than the default generator.
