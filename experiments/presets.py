@@ -46,7 +46,8 @@ def path_consistency(
 ) -> DistilConfig:
     """A stage of Path Consistency Learning with the project's defaults."""
     pcl = PCLConfig(values="head", lengths=(1, 2, 4, 8, 0), huber=2.0)
-    return DistilConfig(pcl=pcl, pcl_weight=0.1, **schedule(steps, learning_rate, save, log), **changes)  # type: ignore[arg-type]
+    chosen = {"pcl_weight": 0.1, "kl_direction": "forward", "top_k": 64, "updates_per_rollout": 4, **changes}
+    return DistilConfig(pcl=pcl, **schedule(steps, learning_rate, save, log), **chosen)  # type: ignore[arg-type]
 
 
 TINY = Experiment(

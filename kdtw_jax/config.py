@@ -107,10 +107,14 @@ class Experiment:
             raise UserError(f"methods must be distinct, at least one, got {self.methods}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for config.json, without what does not change what is learned (out, results, devices)."""
-        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("out", "results", "devices")}
-        plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+        """All fields as plain values."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         return plain
+
+    def identity(self) -> dict[str, Any]:
+        """What a run's folder is for: all that its stages depend on. More methods and seeds may join later."""
+        kept = {k: v for k, v in self.to_json().items() if k not in ("out", "results", "devices", "methods", "seeds")}
+        return {**kept, "teacher_seed": self.seeds[0]}
 
 
 def parse(

@@ -41,7 +41,7 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
     git_state()  # remembered: later commits are not what runs here
     console = Console()
     out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
-    with open_run(out, {"task": task, **config.to_json()}) as run:
+    with open_run(out, {"task": task, **config.identity()}) as run:
         setup = prepare(config, run, console)
         teacher = train_teacher(config, setup, run)
         rows = evaluate(config, setup, teacher, teacher, "teacher", config.seeds[0], run)

@@ -120,13 +120,14 @@ def test_the_loop_ends_with_the_last_row() -> None:
         return MODEL.extend(*args)
 
     counting = MODEL._replace(extend=counted)
-    got = generate(counting, params(), source(), noise(8), max_len=T, banned=BANNED)
+    run_counting = jax.jit(functools.partial(generate, counting), static_argnames=("max_len", "banned"))
+    got = run_counting(params(), source(), noise(8), max_len=T, banned=BANNED)
     jax.effects_barrier()
     longest = int(got.mask_BxT.sum(axis=1).max())
     assert sorted(steps) == list(range(longest))
     only_end = tuple(token for token in range(V) if token != 1)
     steps.clear()
-    got = generate(counting, params(), source(), None, max_len=T, banned=only_end)
+    got = run_counting(params(), source(), None, max_len=T, banned=only_end)
     jax.effects_barrier()
     assert steps == [0]
     np.testing.assert_array_equal(got.tokens_BxT[:, :2], [[1, 0]] * ROWS)
