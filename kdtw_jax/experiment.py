@@ -15,7 +15,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.figures import distil_figure
 from kdtw_jax.pipeline import Row, Setup, evaluate, evaluation_stage, prepare, train_students, train_teacher
 from kdtw_jax.runs import RunFolder, open_run, print_table, provenance, read_metrics, write_csv, write_json
-from kdtw_jax.runs.provenance import git_state
+from kdtw_jax.runs.provenance import running_code
 
 COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
 
@@ -38,7 +38,7 @@ def main(
 def run_experiment(task: str, config: Experiment) -> list[Row]:
     """Trains and evaluates teacher and students, writes the results, prints the table; returns its tidy rows."""
     started = time.time()
-    git_state()  # remembered: later commits are not what runs here
+    running_code()
     console = Console()
     out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
     with open_run(out, {"task": task, **config.identity()}) as run:

@@ -20,7 +20,7 @@ from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher
 from kdtw_jax.evaluation.metrics import Score, score_all
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
 from kdtw_jax.runs import Progress, RunFolder
-from kdtw_jax.runs.provenance import git_state
+from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.train import parallel
 from kdtw_jax.train.checkpoint import load_model, save_model
 from kdtw_jax.train.distil import distil
@@ -115,7 +115,7 @@ def _stage(run: RunFolder, name: str, config: T5Config, setup: Setup, train: Tra
     started = time.monotonic()
     params = train(model, folder)
     save_model(folder / "model", config, params, setup.tokenizer)
-    run.mark_done(name, {"seconds": round(time.monotonic() - started, 1), **git_state()})
+    run.mark_done(name, {"seconds": round(time.monotonic() - started, 1), **running_code()})
     return Trained(model, params)
 
 

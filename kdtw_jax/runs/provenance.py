@@ -57,7 +57,7 @@ def provenance(command: Sequence[str], seed: int | Sequence[int], started: float
         "seed": seed if isinstance(seed, int) else list(seed),
         "date": datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="seconds"),
         "hours": round((now - started) / 3600, 4),
-        **git_state(),
+        **running_code(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "machine": machine(),
@@ -74,8 +74,13 @@ def clean_command(command: Sequence[str]) -> list[str]:
     return words
 
 
-@functools.cache  # the code that runs is that of the process's start, whatever is committed meanwhile
-def git_state(root: Path = ROOT) -> dict[str, Any]:
+@functools.cache
+def running_code() -> dict[str, Any]:
+    """`git_state` of this package when first asked: call early, since commits made later are not what runs here."""
+    return git_state(ROOT)
+
+
+def git_state(root: Path) -> dict[str, Any]:
     """`commit` and `dirty` of the checkout that the package runs from; both None when it runs from elsewhere.
 
     An installed copy can lie inside a checkout (a virtual environment in its root) and yet be another
