@@ -23,6 +23,7 @@ import tyro
 
 from experiments.presets import SMALL
 from kdtw_jax.data.batches import Batch
+from kdtw_jax.decoding import generate
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample
@@ -108,6 +109,8 @@ def main(args: Args) -> None:
     replicated = parallel.replicate(params["student"], devices)
     key_data = jax.random.key_data(jax.random.key(0, impl="rbg"))
     functions["collect"] = lambda: collect(replicated, batch, key_data, 0)
+    noise = jax.random.uniform(jax.random.key(1), target.shape)
+    functions["rollout"] = roll_out(models["student"], params["student"], source, noise)
     functions["teacher pass"] = forward(models["teacher"], params["teacher"], batch)
 
     seconds = median_seconds(functions, args.repeats)
@@ -140,6 +143,7 @@ def main(args: Args) -> None:
         f"{args.rows} rows of {args.length} + {args.length} tokens", table, ["what", "ms", "GFLOP/s", "share of peak"]
     )
     numbers = {
+        "rollout_tokens_per_s": args.rows * args.length / seconds["rollout"],
         "teacher_step_peak_share": shares["teacher"],
         "student_step_peak_share": shares["student"],
         "updates_per_teacher_pass": per_pass,
@@ -172,6 +176,18 @@ def stepper(
         return result
 
     return run
+
+
+def roll_out(model: Model, params: Any, source: np.ndarray, noise: jax.Array) -> Callable[[], jax.Array]:
+    """Sampled rollouts; the end of sequence is banned, so that every row has its full length."""
+    limits: dict[str, Any] = {"max_len": noise.shape[1], "banned": (1, *BANNED)}
+
+    @jax.jit
+    def run(params: Any) -> jax.Array:
+        tokens: jax.Array = generate(model, params, jnp.asarray(source), noise, **limits).tokens_BxT
+        return tokens
+
+    return lambda: run(params)
 
 
 def forward(model: Model, params: Any, batch: Batch) -> Callable[[], jax.Array]:
