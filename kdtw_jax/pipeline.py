@@ -107,10 +107,13 @@ def _tokenizer(config: Experiment, task: Task, path: Path) -> Tokenizer:
 
 
 def _stage(run: RunFolder, name: str, config: T5Config, setup: Setup, train: Train) -> Trained:
-    """Runs `train(model, folder) -> params` once; later calls load what it saved."""
+    """Runs `train(model, folder) -> params` once; later calls load what it saved.
+
+    The marker, written last, decides: after a kill just before it, `train` finds its last checkpoint and ends at once.
+    """
     model = make_model(config)
     folder = run.path / name
-    if (folder / "model").exists():
+    if run.done(name):
         return Trained(model, load_model(folder / "model", expect=config, tokenizer=setup.tokenizer).params)
     started = time.monotonic()
     params = train(model, folder)

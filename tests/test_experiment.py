@@ -66,6 +66,10 @@ def test_a_run_killed_at_any_moment_ends_as_an_uninterrupted_one(tmp_path: Path,
         assert not (killed / stage / "model").exists()
     output, errors = start(killed, corpus).communicate()
     assert "run folder" in output, errors
+    # Killed between saving the teacher and noting that it is done.
+    (killed / "stages" / "teacher.json").unlink()
+    output, errors = start(killed, corpus).communicate()
+    assert "run folder" in output, errors
 
     for stage in ("teacher", "seed0/warmup", "seed0/mle", "seed0/pcl"):
         one, other = parameters(whole / stage), parameters(killed / stage)

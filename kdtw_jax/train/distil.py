@@ -53,12 +53,10 @@ class DistilConfig:
     kl_weight: float = 1.0  # weight of the exact token KL over the teacher's stored top-k and tail; 0 leaves it out
     kl_direction: Literal["forward", "reverse"] = "reverse"
     top_k: int = 16  # tokens of the teacher's distribution kept a step
-    target_decay: float = (
-        0.0  # EMA decay of the parameters that give V at the far end of a segment; 0: the current ones
-    )
-    fit_value_on_policy: bool = (
-        True  # V learns from student rollouts only (it is then V of the student, not of the mix)
-    )
+    # EMA decay of the parameters that give V at the far end of a segment; 0: the current ones
+    target_decay: float = 0.0
+    # V learns from student rollouts only: it is then V of the student, not of the mix
+    fit_value_on_policy: bool = True
     updates_per_rollout: int = 8  # minibatches replayed for each batch of fresh paths
     capacity: int = 2048  # rows a source and length bucket
     student_share: float = 0.5  # of a minibatch; the shares are kept exactly, up to rounding to rows
