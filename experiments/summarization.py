@@ -18,7 +18,7 @@ from experiments.presets import BASE, PAPER, SMALL, TINY
 from kdtw_jax.experiment import main
 
 # Descriptions are long and synopses short; what lies beyond a description's first 64 pieces is cut off (and counted).
-LENGTHS = replace(SMALL.text, max_source=64, max_target=24, on_long="truncate", batch_tokens=4096)
+LENGTHS = replace(SMALL.text, max_source=64, max_target=24, on_long="truncate", batch_tokens=2048)
 
 PRESETS = {
     "small": replace(SMALL, data="debian/summarize", text=LENGTHS),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tyro
 
@@ -49,7 +49,7 @@ class TextConfig:
     """what happens to longer pairs; whatever it is, they are counted and the counts printed"""
     instruct: bool = False
     """put the task's instruction ("translate English to German: ") before the source"""
-    batch_tokens: int = 2048
+    batch_tokens: int = 1024
     """positions in a batch, counted on its longer side"""
     buckets: int = 2
     """static shapes that batches come in"""
@@ -112,9 +112,13 @@ class Experiment:
         return plain
 
     def identity(self) -> dict[str, Any]:
-        """What a run's folder is for: all that its stages depend on. More methods and seeds may join later."""
-        kept = {k: v for k, v in self.to_json().items() if k not in ("out", "results", "devices", "methods", "seeds")}
-        return {**kept, "teacher_seed": self.seeds[0]}
+        """What a run's folder is for: all that every stage depends on. Methods and seeds may join later."""
+        apart = ("out", "results", "devices", "seeds", "methods", *get_args(Method))
+        return {**{k: v for k, v in self.to_json().items() if k not in apart}, "teacher_seed": self.seeds[0]}
+
+    def identity_of(self, method: Method) -> dict[str, Any]:
+        """What the students of a method depend on beyond that."""
+        return {method: self.to_json()[method]}
 
 
 def parse(

@@ -186,7 +186,11 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
         )
 
     trainers = {"mle": mle, "word_kd": word_kd, "pcl": pcl}
-    return {method: _stage(run, f"seed{seed}/{method}", size, setup, trainers[method]) for method in config.methods}
+    students: dict[str, Trained] = {}
+    for method in config.methods:
+        run.claim(f"seed{seed}/{method}", config.identity_of(method))
+        students[method] = _stage(run, f"seed{seed}/{method}", size, setup, trainers[method])
+    return students
 
 
 def evaluate(

@@ -42,6 +42,13 @@ class RunFolder:
             raise UserError(f"{self.path}: stage {stage!r} is not finished; run it first")
         return _read_json(self._marker(stage))
 
+    def claim(self, stage: str, config: Mapping[str, Any]) -> None:
+        """Binds `stage` to `config`, which is in addition to the run's: other stages may have others.
+
+        Raises UserError when the stage was begun with another one.
+        """
+        _bind(self.path / "stages" / f"{stage}.config.json", config, f"stage {stage} of {self.path}")
+
     def close(self) -> None:
         if self._lock is not None:
             os.close(self._lock)  # drops the lock; the file stays, since removing it would race with a waiter
@@ -76,11 +83,7 @@ def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
     lock = _lock(path)
     try:
         _probe(path)
-        wanted = json.loads(json.dumps(dict(config)))  # tuples become lists, as they will be when read back
-        if (path / CONFIG).exists():
-            _compare(path, _read_json(path / CONFIG), wanted)
-        else:
-            write_json(path / CONFIG, wanted)
+        _bind(path / CONFIG, config, str(path))
     except BaseException:
         os.close(lock)
         raise
@@ -123,7 +126,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _compare(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _bind(path: Path, config: Mapping[str, Any], what: str) -> None:
+    """Writes `config` to `path`, or compares it with what is there."""
+    wanted = json.loads(json.dumps(dict(config)))  # tuples become lists, as they will be when read back
+    if path.exists():
+        _compare(what, _read_json(path), wanted)
+    else:
+        write_json(path, wanted)
+
+
+def _compare(what: str, old: dict[str, Any], new: dict[str, Any]) -> None:
     old_flat, new_flat = _flatten(old), _flatten(new)
     names = [n for n in {**old_flat, **new_flat} if old_flat.get(n, "(unset)") != new_flat.get(n, "(unset)")]
     if not names:
@@ -134,7 +146,7 @@ def _compare(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     )
     more = f" (and {len(names) - SHOWN_DIFFERENCES} more)" if len(names) > SHOWN_DIFFERENCES else ""
     raise UserError(
-        f"{path} holds a run of another configuration: {shown}{more}; choose another --out or delete the folder"
+        f"{what} holds a run of another configuration: {shown}{more}; choose another --out or delete the folder"
     )
 
 
