@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import print_table, provenance, write_json
 from kdtw_jax.train import parallel
-from kdtw_jax.train.distil import Collector, minibatch_shares, path_loss
+from kdtw_jax.train.distil import Collector, coefficients, minibatch_shares, path_loss
 from kdtw_jax.train.fit import likelihood_loss
 from kdtw_jax.train.scoring import score
-from kdtw_jax.train.state import init_state, make_optimizer, make_update
+from kdtw_jax.train.state import Coefficient, init_state, make_optimizer, make_update
 
 BANNED = (0, 2, 3)
 
@@ -100,15 +100,17 @@ def main(args: Args) -> None:
     config = SMALL.pcl
     rows = score(models["teacher"], params["teacher"], *map(jnp.asarray, batch), top_k=config.top_k, banned=BANNED)
     sample = Sample(rows, jnp.zeros(args.rows, jnp.int32))
-    terms = {"pcl": config.pcl_weight, "kl": config.kl_weight}
     functions["pcl update"] = stepper(
-        path_loss(models["student"], config, BANNED), terms, params["student"], sample, devices
+        path_loss(models["student"], config, BANNED), coefficients(config), params["student"], sample, devices
     )
     teacher = (models["teacher"], params["teacher"])
     collect = Collector(models["student"], teacher, config, BANNED, devices)
     replicated = parallel.replicate(params["student"], devices)
     key_data = jax.random.key_data(jax.random.key(0, impl="rbg"))
-    functions["collect"] = lambda: collect(replicated, batch, key_data, 0)
+    functions["collect"] = lambda: [
+        collect(replicated, batch, key_data, 0),
+        *(collect.scored(batch) for _ in range(config.truth_batches - 1)),
+    ]
     noise = jax.random.uniform(jax.random.key(1), target.shape)
     functions["rollout"] = roll_out(models["student"], params["student"], source, noise)
     functions["teacher pass"] = forward(models["teacher"], params["teacher"], batch)
@@ -135,7 +137,9 @@ def main(args: Args) -> None:
     table.append({"what": "teacher pass (one batch, forward)", "ms": 1e3 * seconds["teacher pass"]})
 
     student_rows, teacher_rows = args.rows, collect.teacher_count(args.rows)
-    scored = (student_rows + args.rows + teacher_rows) / args.rows  # teacher passes of `rows` rows a collection
+    scored = (
+        student_rows + config.truth_batches * args.rows + teacher_rows
+    ) / args.rows  # teacher passes of `rows` rows a collection
     per_pass = config.updates_per_rollout / scored
     with_replay = seconds["pcl update"] + seconds["collect"] / config.updates_per_rollout
     without = seconds["pcl update"] + seconds["collect"]
@@ -163,11 +167,11 @@ def main(args: Args) -> None:
 
 
 def stepper(
-    loss: Any, coefficients: dict[str, float], params: Any, rows: Any, devices: parallel.Devices
+    loss: Any, weights: Mapping[str, Coefficient], params: Any, rows: Any, devices: parallel.Devices
 ) -> Callable[[], Any]:
     """A whole update (gradient, clipping, Adam), as the trainers run it."""
     optimizer = make_optimizer(SMALL.mle.optimizer, 1000)
-    update = parallel.data_parallel(make_update(loss, coefficients, optimizer), devices)
+    update = parallel.data_parallel(make_update(loss, weights, optimizer), devices)
     state = parallel.replicate(init_state(params, optimizer, 0), devices)
     sharded = parallel.shard(rows, devices)
 

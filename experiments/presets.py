@@ -45,9 +45,23 @@ def path_consistency(
     steps: int, learning_rate: float, save: int = 400, log: int = 40, **changes: object
 ) -> DistilConfig:
     """A stage of Path Consistency Learning with the project's defaults."""
-    pcl = PCLConfig(values="head", lengths=(1, 2, 4, 8, 0), huber=2.0)
-    chosen = {"pcl_weight": 0.1, "kl_direction": "forward", "top_k": 64, "updates_per_rollout": 4, **changes}
-    return DistilConfig(pcl=pcl, **schedule(steps, learning_rate, save, log), **chosen)  # type: ignore[arg-type]
+    chosen = {
+        "pcl": PCLConfig(values="head", lengths=(1, 2), huber=2.0),
+        "pcl_weight": 0.1,
+        "value_weight": 0.1,
+        "value_warmup": steps // 3,
+        "kl_direction": "forward",
+        "top_k": 64,
+        "updates_per_rollout": 4,
+        "student_share": 0.125,
+        "teacher_share": 0.375,
+        "truth_share": 0.5,
+        "teacher_rows": 0.5,
+        "teacher_temperature": 0.5,
+        "truth_batches": 2,
+        **changes,
+    }
+    return DistilConfig(**schedule(steps, learning_rate, save, log), **chosen)  # type: ignore[arg-type]
 
 
 TINY = Experiment(
@@ -70,11 +84,11 @@ QUICKSTART = Experiment(
     text=TextConfig(vocab_size=2000, max_source=48, max_target=48, test_limit=1000, on_long="truncate"),
     teacher=model(128, 4, 2),
     student=model(64, 4, 1),
-    teacher_fit=likelihood(1000, 2e-3),
-    warmup=likelihood(400, 2e-3),
-    mle=likelihood(400, 1e-3),
-    word_kd=likelihood(400, 1e-3),
-    pcl=path_consistency(400, 1e-3),
+    teacher_fit=likelihood(1600, 3e-3),
+    warmup=likelihood(400, 6e-3),
+    mle=likelihood(400, 3e-3),
+    word_kd=likelihood(400, 3e-3),
+    pcl=path_consistency(400, 3e-3),
     methods=("mle", "pcl"),
 )
 

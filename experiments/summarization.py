@@ -14,14 +14,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone without installing
 
-from experiments.presets import BASE, PAPER, SMALL, TINY
+from experiments.presets import BASE, PAPER, SMALL, TINY, likelihood, path_consistency
 from kdtw_jax.experiment import main
 
 # Descriptions are long and synopses short; what lies beyond a description's first 64 pieces is cut off (and counted).
 LENGTHS = replace(SMALL.text, max_source=64, max_target=24, on_long="truncate", batch_tokens=2048)
 
 PRESETS = {
-    "small": replace(SMALL, data="debian/summarize", text=LENGTHS),
+    "small": replace(
+        SMALL,
+        data="debian/summarize",
+        text=LENGTHS,
+        teacher_fit=likelihood(4000, 2e-3),
+        warmup=likelihood(800, 6e-3, save=200),
+        mle=likelihood(800, 3e-3, save=200),
+        word_kd=likelihood(800, 3e-3, save=200),
+        pcl=path_consistency(800, 3e-3, save=200),
+    ),
     "tiny": replace(TINY, data="debian/summarize", text=replace(TINY.text, max_source=64, max_target=16)),
     "base": replace(BASE, data="tfds:xsum", text=replace(BASE.text, max_source=512, max_target=64)),
     "paper": replace(PAPER, data="tfds:xsum", text=replace(PAPER.text, max_source=512, max_target=64)),

@@ -58,22 +58,13 @@ class Replay(NamedTuple):
     can_sample: Callable[[ReplayState], jax.Array]
 
 
-def make_replay(
-    capacity: int | tuple[int, ...],
-    shares: tuple[int, ...],
-    names: tuple[str, ...],
-    *,
-    stratified: bool = False,
-) -> Replay:
+def make_replay(capacity: int | tuple[int, ...], shares: tuple[int, ...], names: tuple[str, ...]) -> Replay:
     """Bundle the functions of a buffer.
 
     Args:
       capacity: rows a source can hold; one number for all or one each.
       shares: rows of a minibatch from each source; zero is allowed as long as one is positive.
       names: of the sources, distinct.
-      stratified: cut the filled part of a ring into as many equal strata as the source has rows in the
-        minibatch and draw
-        one from each: every row is as probable as before over the minibatch, but repeats and gaps are rarer.
 
     Raises:
       UserError: on lengths that differ, a capacity below 1 or a share below 0.
@@ -119,7 +110,8 @@ def make_replay(
         for source, share in enumerate(shares):
             if share == 0:
                 continue
-            index = _draw(jax.random.fold_in(key, source), share, state.size_R[source], stratified)
+            draw = jax.random.fold_in(key, source)
+            index = jax.random.randint(draw, (share,), 0, jnp.maximum(state.size_R[source], 1))
             parts.append(jax.tree.map(lambda x, index=index: x[index], state.rings[source]))
             tags.append(jnp.full(share, source, jnp.int32))
         return Sample(jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts), jnp.concatenate(tags))
@@ -131,14 +123,6 @@ def make_replay(
         return jnp.all((state.size_R > 0) | (jnp.asarray(shares) == 0))
 
     return Replay(tuple(names), tuple(shares), init, add, sample, size, can_sample)
-
-
-def _draw(key: jax.Array, share: int, filled: jax.Array, stratified: bool) -> jax.Array:
-    if not stratified:
-        return jax.random.randint(key, (share,), 0, jnp.maximum(filled, 1))
-    point = (jnp.arange(share) + jax.random.uniform(key, (share,))) / share
-    # Rounding can carry a point just below 1 onto `filled` itself.
-    return jnp.clip((point * filled).astype(jnp.int32), 0, jnp.maximum(filled - 1, 0))
 
 
 def _check_rows(ring: Rows, rows: Rows) -> int:

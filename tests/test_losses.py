@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from kdtw_jax import losses
-from kdtw_jax.losses import merge_all, weighted
+from kdtw_jax.losses import weighted
 from kdtw_jax.losses.kl import Direction, student_tail, teacher_tail
 from kdtw_jax.losses.masked import entropy, kl_divergence, masked_mean, masked_sum, mul_exp
 from kdtw_jax.losses.metric import Weighted
@@ -67,13 +67,6 @@ def test_mean_of_nothing_is_zero_with_zero_gradient() -> None:
     assert value == 0 and not gradient.any()
     assert not jax.grad(lambda x: Weighted(x.sum(), jnp.zeros(())).mean())(x).any()
     assert masked_mean(x, nothing) == 0
-
-
-def test_merge_all_needs_the_same_names() -> None:
-    one = Weighted(jnp.ones(()), jnp.ones(()))
-    assert merge_all({"a": one}, {"a": one})["a"].total == 2
-    with pytest.raises(KeyError, match="b"):
-        merge_all({"a": one}, {"b": one})
 
 
 def reference_cross_entropy(logits: jax.Array, targets: jax.Array, smoothing: float, z: float) -> jax.Array:

@@ -44,9 +44,8 @@ def test_shares_are_exact_and_rows_come_from_their_source() -> None:
         np.testing.assert_array_equal(sample.rows["nested"][1][:, 0], sample.rows["id"] % 2 == 0)
 
 
-@pytest.mark.parametrize("stratified", [False, True])
-def test_rows_not_filled_in_are_never_drawn(stratified: bool) -> None:
-    replay = make_replay(50, (64,), ("student",), stratified=stratified)
+def test_rows_not_filled_in_are_never_drawn() -> None:
+    replay = make_replay(50, (64,), ("student",))
     state = replay.add(replay.init(EXAMPLE), rows(7, 3), 0)
     draw = jax.jit(replay.sample)
     for seed in range(20):
@@ -86,9 +85,8 @@ def test_adding_to_one_source_leaves_the_others() -> None:
     np.testing.assert_array_equal(replay.size(after), [2, 4, 2])
 
 
-@pytest.mark.parametrize("stratified", [False, True])
-def test_draws_are_uniform_over_what_is_filled_in(stratified: bool) -> None:
-    replay = make_replay(16, (3, 5), NAMES[:2], stratified=stratified)
+def test_draws_are_uniform_over_what_is_filled_in() -> None:
+    replay = make_replay(16, (3, 5), NAMES[:2])
     state = replay.add(replay.init(EXAMPLE), rows(0, 1), 0)
     state = replay.add(state, rows(0, 7), 1)
     draws = 4000
@@ -98,14 +96,6 @@ def test_draws_are_uniform_over_what_is_filled_in(stratified: bool) -> None:
     assert np.abs(counts - want).max() < 4 * np.sqrt(want)
     # Not only over many minibatches: two places of one minibatch do not copy each other.
     assert 0.02 < np.mean(sample.rows["id"][:, 3] == sample.rows["id"][:, 4]) < 0.19
-
-
-def test_strata_cover_the_ring() -> None:
-    replay = make_replay(8, (8,), ("student",), stratified=True)
-    state = replay.add(replay.init(EXAMPLE), rows(0, 8), 0)
-    draw = jax.jit(replay.sample)
-    for seed in range(20):
-        assert sorted(np.asarray(draw(state, jax.random.key(seed)).rows["id"]).tolist()) == list(range(8))
 
 
 def test_same_key_same_rows_also_under_jit() -> None:

@@ -1,7 +1,6 @@
-"""How a student differs from its teacher, and whether its value function knows it. Functions of arrays.
+"""Whether a student's value function knows how far it is from its teacher. Functions of arrays.
 
-Log probabilities may be -inf (banned or cut-off tokens). `mask_BxT` (bool) is True on the tokens that count,
-up to and including EOS. KL is in nats. `mu` is the teacher, `pi` the student.
+`mask_BxT` (bool) is True on the tokens that count, up to and including EOS. KL is in nats.
 """
 
 from __future__ import annotations
@@ -27,49 +26,12 @@ class Calibration(NamedTuple):
     states: int
 
 
-def token_agreement(student_logp_BxTxV: ArrayLike, teacher_logp_BxTxV: ArrayLike, mask_BxT: ArrayLike) -> float:
-    """Share of unmasked positions at which student and teacher have the same most probable token, 0 to 1.
-
-    Raises UserError when no position is unmasked or shapes differ (so do all functions here).
-    """
-    student, teacher, mask = _distributions(student_logp_BxTxV, teacher_logp_BxTxV, mask_BxT)
-    return float((student.argmax(axis=-1) == teacher.argmax(axis=-1))[mask].mean())
-
-
-def step_kl(p_logp_BxTxV: ArrayLike, q_logp_BxTxV: ArrayLike) -> np.ndarray:
-    """KL(p || q) at each position, float64 [B, T]. A token of probability 0 under p adds nothing, whatever q
-    says; one that only q rules out makes the KL infinite."""
-    p, q = np.asarray(p_logp_BxTxV, np.float64), np.asarray(q_logp_BxTxV, np.float64)
-    if p.shape != q.shape:
-        raise UserError(f"distributions of shapes {p.shape} and {q.shape}; they must be the same")
-    possible = p > -np.inf
-    gap = np.subtract(p, q, out=np.zeros_like(p), where=possible)
-    # Rounding can leave a KL of about -1e-9, which would then order states at random.
-    return np.maximum(np.where(possible, np.exp(p) * gap, 0.0).sum(axis=-1), 0.0)
-
-
-def mean_token_kl(
-    student_logp_BxTxV: ArrayLike, teacher_logp_BxTxV: ArrayLike, mask_BxT: ArrayLike
-) -> tuple[float, float]:
-    """Means over unmasked positions of the forward KL(mu || pi) and the reverse KL(pi || mu), in nats."""
-    student, teacher, mask = _distributions(student_logp_BxTxV, teacher_logp_BxTxV, mask_BxT)
-    return float(step_kl(teacher, student)[mask].mean()), float(step_kl(student, teacher)[mask].mean())
-
-
-def sampled_step_kl(student_logp_BxT: ArrayLike, teacher_logp_BxT: ArrayLike, mask_BxT: ArrayLike) -> np.ndarray:
-    """log pi(a|s) - log mu(a|s) of the tokens a that the student itself sampled: an unbiased, noisy estimate
-    of the reverse KL at each step that needs no distributions. float64 [B, T], 0 where masked."""
-    student, teacher = np.asarray(student_logp_BxT, np.float64), np.asarray(teacher_logp_BxT, np.float64)
-    mask = np.asarray(mask_BxT, bool)
-    _same_shape(student, teacher, mask)
-    return np.subtract(student, teacher, out=np.zeros_like(student), where=mask)
-
-
 def kl_to_go(step_kl_BxT: ArrayLike, mask_BxT: ArrayLike) -> np.ndarray:
     """Sum of the KL from each step to the end of its row, undiscounted, float64 [B, T]; 0 where masked.
 
     On the student's own rollouts and with the reverse KL, exact at each step or sampled, its expectation is
     -V^pi(s_t) at alpha = gamma = 1. Only rows that end with EOS have a whole tail: leave the others out.
+    Raises UserError when shapes differ.
     """
     step, mask = np.asarray(step_kl_BxT, np.float64), np.asarray(mask_BxT, bool)
     _same_shape(step, mask)
@@ -117,17 +79,6 @@ def value_calibration(value_BxT: ArrayLike, kl_to_go_BxT: ArrayLike, mask_BxT: A
         rmse=float(np.sqrt(((v - m) ** 2).mean())),
         states=len(v),
     )
-
-
-def _distributions(
-    student: ArrayLike, teacher: ArrayLike, mask: ArrayLike
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    s, t, m = np.asarray(student), np.asarray(teacher), np.asarray(mask, bool)
-    if s.shape != t.shape or s.shape[:-1] != m.shape:
-        raise UserError(f"shapes {s.shape}, {t.shape} and mask {m.shape} do not fit together")
-    if not m.any():
-        raise UserError("every position is masked; at least one must count")
-    return s, t, m
 
 
 def _same_shape(*arrays: np.ndarray) -> None:

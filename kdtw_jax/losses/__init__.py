@@ -2,7 +2,7 @@
 
 from kdtw_jax.losses.kl import TopK, token_kl, top_k_with_tail, topk_kl
 from kdtw_jax.losses.likelihood import cross_entropy
-from kdtw_jax.losses.metric import Weighted, merge_all, weighted
+from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.pcl import PCLConfig, pcl_loss, policy_and_value
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "TopK",
     "Weighted",
     "cross_entropy",
-    "merge_all",
     "pcl_loss",
     "policy_and_value",
     "token_kl",

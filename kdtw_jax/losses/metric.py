@@ -6,7 +6,6 @@ return `Weighted`; whoever runs them on several devices computes `psum(total) / 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -39,10 +38,3 @@ def weighted(terms: jax.Array, mask: jax.Array) -> Weighted:
         jnp.sum(jnp.where(mask, terms.astype(jnp.float32), 0.0)),
         jnp.sum(mask.astype(jnp.float32)),
     )
-
-
-def merge_all(left: Mapping[str, Weighted], right: Mapping[str, Weighted]) -> dict[str, Weighted]:
-    """Merge two dicts of metrics that have the same names; raises KeyError if they do not."""
-    if left.keys() != right.keys():
-        raise KeyError(f"metrics differ: {sorted(left.keys() ^ right.keys())}")
-    return {name: left[name].merge(right[name]) for name in left}

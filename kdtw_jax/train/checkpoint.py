@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +57,26 @@ def _misfit(stored: PyTree, like: PyTree) -> str:
 def _refused(error: Exception) -> bool:
     """Whether the file system said no. Tensorstore reports a full or read-only disk as a ValueError."""
     return isinstance(error, OSError) or bool(
-        re.search(r"no space|read-only|permission|quota|errno|input/output", str(error), re.IGNORECASE)
+        re.search(r"no space|read-only|permission|quota|too large|errno|input/output", str(error), re.IGNORECASE)
     )
+
+
+def _why(error: Exception) -> str:
+    """The words of the file system in what Tensorstore makes of them, a line of several hundred letters."""
+    said = re.findall(r"([^:\n]+) \[os_error_code", str(error))
+    return said[-1].strip() if said else str(error).splitlines()[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the traces that Orbax's threads log out of the terminal: what went wrong is raised as well."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class Checkpoints:
@@ -68,6 +88,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = Path(folder).resolve()
+        self._refused = False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.training.Checkpointer(
@@ -87,12 +108,16 @@ class Checkpoints:
     def save(self, step: int, carry: PyTree, iterator: Mapping[str, Any]) -> None:
         """Writes `carry` (arrays) and the iterator's state. Raises UserError when the disk is full or read-only."""
         try:
-            self._manager.save(step, carry, custom_metadata={"iterator": json.dumps(dict(iterator))}, force=True)
+            with _quiet():
+                self._manager.save(step, carry, custom_metadata={"iterator": json.dumps(dict(iterator))}, force=True)
         except (OSError, ValueError, RuntimeError) as error:
             if not _refused(error):
                 raise
+            self._refused = True
+            for half_written in self.folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(half_written, ignore_errors=True)
             raise UserError(
-                f"cannot write the checkpoint of step {step} to {self.folder}: {str(error).splitlines()[0]}; "
+                f"cannot write the checkpoint of step {step} to {self.folder}: {_why(error)}; "
                 f"make room and start the same command again (it continues from step {self.latest or 0})"
             ) from error
 
@@ -116,7 +141,12 @@ class Checkpoints:
 
     def close(self) -> None:
         """Ends background work."""
-        self._manager.close()
+        try:
+            with _quiet():
+                self._manager.close()
+        except (OSError, ValueError, RuntimeError):
+            if not self._refused:  # otherwise it is what `save` has reported
+                raise
 
 
 class SavedModel(NamedTuple):
@@ -136,14 +166,15 @@ def save_model(folder: Path, config: T5Config, params: PyTree, tokenizer: Tokeni
         text = {"model": config.to_dict(), "tokenizer": tokenizer.fingerprint}
         (scratch / "config.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf8")
         tokenizer.save(scratch / "tokenizer.model")
-        ocp.save(scratch / "params", params)
+        with _quiet():
+            ocp.save(scratch / "params", params)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(scratch, folder)
     except (OSError, ValueError, RuntimeError) as error:
         if not _refused(error):
             raise
-        raise UserError(f"cannot write the model to {folder}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"cannot write the model to {folder}: {_why(error)}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -30,6 +30,7 @@ from kdtw_jax.train import parallel
 from kdtw_jax.train.loop import LoopConfig, Report, run_loop
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TEACHER, TRUTH, Trajectories, finished, score
 from kdtw_jax.train.state import (
+    Coefficient,
     LossFn,
     Metrics,
     OptimizerConfig,
@@ -49,7 +50,10 @@ class DistilConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     pcl: pcl.PCLConfig = field(default_factory=pcl.PCLConfig)
-    pcl_weight: float = 1.0  # weight of the path-consistency loss
+    pcl_weight: float = 1.0  # weight of the path-consistency loss in what the policy learns
+    value_weight: float = 1.0  # and in what V learns
+    # Updates in which V alone learns from path residuals: until V is about right, all of them say "less of everything"
+    value_warmup: int = 0
     kl_weight: float = 1.0  # weight of the exact token KL over the teacher's stored top-k and tail; 0 leaves it out
     kl_direction: Literal["forward", "reverse"] = "reverse"
     top_k: int = 16  # tokens of the teacher's distribution kept a step
@@ -63,6 +67,10 @@ class DistilConfig:
     teacher_share: float = 0.25
     truth_share: float = 0.25
     teacher_rows: float = 0.25  # share of each batch of prompts that the teacher also answers itself
+    # Below 1 the teacher demonstrates what it finds likely, nearer to what greedy decoding is after. Any path is a
+    # valid demonstration: nothing in the residual asks how it was drawn.
+    teacher_temperature: float = 1.0
+    truth_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
 
     def __post_init__(self) -> None:
         shares = (self.student_share, self.teacher_share, self.truth_share)
@@ -70,8 +78,12 @@ class DistilConfig:
             raise UserError(
                 f"student_share, teacher_share and truth_share must be at least 0 and add to 1, got {shares}"
             )
-        if self.updates_per_rollout < 1 or self.capacity < 1 or self.top_k < 0:
-            raise UserError("updates_per_rollout and capacity must be at least 1, and top_k at least 0")
+        if min(self.updates_per_rollout, self.capacity, self.truth_batches) < 1:
+            raise UserError("updates_per_rollout, capacity and truth_batches must be at least 1")
+        if min(self.top_k, self.value_warmup, self.pcl_weight, self.value_weight, self.kl_weight) < 0:
+            raise UserError("top_k, value_warmup and the weights must be at least 0")
+        if not self.teacher_temperature > 0:
+            raise UserError(f"teacher_temperature must be above 0, got {self.teacher_temperature}")
         if not 0 <= self.target_decay < 1 or not 0 <= self.teacher_rows <= 1:
             raise UserError("target_decay must be in [0, 1) and teacher_rows in [0, 1]")
         if self.teacher_share > 0 and self.teacher_rows == 0:
@@ -81,7 +93,11 @@ class DistilConfig:
 
 
 def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> LossFn:
-    """Terms "pcl" (half the squared path residual), "kl" (if asked for) and diagnostics, over replayed rows."""
+    """Terms over replayed rows: "pcl", half the squared path residual as a function of the policy; "value_error", the
+    same as a function of V; "kl" if asked for; and diagnostics.
+
+    The two have one value and add up to the gradient of the whole; apart, they can be weighted and scheduled.
+    """
 
     def decode(params: Params, rows: Trajectories) -> tuple[jax.Array, jax.Array]:
         encoded = model.encode(params, rows.source_BxS)
@@ -96,18 +112,20 @@ def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> Lo
         far_BxT = None
         if config.target_decay:
             _, far_BxT = pcl.policy_and_value(*decode(target_params, rows), rows.tokens_BxT, config.pcl)
-        term, diagnostics = pcl.pcl_loss(
-            log_pi_BxT,
-            rows.teacher_log_prob_BxT,
-            value_BxT,
-            mask_BxT,
-            finished(rows.tokens_BxT),
-            config.pcl,
+        residual_loss = partial(
+            pcl.pcl_loss,
+            teacher_log_prob_BxT=rows.teacher_log_prob_BxT,
+            mask_BxT=mask_BxT,
+            finished_B=finished(rows.tokens_BxT),
+            config=config.pcl,
             far_value_BxT=far_BxT,
             fit_value_B=sampled.source_X == STUDENT if config.fit_value_on_policy else None,
         )
+        of_policy, diagnostics = residual_loss(log_pi_BxT, value_BxT=jax.lax.stop_gradient(value_BxT))
+        of_value, _ = residual_loss(jax.lax.stop_gradient(log_pi_BxT), value_BxT=value_BxT)
         terms = {
-            "pcl": term,
+            "pcl": of_policy,
+            "value_error": of_value,
             **diagnostics,
             "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
         }
@@ -117,6 +135,15 @@ def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> Lo
         return terms
 
     return loss
+
+
+def coefficients(config: DistilConfig) -> dict[str, Coefficient]:
+    """Weights of the terms of `path_loss` in the objective."""
+    weights: dict[str, Coefficient] = {
+        "pcl": lambda step: config.pcl_weight * (step >= config.value_warmup),
+        "value_error": config.value_weight,
+    }
+    return {**weights, "kl": config.kl_weight} if config.kl_weight else weights
 
 
 class Carry(NamedTuple):
@@ -159,9 +186,9 @@ class Collector:
         def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
             return score(teacher[0], params, example, source, tokens, top_k=config.top_k, banned=banned)
 
-        # The student's policy is softmax(logits / alpha); the teacher's is mu itself.
+        # The student's policy is softmax(logits / alpha), and V is that of its own samples: no temperature there.
         self._student = parallel.data_parallel(partial(roll_out, student, config.pcl.alpha), devices)
-        self._teacher = parallel.data_parallel(partial(roll_out, teacher[0], 1.0), devices)
+        self._teacher = parallel.data_parallel(partial(roll_out, teacher[0], config.teacher_temperature), devices)
         self._score = parallel.data_parallel(score_rows, devices)
 
     def teacher_count(self, rows: int) -> int:
@@ -186,9 +213,10 @@ class Collector:
             paths.append((TEACHER, few._replace(target_BxT=parallel.unshard(tokens, self.devices))))
         if self.config.truth_share:
             paths.append((TRUTH, batch))
-        return {source: self._score_path(rows) for source, rows in paths}
+        return {source: self.scored(rows) for source, rows in paths}
 
-    def _score_path(self, rows: Batch) -> Trajectories:
+    def scored(self, rows: Batch) -> Trajectories:
+        """Paths as the buffer keeps them: with the teacher's opinion of every token."""
         sharded = parallel.shard((rows.example_B, rows.source_BxS, rows.target_BxT), self.devices)
         return parallel.unshard(self._score(self.teacher_params, *sharded), self.devices)
 
@@ -234,9 +262,10 @@ def distil(
             f"({config.updates_per_rollout}), so that a resumed run starts with fresh rows"
         )
     optimizer = make_optimizer(config.optimizer, config.loop.steps)
-    coefficients = {"pcl": config.pcl_weight, **({"kl": config.kl_weight} if config.kl_weight else {})}
     update = parallel.data_parallel(
-        make_update(path_loss(student, config, banned), coefficients, optimizer, target_decay=config.target_decay),
+        make_update(
+            path_loss(student, config, banned), coefficients(config), optimizer, target_decay=config.target_decay
+        ),
         devices,
         donate=(0,),
     )
@@ -260,6 +289,10 @@ def distil(
             current = bucket_name(Bucket(batch.source_BxS.shape[1], batch.target_BxT.shape[1], 0))
             for source, fresh in collect(train.params, batch, key_data, step).items():
                 replay = {**replay, current: add[current](replay[current], fresh, source)}
+            for _ in range(config.truth_batches - 1 if config.truth_share else 0):
+                more: Batch = next(iterator)
+                name_of = bucket_name(Bucket(more.source_BxS.shape[1], more.target_BxT.shape[1], 0))
+                replay = {**replay, name_of: add[name_of](replay[name_of], collect.scored(more), TRUTH)}
         sampled = sample[current](replay[current], step_key(key_data, step, 3))
         train, metrics = update(train, parallel.shard(sampled, devices))
         return Carry(train, replay), Report(metrics, sampled.rows.example_B)

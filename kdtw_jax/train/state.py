@@ -19,6 +19,8 @@ Params = Any
 Metrics = dict[str, Weighted]
 # (params, target params, rows, key) -> named terms. Terms are (sum, weight) pairs over this device's rows.
 LossFn = Callable[[Params, Params, Any, jax.Array], Metrics]
+# Weight of a term in the objective, fixed or as a function of the step (int32 []).
+Coefficient = float | Callable[[jax.Array], jax.Array]
 
 
 class TrainState(NamedTuple):
@@ -51,7 +53,7 @@ class Rates:
     def __post_init__(self) -> None:
         for name, rate in vars(self).items():
             if rate <= 0:
-                raise UserError(f"{name} must be above 0, got {rate}")
+                raise UserError(f"rates.{name} must be above 0, got {rate}")
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def step_key(key_data: jax.Array, step: jax.Array | int, purpose: int) -> jax.Ar
 
 def make_update(
     loss_fn: LossFn,
-    coefficients: Mapping[str, float],
+    coefficients: Mapping[str, Coefficient],
     optimizer: optax.GradientTransformation,
     *,
     target_decay: float = 0.0,
@@ -145,7 +147,9 @@ def make_update(
 
         def objective(params: Params) -> tuple[jax.Array, Metrics]:
             terms = loss_fn(params, state.target_params, rows, key)
-            loss = sum((c * parallel.psum_mean(terms[name]) for name, c in coefficients.items()), jnp.zeros(()))
+            loss = jnp.zeros(())
+            for name, weight in coefficients.items():
+                loss += (weight(state.step) if callable(weight) else weight) * parallel.psum_mean(terms[name])
             return loss, terms
 
         (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)

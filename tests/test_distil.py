@@ -1,0 +1,175 @@
+"""Distillation: fresh rows, what path residuals teach policy and value, shares of a minibatch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdtw_jax.data.batches import training_batches
+from kdtw_jax.decoding.policy import without
+from kdtw_jax.losses.pcl import PCLConfig, pcl_loss, policy_and_value
+from kdtw_jax.models import shift_right
+from kdtw_jax.replay import Sample
+from kdtw_jax.train import parallel
+from kdtw_jax.train.distil import Collector, DistilConfig, coefficients, distil, minibatch_shares, path_loss
+from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH, finished, score
+from kdtw_jax.train.state import (
+    init_state,
+    make_optimizer,
+    make_update,
+)
+from tests.world import BUCKETS, DISTIL, FIT, WIDE, World
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+def test_fresh_rows_do_not_depend_on_the_number_of_devices(world: World) -> None:
+    batch = next(training_batches(world.data, WIDE, seed=0))
+    key = init_state(world.params, make_optimizer(FIT.optimizer, 8), 0).key_data
+    found = []
+    for devices in (1, 4):
+        chosen = parallel.select_devices(devices)
+        collect = Collector(world.model, world.teacher, replace(DISTIL, teacher_rows=0.5), world.banned, chosen)
+        found.append(collect(parallel.replicate(world.params, chosen), batch, key, 0))
+    assert set(found[0]) == {STUDENT, TEACHER, TRUTH}
+    for source, rows in found[0].items():
+        assert np.array_equal(rows.tokens_BxT, found[1][source].tokens_BxT)
+        np.testing.assert_allclose(
+            rows.teacher_log_prob_BxT, found[1][source].teacher_log_prob_BxT, rtol=1e-5, atol=1e-5
+        )
+    assert np.array_equal(found[0][TRUTH].tokens_BxT, batch.target_BxT)
+    assert not np.array_equal(found[0][STUDENT].tokens_BxT, batch.target_BxT)
+
+
+def test_the_teacher_is_asked_once_a_path_and_its_numbers_are_replayed(world: World, tmp_path: Path) -> None:
+    scored: list[int] = []
+    model, params = world.teacher
+
+    def decode(*args: Any, **keywords: Any) -> Any:
+        jax.debug.callback(lambda: scored.append(1))
+        return model.decode(*args, **keywords)
+
+    config = replace(DISTIL, updates_per_rollout=4, truth_batches=3)
+    teacher = (model._replace(decode=decode), params)
+    distil(
+        "t", tmp_path, world.model, world.params, teacher, world.data, BUCKETS, config,
+        seed=0, devices=parallel.select_devices(1), banned=world.banned,
+    )  # fmt: skip
+    jax.effects_barrier()
+    assert len(scored) == (3 + 2) * 8 // 4  # three sources and two batches more, every fourth of the eight updates
+
+
+@pytest.mark.parametrize("values", ["head", "unified"])
+def test_nothing_is_left_to_learn_where_the_student_is_the_teacher(world: World, values: Any) -> None:
+    config = replace(DISTIL, pcl=PCLConfig(values=values, lengths=(1, 2, 0)), target_decay=0.0)
+    model, params = world.teacher
+    if values == "unified":  # logits are Q there, so V = logsumexp has to be 0 as well: normalise them
+
+        def decode(*args: Any) -> Any:
+            answer = world.model.decode(*args)
+            keep = jnp.where(jnp.isin(jnp.arange(answer.logits_BxTxV.shape[-1]), jnp.array(world.banned)), -1e30, 0.0)
+            return answer._replace(logits_BxTxV=jax.nn.log_softmax(answer.logits_BxTxV + keep[None, None, :], axis=-1))
+
+        model = model._replace(decode=decode)
+    batch = next(training_batches(world.data, WIDE, seed=0))
+    rows = score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
+    loss = path_loss(model, config, world.banned)
+    terms = loss(params, (), Sample(rows, jnp.zeros(8, jnp.int32)), jax.random.key(0))
+    assert float(terms["pcl"].mean()) == pytest.approx(0.0, abs=1e-9)
+    assert float(terms["kl"].mean()) == pytest.approx(0.0, abs=1e-5)
+    other = path_loss(world.model, config, world.banned)(
+        world.params, (), Sample(rows, jnp.zeros(8, jnp.int32)), jax.random.key(0)
+    )
+    assert float(other["pcl"].mean()) > 1e-3
+    assert float(other["kl"].mean()) > 1e-3
+
+
+def replayed(world: World) -> Sample:
+    batch = next(training_batches(world.data, WIDE, seed=0))
+    rows = score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
+    return Sample(rows, jnp.arange(8) % 3)
+
+
+@pytest.mark.parametrize("values", ["head", "unified"])
+def test_what_policy_and_value_learn_adds_up_to_the_whole_residual(world: World, values: Any) -> None:
+    config = replace(DISTIL, pcl=PCLConfig(values=values, lengths=(1, 2, 0)), target_decay=0.0)
+    loss, sample = path_loss(world.model, config, world.banned), replayed(world)
+    # A head as initialised, zero, would hide what V taught the rest of the network.
+    head = jax.tree.map(lambda x: x + 0.1, world.params["value"])
+    params = {**world.params, "value": head}
+
+    def gradient(*names: str) -> Any:
+        terms = lambda p: loss(p, (), sample, jax.random.key(0))  # noqa: E731
+        return jax.grad(lambda p: sum(terms(p)[name].mean() for name in names))(params)
+
+    def whole(params: Any) -> jax.Array:
+        rows = sample.rows
+        decoded = world.model.decode(params, world.model.encode(params, rows.source_BxS), shift_right(rows.tokens_BxT))
+        logits = without(decoded.logits_BxTxV, world.banned)
+        log_pi, value = policy_and_value(logits, decoded.value_BxT, rows.tokens_BxT, config.pcl)
+        ended = finished(rows.tokens_BxT)
+        own = sample.source_X == STUDENT
+        return pcl_loss(
+            log_pi, rows.teacher_log_prob_BxT, value, rows.tokens_BxT != 0, ended, config.pcl, fit_value_B=own
+        )[0].mean()
+
+    both, expected = gradient("pcl", "value_error"), jax.grad(whole)(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), both, expected)
+    of_policy, of_value = gradient("pcl"), gradient("value_error")
+    assert np.any(of_policy["shared"]["embedding"])
+    if values == "head":  # neither touches what is the other's
+        assert not np.any(of_policy["value"]["bias"])
+        assert np.any(of_value["value"]["bias"])
+        assert not np.any(of_value["shared"]["embedding"])
+    else:
+        assert np.any(of_value["shared"]["embedding"])
+
+
+def test_the_policy_waits_for_the_value(world: World) -> None:
+    config = replace(DISTIL, pcl_weight=0.5, value_weight=0.25, value_warmup=3)
+    weights = coefficients(config)
+    policy = weights["pcl"]
+    assert callable(policy)
+    assert [float(policy(jnp.int32(step))) for step in range(5)] == [0, 0, 0, 0.5, 0.5]
+    assert (weights["value_error"], weights["kl"]) == (0.25, 1.0)
+
+    def stepped(changed: DistilConfig, step: int) -> Any:
+        optimizer = make_optimizer(changed.optimizer, 8)
+        devices = parallel.select_devices(1)
+        update = parallel.data_parallel(
+            make_update(path_loss(world.model, changed, world.banned), coefficients(changed), optimizer), devices
+        )
+        state = init_state(world.params, optimizer, 0)._replace(step=jnp.int32(step))
+        after, _ = update(parallel.replicate(state, devices), parallel.shard(replayed(world), devices))
+        return parallel.unreplicate(after).params
+
+    config = replace(config, target_decay=0.0)
+    never = replace(config, pcl_weight=0.0)
+
+    def gap(step: int) -> float:
+        pairs = zip(jax.tree.leaves(stepped(config, step)), jax.tree.leaves(stepped(never, step)), strict=True)
+        return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+    assert gap(2) < 1e-6 < 1e-4 < gap(3)
+
+
+def test_shares_of_a_minibatch_are_exact_and_whole(world: World) -> None:
+    assert minibatch_shares(DISTIL, 64) == (32, 16, 16)
+    for student, teacher in ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (0.3, 0.3)):
+        config = replace(DISTIL, student_share=student, teacher_share=teacher, truth_share=1 - student - teacher)
+        for rows in (1, 2, 7, 64):
+            shares = minibatch_shares(config, rows)
+            assert sum(shares) == rows
+            assert min(shares) >= 0
+            for share, wanted in zip(shares, (student, teacher, 1 - student - teacher), strict=True):
+                assert abs(share - wanted * rows) <= 1
+                assert wanted > 1e-9 or share == 0
