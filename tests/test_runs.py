@@ -170,6 +170,18 @@ def test_a_metrics_file_that_is_not_ours_is_named_and_kept(tmp_path: Path, line:
 # Folders
 
 
+def test_a_stage_has_a_configuration_of_its_own(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", {"a": 1}) as run:
+        run.claim("seed0/pcl", {"pcl": {"steps": 3}})
+        run.claim("seed0/mle", {"mle": {"steps": 4}})
+    with open_run(tmp_path / "run", {"a": 1}) as run:
+        run.claim("seed0/pcl", {"pcl": {"steps": 3}})
+        with pytest.raises(UserError, match=r"stage seed0/pcl of .*another configuration: pcl\.steps was 3, now 5"):
+            run.claim("seed0/pcl", {"pcl": {"steps": 5}})
+        assert not run.done("seed0/pcl")
+        run.claim("seed1/pcl", {"pcl": {"steps": 5}})
+
+
 def test_a_run_folder_takes_only_its_own_configuration(tmp_path: Path) -> None:
     config: dict[str, Any] = {"preset": "tiny", "pcl": {"lengths": (1, 4), "alpha": 1.0}, "steps": 5}
     open_run(tmp_path / "r", config).close()

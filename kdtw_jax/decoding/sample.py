@@ -67,12 +67,11 @@ def generate(
         decoded, cache = model.extend(params, state.cache, state.token_Bx1, state.step)
         log_prob_BxV = log_policy(decoded.logits_BxTxV[:, 0], banned)
         if noise_BxT is None:
-            token_B = _first_max(log_prob_BxV)
+            token_B = choose(log_prob_BxV, None)
         else:
             noise_B = jax.lax.dynamic_index_in_dim(noise_BxT, state.step, axis=1, keepdims=False)
             # Tempering what is already normalised is tempering the logits: a constant a row cancels.
-            tempered_BxV = log_policy(log_prob_BxV, banned, temperature)
-            token_B = inverse_cdf(jnp.exp(tempered_BxV), noise_B)
+            token_B = choose(log_policy(log_prob_BxV, banned, temperature), noise_B)
         chosen_B = jnp.take_along_axis(log_prob_BxV, token_B[:, None], axis=-1)[:, 0]
         token_B = jnp.where(state.finished_B, PAD, token_B)
         chosen_B = jnp.where(state.finished_B, 0.0, chosen_B)
@@ -104,6 +103,11 @@ def mask_to_eos(tokens_BxT: jax.Array) -> jax.Array:
     """True up to and including the first end-of-sequence token (everywhere in a row that has none)."""
     ended_BxT = jnp.cumsum(tokens_BxT == EOS, axis=1) - (tokens_BxT == EOS)
     return ended_BxT == 0
+
+
+def choose(log_prob_BxV: jax.Array, noise_B: jax.Array | None) -> jax.Array:
+    """The token at `noise_B` of the cumulative distribution, or without noise the most probable one; [B] int32."""
+    return _first_max(log_prob_BxV) if noise_B is None else inverse_cdf(jnp.exp(log_prob_BxV), noise_B)
 
 
 def inverse_cdf(prob_BxV: jax.Array, noise_B: jax.Array) -> jax.Array:

@@ -1,0 +1,235 @@
+"""The constraints that come with the package. Words are counted as tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.constraints.history import History
+from kdtw_jax.constraints.record import Constraint
+from kdtw_jax.constraints.wording import Wording
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import T5Config
+
+# float32 cannot say 0.7: 0.7 x 10 tokens must still allow 7.
+_ROUNDING = 1e-5
+
+
+def make_share() -> Constraint:
+    """At most a share of the tokens, from 0 (no help) to 1 (no limit), may come from the teacher."""
+
+    def allowed(history: History, budget: jax.Array) -> jax.Array:
+        return history.calls_B + 1 <= (budget + _ROUNDING) * (history.length_B + 1)
+
+    def read(number: str) -> float:
+        if not 0 <= float(number) <= 100:
+            raise UserError(f"a share of the words is 0 to 100%, not {number}%")
+        return float(number) / 100
+
+    return Constraint(
+        name="share",
+        cost=lambda history, asked_B, budget: asked_B.astype(jnp.float32),
+        limit=lambda budget, history: budget * history.length_B,
+        allowed=allowed,
+        low=0.0,
+        high=0.6,
+        wording=Wording(
+            templates=(
+                "ask the teacher for at most {}% of the words",
+                "at most {}% of the words may come from the teacher",
+                "use the teacher for up to {}% of the words",
+                "let the teacher write no more than {}% of the words",
+                "teacher budget: {}% of the words",
+            ),
+            held_out=(
+                "no more than {}% of your words should be asked of the teacher",
+                "the teacher may write up to {}% of the text",
+            ),
+            write=lambda budget: f"{round(100 * budget, 1):g}",
+            read=read,
+            fixed={"do not ask the teacher": 0.0, "ask the teacher as often as you like": 1.0},
+        ),
+    )
+
+
+def make_calls() -> Constraint:
+    """At most n tokens of an output may come from the teacher."""
+    return Constraint(
+        name="calls",
+        cost=lambda history, asked_B, budget: asked_B.astype(jnp.float32),
+        limit=lambda budget, history: jnp.broadcast_to(budget, history.length_B.shape).astype(jnp.float32),
+        allowed=lambda history, budget: history.calls_B + 1 <= budget,
+        low=0.0,
+        high=10.0,
+        wording=Wording(
+            templates=(
+                "ask the teacher at most {} times",
+                "at most {} calls to the teacher",
+                "use the teacher no more than {} times",
+            ),
+            held_out=("the teacher may be asked up to {} times",),
+            write=_whole,
+            read=_count("a number of calls"),
+            fixed={},
+        ),
+    )
+
+
+def make_pause() -> Constraint:
+    """After each call at least n tokens of the student's own."""
+    return _forbidden(
+        "pause",
+        lambda history, budget: history.own_B >= budget,
+        low=1.0,
+        high=6.0,
+        wording=Wording(
+            templates=(
+                "after each answer of the teacher write {} words yourself",
+                "pause for {} words after each call",
+                "wait {} words before asking again",
+            ),
+            held_out=("leave {} words between two questions",),
+            write=_whole,
+            read=_count("a pause"),
+            fixed={},
+        ),
+    )
+
+
+def make_in_a_row() -> Constraint:
+    """Never more than k calls in a row."""
+    return _forbidden(
+        "in_a_row",
+        lambda history, budget: history.in_a_row_B + 1 <= budget,
+        low=1.0,
+        high=4.0,
+        wording=Wording(
+            templates=("never ask the teacher more than {} times in a row", "at most {} calls in a row"),
+            held_out=("do not ask over {} times without a word of your own",),
+            write=_whole,
+            read=_count("calls in a row"),
+            fixed={},
+        ),
+    )
+
+
+def make_first() -> Constraint:
+    """Help in the first n tokens only."""
+    return _forbidden(
+        "first",
+        lambda history, budget: history.length_B < budget,
+        low=1.0,
+        high=20.0,
+        wording=Wording(
+            templates=("ask the teacher only within the first {} words", "help only in the first {} words"),
+            held_out=("no questions after the first {} words",),
+            write=_whole,
+            read=_count("a number of words"),
+            fixed={},
+        ),
+    )
+
+
+def make_after() -> Constraint:
+    """No help in the first n tokens."""
+    return _forbidden(
+        "after",
+        lambda history, budget: history.length_B >= budget,
+        low=0.0,
+        high=20.0,
+        wording=Wording(
+            templates=("do not ask the teacher within the first {} words", "help only after the first {} words"),
+            held_out=("write the first {} words alone",),
+            write=_whole,
+            read=_count("a number of words"),
+            fixed={},
+        ),
+    )
+
+
+def make_compute(teacher: T5Config) -> Constraint:
+    """At most so many GFLOP of the teacher's arithmetic an output; spans prefilled at a call are paid for.
+
+    Two FLOPs a parameter and position (arXiv 2001.08361, section 2.1): the encoder's over the source at the first
+    call, the decoder's and the head's over every decoder position processed.
+    """
+    encoder, decoder = (2e-9 * parameters for parameters in _parameters(teacher))  # GFLOP a position
+
+    def spent(history: History) -> jax.Array:
+        encoded_B = jnp.where(history.calls_B > 0, history.source_B, 0)
+        return encoder * encoded_B + decoder * history.positions_B
+
+    def cost(history: History, asked_B: jax.Array, budget: jax.Array) -> jax.Array:
+        new_B = decoder * (history.length_B + 1 - history.positions_B)
+        first_B = encoder * jnp.where(history.calls_B == 0, history.source_B, 0)
+        return jnp.where(asked_B, new_B + first_B, 0.0).astype(jnp.float32)
+
+    def allowed(history: History, budget: jax.Array) -> jax.Array:
+        one_more_B = cost(history, jnp.ones(history.length_B.shape, bool), budget)
+        return spent(history) + one_more_B <= budget * (1 + _ROUNDING)
+
+    return Constraint(
+        name="compute",
+        cost=cost,
+        limit=lambda budget, history: jnp.broadcast_to(budget, history.length_B.shape).astype(jnp.float32),
+        allowed=allowed,
+        low=0.0,
+        high=32 * (encoder + decoder),
+        wording=Wording(
+            templates=("spend at most {} GFLOP of the teacher", "teacher compute: at most {} GFLOP"),
+            held_out=("the teacher may compute up to {} GFLOP",),
+            write=lambda budget: np.format_float_positional(float(f"{budget:.3g}"), trim="-"),
+            read=_amount,
+            fixed={},
+        ),
+    )
+
+
+def _forbidden(
+    name: str, may: Callable[[History, jax.Array], jax.Array], *, low: float, high: float, wording: Wording
+) -> Constraint:
+    """A constraint on single steps: each call where `may` says no costs 1, and none is allowed."""
+    return Constraint(
+        name=name,
+        cost=lambda history, asked_B, budget: (asked_B & ~may(history, budget)).astype(jnp.float32),
+        limit=lambda budget, history: jnp.zeros(history.length_B.shape, jnp.float32),
+        allowed=may,
+        low=low,
+        high=high,
+        wording=wording,
+    )
+
+
+def _parameters(config: T5Config) -> tuple[float, float]:
+    """Parameters that work at a position of the encoder, and at one of the decoder (its head included).
+
+    The keys and values of cross-attention, computed once a source position, are counted with the encoder.
+    """
+    inner = config.num_heads * config.d_kv
+    attention, projections = 4 * config.d_model * inner, 2 * config.d_model * inner
+    feed_forward = (3 if config.feed_forward == "gated-gelu" else 2) * config.d_model * config.d_ff
+    encoder = config.num_layers * (attention + feed_forward) + config.num_decoder_layers * projections
+    decoder = config.num_decoder_layers * (attention + projections + feed_forward)
+    return encoder, decoder + config.d_model * config.vocab_size
+
+
+def _whole(budget: float) -> str:
+    return f"{budget:.0f}"
+
+
+def _count(what: str) -> Callable[[str], float]:
+    def read(number: str) -> float:
+        if float(number) < 0 or float(number) % 1:
+            raise UserError(f"{what} is a whole number of at least 0, not {number}")
+        return float(number)
+
+    return read
+
+
+def _amount(number: str) -> float:
+    if float(number) < 0:
+        raise UserError(f"compute is at least 0 GFLOP, not {number}")
+    return float(number)

@@ -1,0 +1,64 @@
+"""A constraint on asking the teacher, and a rule: constraints with their budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.constraints.history import History, histories
+from kdtw_jax.constraints.wording import Wording
+
+
+class Constraint(NamedTuple):
+    """Pure functions; a `make_*` bundles them. Costs and limits are float32 [B], budgets float32 [B] or [].
+
+    cost(history, asked_B, budget): what the next token costs, at least 0; `history` is that before it.
+    limit(budget, history): the most that the costs of an output may add up to, given its history at the end.
+    allowed(history, budget): bool [B], whether the next token may be asked for so that, were the output to end there,
+      its costs would be within the limit. Not asking must always keep within it.
+    low, high: the range that training draws budgets from, evenly.
+    wording: the constraint in words, and back.
+    """
+
+    name: str
+    cost: Callable[[History, jax.Array, jax.Array], jax.Array]
+    limit: Callable[[jax.Array, History], jax.Array]
+    allowed: Callable[[History, jax.Array], jax.Array]
+    low: float
+    high: float
+    wording: Wording
+
+
+class Rule(NamedTuple):
+    """Constraints that hold together, and the budget of each."""
+
+    constraints: tuple[Constraint, ...]
+    budgets: tuple[jax.Array, ...]  # float32 [B] or [], one a constraint
+
+    def allowed(self, history: History) -> jax.Array:
+        """Whether the next token may be asked for, bool [B]: the hard mask."""
+        may_B = jnp.ones(history.length_B.shape, bool)
+        for constraint, budget in zip(self.constraints, self.budgets, strict=True):
+            may_B &= constraint.allowed(history, budget)
+        return may_B
+
+
+def total_cost(
+    constraint: Constraint, budget: jax.Array, source_BxS: jax.Array, tokens_BxT: jax.Array, asked_BxT: jax.Array
+) -> jax.Array:
+    """Sum of the costs of finished outputs, float32 [B]; what stands after their end costs nothing."""
+    before = histories(source_BxS, tokens_BxT, asked_BxT)
+    steps = History(*(leaf[:-1] for leaf in before))
+    cost_TxB = jax.vmap(constraint.cost, (0, 0, None))(steps, asked_BxT.T, budget)
+    return jnp.sum(jnp.where(tokens_BxT.T != 0, cost_TxB, 0.0), axis=0)
+
+
+def excess(
+    constraint: Constraint, budget: jax.Array, source_BxS: jax.Array, tokens_BxT: jax.Array, asked_BxT: jax.Array
+) -> jax.Array:
+    """By how much the costs of finished outputs exceed what `budget` allows them, float32 [B]; negative: within it."""
+    end = History(*(leaf[-1] for leaf in histories(source_BxS, tokens_BxT, asked_BxT)))
+    return total_cost(constraint, budget, source_BxS, tokens_BxT, asked_BxT) - constraint.limit(budget, end)

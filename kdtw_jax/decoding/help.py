@@ -1,0 +1,196 @@
+"""Decoding with help: the student writes, and where it asks, the teacher writes the next token.
+
+Two decisions a step: *who* (the gate, sampled or by threshold, within the rule where one is enforced) and *what*
+(greedy or sampled). The teacher is lazy: it has not seen the tokens since its last call, so a call first processes them
+(in one pass or a few, as in the verification of speculative decoding, arXiv 2211.17192) and then answers. Rows that
+asked are answered together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.constraints.history import History, advance, start_history
+from kdtw_jax.constraints.record import Rule
+from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import Cache, Model, Params
+
+_SPAN = 8  # positions the teacher processes at once; a longer span takes several passes
+
+
+class Moment(NamedTuple):
+    """What a gate may look at before a token is written."""
+
+    help_B: jax.Array  # probability of the help token under the student's policy over tokens and help
+    log_policy_BxV: jax.Array  # of the student's own token, help left out
+    hidden_BxD: jax.Array  # the decoder state
+    history: History
+
+
+Gate = Callable[[Moment], jax.Array]  # a score a row, in [0, 1] if it is to be sampled
+
+
+class Helped(NamedTuple):
+    """Targets written by student and teacher. Calls are `sum(asked_BxT)`."""
+
+    tokens_BxT: jax.Array  # int32, end-of-sequence included, 0 after
+    asked_BxT: jax.Array  # bool, the teacher wrote it
+    score_BxT: jax.Array  # float32, what the gate said, whether or not the rule let it; 0 after the end
+    mask_BxT: jax.Array  # bool, True up to and including the end-of-sequence token
+    finished_B: jax.Array  # bool, False where T tokens were not enough
+    positions_B: jax.Array  # int32, decoder positions that the teacher processed
+
+
+class _State(NamedTuple):
+    step: jax.Array  # [] int32, tokens written so far
+    token_Bx1: jax.Array  # int32, the student's next input
+    finished_B: jax.Array  # bool
+    tokens_BxT: jax.Array  # int32
+    asked_BxT: jax.Array  # bool
+    score_BxT: jax.Array  # float32
+    history: History
+    student: Cache
+    teacher: Cache  # filled up to `history.positions_B`; what lies beyond is overwritten before it is seen
+
+
+def own_gate(moment: Moment) -> jax.Array:
+    """The student's own policy: how probable it finds asking."""
+    return moment.help_B
+
+
+def generate_with_help(
+    student: tuple[Model, Params],
+    teacher: tuple[Model, Params],
+    source_BxS: jax.Array,
+    teacher_source_BxS: jax.Array,
+    gate_noise_BxT: jax.Array | None,
+    token_noise_BxT: jax.Array | None,
+    *,
+    help_id: int,
+    banned: tuple[int, ...],
+    max_len: int,
+    threshold: float | jax.Array = 0.5,
+    rule: Rule | None = None,
+    gate: Gate = own_gate,
+) -> Helped:
+    """Continues every source until its end-of-sequence token or `max_len` tokens, whichever is first.
+
+    Args:
+      source_BxS, teacher_source_BxS: what each of the two reads; the student's may hold the rule in words.
+      gate_noise_BxT: uniforms in [0, 1): ask where the gate's score exceeds them; None: where it exceeds `threshold`.
+      token_noise_BxT: uniforms in [0, 1) that sample the token, whoever writes it; None: the most probable token.
+      banned: never written; the help token is among them.
+      rule: enforced: nobody asks where it says no. None: only the gate decides.
+
+    Meant to be jitted by the caller. Raises UserError for a `help_id` that is not banned as a token, a `max_len`
+    below 1 and noise of another shape.
+    """
+    rows = source_BxS.shape[0]
+    if max_len < 1:
+        raise UserError(f"max_len is {max_len}; it has to be at least 1")
+    if help_id not in banned:
+        raise UserError(f"the help token {help_id} must be banned as a token of the output")
+    for noise in (gate_noise_BxT, token_noise_BxT):
+        if noise is not None and noise.shape != (rows, max_len):
+            raise UserError(f"noise has shape {noise.shape}; it has to be {(rows, max_len)}, rows by max_len")
+    (student_model, student_params), (teacher_model, teacher_params) = student, teacher
+    actions = tuple(token for token in banned if token != help_id)  # banned for the policy that may ask
+
+    def unfinished(state: _State) -> jax.Array:
+        return (state.step < max_len) & ~jnp.all(state.finished_B)
+
+    def answer(state: _State, asked_B: jax.Array) -> tuple[jax.Array, Cache]:
+        """The teacher's logits for the next token of rows that asked, its caches filled up to there."""
+        inputs_BxX = jnp.pad(state.tokens_BxT, ((0, 0), (1, _SPAN)))  # the start token, PAD, comes first
+
+        def behind(carry: tuple[jax.Array, jax.Array, Cache]) -> jax.Array:
+            return jnp.any(asked_B & (carry[0] <= state.step))
+
+        def catch_up(carry: tuple[jax.Array, jax.Array, Cache]) -> tuple[jax.Array, jax.Array, Cache]:
+            seen_B, logits_BxV, cache = carry
+            at_BxX = seen_B[:, None] + jnp.arange(_SPAN, dtype=jnp.int32)[None, :]
+            span_BxX = jnp.take_along_axis(inputs_BxX, at_BxX, axis=1)
+            decoded, cache = teacher_model.extend(teacher_params, cache, span_BxX, seen_B)
+            place_B = state.step - seen_B  # of the position that answers, within the span or beyond it
+            last_B = jnp.clip(place_B, 0, _SPAN - 1)
+            found_BxV = jnp.take_along_axis(decoded.logits_BxTxV, last_B[:, None, None], axis=1)[:, 0]
+            here_B = asked_B & (place_B >= 0) & (place_B < _SPAN)
+            logits_BxV = jnp.where(here_B[:, None], found_BxV, logits_BxV)
+            seen_B = jnp.where(asked_B, jnp.minimum(seen_B + _SPAN, state.step + 1), seen_B)
+            return seen_B, logits_BxV, cache
+
+        nothing_BxV = jnp.zeros((rows, teacher_model.config.vocab_size), jnp.float32)
+        start = (state.history.positions_B, nothing_BxV, state.teacher)
+        _, logits_BxV, cache = jax.lax.while_loop(behind, catch_up, start)
+        return logits_BxV, cache
+
+    def step(state: _State) -> _State:
+        decoded, student_cache = student_model.extend(student_params, state.student, state.token_Bx1, state.step)
+        logits_BxV = decoded.logits_BxTxV[:, 0]
+        log_policy_BxV = log_policy(logits_BxV, banned)
+        help_B = jnp.exp(log_policy(logits_BxV, actions)[:, help_id])
+        score_B = gate(Moment(help_B, log_policy_BxV, decoded.hidden_BxTxD[:, 0], state.history))
+        active_B = ~state.finished_B
+        asked_B = active_B & (score_B > (threshold if gate_noise_BxT is None else _column(gate_noise_BxT, state.step)))
+        if rule is not None:
+            asked_B &= rule.allowed(state.history)
+
+        def ask() -> tuple[jax.Array, Cache]:
+            teacher_BxV, cache = answer(state, asked_B)
+            return jnp.where(asked_B[:, None], log_policy(teacher_BxV, banned), log_policy_BxV), cache
+
+        written_BxV, teacher_cache = jax.lax.cond(jnp.any(asked_B), ask, lambda: (log_policy_BxV, state.teacher))
+        noise_B = None if token_noise_BxT is None else _column(token_noise_BxT, state.step)
+        token_B = jnp.where(active_B, choose(written_BxV, noise_B), PAD)
+        return _State(
+            step=state.step + 1,
+            token_Bx1=token_B[:, None],
+            finished_B=state.finished_B | (token_B == EOS),
+            tokens_BxT=_put(state.tokens_BxT, token_B, state.step),
+            asked_BxT=_put(state.asked_BxT, asked_B, state.step),
+            score_BxT=_put(state.score_BxT, jnp.where(active_B, score_B, 0.0), state.step),
+            history=advance(state.history, token_B, asked_B, active_B),
+            student=student_cache,
+            teacher=teacher_cache,
+        )
+
+    encoded = teacher_model.encode(teacher_params, teacher_source_BxS)
+    end = jax.lax.while_loop(
+        unfinished,
+        step,
+        _State(
+            step=jnp.zeros((), jnp.int32),
+            token_Bx1=jnp.full((rows, 1), PAD, jnp.int32),
+            finished_B=jnp.zeros(rows, bool),
+            tokens_BxT=jnp.full((rows, max_len), PAD, jnp.int32),
+            asked_BxT=jnp.zeros((rows, max_len), bool),
+            score_BxT=jnp.zeros((rows, max_len), jnp.float32),
+            history=start_history(teacher_source_BxS),
+            student=student_model.start(student_params, student_model.encode(student_params, source_BxS), max_len),
+            # Spans are written whole, also where they reach past the end.
+            teacher=teacher_model.start(teacher_params, encoded, max_len + _SPAN),
+        ),
+    )
+    return Helped(
+        tokens_BxT=end.tokens_BxT,
+        asked_BxT=end.asked_BxT,
+        score_BxT=end.score_BxT,
+        mask_BxT=mask_to_eos(end.tokens_BxT),
+        finished_B=end.finished_B,
+        positions_B=end.history.positions_B,
+    )
+
+
+def _column(x_BxT: jax.Array, step: jax.Array) -> jax.Array:
+    column_B: jax.Array = jax.lax.dynamic_index_in_dim(x_BxT, step, axis=1, keepdims=False)
+    return column_B
+
+
+def _put(x_BxT: jax.Array, new_B: jax.Array, step: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(x_BxT, new_B, step, axis=1)

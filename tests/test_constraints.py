@@ -1,0 +1,193 @@
+"""Rules on help: the hard mask keeps every output within its rule, and words and budgets are the same thing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdtw_jax.constraints import (
+    Constraint,
+    History,
+    Rule,
+    advance,
+    excess,
+    histories,
+    instruct,
+    make_after,
+    make_calls,
+    make_compute,
+    make_first,
+    make_in_a_row,
+    make_pause,
+    make_share,
+    parse_rule,
+    start_history,
+    total_cost,
+    word_rule,
+)
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import T5Config
+from tests.every_other import make_every_other
+
+TEACHER = T5Config.toy(40)
+ALL = (
+    make_share(),
+    make_calls(),
+    make_pause(),
+    make_in_a_row(),
+    make_first(),
+    make_after(),
+    make_compute(TEACHER),
+    make_every_other(),
+)
+ROWS, LENGTH = 64, 24
+SOURCE = jnp.asarray(np.random.default_rng(0).integers(2, 9, (ROWS, 5)), jnp.int32)
+
+
+def eager(rule: Rule | None, seed: int) -> tuple[jax.Array, jax.Array]:
+    """Outputs of random lengths whose student asks with high probability wherever the rule lets it."""
+    rng = np.random.default_rng(seed)
+    ends = rng.integers(1, LENGTH + 1, ROWS)
+    wish = rng.random((ROWS, LENGTH)) < rng.choice([0.3, 0.9, 1.0], (ROWS, 1))
+    history, tokens, asked = start_history(SOURCE), [], []
+    for t in range(LENGTH):
+        active = jnp.asarray(t < ends)
+        may = jnp.ones(ROWS, bool) if rule is None else rule.allowed(history)
+        asked.append(jnp.asarray(wish[:, t]) & may & active)
+        tokens.append(jnp.where(active, jnp.asarray(rng.integers(2, 9, ROWS), jnp.int32), 0))
+        history = advance(history, tokens[-1], asked[-1], active)
+    return jnp.stack(tokens, 1), jnp.stack(asked, 1)
+
+
+@pytest.mark.parametrize("constraint", ALL, ids=lambda c: c.name)
+def test_the_mask_keeps_every_output_within_its_budget_and_no_mask_does_not(constraint: Constraint) -> None:
+    rng = np.random.default_rng(1)
+    for seed in range(4):
+        budget = jnp.asarray(rng.uniform(constraint.low, constraint.high, ROWS), jnp.float32)
+        if constraint.name not in ("share", "compute"):
+            budget = jnp.round(budget)
+        tokens, asked = eager(Rule((constraint,), (budget,)), seed)
+        rounding = 1e-4 * constraint.high
+        assert (excess(constraint, budget, SOURCE, tokens, asked) <= rounding).all()
+        assert asked.any()
+        assert (excess(constraint, budget, SOURCE, *eager(None, seed)) > rounding).any()
+
+
+def test_several_constraints_hold_together() -> None:
+    rule = Rule((ALL[0], ALL[2], ALL[5]), (jnp.float32(0.3), jnp.float32(2), jnp.float32(3)))
+    tokens, asked = eager(rule, 0)
+    for constraint, budget in zip(*rule, strict=True):
+        assert (excess(constraint, budget, SOURCE, tokens, asked) <= 1e-3).all()
+    assert asked.any()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.7, 0.9])
+def test_a_share_is_used_up_to_the_last_token_whatever_float32_makes_of_it(share: float) -> None:
+    constraint = make_share()
+    history = start_history(SOURCE[:1])
+    for _ in range(10):
+        asked = constraint.allowed(history, jnp.float32(share))
+        history = advance(history, jnp.ones(1, jnp.int32), asked, jnp.ones(1, bool))
+    assert int(history.calls_B[0]) == round(10 * share)
+
+
+def test_history_is_what_a_slow_count_says() -> None:
+    tokens, asked = eager(None, 3)
+    found = jax.device_get(histories(SOURCE, tokens, asked))
+    for row in range(0, ROWS, 7):
+        written = [int(token) for token in tokens[row] if token]
+        for t in range(LENGTH + 1):
+            past = [bool(a) for a in asked[row, : min(t, len(written))]]
+            expected: dict[str, Any] = {
+                "length_B": len(past),
+                "calls_B": sum(past),
+                "in_a_row_B": len(past) - max((i + 1 for i, a in enumerate(past) if not a), default=0),
+                "positions_B": max((i + 1 for i, a in enumerate(past) if a), default=0),
+                "last_B": written[len(past) - 1] if past else 0,
+                "source_B": 5,
+            }
+            if any(past):
+                expected["own_B"] = past[::-1].index(True)
+            for name, value in expected.items():
+                assert getattr(found, name)[t, row] == value, (name, row, t)
+            if not any(past):
+                assert found.own_B[t, row] > 1000
+
+
+def test_compute_counts_the_spans_that_a_call_catches_up_with() -> None:
+    constraint = make_compute(TEACHER)
+    tokens = jnp.ones((3, 6), jnp.int32)
+    asked = jnp.asarray([[0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0]], bool)
+    none, early, late = (float(x) for x in total_cost(constraint, jnp.float32(0), SOURCE[:3], tokens, asked))
+    assert none == 0
+    position = (late - early) / 4  # positions 0 and 0 .. 4; both encoded the source once
+    assert early > position > 0
+    # Two FLOPs a parameter: the decoder's matrices without the keys and values of cross-attention, and the head.
+    c = TEACHER
+    matrices = c.num_decoder_layers * (6 * c.d_model * c.num_heads * c.d_kv + 2 * c.d_model * c.d_ff)
+    assert position == pytest.approx(2e-9 * (matrices + c.d_model * c.vocab_size), rel=1e-5)
+
+
+@pytest.mark.parametrize("constraint", ALL, ids=lambda c: c.name)
+def test_words_say_the_budget_in_every_template(constraint: Constraint) -> None:
+    rng = np.random.default_rng(0)
+    count = len(constraint.wording.templates) + len(constraint.wording.held_out)
+    assert not set(constraint.wording.templates) & set(constraint.wording.held_out)
+    for index in range(count):
+        for drawn in rng.uniform(constraint.low, constraint.high, 5):
+            budget = round(float(drawn), 2) if constraint.name == "share" else float(f"{drawn:.3g}")
+            if constraint.name not in ("share", "compute"):
+                budget = float(round(drawn))
+            text = word_rule([constraint], [budget], [index])
+            for said in (text, text.upper() + ".", f"  {text}  "):
+                rule = parse_rule(said, ALL)
+                assert [c.name for c in rule.constraints] == [constraint.name]
+                assert float(rule.budgets[0]) == pytest.approx(budget, rel=1e-6)
+
+
+def test_rules_of_several_clauses_and_fixed_sentences() -> None:
+    rule = parse_rule("Ask the teacher for at most 12.5% of the words; pause for 2 words after each call.", ALL)
+    assert [c.name for c in rule.constraints] == ["share", "pause"]
+    assert [float(b) for b in rule.budgets] == [0.125, 2.0]
+    assert float(parse_rule("do not ask the teacher", ALL).budgets[0]) == 0
+    assert float(parse_rule("ask the teacher as often as you like", ALL).budgets[0]) == 1
+    both = parse_rule("at most 3 calls to the teacher and at most 2 calls in a row", ALL)
+    assert word_rule(both.constraints, [float(b) for b in both.budgets], [0, 0]) == (
+        "ask the teacher at most 3 times; never ask the teacher more than 2 times in a row"
+    )
+    assert instruct("do not ask the teacher", "a b") == "do not ask the teacher: a b"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the rule is empty"),
+        (
+            "ask me anything",
+            r'"ask me anything" is not a rule that is understood; understood are: "ask the',
+        ),
+        ("ask the teacher for at most 120% of the words", "a share of the words is 0 to 100%, not 120%"),
+        ("ask the teacher for at most -3% of the words", "0 to 100%, not -3%"),
+        ("ask the teacher at most 2.5 times", "whole number of at least 0, not 2.5"),
+        ("spend at most -1 GFLOP of the teacher", "at least 0 GFLOP"),
+        ("do not ask the teacher; ask the teacher as often as you like", "contradict each other"),
+        ("ask the teacher at most 2 times and at most 3 calls to the teacher", "contradict each other"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_rule(text, ALL)
+
+
+def test_finished_rows_stay_as_they_are() -> None:
+    history = start_history(SOURCE[:2])
+    active = jnp.asarray([True, False])
+    after = advance(history, jnp.full(2, 7, jnp.int32), jnp.ones(2, bool), active)
+    assert after.length_B.tolist() == [1, 0]
+    assert History(*(leaf[1:] for leaf in after)) == History(*(leaf[1:] for leaf in history))
+    assert math.isclose(float(after.last_B[0]), 7)

@@ -1,0 +1,179 @@
+"""Decoding with help: token for token what a slow, obvious loop without caches does; rules are kept."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdtw_jax.constraints import Rule, make_calls, make_pause, make_share
+from kdtw_jax.decoding import generate, generate_with_help
+from kdtw_jax.decoding.help import Moment
+from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import Model, T5Config, make_model
+
+SCALE = 1.3
+VOCABULARY, HELP, BANNED, LENGTH, ROWS = 24, 3, (0, 2, 3), 21, 6  # longer than two spans of the lazy teacher
+SOURCE = jnp.asarray(np.random.default_rng(0).integers(4, VOCABULARY, (ROWS, 7)), jnp.int32).at[:, 5:].set(0)
+PLAIN = SOURCE[:, :4]  # the teacher reads another text than the student
+
+
+def network(seed: int, help_score: float = 0.0) -> tuple[Model, Any]:
+    """Random weights, large enough for decided policies; `help_score` makes the help token more or less probable."""
+    model = make_model(T5Config.toy(VOCABULARY, dropout_rate=0.0, tie_embeddings=False))
+    params = jax.tree.map(lambda x: SCALE * x, model.init(jax.random.key(seed)))
+    decode, extend = model.decode, model.extend
+
+    def biased(decoded: Any) -> Any:
+        bias = jnp.zeros(VOCABULARY).at[HELP].set(help_score).at[1].set(0.5)
+        return decoded._replace(logits_BxTxV=decoded.logits_BxTxV + bias[None, None, :])
+
+    def extended(*args: Any) -> Any:
+        decoded, cache = extend(*args)
+        return biased(decoded), cache
+
+    return model._replace(decode=lambda *args: biased(decode(*args)), extend=extended), params
+
+
+STUDENT, TEACHER = network(0, 2.5), network(1)
+
+
+@functools.cache
+def everywhere(model: Model) -> Any:
+    """Logits at every position, without caches: what comes later changes nothing."""
+    return jax.jit(
+        lambda params, source, inputs: model.decode(params, model.encode(params, source), inputs).logits_BxTxV
+    )
+
+
+class Slow(NamedTuple):
+    tokens: list[int]
+    asked: list[bool]
+    positions: int
+
+
+def slowly(
+    row: int, gate_noise: np.ndarray | None, token_noise: np.ndarray | None, threshold: float, share: float | None
+) -> Slow:
+    """One row, one token at a time, everything decoded anew."""
+    tokens: list[int] = []
+    asked: list[bool] = []
+    positions = 0
+
+    def logits(network: tuple[Model, Any], source: jax.Array) -> jax.Array:
+        inputs = jnp.zeros((1, LENGTH), jnp.int32).at[0, 1 : len(tokens) + 1].set(jnp.asarray(tokens, jnp.int32))
+        return everywhere(network[0])(network[1], source[None], inputs)[:, len(tokens)]
+
+    for t in range(LENGTH):
+        own = logits(STUDENT, SOURCE[row])
+        wish = float(jnp.exp(log_policy(own, (0, 2)))[0, HELP])
+        ask = wish > (threshold if gate_noise is None else gate_noise[row, t])
+        if share is not None and sum(asked) + 1 > (share + 1e-5) * (t + 1):
+            ask = False
+        writer = logits(TEACHER, PLAIN[row]) if ask else own
+        if ask:
+            positions = t + 1
+        probability = np.exp(np.asarray(log_policy(writer, BANNED)[0], np.float64))
+        if token_noise is None:
+            token = int(probability.argmax())
+        else:
+            token = int((np.cumsum(probability) / probability.sum() > token_noise[row, t]).argmax())
+        tokens.append(token)
+        asked.append(ask)
+        if token == 1:
+            break
+    return Slow(tokens, asked, positions)
+
+
+@pytest.mark.parametrize("share", [None, 0.25])
+@pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("gate", ["threshold", "sampled"])
+def test_it_is_the_slow_loop_token_for_token(gate: str, sampled: bool, share: float | None) -> None:
+    rng = np.random.default_rng(3)
+    gate_noise, token_noise = rng.random((2, ROWS, LENGTH)).astype(np.float32)
+    noises = (gate_noise if gate == "sampled" else None, token_noise if sampled else None)
+    threshold = 0.2
+
+    @jax.jit
+    def decode(budget: jax.Array) -> Any:
+        rule = None if share is None else Rule((make_share(),), (budget,))
+        return generate_with_help(
+            STUDENT, TEACHER, SOURCE, PLAIN, *(None if n is None else jnp.asarray(n) for n in noises),
+            help_id=HELP, banned=BANNED, max_len=LENGTH, threshold=threshold, rule=rule,
+        )  # fmt: skip
+
+    found = jax.device_get(decode(jnp.float32(0 if share is None else share)))
+    calls = 0
+    for row in range(ROWS):
+        slow = slowly(row, *noises, threshold, share)
+        count = len(slow.tokens)
+        assert found.tokens_BxT[row].tolist() == slow.tokens + [0] * (LENGTH - count)
+        assert found.asked_BxT[row].tolist() == slow.asked + [False] * (LENGTH - count)
+        assert found.positions_B[row] == slow.positions
+        assert found.mask_BxT[row].sum() == count
+        assert found.finished_B[row] == (slow.tokens[-1] == 1)
+        calls += sum(slow.asked)
+    assert 0 < calls < found.mask_BxT.sum()
+    if share is None:  # some row caught up over more than one span of the lazy teacher
+        gaps = [np.diff(np.flatnonzero(np.concatenate([[1], row]))).max(initial=0) for row in found.asked_BxT]
+        assert max(gaps) > 1
+
+
+def call(rule: Rule | None = None, gate: Any = None, **changes: Any) -> Any:
+    settings: dict[str, Any] = {"help_id": HELP, "banned": BANNED, "max_len": LENGTH, "rule": rule, **changes}
+    if gate is not None:
+        settings["gate"] = gate
+    return jax.device_get(generate_with_help(STUDENT, TEACHER, SOURCE, PLAIN, None, None, **settings))
+
+
+def test_who_never_asks_is_the_student_and_who_always_asks_the_teacher() -> None:
+    for threshold, (model, params), source in ((2.0, STUDENT, SOURCE), (-1.0, TEACHER, PLAIN)):
+        alone = generate(model, params, source, None, max_len=LENGTH, banned=BANNED)
+        found = call(threshold=threshold)
+        np.testing.assert_array_equal(found.tokens_BxT, alone.tokens_BxT)
+        np.testing.assert_array_equal(found.asked_BxT, found.mask_BxT if threshold < 0 else 0 * found.mask_BxT)
+        assert (found.positions_B > 0).all() == (threshold < 0)
+
+
+def test_a_long_gap_is_caught_up_with() -> None:
+    """A single question late in the text, after more own tokens than the teacher processes at once."""
+
+    def late(moment: Moment) -> jax.Array:
+        return (moment.history.length_B == 19).astype(jnp.float32)
+
+    found = call(gate=late)
+    asked = [row for row in range(ROWS) if found.asked_BxT[row].any()]
+    assert asked  # rows that were not finished by then
+    model, params = TEACHER
+    for row in asked:
+        inputs = jnp.asarray([[0, *found.tokens_BxT[row, :19]]], jnp.int32)
+        decoded = model.decode(params, model.encode(params, PLAIN[row : row + 1]), inputs)
+        assert found.tokens_BxT[row, 19] == int(log_policy(decoded.logits_BxTxV[0, -1], BANNED).argmax())
+        assert found.positions_B[row] == 20
+
+
+def test_a_rule_may_differ_from_row_to_row_and_is_kept_however_eager_the_gate() -> None:
+    budget = jnp.asarray([0.0, 0.1, 0.2, 0.3, 0.5, 1.0])
+    rule = Rule((make_share(), make_calls(), make_pause()), (budget, jnp.full(ROWS, 4.0), jnp.float32(1)))
+    found = call(rule, threshold=-1.0)
+    used, length = found.asked_BxT.sum(1), found.mask_BxT.sum(1)
+    assert (used <= np.asarray(budget) * length + 1e-3).all()
+    assert used[0] == 0
+    assert 1 <= used.max() <= 4
+    assert not (found.asked_BxT[:, 1:] & found.asked_BxT[:, :-1]).any()
+
+
+def test_bad_calls_are_refused() -> None:
+    with pytest.raises(UserError, match="must be banned as a token"):
+        call(banned=(0, 2))
+    with pytest.raises(UserError, match="at least 1"):
+        call(max_len=0)
+    with pytest.raises(UserError, match="noise has shape"):
+        generate_with_help(
+            STUDENT, TEACHER, SOURCE, PLAIN, jnp.zeros((2, 2)), None, help_id=HELP, banned=BANNED, max_len=LENGTH
+        )
