@@ -14,5 +14,5 @@ def make_every_other() -> Constraint:
         allowed=may,
         low=2,
         high=5,
-        wording=Wording(("help with every {}th word",), (), "{:.0f}".format, float, {}),
+        wording=Wording(("help with one word in {}",), (), "{:.0f}".format, float, {}),
     )
