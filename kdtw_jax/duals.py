@@ -1,0 +1,91 @@
+"""Lagrange multipliers of a constraint: a price a budget region, moved until what is used is what is allowed.
+
+A policy that reads its budget needs a price for each budget, so one scalar will not do: prices are kept at knots over
+the budget's range and interpolated in between. Two controllers:
+
+- "ascent": price += rate * violation, the plain dual ascent. The policy follows a price with a lag, so it oscillates;
+- "pi": price = integral + proportional * violation (Stooke et al. 2020, arXiv 2007.03964, without their derivative).
+  The proportional part damps, and the integral stops where the price would leave its bounds (anti-windup).
+
+Prices may be negative: with the normalised reward the price of a budget above one half is
+(`kdtw_jax.help_mdp`). Violations come from fresh costs of the policy itself, measured as it decodes at test time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class DualConfig:
+    """How prices move."""
+
+    knots: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # budgets that have a price of their own
+    controller: Literal["pi", "ascent"] = "pi"
+    rate: float = 0.1  # of the integral, a unit of violation and update
+    proportional: float = 2.0  # of the "pi" controller
+    memory: float = 0.9  # decay of the moving average of violations that "pi" looks at; 0: the newest only
+    low: float = -8.0  # bounds of prices
+    high: float = 8.0
+
+    def __post_init__(self) -> None:
+        if len(self.knots) < 1 or any(a >= b for a, b in zip(self.knots, self.knots[1:], strict=False)):
+            raise UserError(f"knots must be at least one budget, rising, got {self.knots}")
+        if self.rate <= 0 or self.proportional < 0 or not 0 <= self.memory < 1 or not self.low < self.high:
+            raise UserError("rate must be above 0, proportional at least 0, memory in [0, 1), and low below high")
+
+
+class Duals(NamedTuple):
+    """Frozen; goes into a checkpoint as it is. K knots."""
+
+    integral_K: jax.Array  # float32
+    violation_K: jax.Array  # float32, moving average
+
+
+def start_duals(config: DualConfig, price_K: jax.Array) -> Duals:
+    """Prices to begin with, [K]."""
+    clipped_K = jnp.clip(jnp.asarray(price_K, jnp.float32), config.low, config.high)
+    return Duals(jnp.broadcast_to(clipped_K, (len(config.knots),)), jnp.zeros(len(config.knots)))
+
+
+def share_prices(config: DualConfig) -> jax.Array:
+    """The prices at which a student equal to its teacher asks for exactly its budget, log((1-b)/b), [K]."""
+    budget_K = jnp.clip(jnp.asarray(config.knots), 1e-6, 1 - 1e-6)
+    return jnp.log1p(-budget_K) - jnp.log(budget_K)
+
+
+def prices(config: DualConfig, duals: Duals) -> jax.Array:
+    """At the knots, [K]."""
+    push_K = config.proportional * duals.violation_K if config.controller == "pi" else 0.0
+    return jnp.clip(duals.integral_K + push_K, config.low, config.high)
+
+
+def price(config: DualConfig, duals: Duals, budget_B: jax.Array) -> jax.Array:
+    """The price of each budget, [B]: linear between knots, constant beyond the outermost."""
+    return jnp.interp(budget_B, jnp.asarray(config.knots), prices(config, duals))
+
+
+def update_duals(config: DualConfig, duals: Duals, budget_B: jax.Array, violation_B: jax.Array) -> Duals:
+    """Moves the prices by fresh `violation_B` (cost minus what is allowed, in units of the budget).
+
+    A row counts for the two knots around its budget, as they count for its price. Knots without a row stay.
+    """
+    weight_BxK = _weights(jnp.asarray(config.knots), budget_B)
+    rows_K = weight_BxK.sum(axis=0)
+    seen_K = rows_K > 1e-6
+    fresh_K = jnp.where(seen_K, weight_BxK.T @ violation_B / jnp.where(seen_K, rows_K, 1.0), 0.0)
+    memory = config.memory if config.controller == "pi" else 0.0
+    violation_K = jnp.where(seen_K, memory * duals.violation_K + (1 - memory) * fresh_K, duals.violation_K)
+    moved_K = jnp.clip(duals.integral_K + config.rate * fresh_K, config.low, config.high)
+    return Duals(jnp.where(seen_K, moved_K, duals.integral_K), violation_K)
+
+
+def _weights(knot_K: jax.Array, budget_B: jax.Array) -> jax.Array:
+    """Weights of the knots in the linear interpolation at each budget, [B, K]: the hat functions."""
+    return jax.vmap(lambda unit_K: jnp.interp(budget_B, knot_K, unit_K), out_axes=1)(jnp.eye(len(knot_K)))
