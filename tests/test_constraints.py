@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -76,6 +77,42 @@ def test_the_mask_keeps_every_output_within_its_budget_and_no_mask_does_not(cons
         assert (excess(constraint, budget, SOURCE, tokens, asked) <= rounding).all()
         assert asked.any()
         assert (excess(constraint, budget, SOURCE, *eager(None, seed)) > rounding).any()
+
+
+def breaks(name: str, budget: int, asked: list[bool]) -> bool:
+    """Whether calls at these places break a rule on single steps, by what its words say."""
+    places = [t for t, a in enumerate(asked) if a]
+    runs = [sum(1 for _ in group) for value, group in itertools.groupby(asked) if value]
+    return {
+        "pause": any(later - one - 1 < budget for one, later in itertools.pairwise(places)),
+        "in_a_row": max(runs, default=0) > budget,
+        "first": any(t + 1 > budget for t in places),
+        "after": any(t + 1 <= budget for t in places),
+        "calls": len(places) > budget,
+    }[name]
+
+
+@pytest.mark.parametrize("constraint", [c for c in ALL if c.name in ("pause", "in_a_row", "first", "after", "calls")])
+def test_rules_mean_what_they_say_in_mask_and_cost(constraint: Constraint) -> None:
+    for budget in (1, 2, 4):
+        tokens, asked = eager(Rule((constraint,), (jnp.float32(budget),)), budget)
+        over = excess(constraint, jnp.float32(budget), SOURCE, *eager(None, budget))
+        free = eager(None, budget)[1]
+        touched = 0
+        for row in range(ROWS):
+            count = int((tokens[row] != 0).sum())
+            kept = [bool(a) for a in asked[row, :count]]
+            assert not breaks(constraint.name, budget, kept)
+            assert breaks(constraint.name, budget, [bool(a) for a in free[row]]) == bool(over[row] > 1e-3)
+            for t in range(count):  # and no call is refused that would have been within the rule
+                more = [*kept[:t], True]
+                if not kept[t] and not breaks(constraint.name, budget, more):
+                    history = History(*(leaf[t] for leaf in histories(SOURCE, tokens, asked)))
+                    assert bool(constraint.allowed(history, jnp.float32(budget))[row])
+                    touched += 1
+            if touched > 20:
+                break
+        assert touched
 
 
 def test_several_constraints_hold_together() -> None:

@@ -1,0 +1,91 @@
+"""Asking for help: what it saves, the gate's exact loss, and the value of costs to come.
+
+In a state s the student either writes, by its own policy pi, or asks at a price. With alpha = gamma = 1 asking saves
+
+    D(s) = KL(pi || mu) + E_mu V(s.y) - E_pi V(s.a)
+
+and the optimal probability of asking is sigma((D(s) - price) / alpha): a student equal to its teacher asks at the rate
+sigma(-price) everywhere, one that cannot be asks where it is worth it (`kdtw_jax.help_mdp` has the exact optimum). The
+functions here leave the difference of V out: it is what a single answer changes about the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.losses.kl import TopK, topk_divergence
+from kdtw_jax.losses.metric import Weighted, weighted
+
+
+def help_logit(log_policy_BxTxX: jax.Array, help_id: int) -> jax.Array:
+    """Log-odds of asking under a policy over tokens and asking, BxT."""
+    ask_BxT = log_policy_BxTxX[..., help_id]
+    write_BxT = jax.nn.logsumexp(log_policy_BxTxX.at[..., help_id].set(-jnp.inf), axis=-1)
+    return ask_BxT - write_BxT
+
+
+def saving(own_logp_BxTxV: jax.Array, top: TopK, kind: Literal["kl", "regret"]) -> jax.Array:
+    """What the teacher's answer is worth in nats, BxT; nothing to differentiate.
+
+    "kl" = KL(pi || mu), over the teacher's top k and a tail: what is saved where tokens are sampled. "regret" =
+    log mu(best) - log mu(the student's most probable token): where they are taken greedily. A token outside the top k
+    counts as the least probable one inside, so the regret is a lower bound.
+
+    Args:
+      own_logp_BxTxV: the student's log-policy of its own token, help left out.
+    """
+    if kind == "kl":
+        return jax.lax.stop_gradient(topk_divergence(own_logp_BxTxV, top, "reverse"))
+    choice_BxT = jnp.argmax(own_logp_BxTxV, axis=-1)
+    hit_BxTxK = top.ids_BxTxK == choice_BxT[..., None]
+    least_BxT = top.log_prob_BxTxK[..., -1]
+    chosen_BxT = jnp.where(
+        jnp.any(hit_BxTxK, axis=-1), jnp.sum(jnp.where(hit_BxTxK, top.log_prob_BxTxK, 0.0), axis=-1), least_BxT
+    )
+    return jax.lax.stop_gradient(top.log_prob_BxTxK[..., 0] - chosen_BxT)
+
+
+def gate_loss(
+    help_logit_BxT: jax.Array, saving_BxT: jax.Array, price_BxT: jax.Array, mask_BxT: jax.Array, alpha: float = 1.0
+) -> Weighted:
+    """The expected cost of a state over both decisions, g price + (1 - g) saving - alpha H(g), g = sigma(help_logit).
+
+    Exact where sampling one decision would be one-sample noise. Its minimum is at g = sigma((saving - price) / alpha).
+    Gradients reach the gate alone.
+    """
+    g_BxT = jax.nn.sigmoid(help_logit_BxT)
+    log_g_BxT, log_rest_BxT = jax.nn.log_sigmoid(help_logit_BxT), jax.nn.log_sigmoid(-help_logit_BxT)
+    entropy_BxT = -(g_BxT * log_g_BxT + (1 - g_BxT) * log_rest_BxT)
+    price_BxT, saving_BxT = jax.lax.stop_gradient((price_BxT, saving_BxT))
+    return weighted(g_BxT * price_BxT + (1 - g_BxT) * saving_BxT - alpha * entropy_BxT, mask_BxT)
+
+
+def cost_to_go(cost_BxT: jax.Array, mask_BxT: jax.Array, value_BxT: jax.Array, trace: float) -> jax.Array:
+    """TD(lambda) targets of V_C, BxT: G_t = c_t + (1 - trace) V_C(s_{t+1}) + trace G_{t+1}, and 0 after the end.
+
+    `trace` 1 is Monte Carlo (the measured cost to go), 0 one-step TD. No discount: a budget is on the whole output.
+    """
+    cost_BxT = jnp.where(mask_BxT, cost_BxT, 0.0)
+    next_BxT = jnp.pad(jnp.where(mask_BxT, value_BxT, 0.0)[:, 1:], ((0, 0), (0, 1)))
+
+    def back(later_B: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        cost_B, next_B = now
+        here_B = cost_B + (1 - trace) * next_B + trace * later_B
+        return here_B, here_B
+
+    _, target_TxB = jax.lax.scan(back, jnp.zeros(cost_BxT.shape[0]), (cost_BxT.T, next_BxT.T), reverse=True)
+    return jnp.where(mask_BxT, target_TxB.T, 0.0)
+
+
+def constraint_value_loss(
+    value_BxT: jax.Array, cost_BxT: jax.Array, mask_BxT: jax.Array, fit_B: jax.Array, trace: float = 1.0
+) -> Weighted:
+    """Half the squared error of V_C, a plain expectation without an entropy term, on the rows of `fit_B`.
+
+    Those have to be finished paths of the student's own: V_C is the cost of *its* policy.
+    """
+    target_BxT = jax.lax.stop_gradient(cost_to_go(cost_BxT, mask_BxT, value_BxT, trace))
+    return weighted(0.5 * jnp.square(value_BxT - target_BxT), mask_BxT & fit_B[:, None])
