@@ -20,6 +20,7 @@ from kdtw_jax.train import parallel
 from kdtw_jax.train.distil import Collector, DistilConfig, coefficients, distil, minibatch_shares, path_loss
 from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH, finished, score
 from kdtw_jax.train.state import (
+    OptimizerConfig,
     init_state,
     make_optimizer,
     make_update,
@@ -152,7 +153,8 @@ def test_the_policy_waits_for_the_value(world: World) -> None:
         after, _ = update(parallel.replicate(state, devices), parallel.shard(replayed(world), devices))
         return parallel.unreplicate(after).params
 
-    config = replace(config, target_decay=0.0)
+    # Without warm-up of the rate, so that the first update moves something.
+    config = replace(config, target_decay=0.0, optimizer=OptimizerConfig(1e-2, warmup_steps=0))
     never = replace(config, pcl_weight=0.0)
 
     def gap(step: int) -> float:
