@@ -184,6 +184,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(world: World, tmp_path:
         fit("t", tmp_path, wider, params, world.data, BUCKETS, FIT, seed=3, devices=parallel.select_devices(1))
 
 
+# Threads of Orbax that were writing when it failed find their event loop closed: noise of its own, told to nobody.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_ends_a_run_in_one_line_and_nothing_is_lost(
     world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
