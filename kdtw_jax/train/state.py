@@ -39,7 +39,7 @@ class Rates:
 
     Adam moves every entry by about the learning rate, whatever its size, while T5 starts its parameters at sizes from
     0.01 to 1 and was made for Adafactor, whose steps are in proportion to a parameter's size (arXiv 1910.10683,
-    section 3.1.2). One rate for all leaves the vocabulary and the order of words behind: in the same 95 s of
+    section 3.1.2). One rate for all leaves the vocabulary and the positions behind: in the same 95 s of
     training the 3.9 M teacher of debian/en-de came to 4.6 nats a token without these multiples (a rate of 8 for the
     embedding, 1 elsewhere, batches of 2048) and to 2.9 with them (batches of 1024).
     """
