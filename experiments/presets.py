@@ -8,6 +8,7 @@ from pathlib import Path
 from kdtw_jax.config import Experiment, TextConfig
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.models import T5Config
+from kdtw_jax.train.ask import AskConfig
 from kdtw_jax.train.distil import DistilConfig
 from kdtw_jax.train.fit import FitConfig
 from kdtw_jax.train.loop import LoopConfig
@@ -64,6 +65,11 @@ def path_consistency(
     return DistilConfig(**schedule(steps, learning_rate, save, log), **chosen)  # type: ignore[arg-type]
 
 
+def asking(distil: DistilConfig) -> AskConfig:
+    """A stage of the same length in which the student also learns to ask."""
+    return AskConfig(distil=distil)
+
+
 TINY = Experiment(
     preset="tiny",
     data="cldr",
@@ -75,6 +81,7 @@ TINY = Experiment(
     mle=likelihood(16, 1e-3, save=8, log=4),
     word_kd=likelihood(16, 1e-3, save=8, log=4),
     pcl=path_consistency(16, 1e-3, save=8, log=4, updates_per_rollout=4, capacity=64, top_k=8),
+    ask=asking(path_consistency(16, 1e-3, save=8, log=4, updates_per_rollout=4, capacity=64, top_k=8)),
     beam_size=2,
 )
 
@@ -89,7 +96,8 @@ QUICKSTART = Experiment(
     mle=likelihood(400, 3e-3),
     word_kd=likelihood(400, 3e-3),
     pcl=path_consistency(400, 3e-3),
-    methods=("mle", "pcl"),
+    ask=asking(path_consistency(400, 3e-3)),
+    methods=("mle", "pcl", "ask"),
 )
 
 SMALL = Experiment(
@@ -103,6 +111,7 @@ SMALL = Experiment(
     mle=likelihood(1200, 3e-3, save=200),
     word_kd=likelihood(1200, 3e-3, save=200),
     pcl=path_consistency(1200, 3e-3, save=200),
+    ask=asking(path_consistency(1200, 3e-3, save=200)),
     seeds=(0, 1, 2),
 )
 
@@ -119,6 +128,7 @@ BASE = replace(
     mle=likelihood(30_000, 5e-4, save=5000, log=100),
     word_kd=likelihood(30_000, 5e-4, save=5000, log=100),
     pcl=path_consistency(30_000, 5e-4, save=4000, log=100, capacity=16384),
+    ask=asking(path_consistency(30_000, 5e-4, save=4000, log=100, capacity=16384)),
 )
 
 # Sizes of the paper's models. The teacher is a saved model (--teacher-model), as are its pieces (--text.tokenizer).

@@ -16,10 +16,11 @@ from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.data.tfds_source import Features
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config
+from kdtw_jax.train.ask import AskConfig
 from kdtw_jax.train.distil import DistilConfig
 from kdtw_jax.train.fit import FitConfig
 
-Method = Literal["mle", "word_kd", "pcl"]
+Method = Literal["mle", "word_kd", "pcl", "ask"]
 Preset = Literal["tiny", "quickstart", "small", "base", "paper"]
 
 
@@ -81,13 +82,15 @@ class Experiment:
     """student that goes on by word-level distillation"""
     pcl: DistilConfig
     """student that goes on by Path Consistency Learning"""
+    ask: AskConfig
+    """student that goes on likewise and learns to ask its teacher under rules"""
     out: Path | None = None
     """the run's folder, by default runs/TASK-DATA-PRESET; the same command continues what is in it"""
     results: Path | None = None
     """also write the tables and their provenance into this folder"""
     seeds: tuple[int, ...] = (0,)
     """one student a method for each of these; the teacher is trained once, with the first"""
-    methods: tuple[Method, ...] = ("mle", "word_kd", "pcl")
+    methods: tuple[Method, ...] = ("mle", "word_kd", "pcl", "ask")
     """how students are trained"""
     split: Literal["validation", "test"] = "test"
     """what models are judged on; choose settings on validation"""

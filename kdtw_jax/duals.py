@@ -71,12 +71,17 @@ def price(config: DualConfig, duals: Duals, budget_B: jax.Array) -> jax.Array:
     return jnp.interp(budget_B, jnp.asarray(config.knots), prices(config, duals))
 
 
-def update_duals(config: DualConfig, duals: Duals, budget_B: jax.Array, violation_B: jax.Array) -> Duals:
+def update_duals(
+    config: DualConfig, duals: Duals, budget_B: jax.Array, violation_B: jax.Array, counts_B: jax.Array | None = None
+) -> Duals:
     """Moves the prices by fresh `violation_B` (cost minus what is allowed, in units of the budget).
 
-    A row counts for the two knots around its budget, as they count for its price. Knots without a row stay.
+    A row counts for the two knots around its budget, as they count for its price. Knots without a row stay; so do all
+    of them where `counts_B` (bool) leaves a row out.
     """
     weight_BxK = _weights(jnp.asarray(config.knots), budget_B)
+    if counts_B is not None:
+        weight_BxK = weight_BxK * counts_B[:, None]
     rows_K = weight_BxK.sum(axis=0)
     seen_K = rows_K > 1e-6
     fresh_K = jnp.where(seen_K, weight_BxK.T @ violation_B / jnp.where(seen_K, rows_K, 1.0), 0.0)

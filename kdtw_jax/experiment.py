@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from kdtw_jax.ask_report import report_asking, study_asking
 from kdtw_jax.config import Experiment, parse
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.figures import distil_figure
@@ -49,9 +50,13 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
             students = train_students(config, setup, teacher, seed, run)
             for method, student in students.items():
                 rows += evaluate(config, setup, teacher, student, method, seed, run)
+            if "ask" in students:
+                study_asking(config, setup, teacher, students["ask"], students.get("pcl"), seed, run)
         rows = [{"task": task, **row} for row in rows]
         _write(config, setup, run, rows, started)
         _show(config, setup, rows)
+        if "ask" in config.methods:
+            report_asking(task, config, setup, run)
         console.print(f"run folder: {run.path}")
     return rows
 

@@ -63,6 +63,7 @@ class Paths(NamedTuple):
     states_NxT: np.ndarray  # int32
     tokens_NxT: np.ndarray  # int32
     mask_NxT: np.ndarray  # bool, True up to and including EOS
+    asked_NxT: np.ndarray  # bool, the student asked and the teacher wrote the token (`kdtw_jax.help_tabular`)
 
 
 def random_mdp(vocabulary: int, horizon: int, *, seed: int, spread: float = 1.0) -> EnumerableMDP:
@@ -122,7 +123,7 @@ def occupancy(mdp: EnumerableMDP, log_pi_SxA: np.ndarray) -> np.ndarray:
 
 
 def all_paths(mdp: EnumerableMDP) -> Paths:
-    """Every complete path once; path n is prefix n and then EOS, N = S."""
+    """Every complete path once, written without help; path n is prefix n and then EOS, N = S."""
     shape = (len(mdp.prefixes), mdp.horizon)
     states, tokens, mask = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool)
     for n, prefix in enumerate(mdp.prefixes):
@@ -130,7 +131,7 @@ def all_paths(mdp: EnumerableMDP) -> Paths:
         for t, token in enumerate((*prefix, EOS)):
             states[n, t], tokens[n, t], mask[n, t] = state, token, True
             state = mdp.next_state_SxA[state, token]
-    return Paths(states, tokens, mask)
+    return Paths(states, tokens, mask, np.zeros(shape, bool))
 
 
 def path_log_prob(log_pi_SxA: jax.Array, paths: Paths) -> jax.Array:
@@ -143,6 +144,7 @@ class Student(NamedTuple):
 
     logits_RxA: jax.Array
     value_S: jax.Array  # the "head" values
+    ask_S: jax.Array | None = None  # logits of asking, for a student that may (`kdtw_jax.help_tabular`)
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,14 @@ class Tabular:
         rows = states if self.row_S is None else max(self.row_S) + 1
         return Student(jnp.zeros((rows, actions)), jnp.zeros(states))
 
+    def paths(self) -> Paths:
+        """All there are."""
+        return all_paths(self.mdp)
+
+    def optimum(self) -> Solution:
+        """What training has to reach."""
+        return soft_optimum(self.mdp, self.config.alpha, self.config.gamma)
+
     def logits(self, student: Student) -> jax.Array:
         """[SxA], -inf where a token may not be produced."""
         logits = student.logits_RxA if self.row_S is None else student.logits_RxA[jnp.asarray(self.row_S)]
@@ -176,26 +186,30 @@ class Tabular:
 
     def distance(self, student: Student) -> tuple[float, float]:
         """From the optimum: max |V - V*| and the largest total variation of the policy, over all states."""
-        best = soft_optimum(self.mdp, self.config.alpha, self.config.gamma)
+        best = self.optimum()
         variation_S = 0.5 * np.abs(np.exp(self.log_pi(student)) - np.exp(best.log_pi_SxA)).sum(axis=1)
         return float(np.abs(self.value(student) - best.value_S).max()), float(variation_S.max())
+
+    def terms(self, student: Student, paths: Paths) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What the loss is made of: log pi of each action, its reward, and V of the state it was taken in, NxT."""
+        states, tokens = jnp.asarray(paths.states_NxT), jnp.asarray(paths.tokens_NxT)
+        head = student.value_S[states]
+        log_pi, value = policy_and_value(self.logits(student)[states], head, tokens, self.config)
+        return log_pi, jnp.asarray(self.mdp.log_mu_SxA, jnp.float32)[states, tokens], value
 
     def loss(self, student: Student, paths: Paths, source_N: jax.Array, weight_N: jax.Array) -> jax.Array:
         """The PCL loss, [], with a weight a path (a probability, where paths are enumerated and not
         drawn).
         """
-        states, tokens = jnp.asarray(paths.states_NxT), jnp.asarray(paths.tokens_NxT)
-        head = student.value_S[states]
-        log_pi, value = policy_and_value(self.logits(student)[states], head, tokens, self.config)
-        log_mu = jnp.asarray(self.mdp.log_mu_SxA, jnp.float32)[states, tokens]
+        log_pi, reward, value = self.terms(student, paths)
         fit = source_N == STUDENT if self.fit_value_on_policy else jnp.ones_like(source_N, bool)
 
         def one(*row: jax.Array) -> Weighted:
-            log_pi, log_mu, value, mask, fit = (x[None] for x in row)
+            log_pi, reward, value, mask, fit = (x[None] for x in row)
             done = jnp.ones(1, bool)
-            return pcl_loss(log_pi, log_mu, value, mask, done, self.config, fit_value_B=fit)[0]
+            return pcl_loss(log_pi, reward, value, mask, done, self.config, fit_value_B=fit)[0]
 
-        each = jax.vmap(one)(log_pi, log_mu, value, jnp.asarray(paths.mask_NxT), fit)
+        each = jax.vmap(one)(log_pi, reward, value, jnp.asarray(paths.mask_NxT), fit)
         return Weighted(jnp.sum(weight_N * each.total), jnp.sum(weight_N * each.weight)).mean()
 
     def behaviour(self, student: Student, paths: Paths) -> jax.Array:
@@ -205,18 +219,23 @@ class Tabular:
         return jax.lax.stop_gradient(jnp.stack([path_log_prob(policy, paths) for policy in policies]))
 
 
-def train_expected(tabular: Tabular, shares: jax.Array, *, steps: int, learning_rate: float = 0.1) -> Student:
-    """Adam on the expected loss over all paths when `shares`, [3], of them come from each of `SOURCES`."""
-    paths = all_paths(tabular.mdp)
-    count = len(paths.mask_NxT)
+def expected_loss(tabular: Tabular, student: Student, shares: jax.Array) -> jax.Array:
+    """The loss over all paths, [], when `shares`, [3], of them come from each of `SOURCES`."""
+    paths = tabular.paths()
     tiled = jax.tree.map(lambda x: jnp.tile(x, (len(SOURCES), 1)), paths)
-    source = jnp.repeat(jnp.arange(len(SOURCES)), count)
+    source = jnp.repeat(jnp.arange(len(SOURCES)), len(paths.mask_NxT))
+    weight = (jnp.exp(tabular.behaviour(student, paths)) * shares[:, None]).reshape(-1)
+    return tabular.loss(student, tiled, source, weight)
+
+
+def train_expected(tabular: Tabular, shares: jax.Array, *, steps: int, learning_rate: float = 0.1) -> Student:
+    """Adam on `expected_loss`."""
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
     def step(carry: tuple[Student, optax.OptState], _: None) -> tuple[tuple[Student, optax.OptState], None]:
         student, moments = carry
-        weight = (jnp.exp(tabular.behaviour(student, paths)) * shares[:, None]).reshape(-1)
-        updates, moments = optimizer.update(jax.grad(tabular.loss)(student, tiled, source, weight), moments)
+        gradient = jax.grad(lambda s: expected_loss(tabular, s, shares))(student)
+        updates, moments = optimizer.update(gradient, moments)
         return (optax.apply_updates(student, updates), moments), None
 
     @jax.jit
@@ -241,7 +260,7 @@ def train_replayed(
 
     With shares (n, 0, 0) and capacity = fresh the paths are on-policy; a larger capacity keeps stale ones.
     """
-    paths = all_paths(tabular.mdp)
+    paths = tabular.paths()
     replay = make_replay(capacity, shares, SOURCES)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
     Carry = tuple[Student, optax.OptState, ReplayState]

@@ -9,19 +9,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from kdtw_jax.config import Experiment
+from kdtw_jax.constraints import known_constraints, sayings, word_tokens
 from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_buckets
 from kdtw_jax.data.task import Task, load_task
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from kdtw_jax.decoding.view import told
+from kdtw_jax.duals import prices
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.evaluation.metrics import Score, score_all
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
-from kdtw_jax.runs import Progress, RunFolder
+from kdtw_jax.runs import Progress, RunFolder, write_json
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.train import parallel
+from kdtw_jax.train.ask import Rules, ask, dual_configs, make_rules
 from kdtw_jax.train.checkpoint import load_model, save_model
 from kdtw_jax.train.distil import distil
 from kdtw_jax.train.fit import fit
@@ -101,7 +106,11 @@ def _tokenizer(config: Experiment, task: Task, path: Path) -> Tokenizer:
         return load_tokenizer(config.text.tokenizer)
     if not path.exists():
         pairs = task.splits["train"]
-        texts = (text for i in range(len(pairs)) for pair in [pairs[i]] for text in (pair["source"], pair["target"]))
+        texts = [text for i in range(len(pairs)) for pair in [pairs[i]] for text in (pair["source"], pair["target"])]
+        # The student reads rules, too: what only they are written with has to be in the vocabulary.
+        rules = [text for c in known_constraints(config.ask.constraints, config.teacher) for text in sayings(c)]
+        if set("".join(rules)) - set("".join(texts)):
+            texts += rules
         train_tokenizer(texts, vocab_size=config.text.vocab_size).save(path)
     return load_tokenizer(path)
 
@@ -185,12 +194,32 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
             f"pcl {seed}", folder, model, start.params, teacher, data, buckets, config.pcl, banned=banned, **after
         )
 
-    trainers = {"mle": mle, "word_kd": word_kd, "pcl": pcl}
+    def with_help(model: Model, folder: Path) -> Params:
+        rules = asking_rules(config, setup, teacher)
+        fresh = model.init(jax.random.key(seed + 3000))
+        params = {**fresh, **start.params}  # only the gate is new
+        params, duals = ask(
+            f"ask {seed}", folder, model, params, teacher, data, buckets, config.ask, rules, banned=banned, **after
+        )
+        table = zip(dual_configs(config.ask, rules.constraints), rules.constraints, duals, strict=True)
+        write_json(
+            folder / "prices.json",
+            {c.name: {"budget": list(d.knots), "price": np.exp(prices(d, x)).tolist()} for d, c, x in table},
+        )
+        return params
+
+    trainers = {"mle": mle, "word_kd": word_kd, "pcl": pcl, "ask": with_help}
+    sizes = {"ask": dataclasses.replace(size, gate_width=config.ask.gate_width)}
     students: dict[str, Trained] = {}
     for method in config.methods:
         run.claim(f"seed{seed}/{method}", config.identity_of(method))
-        students[method] = _stage(run, f"seed{seed}/{method}", size, setup, trainers[method])
+        students[method] = _stage(run, f"seed{seed}/{method}", sizes.get(method, size), setup, trainers[method])
     return students
+
+
+def asking_rules(config: Experiment, setup: Setup, teacher: Trained) -> Rules:
+    """What the asking student can be told."""
+    return make_rules(known_constraints(config.ask.constraints, teacher.model.config), setup.tokenizer)
 
 
 def evaluate(
@@ -202,6 +231,9 @@ def evaluate(
     """
     stage = evaluation_stage(config, method, seed)
     if not run.done(stage):
+        if method == "ask":  # alone, it is told so
+            alone = word_tokens("do not ask the teacher", setup.tokenizer.encode)
+            trained = Trained(told(trained.model, alone), trained.params)
         greedy, scores = _decode_and_score(f"{config.split} {method} {seed}", config, setup, trained, Decoding())
         rows = [_row(s, "") for s in scores]
         sampled = Decoding("sample", seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from typing import Any
 
 import jax
@@ -15,10 +16,13 @@ from kdtw_jax.constraints import (
     Constraint,
     History,
     Rule,
+    Terms,
     advance,
+    as_rule,
+    draw_rules,
     excess,
     histories,
-    instruct,
+    known_constraints,
     make_after,
     make_calls,
     make_compute,
@@ -26,10 +30,12 @@ from kdtw_jax.constraints import (
     make_in_a_row,
     make_pause,
     make_share,
+    pad_words,
     parse_rule,
     start_history,
     total_cost,
     word_rule,
+    words_room,
 )
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config
@@ -197,7 +203,6 @@ def test_rules_of_several_clauses_and_fixed_sentences() -> None:
     assert word_rule(both.constraints, [float(b) for b in both.budgets], [0, 0]) == (
         "ask the teacher at most 3 times; never ask the teacher more than 2 times in a row"
     )
-    assert instruct("do not ask the teacher", "a b") == "do not ask the teacher: a b"
 
 
 @pytest.mark.parametrize(
@@ -228,3 +233,51 @@ def test_finished_rows_stay_as_they_are() -> None:
     assert after.length_B.tolist() == [1, 0]
     assert History(*(leaf[1:] for leaf in after)) == History(*(leaf[1:] for leaf in history))
     assert math.isclose(float(after.last_B[0]), 7)
+
+
+def characters(text: str) -> list[int]:
+    return [ord(c) for c in text]
+
+
+def test_drawn_rules_are_what_their_words_say() -> None:
+    room = words_room(ALL, characters, together=2)
+    drawn = draw_rules(ALL, 400, characters, np.random.default_rng(0), room=room, held_out=(0.25,), joint_share=0.3)
+    said = set()
+    for row, words in enumerate(drawn.words_BxR):
+        text = "".join(map(chr, words[words > 0]))
+        assert text.endswith(":")
+        rule = parse_rule(text, ALL)
+        found = {c.name: float(b) for c, b in zip(rule.constraints, rule.budgets, strict=True)}
+        active = drawn.terms.active_BxC[row]
+        kept = {c.name: float(drawn.terms.budget_BxC[row, i]) for i, c in enumerate(ALL) if active[i]}
+        assert found == pytest.approx(kept)
+        said.add(len(found))
+        if 0 < found.get("share", 0) < 1:
+            assert abs(found["share"] - 0.25) > 0.005
+            assert not any(re.fullmatch(t.replace("{}", ".*") + ":", text) for t in make_share().wording.held_out)
+    assert said == {1, 2}
+    shares = drawn.terms.budget_BxC[drawn.terms.active_BxC[:, 0], 0]
+    assert {0.0, 1.0} < set(np.round(shares.tolist(), 6))  # sentences without a number
+    assert len(set(shares.tolist())) > 0.5 * len(shares)  # a range, not a few bins
+
+
+def test_rows_under_different_rules_are_kept_each_to_its_own() -> None:
+    constraints = (make_share(), make_pause())
+    rng = np.random.default_rng(0)
+    budgets = jnp.asarray(np.stack([rng.uniform(0, 0.6, ROWS), rng.integers(1, 6, ROWS)], 1), jnp.float32)
+    which = np.arange(ROWS) % 3
+    active = jnp.asarray(np.stack([which != 1, which != 0], 1))
+    tokens, asked = eager(as_rule(constraints, Terms(budgets, active)), 0)
+    over = [np.asarray(excess(c, budgets[:, i], SOURCE, tokens, asked)) > 1e-3 for i, c in enumerate(constraints)]
+    for index in range(2):
+        assert not over[index][active[:, index]].any()
+        assert over[index][~active[:, index]].any()
+
+
+def test_room_for_words_and_names_of_constraints() -> None:
+    assert words_room([make_share()], characters) % 4 == 0
+    with pytest.raises(UserError, match="a rule of 5 pieces; there is room for 4"):
+        pad_words([[1, 2, 3, 4, 5]], 4)
+    assert [c.name for c in known_constraints(["pause", "share"], TEACHER)] == ["pause", "share"]
+    with pytest.raises(UserError, match="no constraint 'pauses'; known are share"):
+        known_constraints(["pauses"], TEACHER)

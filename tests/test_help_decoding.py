@@ -10,45 +10,56 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdtw_jax.constraints import Rule, make_calls, make_pause, make_share
+from kdtw_jax.constraints import Rule, histories, make_calls, make_pause, make_share
 from kdtw_jax.decoding import generate, generate_with_help
-from kdtw_jax.decoding.help import Moment
+from kdtw_jax.decoding.help import Gate, Moment, stateless
 from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.decoding.view import instructed, looks, told
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Model, T5Config, make_model
+from kdtw_jax.models import Model, T5Config, make_model, shift_right
 
 SCALE = 1.3
-VOCABULARY, HELP, BANNED, LENGTH, ROWS = 24, 3, (0, 2, 3), 21, 6  # longer than two spans of the lazy teacher
+VOCABULARY, BANNED, LENGTH, ROWS = 24, (0, 2, 3), 21, 6  # longer than two spans of the lazy teacher
 SOURCE = jnp.asarray(np.random.default_rng(0).integers(4, VOCABULARY, (ROWS, 7)), jnp.int32).at[:, 5:].set(0)
 PLAIN = SOURCE[:, :4]  # the teacher reads another text than the student
 
 
-def network(seed: int, help_score: float = 0.0) -> tuple[Model, Any]:
-    """Random weights, large enough for decided policies; `help_score` makes the help token more or less probable."""
-    model = make_model(T5Config.toy(VOCABULARY, dropout_rate=0.0, tie_embeddings=False))
+def network(seed: int, gate_width: int = 0) -> tuple[Model, Any]:
+    """Random weights, large enough for decided policies, and for a gate that says now yes, now no."""
+    model = make_model(T5Config.toy(VOCABULARY, dropout_rate=0.0, tie_embeddings=False, gate_width=gate_width))
     params = jax.tree.map(lambda x: SCALE * x, model.init(jax.random.key(seed)))
     decode, extend = model.decode, model.extend
 
     def biased(decoded: Any) -> Any:
-        bias = jnp.zeros(VOCABULARY).at[HELP].set(help_score).at[1].set(0.5)
-        return decoded._replace(logits_BxTxV=decoded.logits_BxTxV + bias[None, None, :])
+        return decoded._replace(logits_BxTxV=decoded.logits_BxTxV + 0.5 * (jnp.arange(VOCABULARY) == 1)[None, None, :])
 
     def extended(*args: Any) -> Any:
         decoded, cache = extend(*args)
         return biased(decoded), cache
 
+    if gate_width:
+        params["gate"]["saving_out"] = {"kernel": 30.0 * params["gate"]["saving_out"]["kernel"], "bias": jnp.ones(1)}
     return model._replace(decode=lambda *args: biased(decode(*args)), extend=extended), params
 
 
-STUDENT, TEACHER = network(0, 2.5), network(1)
+STUDENT, TEACHER = network(0, gate_width=8), network(1)
 
 
 @functools.cache
 def everywhere(model: Model) -> Any:
-    """Logits at every position, without caches: what comes later changes nothing."""
-    return jax.jit(
-        lambda params, source, inputs: model.decode(params, model.encode(params, source), inputs).logits_BxTxV
-    )
+    """The decoder's answers at every position, without caches: what comes later changes nothing."""
+    return jax.jit(lambda params, source, inputs: model.decode(params, model.encode(params, source), inputs))
+
+
+@jax.jit
+def wishes(source: jax.Array, plain: jax.Array, tokens: jax.Array, asked: jax.Array) -> jax.Array:
+    """How probable the student finds asking at every position of written rows."""
+    model, params = STUDENT
+    encoded = model.encode(params, source)
+    decoded = model.decode(params, encoded, shift_right(tokens))
+    before = histories(plain, tokens, asked)
+    view, _ = looks(log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, tokens, before)
+    return jax.nn.sigmoid(model.weigh(params, model.read_rule(params, encoded), view).logit())
 
 
 class Slow(NamedTuple):
@@ -67,11 +78,13 @@ def slowly(
 
     def logits(network: tuple[Model, Any], source: jax.Array) -> jax.Array:
         inputs = jnp.zeros((1, LENGTH), jnp.int32).at[0, 1 : len(tokens) + 1].set(jnp.asarray(tokens, jnp.int32))
-        return everywhere(network[0])(network[1], source[None], inputs)[:, len(tokens)]
+        return everywhere(network[0])(network[1], source[None], inputs).logits_BxTxV[:, len(tokens)]
 
     for t in range(LENGTH):
         own = logits(STUDENT, SOURCE[row])
-        wish = float(jnp.exp(log_policy(own, (0, 2)))[0, HELP])
+        written = np.zeros((2, 1, LENGTH), np.int32)
+        written[0, 0, :t], written[1, 0, :t] = tokens, asked
+        wish = float(wishes(SOURCE[row][None], PLAIN[row][None], *map(jnp.asarray, (written[0], written[1] > 0)))[0, t])
         ask = wish > (threshold if gate_noise is None else gate_noise[row, t])
         if share is not None and sum(asked) + 1 > (share + 1e-5) * (t + 1):
             ask = False
@@ -104,7 +117,7 @@ def test_it_is_the_slow_loop_token_for_token(gate: str, sampled: bool, share: fl
         rule = None if share is None else Rule((make_share(),), (budget,))
         return generate_with_help(
             STUDENT, TEACHER, SOURCE, PLAIN, *(None if n is None else jnp.asarray(n) for n in noises),
-            help_id=HELP, banned=BANNED, max_len=LENGTH, threshold=threshold, rule=rule,
+            banned=BANNED, max_len=LENGTH, threshold=threshold, rule=rule,
         )  # fmt: skip
 
     found = jax.device_get(decode(jnp.float32(0 if share is None else share)))
@@ -125,9 +138,8 @@ def test_it_is_the_slow_loop_token_for_token(gate: str, sampled: bool, share: fl
 
 
 def call(rule: Rule | None = None, gate: Any = None, **changes: Any) -> Any:
-    settings: dict[str, Any] = {"help_id": HELP, "banned": BANNED, "max_len": LENGTH, "rule": rule, **changes}
-    if gate is not None:
-        settings["gate"] = gate
+    settings: dict[str, Any] = {"banned": BANNED, "max_len": LENGTH, "rule": rule, **changes}
+    settings["gate"] = gate
     return jax.device_get(generate_with_help(STUDENT, TEACHER, SOURCE, PLAIN, None, None, **settings))
 
 
@@ -146,7 +158,7 @@ def test_a_long_gap_is_caught_up_with() -> None:
     def late(moment: Moment) -> jax.Array:
         return (moment.history.length_B == 19).astype(jnp.float32)
 
-    found = call(gate=late)
+    found = call(gate=stateless(late))
     asked = [row for row in range(ROWS) if found.asked_BxT[row].any()]
     assert asked  # rows that were not finished by then
     model, params = TEACHER
@@ -169,11 +181,27 @@ def test_a_rule_may_differ_from_row_to_row_and_is_kept_however_eager_the_gate() 
 
 
 def test_bad_calls_are_refused() -> None:
-    with pytest.raises(UserError, match="must be banned as a token"):
-        call(banned=(0, 2))
     with pytest.raises(UserError, match="at least 1"):
         call(max_len=0)
     with pytest.raises(UserError, match="noise has shape"):
-        generate_with_help(
-            STUDENT, TEACHER, SOURCE, PLAIN, jnp.zeros((2, 2)), None, help_id=HELP, banned=BANNED, max_len=LENGTH
-        )
+        generate_with_help(STUDENT, TEACHER, SOURCE, PLAIN, jnp.zeros((2, 2)), None, banned=BANNED, max_len=LENGTH)
+
+
+def test_the_rule_stands_before_the_source_without_padding_in_between() -> None:
+    rule = jnp.asarray([[7, 8, 0, 0], [9, 0, 0, 0], [0, 0, 0, 0], [5, 6, 7, 8]])
+    source = jnp.asarray([[4, 5, 1], [6, 1, 0], [4, 1, 0], [4, 5, 1]])
+    expected = [[7, 8, 4, 5, 1, 0, 0], [9, 6, 1, 0, 0, 0, 0], [4, 1, 0, 0, 0, 0, 0], [5, 6, 7, 8, 4, 5, 1]]
+    assert instructed(rule, source).tolist() == expected
+    model, params = STUDENT
+    by_hand = model.encode(params, instructed(jnp.full((ROWS, 2), 5), SOURCE))
+    np.testing.assert_array_equal(told(model, [5, 5]).encode(params, SOURCE).states_BxSxD, by_hand.states_BxSxD)
+
+
+def test_a_gate_may_keep_a_state() -> None:
+    def every_third(count: jax.Array, moment: Moment) -> tuple[jax.Array, jax.Array]:
+        return (count % 3 == 2).astype(jnp.float32) * jnp.ones(ROWS), count + 1
+
+    found = call(gate=Gate(every_third, jnp.int32(0)))
+    expected = found.mask_BxT & (np.arange(LENGTH) % 3 == 2)[None, :]
+    np.testing.assert_array_equal(found.asked_BxT, expected)
+    assert expected.any()

@@ -245,11 +245,10 @@ def test_a_fresh_model(config: T5Config) -> None:
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
     decoded = model.decode(params, model.encode(params, source()), shift_right(tokens(2, 3, 6)))
     assert not decoded.value_BxT.any()
-    assert not decoded.constraint_value_BxT.any()
     assert 0.5 < float(decoded.logits_BxTxV.std()) < 2.0
     bare = compiled(dataclasses.replace(config, value_heads=False))
     fewer = bare.init(jax.random.key(0))
-    assert count_params(params) - count_params(fewer) == 2 * (config.d_model + 1)
+    assert count_params(params) - count_params(fewer) == config.d_model + 1
     without = bare.decode(fewer, bare.encode(fewer, source()), shift_right(tokens(2, 3, 6)))
     np.testing.assert_array_equal(without.logits_BxTxV, decoded.logits_BxTxV)
     assert without.value_BxT.shape == (3, 6)
@@ -262,7 +261,7 @@ def test_every_parameter_learns(config: T5Config) -> None:
 
     def loss(params: Any) -> jax.Array:
         decoded = model.decode(params, model.encode(params, source()), shift_right(tokens(2, 3, 12)))
-        return jnp.sum(decoded.logits_BxTxV**2) + jnp.sum(decoded.value_BxT * decoded.constraint_value_BxT)
+        return jnp.sum(decoded.logits_BxTxV**2) + jnp.sum(decoded.value_BxT**2)
 
     for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
         assert np.isfinite(gradient).all(), path

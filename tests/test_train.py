@@ -139,7 +139,7 @@ def test_rates_are_by_kind_of_parameter(world: World) -> None:
         (moved["encoder"]["relative_attention_bias"]["embedding"], 3.0),
         (decoder["cross_attention_norm"]["scale"], 5.0),
         (decoder["cross_attention"]["q"]["kernel"], 7.0),
-        (moved["constraint_value"]["kernel"], 11.0),
+        (moved["value"]["kernel"], 11.0),
         (moved["value"]["bias"], 11.0),
         (decoder["cross_attention"]["k"]["kernel"], 1.0),
         (decoder["feed_forward"]["wo"]["kernel"], 1.0),

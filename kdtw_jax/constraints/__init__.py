@@ -1,6 +1,7 @@
 """Rules on asking the teacher: what asking costs, how much is allowed, a hard mask, and all of it in words."""
 
 from kdtw_jax.constraints.builtin import (
+    known_constraints,
     make_after,
     make_calls,
     make_compute,
@@ -9,20 +10,25 @@ from kdtw_jax.constraints.builtin import (
     make_pause,
     make_share,
 )
+from kdtw_jax.constraints.draw import Drawn, Terms, as_rule, draw_rules, pad_words, sayings, word_tokens, words_room
 from kdtw_jax.constraints.history import History, advance, histories, start_history
 from kdtw_jax.constraints.record import Constraint, Rule, excess, total_cost
-from kdtw_jax.constraints.rules import instruct, parse_rule, word_rule
+from kdtw_jax.constraints.rules import parse_rule, word_rule
 from kdtw_jax.constraints.wording import Wording
 
 __all__ = [
     "Constraint",
+    "Drawn",
     "History",
     "Rule",
+    "Terms",
     "Wording",
     "advance",
+    "as_rule",
+    "draw_rules",
     "excess",
     "histories",
-    "instruct",
+    "known_constraints",
     "make_after",
     "make_calls",
     "make_compute",
@@ -30,8 +36,12 @@ __all__ = [
     "make_in_a_row",
     "make_pause",
     "make_share",
+    "pad_words",
     "parse_rule",
+    "sayings",
     "start_history",
     "total_cost",
     "word_rule",
+    "word_tokens",
+    "words_room",
 ]

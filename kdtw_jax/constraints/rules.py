@@ -41,8 +41,3 @@ def word_rule(constraints: Sequence[Constraint], budgets: Sequence[float], templ
         wording = constraint.wording
         said.append(phrase(wording, budget, (*wording.templates, *wording.held_out)[index]))
     return "; ".join(said)
-
-
-def instruct(rule_in_words: str, source: str) -> str:
-    """What the student reads: the rule, then the source."""
-    return f"{rule_in_words}: {source}"

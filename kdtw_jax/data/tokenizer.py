@@ -88,6 +88,12 @@ class Tokenizer:
                 kept.append(i)
         return str(self._processor.decode(kept))
 
+    @property
+    def pieces(self) -> list[str]:
+        """The text of every id as sentencepiece writes it, a space as "▁"; T5's sentinels are empty."""
+        known = [str(self._processor.id_to_piece(i)) for i in range(self._processor.vocab_size())]
+        return known + [""] * (self.vocab_size - len(known))
+
     def save(self, path: Path | str) -> None:
         """Write the model to `path` in one step (sentencepiece's own format)."""
         path = Path(path)

@@ -9,7 +9,7 @@ asked are answered together.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,9 @@ from kdtw_jax.constraints.history import History, advance, start_history
 from kdtw_jax.constraints.record import Rule
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
+from kdtw_jax.decoding.view import look
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Cache, Model, Params
+from kdtw_jax.models import Cache, Encoded, Model, Params
 
 _SPAN = 8  # positions the teacher processes at once; a longer span takes several passes
 
@@ -27,13 +28,17 @@ _SPAN = 8  # positions the teacher processes at once; a longer span takes severa
 class Moment(NamedTuple):
     """What a gate may look at before a token is written."""
 
-    help_B: jax.Array  # probability of the help token under the student's policy over tokens and help
     log_policy_BxV: jax.Array  # of the student's own token, help left out
     hidden_BxD: jax.Array  # the decoder state
+    tokens_BxT: jax.Array  # int32, written so far, 0 beyond
     history: History
 
 
-Gate = Callable[[Moment], jax.Array]  # a score a row, in [0, 1] if it is to be sampled
+class Gate(NamedTuple):
+    """Who decides: scores each moment, in [0, 1] if the decision is to be sampled. May keep a state between moments."""
+
+    score: Callable[[Any, Moment], tuple[jax.Array, Any]]  # (state, moment) -> float32 [B], state
+    start: Any = ()
 
 
 class Helped(NamedTuple):
@@ -56,12 +61,25 @@ class _State(NamedTuple):
     score_BxT: jax.Array  # float32
     history: History
     student: Cache
+    gate: Any  # the gate's own state
     teacher: Cache  # filled up to `history.positions_B`; what lies beyond is overwritten before it is seen
 
 
-def own_gate(moment: Moment) -> jax.Array:
-    """The student's own policy: how probable it finds asking."""
-    return moment.help_B
+def own_gate(model: Model, params: Params, encoded: Encoded, alpha: float = 1.0) -> Gate:
+    """The student's own: how probable asking is under its policy, having read the rule with the source `encoded`."""
+    rule_BxP = model.read_rule(params, encoded)
+
+    def score(state: Any, moment: Moment) -> tuple[jax.Array, Any]:
+        history = History(*(leaf[:, None] for leaf in moment.history))
+        view = look(moment.log_policy_BxV[:, None], moment.hidden_BxD[:, None], moment.tokens_BxT[:, None], history)
+        return jax.nn.sigmoid(model.weigh(params, rule_BxP, view).logit(alpha)[:, 0]), state
+
+    return Gate(score)
+
+
+def stateless(score: Callable[[Moment], jax.Array]) -> Gate:
+    """A gate that is a function of the moment alone."""
+    return Gate(lambda state, moment: (score(moment), state))
 
 
 def generate_with_help(
@@ -72,12 +90,11 @@ def generate_with_help(
     gate_noise_BxT: jax.Array | None,
     token_noise_BxT: jax.Array | None,
     *,
-    help_id: int,
     banned: tuple[int, ...],
     max_len: int,
     threshold: float | jax.Array = 0.5,
     rule: Rule | None = None,
-    gate: Gate = own_gate,
+    gate: Gate | None = None,
 ) -> Helped:
     """Continues every source until its end-of-sequence token or `max_len` tokens, whichever is first.
 
@@ -86,21 +103,20 @@ def generate_with_help(
       gate_noise_BxT: uniforms in [0, 1): ask where the gate's score exceeds them; None: where it exceeds `threshold`.
       token_noise_BxT: uniforms in [0, 1) that sample the token, whoever writes it; None: the most probable token.
       banned: never written; the help token is among them.
+      gate: who decides; by default the student's own gate.
       rule: enforced: nobody asks where it says no. None: only the gate decides.
 
-    Meant to be jitted by the caller. Raises UserError for a `help_id` that is not banned as a token, a `max_len`
-    below 1 and noise of another shape.
+    Meant to be jitted by the caller. Raises UserError for a `max_len` below 1 and noise of another shape.
     """
     rows = source_BxS.shape[0]
     if max_len < 1:
         raise UserError(f"max_len is {max_len}; it has to be at least 1")
-    if help_id not in banned:
-        raise UserError(f"the help token {help_id} must be banned as a token of the output")
     for noise in (gate_noise_BxT, token_noise_BxT):
         if noise is not None and noise.shape != (rows, max_len):
             raise UserError(f"noise has shape {noise.shape}; it has to be {(rows, max_len)}, rows by max_len")
     (student_model, student_params), (teacher_model, teacher_params) = student, teacher
-    actions = tuple(token for token in banned if token != help_id)  # banned for the policy that may ask
+    read = student_model.encode(student_params, source_BxS)
+    decides = own_gate(student_model, student_params, read) if gate is None else gate
 
     def unfinished(state: _State) -> jax.Array:
         return (state.step < max_len) & ~jnp.all(state.finished_B)
@@ -132,10 +148,9 @@ def generate_with_help(
 
     def step(state: _State) -> _State:
         decoded, student_cache = student_model.extend(student_params, state.student, state.token_Bx1, state.step)
-        logits_BxV = decoded.logits_BxTxV[:, 0]
-        log_policy_BxV = log_policy(logits_BxV, banned)
-        help_B = jnp.exp(log_policy(logits_BxV, actions)[:, help_id])
-        score_B = gate(Moment(help_B, log_policy_BxV, decoded.hidden_BxTxD[:, 0], state.history))
+        log_policy_BxV = log_policy(decoded.logits_BxTxV[:, 0], banned)
+        moment = Moment(log_policy_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, state.history)
+        score_B, gate_state = decides.score(state.gate, moment)
         active_B = ~state.finished_B
         asked_B = active_B & (score_B > (threshold if gate_noise_BxT is None else _column(gate_noise_BxT, state.step)))
         if rule is not None:
@@ -157,6 +172,7 @@ def generate_with_help(
             score_BxT=_put(state.score_BxT, jnp.where(active_B, score_B, 0.0), state.step),
             history=advance(state.history, token_B, asked_B, active_B),
             student=student_cache,
+            gate=gate_state,
             teacher=teacher_cache,
         )
 
@@ -172,7 +188,8 @@ def generate_with_help(
             asked_BxT=jnp.zeros((rows, max_len), bool),
             score_BxT=jnp.zeros((rows, max_len), jnp.float32),
             history=start_history(teacher_source_BxS),
-            student=student_model.start(student_params, student_model.encode(student_params, source_BxS), max_len),
+            student=student_model.start(student_params, read, max_len),
+            gate=decides.start,
             # Spans are written whole, also where they reach past the end.
             teacher=teacher_model.start(teacher_params, encoded, max_len + _SPAN),
         ),

@@ -65,9 +65,9 @@ def score(
     Raises UserError for an unknown name, no hypotheses, lists of different length, or resamples < 1.
     """
     statistics = sentence_statistics(name, hypotheses, references)
-    draws = _bootstrap([statistics], resamples, seed)[:, 0]
+    draws = bootstrap([statistics], resamples, seed)[:, 0]
     value = statistics.formula(statistics.rows.sum(axis=0))
-    return Score(name, value, *_interval(draws, value), signature(name))
+    return Score(name, value, *interval(draws, value), signature(name))
 
 
 def score_all(
@@ -97,9 +97,9 @@ def paired_difference(
     """
     a = sentence_statistics(name, hypotheses_a, references)
     b = sentence_statistics(name, hypotheses_b, references)
-    draws = _bootstrap([a, b], resamples, seed)
+    draws = bootstrap([a, b], resamples, seed)
     value = a.formula(a.rows.sum(axis=0)) - b.formula(b.rows.sum(axis=0))
-    return Difference(value, *_interval(draws[:, 0] - draws[:, 1], value))
+    return Difference(value, *interval(draws[:, 0] - draws[:, 1], value))
 
 
 def signature(name: str) -> str:
@@ -193,8 +193,12 @@ def _mean_from_sums(sums: np.ndarray) -> float:
     return float(100.0 * sums[0] / sums[1])
 
 
-def _bootstrap(systems: Sequence[Statistics], resamples: int, seed: int) -> np.ndarray:
-    """Scores [resamples, systems]; every system sees the same resamples of the sentences."""
+def bootstrap(systems: Sequence[Statistics], resamples: int, seed: int) -> np.ndarray:
+    """Scores [resamples, systems]; every system sees the same resamples of the sentences.
+
+    The resamples depend on `seed` and the number of sentences alone, so scores of other calls are paired with these.
+    Raises UserError for resamples < 1.
+    """
     if resamples < 1:
         raise UserError(f"resamples={resamples}; give at least 1")
     sentences = len(systems[0].rows)
@@ -209,7 +213,8 @@ def _bootstrap(systems: Sequence[Statistics], resamples: int, seed: int) -> np.n
     return np.array(draws)
 
 
-def _interval(draws: np.ndarray, value: float) -> tuple[float, float]:
+def interval(draws: np.ndarray, value: float) -> tuple[float, float]:
+    """The 95% percentile interval of a value, given what resamples [resamples] say of it."""
     low, high = np.quantile(draws, [0.025, 0.975]).tolist()
     # BLEU and chrF are not means: on a handful of sentences all resamples may miss the value itself.
     return min(low, value), max(high, value)

@@ -48,6 +48,38 @@ def saving(own_logp_BxTxV: jax.Array, top: TopK, kind: Literal["kl", "regret"]) 
     return jax.lax.stop_gradient(top.log_prob_BxTxK[..., 0] - chosen_BxT)
 
 
+def asked_path(
+    own_log_prob_BxT: jax.Array,
+    help_logit_BxT: jax.Array,
+    teacher_log_prob_BxT: jax.Array,
+    asked_BxT: jax.Array,
+    price_BxT: jax.Array,
+    *,
+    normalize: bool = True,
+) -> tuple[jax.Array, jax.Array]:
+    """log pi of the actions taken and their rewards, both BxT: what `pcl_loss` takes for log pi and log mu.
+
+        written by the student:  log pi = own_log_prob + log sigma(-z),   reward = log mu(token)
+        asked for:               log pi = log sigma(z),                   reward = -price
+
+    with z = `help_logit_BxT`, the log-odds of asking. `normalize` adds log sigma(price) to both rewards: they are
+    then log-probabilities of one distribution, the teacher that asks at the rate sigma(-price), and asking makes no
+    path worth drawing out (`kdtw_jax.help_mdp`).
+
+    Args:
+      own_log_prob_BxT: of the tokens under the student's policy of its own token, help left out; not read where asked.
+      teacher_log_prob_BxT: log mu of the tokens; not read where asked.
+      asked_BxT: bool, the student asked and the teacher wrote the token.
+      price_BxT: of asking, may be negative; [B,1] will do.
+    """
+    write_BxT = own_log_prob_BxT + jax.nn.log_sigmoid(-help_logit_BxT)
+    log_pi_BxT = jnp.where(asked_BxT, jax.nn.log_sigmoid(help_logit_BxT), write_BxT)
+    reward_BxT = jnp.where(asked_BxT, -price_BxT, teacher_log_prob_BxT)
+    if normalize:
+        reward_BxT = reward_BxT + jax.nn.log_sigmoid(price_BxT)
+    return log_pi_BxT, reward_BxT
+
+
 def gate_loss(
     help_logit_BxT: jax.Array, saving_BxT: jax.Array, price_BxT: jax.Array, mask_BxT: jax.Array, alpha: float = 1.0
 ) -> Weighted:

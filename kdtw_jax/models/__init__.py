@@ -1,6 +1,7 @@
 """T5 models as pure functions."""
 
 from kdtw_jax.models.config import T5Config
+from kdtw_jax.models.gate import Odds, View
 from kdtw_jax.models.model import (
     Cache,
     Decoded,
@@ -18,8 +19,10 @@ __all__ = [
     "Decoded",
     "Encoded",
     "Model",
+    "Odds",
     "Params",
     "T5Config",
+    "View",
     "count_params",
     "make_model",
     "select_rows",

@@ -29,7 +29,8 @@ class T5Config:
     """One T5 model. Sizes are those of the published `config.json` files, under the same names.
 
     `dtype` is the dtype of the arithmetic ("float32" or "bfloat16"); parameters, softmax, RMS norms and
-    logits are float32 always. `value_heads` adds the two zero-initialised heads that T5 itself does not have.
+    logits are float32 always. `value_heads` adds the zero-initialised value head that T5 itself does not have, and a
+    `gate_width` above 0 the gate that decides whether to ask, with hidden layers of that width.
 
     Raises `UserError` for sizes no model can have.
     """
@@ -49,6 +50,7 @@ class T5Config:
     tie_embeddings: bool = True
     dtype: str = "float32"
     value_heads: bool = True
+    gate_width: int = 0
 
     def __post_init__(self) -> None:
         fields = dataclasses.asdict(self)
@@ -73,6 +75,10 @@ class T5Config:
             raise UserError(f"model config: layer_norm_epsilon is {self.layer_norm_epsilon!r}; it has to be positive")
         if self.feed_forward not in ("relu", "gated-gelu"):
             raise UserError(f"model config: feed_forward is {self.feed_forward!r}; known are 'relu' and 'gated-gelu'")
+        if isinstance(self.gate_width, bool) or not isinstance(self.gate_width, int) or self.gate_width < 0:
+            raise UserError(
+                f"model config: gate_width is {self.gate_width!r}; it has to be a whole number of at least 0"
+            )
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"model config: dtype is {self.dtype!r}; known are 'float32' and 'bfloat16'")
 

@@ -1,4 +1,4 @@
-"""Value heads on the decoder state: V (soft value) and V_C (expected future cost)."""
+"""The value head on the decoder state: V, the soft value."""
 
 from __future__ import annotations
 

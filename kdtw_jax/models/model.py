@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.models.config import T5Config
+from kdtw_jax.models.gate import Odds, View
 from kdtw_jax.models.layers import KeysValues
 from kdtw_jax.models.t5 import T5
 
@@ -29,8 +30,7 @@ class Decoded(NamedTuple):
 
     logits_BxTxV: jax.Array  # float32, of the next token
     value_BxT: jax.Array  # float32, soft value V of the prefix
-    constraint_value_BxT: jax.Array  # float32, expected cost to go V_C of the prefix
-    hidden_BxTxD: jax.Array  # compute dtype, the final-normed state the three are linear in
+    hidden_BxTxD: jax.Array  # compute dtype, the final-normed state the two are linear in
 
 
 class Cache(NamedTuple):
@@ -56,6 +56,8 @@ class Model(NamedTuple):
     decode: Callable[..., Decoded]  # (params, encoded, inputs_BxT, dropout_key=None), inputs shifted right
     start: Callable[[Params, Encoded, int], Cache]  # (params, encoded, max_len): room for max_len inputs
     extend: Callable[..., tuple[Decoded, Cache]]  # (params, cache, tokens_BxN, position [] or [B])
+    read_rule: Callable[[Params, Encoded], jax.Array]  # what the gate makes of a source that holds a rule, [B, P]
+    weigh: Callable[[Params, jax.Array, View], Odds]  # (params, what was read, what is seen): whether to ask
 
 
 def make_model(config: T5Config) -> Model:
@@ -73,8 +75,7 @@ def make_model(config: T5Config) -> Model:
         return module.apply({"params": params}, *args, method=method)
 
     def answer(params: Params, hidden_BxTxD: jax.Array) -> Decoded:
-        value_BxT, constraint_BxT = call(params, T5.values, hidden_BxTxD)
-        return Decoded(call(params, T5.logits, hidden_BxTxD), value_BxT, constraint_BxT, hidden_BxTxD)
+        return Decoded(call(params, T5.logits, hidden_BxTxD), call(params, T5.values, hidden_BxTxD), hidden_BxTxD)
 
     def init(key: jax.Array) -> Params:
         token = jnp.zeros((1, 1), jnp.int32)
@@ -104,7 +105,13 @@ def make_model(config: T5Config) -> Model:
         hidden_BxNxD, seen = call(params, T5.decode, *where, None)
         return answer(params, hidden_BxNxD), cache._replace(self_BxHxTxE=seen)
 
-    return Model(config, init, encode, decode, start, extend)
+    def read_rule(params: Params, encoded: Encoded) -> jax.Array:
+        return call(params, T5.read_rule, encoded.states_BxSxD, encoded.mask_BxS)
+
+    def weigh(params: Params, rule_BxP: jax.Array, view: View) -> Odds:
+        return call(params, T5.weigh, rule_BxP, view)
+
+    return Model(config, init, encode, decode, start, extend, read_rule, weigh)
 
 
 def shift_right(tokens_BxT: jax.Array) -> jax.Array:

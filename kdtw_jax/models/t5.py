@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.models.config import T5Config
+from kdtw_jax.models.gate import FACTS, Gate, Odds, View
 from kdtw_jax.models.heads import ValueHead
 from kdtw_jax.models.layers import (
     Attention,
@@ -136,7 +137,7 @@ class Stack(nn.Module):
 
 
 class T5(nn.Module):
-    """Encoder, decoder, language-model head and, by config, the two value heads."""
+    """Encoder, decoder, language-model head and, by config, the value head and the gate."""
 
     config: T5Config
 
@@ -155,7 +156,8 @@ class T5(nn.Module):
             self.lm_head = Linear(config, config.vocab_size, config.d_model**-0.5)
         if config.value_heads:
             self.value = ValueHead()
-            self.constraint_value = ValueHead()
+        if config.gate_width:
+            self.gate = Gate(config)
 
     def encode(self, source_BxS: jax.Array, mask_BxS: jax.Array, seed_2: jax.Array | None) -> jax.Array:
         start = jnp.zeros((), jnp.int32)
@@ -185,16 +187,27 @@ class T5(nn.Module):
         logits_XxV = jnp.einsum("xd,vd->xv", hidden_XxD, table_VxD, preferred_element_type=jnp.float32)
         return logits_XxV.reshape(rows, length, -1)
 
-    def values(self, hidden_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """V and V_C, [B, T] float32 each; zeros for a model without heads."""
+    def values(self, hidden_BxTxD: jax.Array) -> jax.Array:
+        """V, [B, T] float32; zeros for a model without the head."""
         if not self.config.value_heads:
-            zeros = jnp.zeros(hidden_BxTxD.shape[:2], jnp.float32)
-            return zeros, zeros
-        return self.value(hidden_BxTxD), self.constraint_value(hidden_BxTxD)
+            return jnp.zeros(hidden_BxTxD.shape[:2], jnp.float32)
+        return self.value(hidden_BxTxD)
 
-    def __call__(self, source_BxS: jax.Array, inputs_BxT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def read_rule(self, states_BxSxD: jax.Array, mask_BxS: jax.Array) -> jax.Array:
+        return self.gate.read(states_BxSxD, mask_BxS)
+
+    def weigh(self, rule_BxP: jax.Array, view: View) -> Odds:
+        return self.gate.weigh(rule_BxP, view, self.shared.embedding)
+
+    def __call__(self, source_BxS: jax.Array, inputs_BxT: jax.Array) -> tuple[jax.Array, ...]:
         """Everything once, which is what initialisation needs."""
         mask_BxS = source_BxS != 0
-        cross = self.cross_keys_values(self.encode(source_BxS, mask_BxS, None))
+        states = self.encode(source_BxS, mask_BxS, None)
+        cross = self.cross_keys_values(states)
         hidden, _ = self.decode(inputs_BxT, mask_BxS, cross, None, jnp.zeros((), jnp.int32), None)
-        return self.logits(hidden), *self.values(hidden)
+        answers = (self.logits(hidden), self.values(hidden))
+        if not self.config.gate_width:
+            return answers
+        rows, length = inputs_BxT.shape
+        view = View(hidden, jnp.zeros((rows, length, 2), jnp.int32), jnp.zeros((rows, length, FACTS)))
+        return *answers, *self.weigh(self.read_rule(states, mask_BxS), view)

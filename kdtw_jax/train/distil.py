@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, training_batches
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
 from kdtw_jax.decoding.policy import without
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.errors import UserError
@@ -25,9 +25,10 @@ from kdtw_jax.losses import pcl
 from kdtw_jax.losses.kl import TopK, topk_kl
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.models import Model, shift_right
-from kdtw_jax.replay import ReplayState, Sample, make_replay
+from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
-from kdtw_jax.train.loop import LoopConfig, Report, run_loop
+from kdtw_jax.train.loop import LoopConfig
+from kdtw_jax.train.replayed import Method, train_replayed
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TEACHER, TRUTH, Trajectories, finished, score
 from kdtw_jax.train.state import (
     Coefficient,
@@ -35,10 +36,6 @@ from kdtw_jax.train.state import (
     Metrics,
     OptimizerConfig,
     Params,
-    TrainState,
-    init_state,
-    make_optimizer,
-    make_update,
     step_key,
 )
 
@@ -93,11 +90,7 @@ class DistilConfig:
 
 
 def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> LossFn:
-    """Terms over replayed rows: "pcl", half the squared path residual as a function of the policy; "value_error", the
-    same as a function of V; "kl" if asked for; and diagnostics.
-
-    The two have one value and add up to the gradient of the whole; apart, they can be weighted and scheduled.
-    """
+    """The terms of `path_terms` over replayed rows."""
 
     def decode(params: Params, rows: Trajectories) -> tuple[jax.Array, jax.Array]:
         encoded = model.encode(params, rows.source_BxS)
@@ -106,39 +99,60 @@ def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> Lo
 
     def loss(params: Params, target_params: Params, sampled: Sample, key: jax.Array) -> Metrics:
         rows: Trajectories = sampled.rows
-        mask_BxT = rows.tokens_BxT != 0
         logits_BxTxV, head_BxT = decode(params, rows)
         log_pi_BxT, value_BxT = pcl.policy_and_value(logits_BxTxV, head_BxT, rows.tokens_BxT, config.pcl)
         far_BxT = None
         if config.target_decay:
             _, far_BxT = pcl.policy_and_value(*decode(target_params, rows), rows.tokens_BxT, config.pcl)
-        residual_loss = partial(
-            pcl.pcl_loss,
-            teacher_log_prob_BxT=rows.teacher_log_prob_BxT,
-            mask_BxT=mask_BxT,
-            finished_B=finished(rows.tokens_BxT),
-            config=config.pcl,
-            far_value_BxT=far_BxT,
-            fit_value_B=sampled.source_X == STUDENT if config.fit_value_on_policy else None,
-        )
-        of_policy, diagnostics = residual_loss(log_pi_BxT, value_BxT=jax.lax.stop_gradient(value_BxT))
-        of_value, _ = residual_loss(jax.lax.stop_gradient(log_pi_BxT), value_BxT=value_BxT)
-        terms = {
-            "pcl": of_policy,
-            "value_error": of_value,
-            **diagnostics,
-            "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
-        }
-        if config.kl_weight:
-            pi_BxTxV = jax.nn.log_softmax(logits_BxTxV / config.pcl.alpha, axis=-1)
-            terms["kl"] = topk_kl(pi_BxTxV, rows.top, mask_BxT, direction=config.kl_direction)
-        return terms
+        taken = Taken(log_pi_BxT, rows.teacher_log_prob_BxT, value_BxT, far_BxT)
+        return path_terms(config, rows, taken, logits_BxTxV, sampled.source_X == STUDENT)
 
     return loss
 
 
+class Taken(NamedTuple):
+    """The actions of paths: log pi and reward of each, V of the state it was taken in (far: by the EMA), BxT."""
+
+    log_pi_BxT: jax.Array
+    reward_BxT: jax.Array
+    value_BxT: jax.Array
+    far_value_BxT: jax.Array | None
+
+
+def path_terms(
+    config: DistilConfig, rows: Trajectories, taken: Taken, logits_BxTxV: jax.Array, on_policy_B: jax.Array
+) -> Metrics:
+    """Terms of the loss: "pcl", half the squared path residual as a function of the policy; "value_error", the same as
+    a function of V; "kl" of `logits_BxTxV`, the student's own tokens, if asked for; and diagnostics.
+
+    The first two have one value and add up to the gradient of the whole; apart, they can be weighted and scheduled.
+    """
+    mask_BxT = rows.tokens_BxT != 0
+    residual_loss = partial(
+        pcl.pcl_loss,
+        teacher_log_prob_BxT=taken.reward_BxT,
+        mask_BxT=mask_BxT,
+        finished_B=finished(rows.tokens_BxT),
+        config=config.pcl,
+        far_value_BxT=taken.far_value_BxT,
+        fit_value_B=on_policy_B if config.fit_value_on_policy else None,
+    )
+    of_policy, diagnostics = residual_loss(taken.log_pi_BxT, value_BxT=jax.lax.stop_gradient(taken.value_BxT))
+    of_value, _ = residual_loss(jax.lax.stop_gradient(taken.log_pi_BxT), value_BxT=taken.value_BxT)
+    terms = {
+        "pcl": of_policy,
+        "value_error": of_value,
+        **diagnostics,
+        "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
+    }
+    if config.kl_weight:
+        pi_BxTxV = jax.nn.log_softmax(logits_BxTxV / config.pcl.alpha, axis=-1)
+        terms["kl"] = topk_kl(pi_BxTxV, rows.top, mask_BxT, direction=config.kl_direction)
+    return terms
+
+
 def coefficients(config: DistilConfig) -> dict[str, Coefficient]:
-    """Weights of the terms of `path_loss` in the objective."""
+    """Weights of the terms of `path_terms` in the objective."""
     weights: dict[str, Coefficient] = {
         "pcl": lambda step: config.pcl_weight * (step >= config.value_warmup),
         "value_error": config.value_weight,
@@ -146,11 +160,9 @@ def coefficients(config: DistilConfig) -> dict[str, Coefficient]:
     return {**weights, "kl": config.kl_weight} if config.kl_weight else weights
 
 
-class Carry(NamedTuple):
-    """The training state on its devices, and one buffer a length bucket."""
-
-    train: TrainState
-    replay: dict[str, ReplayState]
+def with_targets(batch: Batch, tokens_BxT: Any) -> Batch:
+    """The prompts of a batch with other outputs, which stay on their device."""
+    return batch._replace(target_BxT=tokens_BxT)
 
 
 def minibatch_shares(config: DistilConfig, rows: int) -> tuple[int, int, int]:
@@ -204,26 +216,26 @@ class Collector:
         if self.config.student_share:
             noise = jax.random.uniform(step_key(key_data, step, 1), shape)
             tokens = self._student(params, *parallel.shard((batch.source_BxS, noise), self.devices))
-            paths.append((STUDENT, batch._replace(target_BxT=parallel.unshard(tokens, self.devices))))
+            paths.append((STUDENT, with_targets(batch, parallel.unshard(tokens, self.devices))))
         count = self.teacher_count(shape[0])
         if count:
             few = Batch(*(x[:count] for x in batch))
-            noise = jax.random.uniform(step_key(key_data, step, 2), (count, shape[1]))
-            tokens = self._teacher(self.teacher_params, *parallel.shard((few.source_BxS, noise), self.devices))
-            paths.append((TEACHER, few._replace(target_BxT=parallel.unshard(tokens, self.devices))))
+            paths.append((TEACHER, with_targets(few, self.teacher_writes(few, key_data, step))))
         if self.config.truth_share:
             paths.append((TRUTH, batch))
         return {source: self.scored(rows) for source, rows in paths}
+
+    def teacher_writes(self, prompts: Batch, key_data: jax.Array, step: int) -> jax.Array:
+        """The teacher's own answers."""
+        noise = jax.random.uniform(step_key(key_data, step, 2), prompts.target_BxT.shape)
+        tokens = self._teacher(self.teacher_params, *parallel.shard((prompts.source_BxS, noise), self.devices))
+        answers: jax.Array = parallel.unshard(tokens, self.devices)
+        return answers
 
     def scored(self, rows: Batch) -> Trajectories:
         """Paths as the buffer keeps them: with the teacher's opinion of every token."""
         sharded = parallel.shard((rows.example_B, rows.source_BxS, rows.target_BxT), self.devices)
         return parallel.unshard(self._score(self.teacher_params, *sharded), self.devices)
-
-
-def bucket_name(bucket: Bucket) -> str:
-    """Names the buffer of a length bucket."""
-    return f"{bucket.source}x{bucket.target}"
 
 
 def empty_row(bucket: Bucket, top_k: int) -> Trajectories:
@@ -254,58 +266,33 @@ def distil(
 ) -> Params:
     """Distils `teacher` into `student` starting from `params`; resumes what is in `folder`; returns parameters (numpy).
 
-    Raises UserError as `run_loop` does, and when a bucket's rows do not divide over the devices.
+    Raises UserError as `train_replayed` does.
     """
-    if config.loop.checkpoint_every % config.updates_per_rollout:
-        raise UserError(
-            f"checkpoint_every ({config.loop.checkpoint_every}) must be a multiple of updates_per_rollout "
-            f"({config.updates_per_rollout}), so that a resumed run starts with fresh rows"
-        )
-    optimizer = make_optimizer(config.optimizer, config.loop.steps)
-    update = parallel.data_parallel(
-        make_update(
-            path_loss(student, config, banned), coefficients(config), optimizer, target_decay=config.target_decay
-        ),
-        devices,
-        donate=(0,),
+    fresh = Collector(student, teacher, config, banned, devices)
+
+    def collect(
+        params: Params, extra: tuple[()], batch: Batch, key_data: jax.Array, step: int
+    ) -> tuple[dict[int, Trajectories], tuple[()]]:
+        return fresh(params, batch, key_data, step), extra
+
+    method = Method(
+        loop=config.loop,
+        optimizer=config.optimizer,
+        loss=path_loss(student, config, banned),
+        coefficients=coefficients(config),
+        sources=SOURCES,
+        shares=partial(minibatch_shares, config),
+        empty_row=partial(empty_row, top_k=config.top_k),
+        collect=collect,
+        demonstrate=lambda batch, place: fresh.scored(batch),
+        truth=TRUTH if config.truth_share else None,
+        refresh=lambda sample, extra, key: sample,
+        extra=(),
+        target_decay=config.target_decay,
+        updates_per_rollout=config.updates_per_rollout,
+        capacity=config.capacity,
+        truth_batches=config.truth_batches,
     )
-    collect = Collector(student, teacher, config, banned, devices)
-    replays = {
-        bucket_name(b): make_replay(max(config.capacity, b.rows), minibatch_shares(config, b.rows), SOURCES)
-        for b in buckets
-    }
-    add = {k: jax.jit(r.add, static_argnums=2, donate_argnums=0) for k, r in replays.items()}
-    sample = {k: jax.jit(r.sample) for k, r in replays.items()}
-    iterator = training_batches(data, buckets, seed=seed)
-    state = init_state(params, optimizer, seed, target=config.target_decay > 0)
-    key_data = state.key_data
-    current = ""  # the bucket of the newest rollouts, which the updates until the next ones draw from
-
-    def advance(carry: Carry, step: int) -> tuple[Carry, Report]:
-        nonlocal current
-        train, replay = carry
-        if step % config.updates_per_rollout == 0:
-            batch: Batch = next(iterator)
-            current = bucket_name(Bucket(batch.source_BxS.shape[1], batch.target_BxT.shape[1], 0))
-            for source, fresh in collect(train.params, batch, key_data, step).items():
-                replay = {**replay, current: add[current](replay[current], fresh, source)}
-            for _ in range(config.truth_batches - 1 if config.truth_share else 0):
-                more: Batch = next(iterator)
-                name_of = bucket_name(Bucket(more.source_BxS.shape[1], more.target_BxT.shape[1], 0))
-                replay = {**replay, name_of: add[name_of](replay[name_of], collect.scored(more), TRUTH)}
-        sampled = sample[current](replay[current], step_key(key_data, step, 3))
-        train, metrics = update(train, parallel.shard(sampled, devices))
-        return Carry(train, replay), Report(metrics, sampled.rows.example_B)
-
-    def freeze(carry: Carry) -> Carry:
-        return Carry(parallel.unreplicate(carry.train), carry.replay)
-
-    def thaw(carry: Carry) -> Carry:
-        return Carry(parallel.replicate(carry.train, devices), carry.replay)
-
-    empty = {bucket_name(b): replays[bucket_name(b)].init(empty_row(b, config.top_k)) for b in buckets}
-    start = thaw(Carry(state, empty))
-    final = run_loop(
-        name, folder, config.loop, start, advance, iterator, freeze=freeze, thaw=thaw, stop_after=stop_after
-    )
-    return parallel.unreplicate(final.train.params)
+    return train_replayed(
+        name, folder, method, params, data, buckets, seed=seed, devices=devices, stop_after=stop_after
+    )[0]

@@ -101,7 +101,6 @@ def _scaled(rates: Rates, path: tuple[Any, ...], update: jax.Array) -> jax.Array
         "scale": rates.norm,
         "q": rates.query,
         "value": rates.value_head,
-        "constraint_value": rates.value_head,
     }
     return update * next((kinds[name] for name in names if name in kinds), 1.0)
 
@@ -124,7 +123,8 @@ def init_state(
 
 
 def step_key(key_data: jax.Array, step: jax.Array | int, purpose: int) -> jax.Array:
-    """The key of one step for one purpose: 0 dropout, 1 rollouts, 2 teacher samples, 3 replay."""
+    """The key of one step for one purpose: 0 dropout, 1 rollouts, 2 teacher samples, 3 replay, 4 rollouts
+    with help."""
     key = jax.random.wrap_key_data(key_data, impl=PRNG)
     return jax.random.fold_in(jax.random.fold_in(key, step), purpose)
 

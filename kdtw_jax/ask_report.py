@@ -1,0 +1,218 @@
+"""Evidence about students that may ask: evaluated once a seed, put together for all seeds, written and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdtw_jax.config import Experiment
+from kdtw_jax.data.batches import EncodedSplit, Ragged, encode_split
+from kdtw_jax.evaluation.asking import evaluate_asking, make_phrasings
+from kdtw_jax.evaluation.evaluate import Decoding, decode_split
+from kdtw_jax.evaluation.figures import asking_figure
+from kdtw_jax.evaluation.findings import Found, Texts, obedience
+from kdtw_jax.evaluation.helped import GATES, make_decoder
+from kdtw_jax.evaluation.tradeoff import pool, quality_at
+from kdtw_jax.pipeline import Row, Setup, Trained, asking_rules, evaluation_stage
+from kdtw_jax.runs import RunFolder, print_table, write_csv, write_json, write_text
+
+COLUMNS = (
+    "task",
+    "data",
+    "preset",
+    "seed",
+    "gate",
+    "guard",
+    "phrasing",
+    "budget_seen",
+    "asked",
+    "used",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "calls",
+    "positions",
+)
+WHERE_COLUMNS = ("task", "data", "preset", "seed", "kind", "group", "states", "help_rate")
+_CALIBRATION_PAIRS = 256
+
+
+def asking_stage(config: Experiment, seed: int) -> str:
+    """Where the run's folder keeps what was found about the asking student of a seed."""
+    return f"seed{seed}/ask/{config.split}-asking"
+
+
+def study_asking(
+    config: Experiment,
+    setup: Setup,
+    teacher: Trained,
+    student: Trained,
+    twin: Trained | None,
+    seed: int,
+    run: RunFolder,
+) -> Found:
+    """What is found about the asking student of a seed (`kdtw_jax.evaluation.asking`); computed once.
+
+    `twin`: the student of that seed trained likewise without help. Thresholds of rival gates are set on at most 256
+    pairs of the validation split; where models are judged on that split, on the same pairs that they are judged on,
+    which favours the rivals, if anyone.
+    """
+    stage = asking_stage(config, seed)
+    if not run.done(stage):
+        rules = asking_rules(config, setup, teacher)
+        decoder = make_decoder(
+            student,
+            teacher,
+            setup.tokenizer,
+            rules.constraints,
+            alpha=config.ask.distil.pcl.alpha,
+            sampled_gate=config.ask.gate == "sample",
+            sampled_tokens=config.ask.tokens == "sample",
+            seed=seed,
+        )
+        pairs = setup.task.splits[config.split]
+        test = Texts(
+            setup.test,
+            [pairs[int(i)]["source"] for i in setup.test.examples],
+            setup.references,
+            setup.task.metrics,
+        )
+        outputs = None
+        if twin is not None:
+            mode = Decoding("sample" if config.ask.tokens == "sample" else "greedy", seed=seed)
+            parts = (twin.model, twin.params, setup.test, setup.buckets, setup.tokenizer, mode)
+            texts = decode_split(f"pcl {seed}, without help", *parts).texts
+            outputs = [texts[int(i)] for i in setup.test.examples]
+        found = evaluate_asking(
+            f"asking {seed}",
+            decoder,
+            make_phrasings(rules.constraints, rules.encode, rules.room),
+            test,
+            first_pairs(setup.test if config.split == "validation" else _validation(config, setup)),
+            setup.train.targets.values,
+            setup.buckets,
+            held_out=config.ask.held_out,
+            twin=outputs,
+        )
+        run.mark_done(stage, found)
+    return run.info(stage)
+
+
+def first_pairs(data: EncodedSplit, limit: int = _CALIBRATION_PAIRS) -> EncodedSplit:
+    """The first pairs of a split."""
+    rows = range(min(limit, len(data)))
+    return EncodedSplit(
+        sources=Ragged.pack([data.sources[i].tolist() for i in rows]),
+        targets=Ragged.pack([data.targets[i].tolist() for i in rows]),
+        examples=data.examples[: len(rows)],
+        dropped=data.dropped,
+        truncated_pairs=data.truncated_pairs,
+        truncated_tokens=data.truncated_tokens,
+    )
+
+
+def _validation(config: Experiment, setup: Setup) -> EncodedSplit:
+    text = config.text
+    limits: dict[str, Any] = {"max_source": text.max_source, "max_target": text.max_target}
+    return encode_split(
+        setup.task, "validation", setup.tokenizer, **limits, on_long=text.on_long, instruct=text.instruct
+    )
+
+
+def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -> list[Row]:
+    """Writes asking.csv, where.csv, samples.txt, asking.json and asking.png of all seeds; prints a table.
+
+    Returns the rows of asking.csv. Every seed has to be studied before.
+    """
+    found = {seed: run.info(asking_stage(config, seed)) for seed in config.seeds}
+    rows, where = ([_named(task, config, seed, r) for seed, f in found.items() for r in f[kind]] for kind in _TABLES)
+    teacher_rows = run.info(evaluation_stage(config, "teacher", config.seeds[0]))["rows"]
+    first = setup.task.metrics[0]
+    suffix = "_sampled" if config.ask.tokens == "sample" else ""
+    levels = {
+        "teacher": next(float(r["value"]) for r in teacher_rows if r["metric"] == first + suffix),
+        "student alone": float(np.mean([f["alone"][first] for f in found.values()])),
+    }
+    summary = {
+        "gate": config.ask.gate,
+        "tokens": config.ask.tokens,
+        "pooled": summarise_asking(list(found.values()), setup.task.metrics),
+        "seeds": {
+            str(seed): {
+                **{k: v for k, v in f.items() if k not in (*_TABLES, "samples", "draws", "obedience")},
+                "obedience": obedience(f["obedience"]),
+                "cells": f["obedience"],
+            }
+            for seed, f in found.items()
+        },
+    }
+    for folder in [run.path] + ([config.results] if config.results is not None else []):
+        write_csv(folder / "asking.csv", rows, COLUMNS)
+        write_csv(folder / "where.csv", where, WHERE_COLUMNS)
+        write_text(folder / "samples.txt", _samples(found))
+        write_json(folder / "asking.json", summary)
+        asking_figure(rows, first, levels, folder / "asking.png")
+    _show(config, rows, first)
+    return rows
+
+
+_TABLES = ("rows", "where")
+
+
+def _named(task: str, config: Experiment, seed: int, row: Mapping[str, Any]) -> Row:
+    return {"task": task, "data": config.data, "preset": config.preset, "seed": seed, **row}
+
+
+def summarise_asking(found: Sequence[Found], metrics: Sequence[str]) -> Found:
+    """Of all seeds together. Intervals of gates at equal use are over test sentences, of the mean over seeds."""
+    harms = [f["no_harm"] for f in found if f["no_harm"] is not None]
+    numbers = ("spearman", "slope", "intercept", "rmse")
+    known = {n: [f["expected_calls"][n] for f in found if f["expected_calls"][n] is not None] for n in numbers}
+    return {
+        "obedience": obedience([cell for f in found for cell in f["obedience"]]),
+        "equal_use": {m: pool([f["equal_use"][m] for f in found], [f["draws"][m] for f in found]) for m in metrics},
+        "no_harm": {m: float(np.mean([h[m]["value"] for h in harms])) for m in metrics} if harms else None,
+        "expected_calls": {name: float(np.mean(values)) if values else None for name, values in known.items()},
+    }
+
+
+def _samples(found: Mapping[int, Found]) -> str:
+    lines = ["The teacher wrote what is in ⟦ ⟧; ∎ is the end of an output. Asked for at most 20% of the words.", ""]
+    for seed, f in found.items():
+        for sample in f["samples"]:
+            lines += [f"seed {seed}", *(f"  {name}: {text}" for name, text in sample.items()), ""]
+    return "\n".join(lines)
+
+
+def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
+    """One line a budget: means over seeds, and what each rival would have made of as much help."""
+    chosen = [r for r in rows if r["metric"] == metric and r["phrasing"] == "seen" and r["budget_seen"]]
+
+    def curve(gate: str, guard: int, name: str, seed: int) -> np.ndarray:
+        own = [r for r in chosen if (r["gate"], r["guard"], r["seed"]) == (gate, guard, seed)]
+        return np.array([r[name] for r in sorted(own, key=lambda r: float(r["asked"] or 0))], float)
+
+    def mean(gate: str, guard: int, name: str) -> np.ndarray:
+        found: np.ndarray = np.mean([curve(gate, guard, name, seed) for seed in config.seeds], axis=0)
+        return found
+
+    def equal(rival: str) -> np.ndarray:
+        """A rival's quality at the use of the learned gate, each seed by itself."""
+        parts = [
+            quality_at(curve(rival, 0, "used", s), curve(rival, 0, "value", s), curve("learned", 0, "used", s))
+            for s in config.seeds
+        ]
+        found: np.ndarray = np.mean(parts, axis=0)
+        return found
+
+    columns = {"asked %": 100 * mean("learned", 0, "asked"), "used %": 100 * mean("learned", 0, "used")}
+    columns |= {metric: mean("learned", 0, "value")}
+    columns |= {"calls": mean("learned", 0, "calls"), "positions": mean("learned", 0, "positions")}
+    columns |= {"guarded: used %": 100 * mean("learned", 1, "used"), f"guarded: {metric}": mean("learned", 1, "value")}
+    columns |= {gate: equal(gate) for gate in GATES if gate != "learned"}
+    table = [dict(zip(columns, map(float, line), strict=True)) for line in zip(*columns.values(), strict=True)]
+    title = f"{config.data}: the learned gate, and {metric} of rival gates at the same use (seeds {config.seeds})"
+    print_table(title, table, list(columns))

@@ -1,0 +1,121 @@
+"""Rules for training: budgets drawn row by row, worded, and kept as arrays beside the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdtw_jax.constraints.history import History
+from kdtw_jax.constraints.record import Constraint, Rule
+from kdtw_jax.constraints.wording import phrase
+from kdtw_jax.errors import UserError
+
+Encode = Callable[[str], Sequence[int]]
+
+
+class Terms(NamedTuple):
+    """The rules of B rows over C known constraints, of which each row is under some."""
+
+    budget_BxC: Any  # float32; of no meaning where not active
+    active_BxC: Any  # bool
+
+
+class Drawn(NamedTuple):
+    """Rules of a batch, and their words as tokens, padded with 0."""
+
+    terms: Terms
+    words_BxR: np.ndarray  # int32
+
+
+def as_rule(constraints: Sequence[Constraint], terms: Terms) -> Rule:
+    """Rows under different constraints as one rule: what is not active allows everything."""
+
+    def relaxed(index: int, constraint: Constraint) -> Constraint:
+        def allowed(history: History, budget: jax.Array) -> jax.Array:
+            may_B: jax.Array = constraint.allowed(history, budget) | ~terms.active_BxC[:, index]
+            return may_B
+
+        return constraint._replace(allowed=allowed)
+
+    budgets = tuple(terms.budget_BxC[:, index] for index in range(len(constraints)))
+    return Rule(tuple(relaxed(i, c) for i, c in enumerate(constraints)), budgets)
+
+
+def sayings(constraint: Constraint) -> list[str]:
+    """A constraint in all its words, with numbers from all over its range and in all their digits."""
+    wording = constraint.wording
+    numbers = [constraint.low + (constraint.high - constraint.low) * i / 27 for i in range(28)]
+    templates = (*wording.templates, *wording.held_out)
+    return [*wording.fixed, *(phrase(wording, number, template) for template in templates for number in numbers)]
+
+
+def words_room(constraints: Sequence[Constraint], encode: Encode, *, together: int = 1) -> int:
+    """Tokens that the words of a rule of `together` constraints take at the most, rounded up to a multiple of 4."""
+    longest = [max(len(encode(f"{text}; :")) for text in sayings(c)) for c in constraints]
+    return -(-sum(sorted(longest)[-together:]) // 4) * 4
+
+
+def word_tokens(text: str, encode: Encode) -> list[int]:
+    """A rule in words as the tokens that stand before a source."""
+    return list(encode(f"{text}:"))
+
+
+def pad_words(rows: Sequence[Sequence[int]], room: int) -> np.ndarray:
+    """int32 [B, room]; raises UserError for a rule of more tokens than there is room for."""
+    words_BxR = np.zeros((len(rows), room), np.int32)
+    for row, words in enumerate(rows):
+        if len(words) > room:
+            raise UserError(f"a rule of {len(words)} pieces; there is room for {room}: say it in fewer words")
+        words_BxR[row, : len(words)] = words
+    return words_BxR
+
+
+def draw_rules(
+    constraints: Sequence[Constraint],
+    rows: int,
+    encode: Encode,
+    rng: np.random.Generator,
+    *,
+    room: int,
+    held_out: Sequence[float] = (),
+    fixed_share: float = 0.15,
+    joint_share: float = 0.25,
+) -> Drawn:
+    """A rule a row: one constraint, or two for `joint_share` of the rows where several are known.
+
+    Budgets are drawn from a constraint's whole range, small ones more often, two thirds of them rounded to one or two
+    digits, as people say them, and never within 0.005 of `held_out`; `fixed_share` of the rows get a sentence without a number, where there are any
+    ("do not ask the teacher"). The row's budget is what its words say.
+    """
+    budget_BxC = np.zeros((rows, len(constraints)), np.float32)
+    active_BxC = np.zeros((rows, len(constraints)), bool)
+    tokens: list[list[int]] = []
+    for row in range(rows):
+        together = 2 if len(constraints) > 1 and rng.random() < joint_share else 1
+        clauses = []
+        for index in rng.choice(len(constraints), together, replace=False):
+            budget, clause = _draw(constraints[index], rng, held_out, fixed_share)
+            budget_BxC[row, index], active_BxC[row, index] = budget, True
+            clauses.append(clause)
+        tokens.append(word_tokens("; ".join(clauses), encode))
+    return Drawn(Terms(budget_BxC, active_BxC), pad_words(tokens, room))
+
+
+def _draw(
+    constraint: Constraint, rng: np.random.Generator, held_out: Sequence[float], fixed_share: float
+) -> tuple[float, str]:
+    wording = constraint.wording
+    if wording.fixed and rng.random() < fixed_share:
+        sentence = list(wording.fixed)[rng.integers(len(wording.fixed))]
+        return wording.fixed[sentence], sentence
+    template = wording.templates[rng.integers(len(wording.templates))]
+    while True:
+        wish = constraint.low + (constraint.high - constraint.low) * rng.random() ** 1.5
+        digits = rng.integers(1, 4)
+        number = wording.write(float(f"{wish:.{digits}g}") if digits < 3 else wish)
+        budget = wording.read(number)
+        if all(abs(budget - other) > 0.005 for other in held_out):
+            return budget, template.format(number)

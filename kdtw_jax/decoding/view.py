@@ -1,0 +1,85 @@
+"""What a student that may ask reads and sees: the rule before its source, and the facts of a state for its gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.constraints.history import History
+from kdtw_jax.decoding.sample import choose
+from kdtw_jax.losses.masked import entropy
+from kdtw_jax.models import Encoded, Model, Params, View
+
+_FAR = 20.0  # nats beyond which differences of log-probability say nothing more
+
+
+def instructed(rule_BxR: jax.Array, source_BxS: jax.Array) -> jax.Array:
+    """The rule in words, then the source, then padding: int32 [B, R + S]. Both come padded with 0 at their ends."""
+    words_B = jnp.sum(rule_BxR != 0, axis=1)
+    rule, source = rule_BxR.shape[1], source_BxS.shape[1]
+    place_BxX = jnp.arange(rule + source)[None, :] - words_B[:, None]  # in the source
+    from_rule = jnp.pad(rule_BxR, ((0, 0), (0, source)))
+    from_source = jnp.take_along_axis(source_BxS, jnp.clip(place_BxX, 0, source - 1), axis=1)
+    return jnp.where(place_BxX < 0, from_rule, jnp.where(place_BxX < source, from_source, 0)).astype(jnp.int32)
+
+
+def look(log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, past_BxTxN: jax.Array, history: History) -> View:
+    """The facts that the gate is given of each state: how sure the student is, what has happened so far.
+
+    Args:
+      log_policy_BxTxV: of the student's own token, help left out.
+      past_BxTxN: int32, the tokens written before each state, in any order, 0 where there are fewer.
+      history: leaves [B, T].
+
+    Repeats of the token it is about to write are among the facts: greedy students loop, and there an answer saves most.
+    """
+    rows, length, vocabulary = log_policy_BxTxV.shape
+    flat_XxV = log_policy_BxTxV.reshape(-1, vocabulary)
+    first_X = choose(flat_XxV, None)
+    second_X = choose(jnp.where(jnp.arange(vocabulary)[None, :] == first_X[:, None], -jnp.inf, flat_XxV), None)
+    best_X, next_X = (jnp.take_along_axis(flat_XxV, x[:, None], axis=1)[:, 0] for x in (first_X, second_X))
+    first_BxT, best_BxT = first_X.reshape(rows, length), best_X.reshape(rows, length)
+    lead_BxT = jnp.minimum(best_X - next_X, _FAR).reshape(rows, length)
+    repeats_BxT = jnp.sum(past_BxTxN == first_BxT[:, :, None], axis=-1)
+    written, calls, source = (x.astype(jnp.float32) for x in (history.length_B, history.calls_B, history.source_B))
+    facts = (
+        entropy(log_policy_BxTxV) / 3,
+        -jnp.maximum(best_BxT, -_FAR) / 3,
+        lead_BxT / 4,
+        jnp.minimum(repeats_BxT, 4) / 2,
+        written / 32,
+        source / 32,
+        (source - written) / 16,
+        jnp.log1p(jnp.minimum(history.own_B, 100).astype(jnp.float32)) / 3,
+        jnp.minimum(history.in_a_row_B, 4) / 2,
+        jnp.log1p(calls) / 2,
+        calls / (written + 1),
+    )
+    choices_BxTx2 = jnp.stack([first_X, second_X], axis=-1).reshape(rows, length, 2)
+    return View(hidden_BxTxD, choices_BxTx2, jnp.stack([x.astype(jnp.float32) for x in facts], axis=-1))
+
+
+def looks(
+    log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, tokens_BxT: jax.Array, before: History
+) -> tuple[View, History]:
+    """`look` at all states of finished paths; also their histories as leaves [B, T].
+
+    `before` is what `constraints.histories` says of the paths: leaves [T + 1, B].
+    """
+    length = tokens_BxT.shape[1]
+    earlier_TxT = jnp.arange(length)[None, :] < jnp.arange(length)[:, None]
+    past_BxTxT = jnp.where(earlier_TxT[None], tokens_BxT[:, None, :], 0)
+    history = History(*(leaf[:-1].T for leaf in before))
+    return look(log_policy_BxTxV, hidden_BxTxD, past_BxTxT, history), history
+
+
+def told(model: Model, words: Sequence[int]) -> Model:
+    """`model` as it is under one rule for all sources: `words`, the rule's tokens, stand before each of them."""
+
+    def encode(params: Params, source_BxS: jax.Array, dropout_key: jax.Array | None = None) -> Encoded:
+        rule_BxR = jnp.broadcast_to(jnp.asarray(words, jnp.int32)[None, :], (source_BxS.shape[0], len(words)))
+        return model.encode(params, instructed(rule_BxR, source_BxS), dropout_key)
+
+    return model._replace(encode=encode)

@@ -1,0 +1,186 @@
+"""The decodings that a student that may ask is judged on, and everything that is found in them.
+
+One student (one seed) is one plain dictionary, which a run keeps and reports put together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kdtw_jax.constraints import Constraint, pad_words, word_rule, word_tokens
+from kdtw_jax.data.batches import Bucket, EncodedSplit
+from kdtw_jax.evaluation.findings import Cell, Found, Texts, harm, look_back, measure, obeyed, row
+from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, calibrate, share_index, wide, write_split
+from kdtw_jax.runs.progress import Progress
+
+SEEN = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # budgets of the kind that training draws
+
+
+class Phrasings(NamedTuple):
+    """The rule on the share of words, as tokens."""
+
+    constraint: Constraint
+    encode: Callable[[str], Sequence[int]]
+    room: int
+
+    def of(self, budget: float, phrasing: str) -> np.ndarray:
+        """int32 [K, R]: a budget in all templates of training ("seen"), or in all held-out ones ("unseen")."""
+        known, unknown = len(self.constraint.wording.templates), len(self.constraint.wording.held_out)
+        chosen = range(known) if phrasing == "seen" else range(known, known + unknown)
+        return self.said([word_rule([self.constraint], [budget], [index]) for index in chosen])
+
+    def said(self, texts: Sequence[str]) -> np.ndarray:
+        """int32 [K, R], of rules in words."""
+        return pad_words([word_tokens(text, self.encode) for text in texts], self.room)
+
+
+def make_phrasings(constraints: Sequence[Constraint], encode: Callable[[str], Sequence[int]], room: int) -> Phrasings:
+    """In as much room as training had. Raises UserError for a student that does not know the share of words."""
+    return Phrasings(constraints[share_index(constraints)], encode, room)
+
+
+def evaluate_asking(
+    name: str,
+    decoder: Decoder,
+    phrasings: Phrasings,
+    test: Texts,
+    validation: EncodedSplit,
+    training_tokens_X: np.ndarray,
+    buckets: Sequence[Bucket],
+    *,
+    held_out: Sequence[float],
+    twin: Sequence[str] | None,
+    resamples: int = 1000,
+) -> Found:
+    """Everything about one student.
+
+    Args:
+      validation: what the thresholds of rival gates are set on.
+      training_tokens_X: all tokens of the training targets, for what is rare.
+      held_out: budgets never trained.
+      twin: outputs of the student trained likewise without help, for the same examples.
+    """
+    seconds: dict[str, float] = {}
+    clock = _Clock(seconds)
+    rows = wide(buckets, test.data)
+    rivals = [gate for gate in GATES if gate not in ("learned", "random")]
+    seen = [budget for budget in SEEN if budget not in held_out]
+    shown = [budget for budget in seen if budget > 0]
+    total = 4 * (len(seen) + len(held_out)) + 2 + len(shown) * (1 + 2 * len(rivals))
+    with Progress(f"{name}, decoding", total=total) as bar:
+        done = 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            bar.update(done)
+
+        learned = _learned(decoder, phrasings, test.data, rows, seen, held_out, tick)
+        clock.lap("learned")
+        alone = Wanted("random", phrasings.of(0.0, "seen"), 0.0, level=0.0)
+        silent = Cell("random", False, "seen", True, 0.0, alone, write_split(decoder, test.data, rows, alone))
+        tick()
+        levels = _levels(decoder, phrasings, validation, rows, rivals, shown, tick)
+        clock.lap("calibration")
+        others = _rivals(decoder, phrasings, test.data, rows, shown, levels, silent, tick)
+        clock.lap("rivals")
+        masked = Wanted("learned", phrasings.said(["do not ask the teacher"]), 0.0, guard=True)
+        forbidden = write_split(decoder, test.data, rows, masked)
+        tick()
+    cells = learned + others
+    measured = measure(cells, silent, test, resamples)
+    clock.lap("scores")
+    found = {
+        "rows": [row(cell, metric, m) for cell, ms in zip(cells, measured.scores, strict=True) for metric, m in ms],
+        "levels": {gate: dict(zip(map(str, shown), levels[gate], strict=True)) for gate in rivals},
+        "obedience": [obeyed(cell) for cell in cells if cell.gate == "learned"],
+        "equal_use": measured.equal_use,
+        "draws": measured.draws,
+        "alone": measured.alone,
+        "no_harm": None if twin is None else harm(forbidden.texts, twin, test, resamples),
+    }
+    clock.lap("comparison")
+    plain = [c for c in learned if not c.guard and c.phrasing == "seen" and c.budget_seen]
+    found |= look_back(decoder, test, rows, plain, training_tokens_X)
+    clock.lap("looking back")
+    return {**found, "seconds": {k: round(v, 1) for k, v in seconds.items()}}
+
+
+class _Clock:
+    """Seconds of wall-clock by part."""
+
+    def __init__(self, seconds: dict[str, float]):
+        self._seconds, self._last = seconds, time.monotonic()
+
+    def lap(self, part: str) -> None:
+        now = time.monotonic()
+        self._seconds[part], self._last = now - self._last, now
+
+
+def _learned(
+    decoder: Decoder,
+    phrasings: Phrasings,
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    seen: Sequence[float],
+    held_out: Sequence[float],
+    tick: Callable[[], None],
+) -> list[Cell]:
+    cells = []
+    for guard in (False, True):
+        for phrasing in ("seen", "unseen"):
+            for budget in (*seen, *held_out):
+                wanted = Wanted("learned", phrasings.of(budget, phrasing), budget, guard=guard)
+                written = write_split(decoder, data, buckets, wanted)
+                cells.append(Cell("learned", guard, phrasing, budget in seen, budget, wanted, written))
+                tick()
+    return cells
+
+
+def _levels(
+    decoder: Decoder,
+    phrasings: Phrasings,
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    gates: Sequence[GateName],
+    budgets: Sequence[float],
+    tick: Callable[[], None],
+) -> dict[GateName, list[float]]:
+    """For each gate the levels at which its use on `data` is each budget, the student having read that budget."""
+    levels: dict[GateName, list[float]] = {}
+    for gate in gates:
+        wanted = Wanted(gate, phrasings.of(budgets[0], "seen"), budgets[0], level=np.inf)
+        written = write_split(decoder, data, buckets, wanted)  # nobody asks: the scores to start from
+        scores_X, levels[gate] = written.score_NxT[written.tokens_NxT != 0], []
+        for budget in budgets:
+            wanted = Wanted(gate, phrasings.of(budget, "seen"), budget)
+            level, _, scores_X = calibrate(decoder, data, buckets, wanted, scores_X)
+            levels[gate].append(level)
+            tick()
+    return levels
+
+
+def _rivals(
+    decoder: Decoder,
+    phrasings: Phrasings,
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    budgets: Sequence[float],
+    levels: dict[GateName, list[float]],
+    silent: Cell,
+    tick: Callable[[], None],
+) -> list[Cell]:
+    """The rival gates at every budget, on the student that has read the same words. At 0 they are all one."""
+    cells = []
+    for gate, chosen in {"random": list(budgets), **levels}.items():
+        cells.append(silent._replace(gate=gate))
+        for budget, level in zip(budgets, chosen, strict=True):
+            wanted = Wanted(gate, phrasings.of(budget, "seen"), budget, level)
+            written = write_split(decoder, data, buckets, wanted)
+            cells.append(Cell(wanted.gate, False, "seen", True, budget, wanted, written))
+            tick()
+    return cells

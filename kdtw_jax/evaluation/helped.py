@@ -1,0 +1,264 @@
+"""Writing a split with help, at many budgets and thresholds, and looking back on what was written.
+
+One program a shape: what changes from one decoding to the next (the gate, its threshold, the rule in words and as a
+number, whether it is enforced) are arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.constraints import Constraint, Terms, as_rule, excess, start_history
+from kdtw_jax.data.batches import Bucket, EncodedSplit, assign_buckets, evaluation_batches
+from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.decoding.help import Gate, Moment, own_gate
+from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.decoding.view import instructed, look
+from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.alongside import generate_alongside
+from kdtw_jax.evaluation.gates import Measure, divergence, entropy_gate, max_prob_gate, random_gate, regret
+from kdtw_jax.losses.masked import kl_divergence
+from kdtw_jax.models import Model, Params, shift_right
+
+GateName = Literal["learned", "random", "entropy", "max_prob", "oracle_kl", "oracle_regret"]
+GATES: tuple[GateName, ...] = ("learned", "random", "entropy", "max_prob", "oracle_kl", "oracle_regret")
+
+
+class Wanted(NamedTuple):
+    """How a split is to be written. Rows take the phrasings of the rule in turn."""
+
+    gate: GateName
+    words_KxR: np.ndarray  # int32, the rule in K phrasings, padded with 0
+    budget: float  # of the share, as the words say it
+    level: float = 0.5  # ask where the score is above it; of the random gate the probability
+    guard: bool = False  # the rule is enforced
+
+
+class Written(NamedTuple):
+    """What was written for the N examples of a split, in their order; T is the longest bucket's."""
+
+    texts: list[str]
+    tokens_NxT: np.ndarray  # int32, end-of-sequence included, 0 after
+    asked_NxT: np.ndarray  # bool, the teacher wrote it
+    score_NxT: np.ndarray  # float32, what the gate said; 0 after the end
+    lengths_N: np.ndarray  # int32, tokens
+    calls_N: np.ndarray  # int32, tokens that the teacher wrote
+    positions_N: np.ndarray  # int32, decoder positions that the teacher processed
+    excess_N: np.ndarray  # float32, calls beyond what the budget allows; negative: within it
+
+    @property
+    def used(self) -> float:
+        """The teacher's share of all tokens, 0 to 1."""
+        return float(self.calls_N.sum() / self.lengths_N.sum())
+
+
+class Review(NamedTuple):
+    """What is known of outputs afterwards."""
+
+    kl_NxT: np.ndarray  # float32, KL(pi || mu) at every state visited, nats
+    cost_N: np.ndarray  # float32, V_C before the first token: the calls that the student expected
+
+
+class Decoder(NamedTuple):
+    """A student that may ask, its teacher, and their programs; `make_decoder` makes one."""
+
+    student: tuple[Model, Params]
+    teacher: tuple[Model, Params]
+    tokenizer: Tokenizer
+    sampled_gate: bool  # the learned gate's decisions are drawn with its probability, not by threshold
+    seed: int
+    write: Callable[..., Any]
+    review: Callable[..., Any]
+
+
+def share_index(constraints: Sequence[Constraint]) -> int:
+    """Where the share of words is among a student's constraints: budgets are judged on it.
+
+    Raises UserError where it is not.
+    """
+    names = [c.name for c in constraints]
+    if "share" not in names:
+        raise UserError(f"asking is judged on the constraint 'share', which is not among {', '.join(names) or 'none'}")
+    return names.index("share")
+
+
+def make_decoder(
+    student: tuple[Model, Params],
+    teacher: tuple[Model, Params],
+    tokenizer: Tokenizer,
+    constraints: Sequence[Constraint],
+    *,
+    alpha: float,
+    sampled_gate: bool,
+    sampled_tokens: bool,
+    seed: int,
+) -> Decoder:
+    """Compiles at the first call of a shape.
+
+    `constraints` are all that the student knows; budgets are on its share of words. `seed` is that of the gate's and
+    the tokens' noise. Raises UserError for a student without that constraint or without a gate.
+    """
+    index = share_index(constraints)
+    if not student[0].config.gate_width:
+        raise UserError("the student has no gate to judge: its gate_width is 0")
+    banned = tokenizer.banned_ids
+
+    @jax.jit
+    def write(
+        params: tuple[Params, Params],
+        source_BxS: jax.Array,
+        words_BxR: jax.Array,
+        noise_2xBxT: jax.Array,
+        which: jax.Array,  # int32 [], of GATES
+        level: jax.Array,  # float32 []
+        draw: jax.Array,  # bool [], the gate's decision is drawn
+        budget: jax.Array,  # float32 []
+        guard: jax.Array,  # bool []
+    ) -> tuple[jax.Array, ...]:
+        own, other = (student[0], params[0]), (teacher[0], params[1])
+        read_BxX = instructed(words_BxR, source_BxS)
+        rows = source_BxS.shape[0]
+        # Encoded here and in decoding: the same computation, which the compiler does once.
+        learned = own_gate(*own, own[0].encode(own[1], read_BxX), alpha)
+        blind = [_blind(gate) for gate in (learned, random_gate(level), entropy_gate(), max_prob_gate())]
+        scores = [*blind, _sighted(divergence), _sighted(regret)]
+        mine_C = np.arange(len(constraints)) == index
+        budget_BxC = jnp.full((rows, len(constraints)), budget, jnp.float32)
+        active_BxC = jnp.broadcast_to(guard & jnp.asarray(mine_C)[None], budget_BxC.shape)
+        helped = generate_alongside(
+            own,
+            other,
+            read_BxX,
+            source_BxS,
+            jnp.where(draw, noise_2xBxT[0], level),  # a threshold is noise that is the same everywhere
+            noise_2xBxT[1] if sampled_tokens else None,
+            lambda moment, log_mu_BxV: jax.lax.switch(which, scores, moment, log_mu_BxV),
+            as_rule(constraints, Terms(budget_BxC, active_BxC)),
+            banned=banned,
+        )
+        over_B = excess(constraints[index], budget, source_BxS, helped.tokens_BxT, helped.asked_BxT)
+        return helped.tokens_BxT, helped.asked_BxT, helped.score_BxT, helped.positions_B, over_B
+
+    @jax.jit
+    def review(
+        params: tuple[Params, Params], source_BxS: jax.Array, words_BxR: jax.Array, tokens_BxT: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        own, other = student[0], teacher[0]
+        encoded, inputs_BxT = own.encode(params[0], instructed(words_BxR, source_BxS)), shift_right(tokens_BxT)
+        mine = own.decode(params[0], encoded, inputs_BxT)
+        theirs = other.decode(params[1], other.encode(params[1], source_BxS), inputs_BxT)
+        log_pi_BxTxV = log_policy(mine.logits_BxTxV, banned)
+        kl_BxT = kl_divergence(log_pi_BxTxV, log_policy(theirs.logits_BxTxV, banned))
+        nothing = jax.tree.map(lambda leaf: leaf[:, None], start_history(source_BxS))
+        view = look(log_pi_BxTxV[:, :1], mine.hidden_BxTxD[:, :1], jnp.zeros_like(tokens_BxT)[:, None], nothing)
+        odds = own.weigh(params[0], own.read_rule(params[0], encoded), view)
+        return jnp.where(tokens_BxT != 0, kl_BxT, 0.0), odds.cost_BxT[:, 0]
+
+    return Decoder(student, teacher, tokenizer, sampled_gate, seed, write, review)
+
+
+def wide(buckets: Sequence[Bucket], data: EncodedSplit, factor: int = 4) -> tuple[Bucket, ...]:
+    """Buckets for evaluation: evenly filled by `data`, up to `factor` times the rows, as there are no gradients."""
+    found = []
+    for bucket, members in zip(buckets, assign_buckets(data, buckets), strict=True):
+        examples = len(members) or bucket.rows
+        batches = -(-examples // (factor * bucket.rows))
+        found.append(bucket._replace(rows=-(-examples // batches)))
+    return tuple(found)
+
+
+def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket], wanted: Wanted) -> Written:
+    """Writes an output for every example, asking as `wanted` says."""
+    draw = wanted.gate == "random" or (wanted.gate == "learned" and decoder.sampled_gate)
+    numbers = (
+        np.int32(GATES.index(wanted.gate)),
+        np.float32(wanted.level),
+        np.bool_(draw),
+        np.float32(wanted.budget),
+        np.bool_(wanted.guard),
+    )
+    params = (decoder.student[1], decoder.teacher[1])
+    length = max(bucket.target for bucket in buckets)
+    tokens, asked = np.zeros((len(data), length), np.int32), np.zeros((len(data), length), bool)
+    scores = np.zeros((len(data), length), np.float32)
+    positions, over = np.zeros(len(data), np.int32), np.zeros(len(data), np.float32)
+    for index, batch in enumerate(evaluation_batches(data, buckets)):
+        place_B, real_B = _places(data, batch.example_B)
+        words_BxR = wanted.words_KxR[place_B % len(wanted.words_KxR)]
+        noise = jax.random.uniform(
+            jax.random.fold_in(jax.random.key(decoder.seed), index), (2, *batch.target_BxT.shape)
+        )
+        found = jax.device_get(decoder.write(params, batch.source_BxS, words_BxR, noise, *numbers))
+        rows, width = place_B[real_B], batch.target_BxT.shape[1]
+        for whole, part in zip((tokens, asked, scores), found, strict=False):
+            whole[rows, :width] = part[real_B]
+        positions[rows], over[rows] = found[3][real_B], found[4][real_B]
+    texts = [decoder.tokenizer.decode(row.tolist()) for row in tokens]
+    lengths = (tokens != 0).sum(axis=1).astype(np.int32)
+    return Written(texts, tokens, asked, scores, lengths, asked.sum(axis=1).astype(np.int32), positions, over)
+
+
+def review_split(
+    decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket], wanted: Wanted, written: Written
+) -> Review:
+    """Student beside teacher at the states that `written` visited under the words of `wanted`."""
+    kl, cost = np.zeros(written.tokens_NxT.shape, np.float32), np.zeros(len(data), np.float32)
+    params = (decoder.student[1], decoder.teacher[1])
+    for batch in evaluation_batches(data, buckets):
+        place_B, real_B = _places(data, batch.example_B)
+        width = batch.target_BxT.shape[1]
+        words_BxR = wanted.words_KxR[place_B % len(wanted.words_KxR)]
+        tokens_BxT = written.tokens_NxT[place_B, :width]
+        kl_BxT, cost_B = jax.device_get(decoder.review(params, batch.source_BxS, words_BxR, tokens_BxT))
+        kl[place_B[real_B], :width], cost[place_B[real_B]] = kl_BxT[real_B], cost_B[real_B]
+    return Review(kl, cost)
+
+
+def calibrate(
+    decoder: Decoder,
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    wanted: Wanted,
+    scores_X: np.ndarray,
+    *,
+    tolerance: float = 0.003,
+    tries: int = 4,
+) -> tuple[float, float, np.ndarray]:
+    """The level at which a gate's use is `wanted.budget`: (level, use on `data`, scores of the states then visited).
+
+    Asking changes which states are visited, so the quantile of one decoding's scores is only the next guess. `scores_X`
+    are those of a decoding nearby.
+    """
+    best: tuple[float, float, np.ndarray] | None = None
+    for _ in range(tries):
+        level = float(np.quantile(scores_X, 1 - wanted.budget))
+        written = write_split(decoder, data, buckets, wanted._replace(level=level))
+        scores_X = written.score_NxT[written.tokens_NxT != 0]
+        if best is None or abs(written.used - wanted.budget) < abs(best[1] - wanted.budget):
+            best = level, written.used, scores_X
+        if abs(best[1] - wanted.budget) <= tolerance:
+            break
+    if best is None:
+        raise ValueError(f"tries={tries}; at least 1 is needed")
+    return best
+
+
+def _places(data: EncodedSplit, example_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the split that a batch holds (0 for filler), and which of them are real."""
+    real_B = example_B >= 0
+    return np.where(real_B, np.searchsorted(data.examples, example_B), 0), real_B
+
+
+def _blind(gate: Gate) -> Callable[[Moment, jax.Array], jax.Array]:
+    """A gate without a state, which does not see the teacher."""
+    return lambda moment, log_mu_BxV: gate.score((), moment)[0]
+
+
+def _sighted(measure: Measure) -> Callable[[Moment, jax.Array], jax.Array]:
+    """The oracle of a measure."""
+    return lambda moment, log_mu_BxV: measure(moment.log_policy_BxV, log_mu_BxV)

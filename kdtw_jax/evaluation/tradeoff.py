@@ -1,0 +1,83 @@
+"""Quality against use: curves of several gates, what lies between them, and how sure that is. Plain numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdtw_jax.evaluation.metrics import interval
+
+LEARNED, FLOOR, CEILING = "learned", "random", "oracle_regret"
+
+
+class Curve(NamedTuple):
+    """A gate at K budgets, on the test set and on R resamples of it (the same for all gates)."""
+
+    use_K: np.ndarray  # the teacher's share of tokens, 0 to 1
+    quality_K: np.ndarray
+    use_RxK: np.ndarray
+    quality_RxK: np.ndarray
+
+
+def quality_at(use_K: np.ndarray, quality_K: np.ndarray, wanted_X: np.ndarray) -> np.ndarray:
+    """Straight lines through the points, in order of use (points of equal use count as their mean); level outside."""
+    use, place = np.unique(use_K, return_inverse=True)
+    quality = np.bincount(place, quality_K) / np.bincount(place)
+    return np.interp(wanted_X, use, quality)
+
+
+def mean_quality(use_K: np.ndarray, quality_K: np.ndarray, top: float) -> float:
+    """The area under the curve from use 0 to `top`, divided by `top`: exact for straight lines."""
+    corners = np.unique(np.concatenate([[0.0, top], use_K[(use_K > 0) & (use_K < top)]]))
+    return float(np.trapezoid(quality_at(use_K, quality_K, corners), corners) / top)
+
+
+def compare_gates(curves: Mapping[str, Curve]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """The learned gate beside its rivals at equal use: a summary, and each gate's mean quality on every resample.
+
+    The range of use is 0 to the largest that all gates reach. `way`: how much of the way from the random gate to the
+    oracle of regret the learned one makes. Differences are paired: every gate sees the same resamples. Both lists are
+    empty where some gate uses nothing: there is no range to compare on.
+    """
+    top = float(min(curve.use_K.max() for curve in curves.values()))
+    if top <= 0:
+        return {"range": [0.0, 0.0], "mean_quality": {}, "learned_minus": {}, "way": None}, {}
+    value = {gate: mean_quality(curve.use_K, curve.quality_K, top) for gate, curve in curves.items()}
+    draws = {
+        gate: np.array([mean_quality(u, q, top) for u, q in zip(curve.use_RxK, curve.quality_RxK, strict=True)])
+        for gate, curve in curves.items()
+    }
+    return summarise(top, value, draws), {gate: [round(x, 5) for x in found.tolist()] for gate, found in draws.items()}
+
+
+def summarise(top: float, value: Mapping[str, float], draws: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Mean quality of gates over use 0 to `top`, the learned gate's lead over each rival, and its way to the oracle."""
+    lead = {}
+    for rival in value:
+        if rival != LEARNED:
+            ahead = value[LEARNED] - value[rival]
+            low, high = interval(draws[LEARNED] - draws[rival], ahead)
+            lead[rival] = {"value": ahead, "low": low, "high": high}
+    way = None
+    room = value[CEILING] - value[FLOOR] if {CEILING, FLOOR} <= set(value) else 0.0
+    if room > 0:
+        made = (value[LEARNED] - value[FLOOR]) / room
+        rooms = draws[CEILING] - draws[FLOOR]
+        # Of resamples in which there is no way to go nothing can be said.
+        kept = rooms > 0
+        low, high = interval((draws[LEARNED] - draws[FLOOR])[kept] / rooms[kept], made) if kept.any() else (made, made)
+        way = {"value": made, "low": low, "high": high}
+    return {"range": [0.0, top], "mean_quality": dict(value), "learned_minus": lead, "way": way}
+
+
+def pool(summaries: list[dict[str, Any]], draws: list[Mapping[str, list[float]]]) -> dict[str, Any]:
+    """The mean over seeds of what `compare_gates` says of each. Intervals are over test sentences, jointly for all
+    seeds; how much seeds differ shows in the summaries of each."""
+    told = [(s, d) for s, d in zip(summaries, draws, strict=True) if d]
+    if not told:
+        return summaries[0]
+    value = {gate: float(np.mean([s["mean_quality"][gate] for s, _ in told])) for gate in told[0][1]}
+    mean = {gate: np.mean([d[gate] for _, d in told], axis=0) for gate in value}
+    return summarise(float(np.mean([s["range"][1] for s, _ in told])), value, mean)

@@ -1,0 +1,81 @@
+"""The part of a student that decides whether to ask: what an answer would save, and what the rule makes it cost.
+
+The help token is one more action of the policy. Its probability is sigma((saving - price) / alpha), the optimum for
+what an answer saves and what it costs (`kdtw_jax.losses.help`); in other words its logit is (saving - price) / alpha
+above the logsumexp of the student's own tokens. What an answer saves is a matter of the state, what it costs one of the
+rule, so budgets never trained need no new knowledge of states.
+
+All of it reads the student without shaping it: no gradient leaves this module. Whoever trains the gate, the student
+writes as before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.models.config import T5Config
+
+FACTS = 11  # numbers about a state that the gate is given, `kdtw_jax.decoding.view.look` says which
+_POINTERS = 8  # places of the source that the reader of the rule looks at
+
+
+class View(NamedTuple):
+    """What the gate sees of a state, before the next token is written."""
+
+    hidden_BxTxD: jax.Array  # the decoder state
+    choices_BxTx2: jax.Array  # int32, the student's two most probable tokens
+    facts_BxTxF: jax.Array  # float32, numbers of about unit size: how sure the student is, what has happened so far
+
+
+class Odds(NamedTuple):
+    """The decision and its parts, each BxT float32."""
+
+    saving_BxT: jax.Array  # nats that an answer is expected to save
+    log_price_BxT: jax.Array  # log of what it costs under the rule, in nats
+    cost_BxT: jax.Array  # V_C: what asking is expected to cost from here to the end, in units of the constraint
+
+    def logit(self, alpha: float = 1.0) -> jax.Array:
+        """Log-odds of asking, BxT."""
+        return (self.saving_BxT - jnp.exp(self.log_price_BxT)) / alpha
+
+
+class Gate(nn.Module):
+    """Three small networks: a reader of the rule, and one hidden layer for each of saving, price and cost to go."""
+
+    config: T5Config
+
+    def setup(self) -> None:
+        config = self.config
+        self.near = nn.Dense(config.d_model)
+        self.pointer = self.param("pointer", nn.initializers.normal(0.1), (_POINTERS, config.d_model), jnp.float32)
+        self.saving_hidden, self.price_hidden, self.cost_hidden = (nn.Dense(config.gate_width) for _ in range(3))
+        small = nn.initializers.normal(0.05)
+        self.saving_out, self.price_out, self.cost_out = (nn.Dense(1, kernel_init=small) for _ in range(3))
+
+    def read(self, states_BxSxD: jax.Array, mask_BxS: jax.Array) -> jax.Array:
+        """The encoded source as one vector a row, [B, P]: neighbouring states together (the digits of a number), looked
+        at by pointers."""
+        x = jax.lax.stop_gradient(states_BxSxD).astype(jnp.float32)
+        before, after = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1], jnp.pad(x, ((0, 0), (0, 1), (0, 0)))[:, 1:]
+        x = nn.gelu(self.near(jnp.concatenate([before, x, after], axis=-1)))
+        score_BxPxS = jnp.einsum("bsd,pd->bps", x, self.pointer)
+        weight_BxPxS = nn.softmax(jnp.where(mask_BxS[:, None, :], score_BxPxS, -1e9), axis=-1)
+        return jnp.einsum("bps,bsd->bpd", weight_BxPxS, x).reshape(x.shape[0], -1)
+
+    def weigh(self, rule_BxP: jax.Array, view: View, table_VxD: jax.Array) -> Odds:
+        """`rule_BxP` from `read`; `table_VxD`: the embedding of tokens."""
+        hidden, table = jax.lax.stop_gradient((view.hidden_BxTxD, table_VxD))
+        facts = jax.lax.stop_gradient(view.facts_BxTxF)
+        choices = table[view.choices_BxTx2].astype(jnp.float32)
+        choices = choices * jax.lax.rsqrt(jnp.mean(jnp.square(choices), axis=-1, keepdims=True) + 1e-6)
+        rows, length = facts.shape[:2]
+        rule = jnp.broadcast_to(rule_BxP[:, None, :], (rows, length, rule_BxP.shape[-1]))
+        state = jnp.concatenate([hidden.astype(jnp.float32), choices.reshape(rows, length, -1), facts], axis=-1)
+        saving = self.saving_out(nn.gelu(self.saving_hidden(state)))
+        log_price = self.price_out(nn.gelu(self.price_hidden(jnp.concatenate([rule, facts], axis=-1))))
+        cost = self.cost_out(nn.gelu(self.cost_hidden(jnp.concatenate([state, rule], axis=-1))))
+        return Odds(saving[..., 0], log_price[..., 0], cost[..., 0])

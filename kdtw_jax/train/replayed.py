@@ -1,0 +1,147 @@
+"""The loop of methods with a replay buffer: fresh rows now and then, minibatches with fixed shares a source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, training_batches
+from kdtw_jax.errors import UserError
+from kdtw_jax.replay import ReplayState, Rows, Sample, make_replay
+from kdtw_jax.train import parallel
+from kdtw_jax.train.loop import LoopConfig, Report, run_loop
+from kdtw_jax.train.state import (
+    Coefficient,
+    LossFn,
+    OptimizerConfig,
+    Params,
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_update,
+    step_key,
+)
+
+Extra = Any  # what a method keeps between steps beside parameters and rows, a pytree of arrays
+
+
+class Carry(NamedTuple):
+    """The training state on its devices, one buffer a length bucket, and what else the method keeps."""
+
+    train: TrainState
+    replay: dict[str, ReplayState]
+    extra: Extra
+
+
+class Collect(Protocol):
+    """Makes fresh rows by source from prompts, and may change what the method keeps by what they show."""
+
+    def __call__(
+        self, params: Params, extra: Extra, batch: Batch, key_data: jax.Array, step: int
+    ) -> tuple[dict[int, Rows], Extra]: ...
+
+
+class Method(NamedTuple):
+    """What differs between methods."""
+
+    loop: LoopConfig
+    optimizer: OptimizerConfig
+    loss: LossFn
+    coefficients: Mapping[str, Coefficient]
+    sources: tuple[str, ...]
+    shares: Callable[[int], tuple[int, ...]]  # rows of a minibatch -> rows from each source
+    empty_row: Callable[[Bucket], Rows]  # of the shapes that a bucket's buffer holds
+    collect: Collect
+    demonstrate: Callable[[Batch, int], Rows]  # a further batch of ground truth as rows; the number is its place
+    truth: int | None  # the source those belong to; None: there is no ground truth
+    refresh: Callable[[Sample, Extra, jax.Array], Sample]  # what replayed rows know only now (traced; with a key)
+    extra: Extra
+    target_decay: float
+    updates_per_rollout: int
+    capacity: int
+    truth_batches: int
+
+
+def bucket_name(bucket: Bucket) -> str:
+    """Names the buffer of a length bucket."""
+    return f"{bucket.source}x{bucket.target}"
+
+
+def train_replayed(
+    name: str,
+    folder: Path,
+    method: Method,
+    params: Params,
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    *,
+    seed: int,
+    devices: parallel.Devices,
+    stop_after: int | None = None,
+) -> tuple[Params, Extra]:
+    """Trains from `params`; resumes what is in `folder`; returns parameters and what was kept (numpy).
+
+    Raises UserError as `run_loop` does, and when a bucket's rows do not divide over the devices.
+    """
+    if method.loop.checkpoint_every % method.updates_per_rollout:
+        raise UserError(
+            f"checkpoint_every ({method.loop.checkpoint_every}) must be a multiple of updates_per_rollout "
+            f"({method.updates_per_rollout}), so that a resumed run starts with fresh rows"
+        )
+    optimizer = make_optimizer(method.optimizer, method.loop.steps)
+    update = parallel.data_parallel(
+        make_update(method.loss, method.coefficients, optimizer, target_decay=method.target_decay),
+        devices,
+        donate=(0,),
+    )
+    replays = {
+        bucket_name(b): make_replay(max(method.capacity, b.rows), method.shares(b.rows), method.sources)
+        for b in buckets
+    }
+    add = {k: jax.jit(r.add, static_argnums=2, donate_argnums=0) for k, r in replays.items()}
+
+    def draw(name: str) -> Callable[[ReplayState, jax.Array, Extra], Sample]:
+        def fresh(state: ReplayState, key: jax.Array, extra: Extra) -> Sample:
+            return method.refresh(replays[name].sample(state, key), extra, jax.random.fold_in(key, 1000))
+
+        return jax.jit(fresh)
+
+    sample = {k: draw(k) for k in replays}
+    iterator = training_batches(data, buckets, seed=seed)
+    state = init_state(params, optimizer, seed, target=method.target_decay > 0)
+    key_data = state.key_data
+    current = ""  # the bucket of the newest rollouts, which the updates until the next ones draw from
+
+    def advance(carry: Carry, step: int) -> tuple[Carry, Report]:
+        nonlocal current
+        train, replay, extra = carry
+        if step % method.updates_per_rollout == 0:
+            batch: Batch = next(iterator)
+            current = bucket_name(Bucket(batch.source_BxS.shape[1], batch.target_BxT.shape[1], 0))
+            rows, extra = method.collect(train.params, extra, batch, key_data, step)
+            for source, fresh in rows.items():
+                replay = {**replay, current: add[current](replay[current], fresh, source)}
+            for place in range(method.truth_batches - 1 if method.truth is not None else 0):
+                more: Batch = next(iterator)
+                name_of = bucket_name(Bucket(more.source_BxS.shape[1], more.target_BxT.shape[1], 0))
+                demonstrated = method.demonstrate(more, step + place + 1)
+                replay = {**replay, name_of: add[name_of](replay[name_of], demonstrated, method.truth)}
+        sampled = sample[current](replay[current], step_key(key_data, step, 3), extra)
+        train, metrics = update(train, parallel.shard(sampled, devices))
+        return Carry(train, replay, extra), Report(metrics, sampled.rows.example_B)
+
+    def freeze(carry: Carry) -> Carry:
+        return carry._replace(train=parallel.unreplicate(carry.train))
+
+    def thaw(carry: Carry) -> Carry:
+        return carry._replace(train=parallel.replicate(carry.train, devices))
+
+    empty = {bucket_name(b): replays[bucket_name(b)].init(method.empty_row(b)) for b in buckets}
+    start = thaw(Carry(state, empty, method.extra))
+    final = run_loop(
+        name, folder, method.loop, start, advance, iterator, freeze=freeze, thaw=thaw, stop_after=stop_after
+    )
+    return parallel.unreplicate(final.train.params), jax.device_get(final.extra)

@@ -1,0 +1,257 @@
+"""Training to ask: rows under rules, prices, and what each part of the loss teaches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdtw_jax.constraints import Terms, histories, make_calls, make_pause, make_share, total_cost
+from kdtw_jax.data.batches import training_batches
+from kdtw_jax.duals import price, prices
+from kdtw_jax.errors import UserError
+from kdtw_jax.losses.pcl import PCLConfig
+from kdtw_jax.models import make_model
+from kdtw_jax.replay import Sample
+from kdtw_jax.train import parallel
+from kdtw_jax.train.ask import (
+    HELPED,
+    AskConfig,
+    AskingCollector,
+    ask,
+    ask_loss,
+    dual_configs,
+    first_prices,
+    make_rules,
+    unit_costs,
+)
+from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH
+from kdtw_jax.train.state import init_state, make_optimizer
+from tests.world import BUCKETS, DISTIL, WIDE, World, same
+
+CONFIG = AskConfig(
+    distil=replace(DISTIL, target_decay=0.0, pcl=PCLConfig(values="head", lengths=(1, 2)), teacher_rows=0.5),
+    gate_width=8,
+)
+CONSTRAINTS = (make_share(), make_calls(), make_pause())
+
+
+class AskingWorld(World):
+    """With a student that has a gate, and rules of three kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = make_model(replace(self.config, gate_width=8))
+        self.params = jax.device_get(self.student.init(jax.random.key(0)))
+        self.rules = make_rules(CONSTRAINTS, self.tokenizer)
+
+    def collector(self, devices: int = 1, seed: int = 0) -> AskingCollector:
+        chosen = parallel.select_devices(devices)
+        return AskingCollector(self.student, self.teacher, CONFIG, self.rules, self.banned, chosen, seed)
+
+    def collected(self, devices: int = 1, step: int = 0) -> Any:
+        collector = self.collector(devices)
+        batch = next(training_batches(self.data, WIDE, seed=0))
+        key = init_state(self.params, make_optimizer(CONFIG.distil.optimizer, 8), 0).key_data
+        params = parallel.replicate(self.params, collector.devices)
+        return collector, *collector(params, collector.start(), batch, key, step)
+
+
+@pytest.fixture(scope="module")
+def world() -> AskingWorld:
+    return AskingWorld()
+
+
+@pytest.fixture(scope="module")
+def collected(world: AskingWorld) -> Any:
+    return world.collected()
+
+
+def test_all_sources_come_under_rules_and_do_not_depend_on_devices(world: AskingWorld, collected: Any) -> None:
+    _, rows, duals = collected
+    _, others, other_duals = world.collected(devices=4)
+    assert set(rows) == {STUDENT, TEACHER, TRUTH, HELPED}
+    for source, found in rows.items():
+        assert np.array_equal(found.path.tokens_BxT, others[source].path.tokens_BxT)
+        assert np.array_equal(found.asked_BxT, others[source].asked_BxT)
+        assert np.array_equal(found.rule_BxR, others[source].rule_BxR)
+        assert not (found.asked_BxT & (found.path.tokens_BxT == 0)).any()
+        assert found.terms.active_BxC.any(1).all()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), duals, other_duals)
+    assert not np.array_equal(rows[STUDENT].path.tokens_BxT, rows[HELPED].path.tokens_BxT)  # one sampled, one greedy
+
+
+def test_prices_move_towards_what_the_rules_allow(collected: Any) -> None:
+    collector, rows, duals = collected
+    helped, start = rows[HELPED], collector.start()
+    tokens, asked, budget = helped.path.tokens_BxT, helped.asked_BxT, helped.terms.budget_BxC
+    length = float((tokens != 0).sum() / len(tokens))
+    for index, constraint in enumerate(CONSTRAINTS):
+        active = np.asarray(helped.terms.active_BxC[:, index])
+        cost = total_cost(constraint, budget[:, index], helped.path.source_BxS, tokens, asked)
+        limit = {"share": budget[:, index] * (tokens != 0).sum(1), "calls": budget[:, index]}.get(constraint.name, 0.0)
+        over = np.asarray((cost - limit) / length)[active]
+        moved = np.asarray(price(collector.duals[index], duals[index], budget[:, index]))[active]
+        before = np.asarray(price(collector.duals[index], start[index], budget[:, index]))[active]
+        if len(over) == 1 and abs(over[0]) > 1e-6 and -8 < before[0] < 5:
+            assert np.sign(moved[0] - before[0]) == np.sign(over[0])
+        knots = np.asarray(prices(collector.duals[index], duals[index]))
+        if not active.any():
+            np.testing.assert_array_equal(knots, prices(collector.duals[index], start[index]))
+    assert any(not same(a, b) for a, b in zip(duals, start, strict=True))
+
+
+def test_first_prices_make_exponential_savings_obey() -> None:
+    dual = dual_configs(CONFIG, [make_share()])[0]
+    assert {0.0, 0.6, 1.0} <= set(dual.knots)
+    budget = np.asarray(dual.knots)
+    inner = (budget > 0) & (budget < 1)
+    asks = np.exp(-np.exp(np.asarray(first_prices(dual, make_share()), np.float64)))  # P(saving > price)
+    np.testing.assert_allclose(asks[inner], budget[inner], atol=1e-5)
+
+
+def sample(rows: Any, collector: AskingCollector, source: int = HELPED) -> Sample:
+    count = len(rows.asked_BxT)
+    return collector.refresh(Sample(rows, jnp.full(count, source)), collector.start(), jax.random.key(7))
+
+
+def test_replayed_rows_carry_the_price_of_every_step(collected: Any) -> None:
+    collector, rows, _ = collected
+    helped = sample(rows[HELPED], collector).rows
+    before = histories(helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT)
+    unit = np.asarray(unit_costs(CONSTRAINTS, helped.terms, before))
+    own = np.asarray(before.own_B)[:-1].T
+    for index, constraint in enumerate(CONSTRAINTS):
+        active = np.asarray(helped.terms.active_BxC[:, index])
+        assert not unit[~active][..., index].any()
+        if constraint.name in ("share", "calls"):
+            assert (unit[active][..., index] == 1).all()
+        else:
+            budget = np.asarray(helped.terms.budget_BxC)[active, index][:, None]
+            np.testing.assert_array_equal(unit[active][..., index], own[active] < budget)
+        expected = np.exp(price(collector.duals[index], collector.start()[index], helped.terms.budget_BxC[:, index]))
+        np.testing.assert_allclose(helped.price_BxC[:, index], expected, rtol=1e-6)
+
+
+def test_the_gate_learns_from_its_own_terms_alone_and_leaves_the_student_as_it_was(
+    world: AskingWorld, collected: Any
+) -> None:
+    collector, rows, _ = collected
+    batch = sample(rows[HELPED], collector)
+    loss = ask_loss(world.student, CONFIG, CONSTRAINTS, world.banned)
+
+    def gradient(*names: str) -> Any:
+        terms = lambda p: loss(p, (), batch, jax.random.key(0))  # noqa: E731
+        return jax.grad(lambda p: sum(terms(p)[name].mean() for name in names))(world.params)
+
+    def norm(tree: Any) -> float:
+        return sum(float(np.abs(x).sum()) for x in jax.tree.leaves(tree))
+
+    of_gate, of_rest = gradient("saving", "price", "cost"), gradient("pcl", "value_error", "kl")
+    assert all(np.any(x) for x in jax.tree.leaves(of_gate["gate"]))
+    assert norm({k: v for k, v in of_gate.items() if k != "gate"}) == 0
+    assert norm(of_rest["gate"]) == 0 < norm(of_rest["shared"])
+    assert norm(gradient("saving")["gate"]["price_out"]) == 0 < norm(gradient("price")["gate"]["price_out"])
+    assert norm(gradient("saving")["gate"]["near"]) == 0 < norm(gradient("price")["gate"]["near"])
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_save_and_asks_at_the_rate_of_the_price(
+    world: AskingWorld,
+) -> None:
+    """With the normalised reward nothing is left to learn there either; the literal one goes on pushing."""
+    student, params = world.student, {**world.params, **world.teacher[1]}
+    chosen = parallel.select_devices(1)
+    rules = make_rules((make_share(),), world.tokenizer)
+    config = replace(CONFIG, saving="kl", distil=replace(CONFIG.distil, top_k=20))
+    # The student reads the rule and the teacher does not: equal only if neither reads anything.
+    blind = student._replace(encode=lambda p, s, k=None: student.encode(p, jnp.zeros_like(s).at[:, 0].set(1), k))
+    deaf = world.teacher[0]
+    deaf = deaf._replace(encode=lambda p, s, k=None: world.teacher[0].encode(p, jnp.zeros_like(s).at[:, 0].set(1), k))
+    collector = AskingCollector(blind, (deaf, world.teacher[1]), config, rules, world.banned, chosen, 0)
+    batch = next(training_batches(world.data, WIDE, seed=0))
+    rows = collector._marked(batch, *collector._draw(8, 0), 0)
+    log_price = -0.7
+    gate = {**params["gate"], "saving_out": jax.tree.map(jnp.zeros_like, params["gate"]["saving_out"])}
+    gate["price_out"] = {"kernel": jnp.zeros((8, 1)), "bias": jnp.full(1, log_price)}
+    quoted = jnp.full((8, 1), np.exp(log_price))
+    replayed = Sample(
+        rows._replace(price_BxC=quoted, other=rows.other._replace(price_BxC=quoted)), jnp.full(8, STUDENT)
+    )
+    for normalize in (True, False):
+        loss = ask_loss(blind, replace(config, normalize_help=normalize), (make_share(),), world.banned)
+        terms = loss({**params, "gate": gate}, (), replayed, jax.random.key(0))
+        assert float(terms["saving"].mean()) == pytest.approx(0.0, abs=1e-6)
+        assert float(terms["price"].mean()) == pytest.approx(0.0, abs=1e-9)
+        assert (float(terms["pcl"].mean()) < 1e-8) == normalize
+    assert rows.asked_BxT.any()
+
+
+def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: AskingWorld, tmp_path: Path) -> None:
+    def train(folder: str, stop_after: int | None = None) -> Any:
+        return ask(
+            "a", tmp_path / folder, world.student, world.params, world.teacher, world.data, BUCKETS, CONFIG,
+            world.rules, seed=0, devices=parallel.select_devices(2), banned=world.banned, stop_after=stop_after,
+        )  # fmt: skip
+
+    whole = train("whole")
+    train("cut", stop_after=5)
+    assert same(whole, train("cut"))
+    params, duals = whole
+    assert not same(params["gate"], world.params["gate"])
+    assert any(np.any(d.violation_K) for d in duals)
+
+
+def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingWorld, collected: Any) -> None:
+    """Nothing but the gate is trained, on a fixed batch: its parts approach their targets."""
+    import optax
+
+    collector, rows, _ = collected
+    batch = sample(rows[HELPED], collector)
+    loss = ask_loss(world.student, CONFIG, CONSTRAINTS, world.banned)
+    optimizer, trunk = optax.adam(1e-2), jax.tree.map(jnp.asarray, world.params)
+
+    def errors(gate: Any) -> tuple[jax.Array, Any]:
+        terms = loss({**trunk, "gate": gate}, (), batch, jax.random.key(0))
+        found = {k: terms[k].mean() for k in ("saving", "price", "cost")}
+        return found["saving"] + found["price"] + found["cost"], found
+
+    @jax.jit
+    def train(gate: Any) -> tuple[Any, Any]:
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            gate, moments = carry
+            updates, moments = optimizer.update(jax.grad(lambda g: errors(g)[0])(gate), moments)
+            return (optax.apply_updates(gate, updates), moments), None
+
+        (gate, _), _ = jax.lax.scan(step, (gate, optimizer.init(gate)), length=200)
+        return gate, errors(gate)[1]
+
+    start = errors(trunk["gate"])[1]
+    _, end = train(trunk["gate"])
+    for name, value in end.items():
+        assert float(value) < 0.3 * float(start[name]), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"constraints": ()}, "at least one"),
+        ({"constraints": ("share", "share")}, "distinct"),
+        ({"helped_share": 1.0}, "helped_share"),
+        ({"gate_width": 0}, "gate_width"),
+        ({"distil": replace(DISTIL, target_decay=0.9)}, "target_decay"),
+    ],
+)
+def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(CONFIG, **changes)
+
+
+def test_rows_under_no_rule_at_all_would_cost_nothing() -> None:
+    terms = Terms(jnp.zeros((2, 1)), jnp.zeros((2, 1), bool))
+    before = histories(jnp.ones((2, 3), jnp.int32), jnp.ones((2, 4), jnp.int32), jnp.ones((2, 4), bool))
+    assert not unit_costs((make_share(),), terms, before).any()

@@ -1,0 +1,328 @@
+"""Evaluation of asking: rival gates, thresholds, equal use, where it asks; on networks of random weights."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.world import World
+
+from kdtw_jax.ask_report import COLUMNS, WHERE_COLUMNS, first_pairs, summarise_asking
+from kdtw_jax.constraints import Rule, make_calls, make_share, words_room
+from kdtw_jax.data.batches import Bucket
+from kdtw_jax.decoding import generate_with_help, log_policy
+from kdtw_jax.decoding.help import Gate, own_gate
+from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation import gates
+from kdtw_jax.evaluation.alongside import generate_alongside
+from kdtw_jax.evaluation.asking import evaluate_asking, make_phrasings
+from kdtw_jax.evaluation.figures import asking_figure
+from kdtw_jax.evaluation.findings import Texts, obedience
+from kdtw_jax.evaluation.helped import (
+    GATES,
+    Decoder,
+    Wanted,
+    calibrate,
+    make_decoder,
+    review_split,
+    wide,
+    write_split,
+)
+from kdtw_jax.evaluation.places import by_class, by_decile, by_position, marked, piece_classes
+from kdtw_jax.evaluation.tradeoff import Curve, compare_gates, mean_quality, pool, quality_at
+from kdtw_jax.models import Model, T5Config, make_model, shift_right
+
+SHARE = make_share()
+WORLD = World()
+BUCKETS = (Bucket(12, 12, 16),)
+LENGTH = 12
+
+
+def network(seed: int, gate_width: int = 0) -> tuple[Model, Any]:
+    """Decided policies, and a gate that says now yes, now no."""
+    model = make_model(T5Config.toy(WORLD.tokenizer.vocab_size, dropout_rate=0.0, gate_width=gate_width))
+    params = jax.tree.map(lambda x: 1.3 * x, model.init(jax.random.key(seed)))
+    if gate_width:
+        params["gate"]["saving_out"]["kernel"] *= 30.0
+        params["gate"]["saving_out"]["bias"] += 1.0
+    return model, params
+
+
+STUDENT, TEACHER = network(0, 8), network(1)
+PHRASINGS = make_phrasings((SHARE,), WORLD.tokenizer.encode, words_room((SHARE,), WORLD.tokenizer.encode))
+DATA = first_pairs(WORLD.data, 64)
+WIDE = wide(BUCKETS, DATA)
+
+
+def decoder(student: tuple[Model, Any] = STUDENT, **changes: Any) -> Decoder:
+    settings = {"alpha": 1.0, "sampled_gate": False, "sampled_tokens": False, "seed": 0, **changes}
+    return make_decoder(student, TEACHER, WORLD.tokenizer, (make_calls(), SHARE), **settings)
+
+
+DECODER = decoder()
+
+
+def want(gate: str, budget: float = 0.2, **changes: Any) -> Wanted:
+    return Wanted(gate, PHRASINGS.of(budget, "seen"), budget, **changes)  # type: ignore[arg-type]
+
+
+def distributions(tokens: jax.Array, source: jax.Array, read: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """log pi and log mu at all states of finished rows, from whole passes without caches."""
+    found = []
+    for (model, params), text in ((STUDENT, read), (TEACHER, source)):
+        logits = model.decode(params, model.encode(params, text), shift_right(tokens)).logits_BxTxV
+        found.append(log_policy(logits, WORLD.banned))
+    return found[0], found[1]
+
+
+def score_by_hand(gate: str, pi: np.ndarray, mu: np.ndarray) -> np.ndarray:
+    p = np.exp(pi)
+    if gate == "entropy":
+        return -np.where(p > 0, p * np.where(p > 0, pi, 0.0), 0.0).sum(-1)
+    if gate == "max_prob":
+        return 1 - p.max(-1)
+    if gate == "oracle_kl":
+        return np.where(p > 0, p * np.where(p > 0, pi - mu, 0.0), 0.0).sum(-1)
+    return mu.max(-1) - np.take_along_axis(mu, pi.argmax(-1)[..., None], -1)[..., 0]
+
+
+SOURCE = jnp.asarray(WORLD.data.sources.padded(np.arange(6), LENGTH))
+TOLD = jnp.asarray(WORLD.data.sources.padded(np.arange(6, 12), LENGTH))  # the student reads another text
+
+
+@pytest.mark.parametrize("gate", ["entropy", "max_prob", "oracle_kl", "oracle_regret"])
+@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "alongside"])
+def test_gates_score_what_whole_passes_of_both_models_say(gate: str, lazy: bool) -> None:
+    measures = {"oracle_kl": gates.divergence, "oracle_regret": gates.regret}
+    threshold = {"entropy": 1.5, "max_prob": 0.5, "oracle_kl": 2.0, "oracle_regret": 0.5}[gate]
+    if gate in measures:
+        chosen = gates.oracle_gate(TEACHER, SOURCE, measures[gate], banned=WORLD.banned, max_len=LENGTH)
+    else:
+        chosen = {"entropy": gates.entropy_gate, "max_prob": gates.max_prob_gate}[gate]()
+    rule = Rule((SHARE,), (jnp.float32(1),))
+    if lazy:
+        limits: dict[str, Any] = {"banned": WORLD.banned, "max_len": LENGTH, "threshold": threshold}
+        written = generate_with_help(STUDENT, TEACHER, TOLD, SOURCE, None, None, gate=chosen, **limits)
+    else:
+
+        def score(moment: Any, log_mu: jax.Array) -> jax.Array:
+            seen: jax.Array = (
+                measures[gate](moment.log_policy_BxV, log_mu) if gate in measures else chosen.score((), moment)[0]
+            )
+            return seen
+
+        level = jnp.full((6, LENGTH), threshold)
+        written = generate_alongside(STUDENT, TEACHER, TOLD, SOURCE, level, None, score, rule, banned=WORLD.banned)
+    pi, mu = (np.asarray(x, np.float64) for x in distributions(written.tokens_BxT, SOURCE, TOLD))
+    mask, asked = np.asarray(written.mask_BxT & (written.tokens_BxT != 0)), np.asarray(written.asked_BxT)
+    by_hand = score_by_hand(gate, pi, mu)
+    np.testing.assert_allclose(np.asarray(written.score_BxT)[mask], by_hand[mask], atol=2e-4)
+    clear = mask & (np.abs(by_hand - threshold) > 1e-3)
+    np.testing.assert_array_equal(asked[clear], by_hand[clear] > threshold)
+    assert 0 < asked.sum() < mask.sum()
+
+
+@pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
+def test_reading_along_writes_and_counts_what_the_lazy_teacher_does(sampled: bool) -> None:
+    noise = jnp.asarray(np.random.default_rng(1).random((2, 6, LENGTH)), jnp.float32)
+    token_noise = noise[1] if sampled else None
+    rule = Rule((SHARE,), (jnp.asarray([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),))
+    gate = own_gate(*STUDENT, STUDENT[0].encode(STUDENT[1], TOLD))
+    alongside = generate_alongside(
+        STUDENT, TEACHER, TOLD, SOURCE, noise[0], token_noise, lambda m, mu: gate.score((), m)[0], rule,
+        banned=WORLD.banned,
+    )  # fmt: skip
+    lazy = generate_with_help(
+        STUDENT, TEACHER, TOLD, SOURCE, noise[0], token_noise, banned=WORLD.banned, max_len=LENGTH, rule=rule
+    )
+    assert 0 < lazy.asked_BxT.sum() < lazy.mask_BxT.sum()
+    for name, one, other in zip(lazy._fields, alongside, lazy, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4, err_msg=name)
+
+
+def test_the_random_gate_asks_never_always_or_at_its_rate() -> None:
+    for level, low, high in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.3, 0.22, 0.38)):
+        assert low <= write_split(DECODER, DATA, WIDE, want("random", level=level)).used <= high
+    gate: Gate = gates.random_gate(0.25)
+    moment: Any = type("M", (), {"history": type("H", (), {"length_B": jnp.zeros(3, jnp.int32)})()})()
+    np.testing.assert_array_equal(gate.score((), moment)[0], [0.25] * 3)
+
+
+def test_gates_thresholds_budgets_words_and_guards_change_without_a_new_trace() -> None:
+    traces = []
+    model, params = STUDENT
+
+    def counting(*args: Any) -> Any:
+        traces.append(1)
+        return model.extend(*args)
+
+    counted = decoder((model._replace(extend=counting), params))
+    write_split(counted, DATA, WIDE, want("learned"))
+    first = len(traces)
+    assert first
+    for gate in GATES:
+        write_split(counted, DATA, WIDE, want(gate, 0.35, level=0.7, guard=True))
+    assert len(traces) == first
+
+
+@pytest.mark.parametrize("gate", ["entropy", "max_prob", "oracle_kl", "oracle_regret"])
+def test_calibration_finds_the_level_of_a_wanted_use(gate: str) -> None:
+    silent = write_split(DECODER, DATA, WIDE, want(gate, 0.3, level=np.inf))
+    assert silent.used == 0
+    level, used, _ = calibrate(DECODER, DATA, WIDE, want(gate, 0.3), silent.score_NxT[silent.tokens_NxT != 0])
+    assert abs(used - 0.3) < 0.03
+    assert write_split(DECODER, DATA, WIDE, want(gate, 0.3, level=level)).used == used
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_guarded_outputs_never_exceed_their_rule(gate: str) -> None:
+    # Eager: every gate would ask everywhere but for the guard (the random one by its probability).
+    level = 1.0 if gate == "random" else -1.0
+    for budget in (0.0, 0.15, 0.5):
+        written = write_split(DECODER, DATA, WIDE, want(gate, budget, level=level, guard=True))
+        assert (written.calls_N <= budget * written.lengths_N + 1e-3).all()
+        assert (written.excess_N <= 1e-3).all()
+        np.testing.assert_allclose(written.excess_N, written.calls_N - budget * written.lengths_N, atol=1e-4)
+    free = write_split(DECODER, DATA, WIDE, want(gate, 0.15, level=level))
+    assert free.used == 1.0
+    assert (free.excess_N > 0).all()
+
+
+def test_outputs_stand_in_the_order_of_examples_whatever_the_batches() -> None:
+    shuffled = (Bucket(8, 8, 8), Bucket(12, 12, 4))
+    one, other = (write_split(DECODER, DATA, b, want("learned", level=0.9)) for b in (WIDE, shuffled))
+    short = DATA.targets.lengths <= 8
+    long = ~(short & (DATA.sources.lengths <= 8))
+    assert [a for a, keep in zip(one.texts, long, strict=True) if keep] == [
+        b for b, keep in zip(other.texts, long, strict=True) if keep
+    ]
+    np.testing.assert_array_equal(one.tokens_NxT[long], other.tokens_NxT[long])
+    assert len(set(one.texts)) > 1
+
+
+def test_a_review_sees_what_the_oracle_saw() -> None:
+    wanted = want("oracle_kl", level=2.0)
+    written = write_split(DECODER, DATA, WIDE, wanted)
+    review = review_split(DECODER, DATA, WIDE, wanted, written)
+    np.testing.assert_allclose(review.kl_NxT, written.score_NxT, atol=2e-4)
+    assert review.cost_N.std() > 0
+
+
+def test_curves_are_straight_between_their_points() -> None:
+    use, quality = np.array([0.4, 0.0, 0.2, 0.2]), np.array([50.0, 10.0, 20.0, 40.0])
+    np.testing.assert_allclose(quality_at(use, quality, np.array([0.0, 0.1, 0.2, 0.3, 0.9])), [10, 20, 30, 40, 50])
+    assert mean_quality(use, quality, 0.4) == pytest.approx(30)
+    assert mean_quality(use, quality, 0.2) == pytest.approx(20)
+    assert mean_quality(np.array([0.1, 0.3]), np.array([10.0, 30.0]), 0.2) == pytest.approx((10 + 15) / 2)
+
+
+def curve(slope: float, noise: np.ndarray) -> Curve:
+    use = np.array([0.0, 0.25, 0.5])
+    quality = 20 + slope * use
+    return Curve(use, quality, np.broadcast_to(use, (len(noise), 3)), quality + noise[:, None])
+
+
+def test_gates_are_compared_at_equal_use_on_the_same_resamples() -> None:
+    noise = np.random.default_rng(0).normal(size=200) * 5  # of the test set, the same for all gates: it cancels
+    curves = {"learned": curve(30, noise), "random": curve(10, noise), "oracle_regret": curve(50, noise)}
+    curves["entropy"] = curve(30, noise)._replace(use_K=np.array([0.0, 0.25, 0.3]))  # reaches 30% only
+    found, draws = compare_gates(curves)
+    assert found["range"] == [0.0, 0.3]
+    assert found["mean_quality"]["learned"] == pytest.approx(24.5)
+    assert found["learned_minus"]["random"] == pytest.approx({"value": 3.0, "low": 3.0, "high": 3.0}, abs=1e-4)
+    assert found["way"] == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
+    together = pool([found, found], [draws, draws])
+    assert together["learned_minus"]["random"]["value"] == pytest.approx(3.0)
+    silent = {gate: c._replace(use_K=np.zeros(3)) for gate, c in curves.items()}
+    assert compare_gates(silent)[0]["way"] is None
+
+
+def test_help_rates_by_decile_class_and_position() -> None:
+    kl = np.arange(40)[::-1].astype(float)
+    deciles = by_decile(kl, kl >= 34)
+    assert [g.states for g in deciles] == [4] * 10
+    assert [g.help_rate for g in deciles] == [0] * 8 + [0.5, 1.0]
+
+    pieces = ["<pad>", "</s>", "⁇", "▁Haus", "bau", "▁7", ".", "▁selten"]
+    training = np.array([3] * 40 + [4] * 30 + [5] * 12 + [6] * 17 + [7] + [1] * 50)
+    classes = piece_classes(pieces, training)
+    members = {
+        name: [p for p, inside in zip(pieces, member, strict=True) if inside] for name, member in classes.items()
+    }
+    assert members["first piece of a word"] == ["▁Haus", "▁7", "▁selten"]
+    assert members["digit"] == ["▁7"]
+    assert members["punctuation"] == ["."]
+    assert "bau" in members["later piece"] and "." not in members["later piece"]
+    assert {"▁7", "▁selten"} <= set(members["rare"]) and not {"▁Haus", "bau", ".", "</s>"} & set(members["rare"])
+    rates = {
+        g.group: (g.states, g.help_rate) for g in by_class(np.array([3, 3, 5, 1]), np.array([1, 0, 1, 0]), classes)
+    }
+    assert rates["first piece of a word"] == (3, pytest.approx(2 / 3))
+    assert rates["punctuation"] == (0, None)
+    assert rates["end of sequence"] == (1, 0.0)
+
+    tokens = np.where(np.arange(24)[None, :] < np.array([[24], [4]]), 5, 0)
+    positions = {
+        g.group: (g.states, g.help_rate) for g in by_position(tokens, np.arange(24)[None, :] == np.array([[0], [2]]))
+    }
+    assert positions == {"1-2": (4, 0.25), "3-5": (5, 0.2), "6-10": (5, 0.0), "11-20": (10, 0.0), ">20": (4, 0.0)}
+
+
+def test_the_teachers_tokens_are_marked_in_samples() -> None:
+    pieces = ["<pad>", "</s>", "⁇", "▁ein", "▁Haus", "bau", "."]
+    assert marked(pieces, [3, 4, 5, 6, 1, 0], [False, True, True, False, True, False]) == "ein ⟦Hausbau⟧.⟦∎⟧"
+    assert marked(pieces, [3, 4, 5, 1], [True, False, True, False]) == "⟦ein⟧ Haus⟦bau⟧"
+
+
+def test_obedience_is_told_apart_by_guard_phrasing_and_budget() -> None:
+    def cell(asked: float, used: float, **changes: Any) -> dict[str, Any]:
+        numbers = {"outputs": 10, "outputs_over": 2, "excess_calls_p95": 1.0, "excess_share_p95": 0.1}
+        return {"guard": 0, "phrasing": "seen", "budget_seen": 1, "asked": asked, "used": used, **numbers, **changes}
+
+    found = obedience([cell(0.1, 0.12), cell(0.2, 0.16), cell(0.2, 0.2, guard=1, outputs_over=0)])
+    assert found[0]["error_mean"] == pytest.approx(3) and found[0]["bias"] == pytest.approx(-1)
+    assert found[0]["error_p95"] == pytest.approx(3.9) and found[0]["outputs_over"] == 4
+    assert (found[1]["guard"], found[1]["cells"], found[1]["outputs_over"]) == (1, 1, 0)
+
+
+def test_a_student_that_does_not_know_the_share_or_has_no_gate_is_refused() -> None:
+    with pytest.raises(UserError, match="judged on the constraint 'share'"):
+        make_phrasings((make_calls(),), WORLD.tokenizer.encode, 40)
+    with pytest.raises(UserError, match="no gate to judge"):
+        decoder(network(0))
+
+
+def test_everything_about_a_student_is_plain_values_in_the_columns_of_the_tables(tmp_path: Any) -> None:
+    references = [WORLD.tokenizer.decode(DATA.targets[i].tolist()) for i in range(len(DATA))]
+    test = Texts(DATA, references, references, ("bleu", "chrf"))
+    tokens = WORLD.data.targets.values
+    found = evaluate_asking(
+        "toy", DECODER, PHRASINGS, test, first_pairs(DATA, 16), tokens, BUCKETS,
+        held_out=(0.15, 0.25), twin=references, resamples=20,
+    )  # fmt: skip
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert {*COLUMNS[:4], *found["rows"][0]} == set(COLUMNS)
+    assert {*WHERE_COLUMNS[:4], *found["where"][0]} == set(WHERE_COLUMNS)
+    learned = [r for r in found["rows"] if r["gate"] == "learned" and r["metric"] == "bleu"]
+    assert len(learned) == 4 * 9 and len(found["rows"]) == 2 * (4 * 9 + 5 * 7)
+    assert {r["asked"] for r in learned if not r["budget_seen"]} == {0.15, 0.25}
+    for r in found["rows"]:
+        assert r["low"] <= r["value"] <= r["high"]
+        assert r["calls"] == pytest.approx(r["used"])
+        assert r["used"] - 1e-6 <= r["positions"] <= 1
+        assert r["guard"] == 0 or r["used"] <= r["asked"] + 1e-6
+        if r["asked"] == 0 and r["gate"] != "learned":
+            assert r["used"] == 0 and r["value"] == found["alone"][r["metric"]]
+    assert found["no_harm"]["bleu"]["value"] < 0
+    assert sum(g["states"] for g in found["where"] if g["kind"] == "position") == sum(
+        g["states"] for g in found["where"] if g["kind"] == "kl_decile"
+    )
+    pooled = summarise_asking([found, found], test.metrics)
+    assert pooled["equal_use"]["bleu"]["mean_quality"] == pytest.approx(found["equal_use"]["bleu"]["mean_quality"])
+    assert all(group["outputs_over"] == 0 for group in pooled["obedience"] if group["guard"])
+    asking_figure(found["rows"], "bleu", {"teacher": 30.0}, tmp_path / "asking.png")
+    assert (tmp_path / "asking.png").stat().st_size > 10_000
