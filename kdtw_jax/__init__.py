@@ -9,19 +9,22 @@ unknown 2.
 """
 
 from kdtw_jax.config import Experiment, TextConfig
+from kdtw_jax.constraints import parse_rule
 from kdtw_jax.data.task import Task, load_task
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from kdtw_jax.decoding import generate
+from kdtw_jax.decoding import generate, generate_with_help
 from kdtw_jax.errors import UserError
 from kdtw_jax.experiment import run_experiment
 from kdtw_jax.losses.pcl import PCLConfig, pcl_loss
 from kdtw_jax.models import Model, T5Config, make_model
 from kdtw_jax.replay import make_replay
+from kdtw_jax.train.ask import AskConfig, ask
 from kdtw_jax.train.checkpoint import load_model, save_model
 from kdtw_jax.train.distil import DistilConfig, distil
 from kdtw_jax.train.fit import FitConfig, fit
 
 __all__ = [
+    "AskConfig",
     "DistilConfig",
     "Experiment",
     "FitConfig",
@@ -32,14 +35,17 @@ __all__ = [
     "TextConfig",
     "Tokenizer",
     "UserError",
+    "ask",
     "distil",
     "fit",
     "generate",
+    "generate_with_help",
     "load_model",
     "load_task",
     "load_tokenizer",
     "make_model",
     "make_replay",
+    "parse_rule",
     "pcl_loss",
     "run_experiment",
     "save_model",

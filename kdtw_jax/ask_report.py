@@ -14,7 +14,7 @@ from kdtw_jax.evaluation.evaluate import Decoding, decode_split
 from kdtw_jax.evaluation.figures import asking_figure
 from kdtw_jax.evaluation.findings import Found, Texts, obedience
 from kdtw_jax.evaluation.helped import GATES, make_decoder
-from kdtw_jax.evaluation.tradeoff import pool, quality_at
+from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
 from kdtw_jax.pipeline import Row, Setup, Trained, asking_rules, evaluation_stage
 from kdtw_jax.runs import RunFolder, print_table, write_csv, write_json, write_text
 
@@ -123,7 +123,7 @@ def _validation(config: Experiment, setup: Setup) -> EncodedSplit:
 
 
 def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -> list[Row]:
-    """Writes asking.csv, where.csv, samples.txt, asking.json and asking.png of all seeds; prints a table.
+    """Writes asking.csv, where.csv, asking.json, asking.png and (in the run's folder) samples.txt; prints a table.
 
     Returns the rows of asking.csv. Every seed has to be studied before.
     """
@@ -143,6 +143,7 @@ def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -
         "seeds": {
             str(seed): {
                 **{k: v for k, v in f.items() if k not in (*_TABLES, "samples", "draws", "obedience")},
+                "no_harm": f["no_harm"] and {m: _without_draws(h) for m, h in f["no_harm"].items()},
                 "obedience": obedience(f["obedience"]),
                 "cells": f["obedience"],
             }
@@ -152,9 +153,9 @@ def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -
     for folder in [run.path] + ([config.results] if config.results is not None else []):
         write_csv(folder / "asking.csv", rows, COLUMNS)
         write_csv(folder / "where.csv", where, WHERE_COLUMNS)
-        write_text(folder / "samples.txt", _samples(found))
         write_json(folder / "asking.json", summary)
         asking_figure(rows, first, levels, folder / "asking.png")
+    write_text(run.path / "samples.txt", _samples(found))  # the data's text stays out of what is published
     _show(config, rows, first)
     return rows
 
@@ -166,6 +167,10 @@ def _named(task: str, config: Experiment, seed: int, row: Mapping[str, Any]) -> 
     return {"task": task, "data": config.data, "preset": config.preset, "seed": seed, **row}
 
 
+def _without_draws(found: Found) -> Found:
+    return {name: value for name, value in found.items() if name != "draws"}
+
+
 def summarise_asking(found: Sequence[Found], metrics: Sequence[str]) -> Found:
     """Of all seeds together. Intervals of gates at equal use are over test sentences, of the mean over seeds."""
     harms = [f["no_harm"] for f in found if f["no_harm"] is not None]
@@ -174,7 +179,7 @@ def summarise_asking(found: Sequence[Found], metrics: Sequence[str]) -> Found:
     return {
         "obedience": obedience([cell for f in found for cell in f["obedience"]]),
         "equal_use": {m: pool([f["equal_use"][m] for f in found], [f["draws"][m] for f in found]) for m in metrics},
-        "no_harm": {m: float(np.mean([h[m]["value"] for h in harms])) for m in metrics} if harms else None,
+        "no_harm": {m: pooled_difference([h[m] for h in harms]) for m in metrics} if harms else None,
         "expected_calls": {name: float(np.mean(values)) if values else None for name, values in known.items()},
     }
 
@@ -208,11 +213,16 @@ def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
         found: np.ndarray = np.mean(parts, axis=0)
         return found
 
-    columns = {"asked %": 100 * mean("learned", 0, "asked"), "used %": 100 * mean("learned", 0, "used")}
-    columns |= {metric: mean("learned", 0, "value")}
-    columns |= {"calls": mean("learned", 0, "calls"), "positions": mean("learned", 0, "positions")}
-    columns |= {"guarded: used %": 100 * mean("learned", 1, "used"), f"guarded: {metric}": mean("learned", 1, "value")}
-    columns |= {gate: equal(gate) for gate in GATES if gate != "learned"}
-    table = [dict(zip(columns, map(float, line), strict=True)) for line in zip(*columns.values(), strict=True)]
-    title = f"{config.data}: the learned gate, and {metric} of rival gates at the same use (seeds {config.seeds})"
-    print_table(title, table, list(columns))
+    budget = {"asked %": 100 * mean("learned", 0, "asked"), "used %": 100 * mean("learned", 0, "used")}
+    quality = {metric: mean("learned", 0, "value")}
+    cost = {"calls": mean("learned", 0, "calls"), "positions": mean("learned", 0, "positions")}
+    guarded = {"kept: used %": 100 * mean("learned", 1, "used"), f"kept: {metric}": mean("learned", 1, "value")}
+    rivals = {gate.replace("_", " "): equal(gate) for gate in GATES if gate != "learned"}
+    seeds = f"mean of seeds {', '.join(map(str, config.seeds))}" if len(config.seeds) > 1 else f"seed {config.seeds[0]}"
+    _table(f"{config.data}, asking, {seeds}; kept: the rule enforced", {**budget, **quality, **cost, **guarded})
+    _table(f"{metric} of other gates at the same use", {**budget, "learned": quality[metric], **rivals})
+
+
+def _table(title: str, columns: Mapping[str, np.ndarray]) -> None:
+    lines = [dict(zip(columns, map(float, line), strict=True)) for line in zip(*columns.values(), strict=True)]
+    print_table(title, lines, list(columns))

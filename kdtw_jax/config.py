@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import tyro
 
+from kdtw_jax.constraints import known_constraints
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.data.tfds_source import Features
 from kdtw_jax.errors import UserError
@@ -106,6 +107,7 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds must be distinct whole numbers of at least 0, got {self.seeds}")
+        known_constraints(self.ask.constraints, self.teacher)  # raises for a name that is none
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise UserError(f"methods must be distinct, at least one, got {self.methods}")
 

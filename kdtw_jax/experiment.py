@@ -42,6 +42,7 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
     running_code()
     console = Console()
     out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
+    judged = "ask" in config.methods and "share" in config.ask.constraints
     with open_run(out, {"task": task, **config.identity()}) as run:
         setup = prepare(config, run, console)
         teacher = train_teacher(config, setup, run)
@@ -50,13 +51,17 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
             students = train_students(config, setup, teacher, seed, run)
             for method, student in students.items():
                 rows += evaluate(config, setup, teacher, student, method, seed, run)
-            if "ask" in students:
+            if judged:
                 study_asking(config, setup, teacher, students["ask"], students.get("pcl"), seed, run)
         rows = [{"task": task, **row} for row in rows]
         _write(config, setup, run, rows, started)
         _show(config, setup, rows)
-        if "ask" in config.methods:
+        if judged:
             report_asking(task, config, setup, run)
+        elif "ask" in config.methods:
+            console.print(
+                "asking is judged by the share of words it uses, and ask.constraints has no 'share': no asking.csv"
+            )
         console.print(f"run folder: {run.path}")
     return rows
 

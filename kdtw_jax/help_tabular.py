@@ -127,7 +127,7 @@ def train_priced(
     steps: int,
     optimizer: optax.GradientTransformation,
 ) -> Priced:
-    """Descent on `expected_loss`, one student a budget, while `kdtw_jax.duals` moves the prices from `start_K`, [knots].
+    """Descent on `expected_loss`, a student a budget, while `kdtw_jax.duals` moves the prices from `start_K`, [knots].
 
     One step of the students, then one of the prices by what the students use in expectation. `optimizer` should not
     decay its step size: students have to keep up with the prices.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdtw_jax.constraints import Terms, histories, make_calls, make_pause, make_share, total_cost
+from kdtw_jax.constraints import Terms, histories, make_calls, make_pause, make_share, total_cost, words_room
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.duals import price, prices
 from kdtw_jax.errors import UserError
@@ -23,22 +24,27 @@ from kdtw_jax.train.ask import (
     HELPED,
     AskConfig,
     AskingCollector,
+    Rules,
     ask,
     ask_loss,
     dual_configs,
     first_prices,
-    make_rules,
     unit_costs,
 )
 from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH
 from kdtw_jax.train.state import init_state, make_optimizer
-from tests.world import BUCKETS, DISTIL, WIDE, World, same
+from tests.world import DISTIL, WIDE, World, same
 
 CONFIG = AskConfig(
     distil=replace(DISTIL, target_decay=0.0, pcl=PCLConfig(values="head", lengths=(1, 2)), teacher_rows=0.5),
     gate_width=8,
 )
 CONSTRAINTS = (make_share(), make_calls(), make_pause())
+
+
+def whole_words(text: str) -> list[int]:
+    """A token a word: the toy vocabulary has no letters for rules, and short rules make short tests."""
+    return [4 + zlib.crc32(word.encode()) % 12 for word in text.split()]
 
 
 class AskingWorld(World):
@@ -48,7 +54,7 @@ class AskingWorld(World):
         super().__init__()
         self.student = make_model(replace(self.config, gate_width=8))
         self.params = jax.device_get(self.student.init(jax.random.key(0)))
-        self.rules = make_rules(CONSTRAINTS, self.tokenizer)
+        self.rules = Rules(CONSTRAINTS, whole_words, words_room(CONSTRAINTS, whole_words, together=2))
 
     def collector(self, devices: int = 1, seed: int = 0) -> AskingCollector:
         chosen = parallel.select_devices(devices)
@@ -145,9 +151,18 @@ def test_the_gate_learns_from_its_own_terms_alone_and_leaves_the_student_as_it_w
     batch = sample(rows[HELPED], collector)
     loss = ask_loss(world.student, CONFIG, CONSTRAINTS, world.banned)
 
-    def gradient(*names: str) -> Any:
-        terms = lambda p: loss(p, (), batch, jax.random.key(0))  # noqa: E731
-        return jax.grad(lambda p: sum(terms(p)[name].mean() for name in names))(world.params)
+    names = ("saving", "price", "cost", "pcl", "value_error", "kl")
+
+    @jax.jit
+    def weighed(params: Any, weight_X: jax.Array) -> Any:
+        def total(p: Any) -> jax.Array:
+            terms = loss(p, (), batch, jax.random.key(0))
+            return sum(w * terms[name].mean() for w, name in zip(weight_X, names, strict=True))
+
+        return jax.grad(total)(params)
+
+    def gradient(*chosen: str) -> Any:
+        return weighed(world.params, jnp.asarray([float(name in chosen) for name in names]))
 
     def norm(tree: Any) -> float:
         return sum(float(np.abs(x).sum()) for x in jax.tree.leaves(tree))
@@ -166,7 +181,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_save_and_asks_at_the_rate_
     """With the normalised reward nothing is left to learn there either; the literal one goes on pushing."""
     student, params = world.student, {**world.params, **world.teacher[1]}
     chosen = parallel.select_devices(1)
-    rules = make_rules((make_share(),), world.tokenizer)
+    rules = Rules((make_share(),), whole_words, words_room((make_share(),), whole_words))
     config = replace(CONFIG, saving="kl", distil=replace(CONFIG.distil, top_k=20))
     # The student reads the rule and the teacher does not: equal only if neither reads anything.
     blind = student._replace(encode=lambda p, s, k=None: student.encode(p, jnp.zeros_like(s).at[:, 0].set(1), k))
@@ -194,7 +209,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_save_and_asks_at_the_rate_
 def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: AskingWorld, tmp_path: Path) -> None:
     def train(folder: str, stop_after: int | None = None) -> Any:
         return ask(
-            "a", tmp_path / folder, world.student, world.params, world.teacher, world.data, BUCKETS, CONFIG,
+            "a", tmp_path / folder, world.student, world.params, world.teacher, world.data, WIDE, CONFIG,
             world.rules, seed=0, devices=parallel.select_devices(2), banned=world.banned, stop_after=stop_after,
         )  # fmt: skip
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.world import World
 
 from kdtw_jax.ask_report import COLUMNS, WHERE_COLUMNS, first_pairs, summarise_asking
 from kdtw_jax.constraints import Rule, make_calls, make_share, words_room
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.decoding import generate_with_help, log_policy
 from kdtw_jax.decoding.help import Gate, own_gate
+from kdtw_jax.decoding.view import instructed
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import gates
 from kdtw_jax.evaluation.alongside import generate_alongside
@@ -35,6 +35,7 @@ from kdtw_jax.evaluation.helped import (
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, marked, piece_classes
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates, mean_quality, pool, quality_at
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
+from tests.world import World
 
 SHARE = make_share()
 WORLD = World()
@@ -86,7 +87,7 @@ def score_by_hand(gate: str, pi: np.ndarray, mu: np.ndarray) -> np.ndarray:
     if gate == "max_prob":
         return 1 - p.max(-1)
     if gate == "oracle_kl":
-        return np.where(p > 0, p * np.where(p > 0, pi - mu, 0.0), 0.0).sum(-1)
+        return (p * (np.where(p > 0, pi, 0.0) - np.where(p > 0, mu, 0.0))).sum(-1)
     return mu.max(-1) - np.take_along_axis(mu, pi.argmax(-1)[..., None], -1)[..., 0]
 
 
@@ -94,36 +95,34 @@ SOURCE = jnp.asarray(WORLD.data.sources.padded(np.arange(6), LENGTH))
 TOLD = jnp.asarray(WORLD.data.sources.padded(np.arange(6, 12), LENGTH))  # the student reads another text
 
 
-@pytest.mark.parametrize("gate", ["entropy", "max_prob", "oracle_kl", "oracle_regret"])
-@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "alongside"])
-def test_gates_score_what_whole_passes_of_both_models_say(gate: str, lazy: bool) -> None:
-    measures = {"oracle_kl": gates.divergence, "oracle_regret": gates.regret}
-    threshold = {"entropy": 1.5, "max_prob": 0.5, "oracle_kl": 2.0, "oracle_regret": 0.5}[gate]
-    if gate in measures:
-        chosen = gates.oracle_gate(TEACHER, SOURCE, measures[gate], banned=WORLD.banned, max_len=LENGTH)
-    else:
-        chosen = {"entropy": gates.entropy_gate, "max_prob": gates.max_prob_gate}[gate]()
-    rule = Rule((SHARE,), (jnp.float32(1),))
-    if lazy:
-        limits: dict[str, Any] = {"banned": WORLD.banned, "max_len": LENGTH, "threshold": threshold}
-        written = generate_with_help(STUDENT, TEACHER, TOLD, SOURCE, None, None, gate=chosen, **limits)
-    else:
-
-        def score(moment: Any, log_mu: jax.Array) -> jax.Array:
-            seen: jax.Array = (
-                measures[gate](moment.log_policy_BxV, log_mu) if gate in measures else chosen.score((), moment)[0]
-            )
-            return seen
-
-        level = jnp.full((6, LENGTH), threshold)
-        written = generate_alongside(STUDENT, TEACHER, TOLD, SOURCE, level, None, score, rule, banned=WORLD.banned)
-    pi, mu = (np.asarray(x, np.float64) for x in distributions(written.tokens_BxT, SOURCE, TOLD))
-    mask, asked = np.asarray(written.mask_BxT & (written.tokens_BxT != 0)), np.asarray(written.asked_BxT)
-    by_hand = score_by_hand(gate, pi, mu)
-    np.testing.assert_allclose(np.asarray(written.score_BxT)[mask], by_hand[mask], atol=2e-4)
+def check_scores(gate: str, written: Any, source: Any, read: Any, threshold: float) -> None:
+    tokens, score, asked = (np.asarray(x) for x in written)
+    pi, mu = (np.asarray(x, np.float64) for x in distributions(jnp.asarray(tokens), source, read))
+    by_hand, mask = score_by_hand(gate, pi, mu), tokens != 0
+    np.testing.assert_allclose(score[mask], by_hand[mask], atol=2e-4)
     clear = mask & (np.abs(by_hand - threshold) > 1e-3)
     np.testing.assert_array_equal(asked[clear], by_hand[clear] > threshold)
     assert 0 < asked.sum() < mask.sum()
+
+
+@pytest.mark.parametrize("gate", ["oracle_kl", "oracle_regret"])
+def test_oracles_of_the_lazy_teacher_score_what_whole_passes_of_both_models_say(gate: str) -> None:
+    measure, threshold = {"oracle_kl": (gates.divergence, 1.0), "oracle_regret": (gates.regret, 1.0)}[gate]
+    chosen = gates.oracle_gate(TEACHER, SOURCE, measure, banned=WORLD.banned, max_len=LENGTH)
+    limits: dict[str, Any] = {"banned": WORLD.banned, "max_len": LENGTH, "threshold": threshold}
+    found = generate_with_help(STUDENT, TEACHER, TOLD, SOURCE, None, None, gate=chosen, **limits)
+    check_scores(gate, (found.tokens_BxT, found.score_BxT, found.asked_BxT), SOURCE, TOLD, threshold)
+
+
+@pytest.mark.parametrize("gate", ["entropy", "max_prob", "oracle_kl", "oracle_regret"])
+def test_rival_gates_score_what_whole_passes_of_both_models_say(gate: str) -> None:
+    silent = write_split(DECODER, DATA, WIDE, want(gate, level=np.inf))
+    wanted = want(gate, level=float(np.median(silent.score_NxT[silent.tokens_NxT != 0])))
+    found = write_split(DECODER, DATA, WIDE, wanted)
+    source = jnp.asarray(DATA.sources.padded(np.arange(len(DATA)), LENGTH))
+    words = wanted.words_KxR[np.arange(len(DATA)) % len(wanted.words_KxR)]  # the phrasings in turn
+    read = instructed(jnp.asarray(words), source)
+    check_scores(gate, (found.tokens_NxT, found.score_NxT, found.asked_NxT), source, read, wanted.level)
 
 
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
@@ -173,7 +172,8 @@ def test_gates_thresholds_budgets_words_and_guards_change_without_a_new_trace() 
 def test_calibration_finds_the_level_of_a_wanted_use(gate: str) -> None:
     silent = write_split(DECODER, DATA, WIDE, want(gate, 0.3, level=np.inf))
     assert silent.used == 0
-    level, used, _ = calibrate(DECODER, DATA, WIDE, want(gate, 0.3), silent.score_NxT[silent.tokens_NxT != 0])
+    scores = silent.score_NxT[silent.tokens_NxT != 0]
+    level, used, _ = calibrate(DECODER, DATA, WIDE, want(gate, 0.3), scores, tries=6)
     assert abs(used - 0.3) < 0.03
     assert write_split(DECODER, DATA, WIDE, want(gate, 0.3, level=level)).used == used
 
@@ -185,6 +185,7 @@ def test_guarded_outputs_never_exceed_their_rule(gate: str) -> None:
     for budget in (0.0, 0.15, 0.5):
         written = write_split(DECODER, DATA, WIDE, want(gate, budget, level=level, guard=True))
         assert (written.calls_N <= budget * written.lengths_N + 1e-3).all()
+        assert (written.calls_N + 1 > budget * written.lengths_N).all()  # eager, it asks for all it may
         assert (written.excess_N <= 1e-3).all()
         np.testing.assert_allclose(written.excess_N, written.calls_N - budget * written.lengths_N, atol=1e-4)
     free = write_split(DECODER, DATA, WIDE, want(gate, 0.15, level=level))
@@ -193,15 +194,14 @@ def test_guarded_outputs_never_exceed_their_rule(gate: str) -> None:
 
 
 def test_outputs_stand_in_the_order_of_examples_whatever_the_batches() -> None:
-    shuffled = (Bucket(8, 8, 8), Bucket(12, 12, 4))
-    one, other = (write_split(DECODER, DATA, b, want("learned", level=0.9)) for b in (WIDE, shuffled))
-    short = DATA.targets.lengths <= 8
-    long = ~(short & (DATA.sources.lengths <= 8))
-    assert [a for a, keep in zip(one.texts, long, strict=True) if keep] == [
-        b for b, keep in zip(other.texts, long, strict=True) if keep
-    ]
-    np.testing.assert_array_equal(one.tokens_NxT[long], other.tokens_NxT[long])
-    assert len(set(one.texts)) > 1
+    """By length into buckets, and the last batch filled up."""
+    mixed = (Bucket(8, 12, 20), Bucket(12, 12, 24))
+    one, other = (write_split(DECODER, DATA, buckets, want("learned", level=0.9)) for buckets in (WIDE, mixed))
+    assert 0 < (DATA.sources.lengths <= 8).sum() < len(DATA)
+    np.testing.assert_array_equal(one.tokens_NxT, other.tokens_NxT)
+    np.testing.assert_array_equal(one.asked_NxT, other.asked_NxT)
+    assert one.texts == other.texts
+    assert len(set(one.texts)) > 10
 
 
 def test_a_review_sees_what_the_oracle_saw() -> None:
@@ -230,11 +230,13 @@ def test_gates_are_compared_at_equal_use_on_the_same_resamples() -> None:
     noise = np.random.default_rng(0).normal(size=200) * 5  # of the test set, the same for all gates: it cancels
     curves = {"learned": curve(30, noise), "random": curve(10, noise), "oracle_regret": curve(50, noise)}
     curves["entropy"] = curve(30, noise)._replace(use_K=np.array([0.0, 0.25, 0.3]))  # reaches 30% only
+    curves["oracle_kl"] = curve(50, noise)._replace(use_K=np.array([0.0, 0.1, 0.2]))  # needs no more
     found, draws = compare_gates(curves)
     assert found["range"] == [0.0, 0.3]
     assert found["mean_quality"]["learned"] == pytest.approx(24.5)
     assert found["learned_minus"]["random"] == pytest.approx({"value": 3.0, "low": 3.0, "high": 3.0}, abs=1e-4)
     assert found["way"] == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
+    assert found["mean_quality"]["oracle_kl"] == pytest.approx((0.1 * (26.25 + 38.75) + 0.1 * 45) / 0.3)
     together = pool([found, found], [draws, draws])
     assert together["learned_minus"]["random"]["value"] == pytest.approx(3.0)
     silent = {gate: c._replace(use_K=np.zeros(3)) for gate, c in curves.items()}
@@ -247,7 +249,7 @@ def test_help_rates_by_decile_class_and_position() -> None:
     assert [g.states for g in deciles] == [4] * 10
     assert [g.help_rate for g in deciles] == [0] * 8 + [0.5, 1.0]
 
-    pieces = ["<pad>", "</s>", "⁇", "▁Haus", "bau", "▁7", ".", "▁selten"]
+    pieces = ["<pad>", "</s>", "<unk>", "▁Haus", "bau", "▁7", ".", "▁selten"]
     training = np.array([3] * 40 + [4] * 30 + [5] * 12 + [6] * 17 + [7] + [1] * 50)
     classes = piece_classes(pieces, training)
     members = {
@@ -273,7 +275,7 @@ def test_help_rates_by_decile_class_and_position() -> None:
 
 
 def test_the_teachers_tokens_are_marked_in_samples() -> None:
-    pieces = ["<pad>", "</s>", "⁇", "▁ein", "▁Haus", "bau", "."]
+    pieces = ["<pad>", "</s>", "<unk>", "▁ein", "▁Haus", "bau", "."]
     assert marked(pieces, [3, 4, 5, 6, 1, 0], [False, True, True, False, True, False]) == "ein ⟦Hausbau⟧.⟦∎⟧"
     assert marked(pieces, [3, 4, 5, 1], [True, False, True, False]) == "⟦ein⟧ Haus⟦bau⟧"
 
@@ -322,6 +324,8 @@ def test_everything_about_a_student_is_plain_values_in_the_columns_of_the_tables
         g["states"] for g in found["where"] if g["kind"] == "kl_decile"
     )
     pooled = summarise_asking([found, found], test.metrics)
+    harm = found["no_harm"]["bleu"]
+    assert pooled["no_harm"]["bleu"] == pytest.approx({k: harm[k] for k in ("value", "low", "high")}, abs=1e-4)
     assert pooled["equal_use"]["bleu"]["mean_quality"] == pytest.approx(found["equal_use"]["bleu"]["mean_quality"])
     assert all(group["outputs_over"] == 0 for group in pooled["obedience"] if group["guard"])
     asking_figure(found["rows"], "bleu", {"teacher": 30.0}, tmp_path / "asking.png")

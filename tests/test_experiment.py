@@ -16,6 +16,9 @@ from orbax.checkpoint import v1 as ocp
 
 from experiments.summarization import PRESETS as SUMMARIES
 from experiments.translation import PRESETS
+from kdtw_jax.ask_report import COLUMNS as ASKING_COLUMNS
+from kdtw_jax.data.tokenizer import UNK_ID, load_tokenizer
+from kdtw_jax.evaluation.helped import GATES
 from kdtw_jax.experiment import COLUMNS, main
 from kdtw_jax.runs import read_csv, read_metrics
 
@@ -99,9 +102,42 @@ def test_a_run_killed_at_any_moment_ends_as_an_uninterrupted_one(tmp_path: Path,
     assert (whole / "distil.png").stat().st_size > 10_000
 
 
+def test_a_student_learns_to_ask_and_is_judged(tmp_path: Path, corpus: Path) -> None:
+    out, published = tmp_path / "run", tmp_path / "published"
+    arguments = ["--preset", "tiny", "--data", "files", "--out", str(out), "--results", str(published)]
+    arguments += ["--text.folder", str(tmp_path / "data"), "--devices", "1", "--methods", "pcl", "ask"]
+    arguments += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
+    assert main("translation", PRESETS, None, arguments) == 0
+    rows = read_csv(published / "asking.csv")
+    assert all(tuple(row) == ASKING_COLUMNS for row in rows)
+    assert {row["gate"] for row in rows} == set(GATES)
+    for row in rows:
+        assert 0 <= float(str(row["used"])) <= 1
+        assert float(str(row["calls"])) == pytest.approx(float(str(row["used"])))
+        if row["guard"]:
+            assert float(str(row["used"])) <= float(str(row["asked"])) + 1e-6
+    unseen = {row["asked"] for row in rows if not row["budget_seen"]}
+    assert unseen == set(PRESETS["tiny"].ask.held_out)
+    for name in ("asking.csv", "asking.json", "asking.png", "where.csv"):
+        assert (published / name).read_bytes() == (out / name).read_bytes()
+    assert (out / "samples.txt").exists()
+    assert not (published / "samples.txt").exists()  # text of the data is not for publication
+    prices = json.loads((out / "seed0" / "ask" / "prices.json").read_text(encoding="utf8"))
+    assert len(prices["share"]["budget"]) == len(prices["share"]["price"])
+    # The corpus has no digit and no percent sign: the vocabulary has them for the rules.
+    tokenizer = load_tokenizer(out / "tokenizer.model")
+    assert UNK_ID not in tokenizer.encode("ask the teacher for at most 12.5% of the words:")
+    before = {path: path.stat().st_mtime_ns for path in (out / "seed0").glob("*/model/config.json")}
+    assert main("translation", PRESETS, None, arguments) == 0  # again: nothing is trained anew
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert read_csv(published / "asking.csv") == rows
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--preset", "tiny", "--ask.constraints", "shares"], "no constraint 'shares'; known are share, calls"),
+        (["--preset", "tiny", "--ask.gate-width", "0"], "ask.gate_width must be at least 1"),
         (["--preset", "huge"], "unknown preset 'huge'; known are quickstart, tiny, small, base, paper"),
         (["--preset", "tiny", "--data", "klingon"], "unknown task 'klingon'"),
         (["--preset", "tiny", "--text.limit", "-3"], "text.limit must be 0 (all) or more, got -3"),

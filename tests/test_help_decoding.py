@@ -103,10 +103,11 @@ def slowly(
     return Slow(tokens, asked, positions)
 
 
+@pytest.mark.parametrize("read_along", [False, True], ids=["lazy", "reads_along"])
 @pytest.mark.parametrize("share", [None, 0.25])
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("gate", ["threshold", "sampled"])
-def test_it_is_the_slow_loop_token_for_token(gate: str, sampled: bool, share: float | None) -> None:
+def test_it_is_the_slow_loop_token_for_token(gate: str, sampled: bool, share: float | None, read_along: bool) -> None:
     rng = np.random.default_rng(3)
     gate_noise, token_noise = rng.random((2, ROWS, LENGTH)).astype(np.float32)
     noises = (gate_noise if gate == "sampled" else None, token_noise if sampled else None)
@@ -117,7 +118,7 @@ def test_it_is_the_slow_loop_token_for_token(gate: str, sampled: bool, share: fl
         rule = None if share is None else Rule((make_share(),), (budget,))
         return generate_with_help(
             STUDENT, TEACHER, SOURCE, PLAIN, *(None if n is None else jnp.asarray(n) for n in noises),
-            banned=BANNED, max_len=LENGTH, threshold=threshold, rule=rule,
+            banned=BANNED, max_len=LENGTH, threshold=threshold, rule=rule, read_along=read_along,
         )  # fmt: skip
 
     found = jax.device_get(decode(jnp.float32(0 if share is None else share)))

@@ -86,9 +86,9 @@ def draw_rules(
 ) -> Drawn:
     """A rule a row: one constraint, or two for `joint_share` of the rows where several are known.
 
-    Budgets are drawn from a constraint's whole range, small ones more often, two thirds of them rounded to one or two
-    digits, as people say them, and never within 0.005 of `held_out`; `fixed_share` of the rows get a sentence without a number, where there are any
-    ("do not ask the teacher"). The row's budget is what its words say.
+    Budgets come from a constraint's whole range, small ones more often. Two thirds of them are rounded to one or two
+    digits, as people say them, and none is within 0.005 of `held_out`. `fixed_share` of the rows get a sentence without
+    a number, where there are any ("do not ask the teacher"). The row's budget is what its words say.
     """
     budget_BxC = np.zeros((rows, len(constraints)), np.float32)
     active_BxC = np.zeros((rows, len(constraints)), bool)

@@ -32,6 +32,8 @@ class Moment(NamedTuple):
     hidden_BxD: jax.Array  # the decoder state
     tokens_BxT: jax.Array  # int32, written so far, 0 beyond
     history: History
+    # The teacher's next token, if it reads along: for oracles only
+    teacher_log_policy_BxV: jax.Array | None = None
 
 
 class Gate(NamedTuple):
@@ -95,6 +97,7 @@ def generate_with_help(
     threshold: float | jax.Array = 0.5,
     rule: Rule | None = None,
     gate: Gate | None = None,
+    read_along: bool = False,
 ) -> Helped:
     """Continues every source until its end-of-sequence token or `max_len` tokens, whichever is first.
 
@@ -104,6 +107,8 @@ def generate_with_help(
       token_noise_BxT: uniforms in [0, 1) that sample the token, whoever writes it; None: the most probable token.
       banned: never written; the help token is among them.
       gate: who decides; by default the student's own gate.
+      read_along: the teacher processes every token as it is written. The same outputs, and `positions_B` still those of
+        the lazy teacher; faster for a batch in which some row asks at nearly every step, as in training.
       rule: enforced: nobody asks where it says no. None: only the gate decides.
 
     Meant to be jitted by the caller. Raises UserError for a `max_len` below 1 and noise of another shape.
@@ -149,7 +154,11 @@ def generate_with_help(
     def step(state: _State) -> _State:
         decoded, student_cache = student_model.extend(student_params, state.student, state.token_Bx1, state.step)
         log_policy_BxV = log_policy(decoded.logits_BxTxV[:, 0], banned)
-        moment = Moment(log_policy_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, state.history)
+        hidden_BxD, teacher_cache, along_BxV = decoded.hidden_BxTxD[:, 0], state.teacher, None
+        if read_along:
+            heard, teacher_cache = teacher_model.extend(teacher_params, state.teacher, state.token_Bx1, state.step)
+            along_BxV = log_policy(heard.logits_BxTxV[:, 0], banned)
+        moment = Moment(log_policy_BxV, hidden_BxD, state.tokens_BxT, state.history, along_BxV)
         score_B, gate_state = decides.score(state.gate, moment)
         active_B = ~state.finished_B
         asked_B = active_B & (score_B > (threshold if gate_noise_BxT is None else _column(gate_noise_BxT, state.step)))
@@ -160,7 +169,10 @@ def generate_with_help(
             teacher_BxV, cache = answer(state, asked_B)
             return jnp.where(asked_B[:, None], log_policy(teacher_BxV, banned), log_policy_BxV), cache
 
-        written_BxV, teacher_cache = jax.lax.cond(jnp.any(asked_B), ask, lambda: (log_policy_BxV, state.teacher))
+        if along_BxV is None:
+            written_BxV, teacher_cache = jax.lax.cond(jnp.any(asked_B), ask, lambda: (log_policy_BxV, state.teacher))
+        else:
+            written_BxV = jnp.where(asked_B[:, None], along_BxV, log_policy_BxV)
         noise_B = None if token_noise_BxT is None else _column(token_noise_BxT, state.step)
         token_B = jnp.where(active_B, choose(written_BxV, noise_B), PAD)
         return _State(
@@ -191,7 +203,7 @@ def generate_with_help(
             student=student_model.start(student_params, read, max_len),
             gate=decides.start,
             # Spans are written whole, also where they reach past the end.
-            teacher=teacher_model.start(teacher_params, encoded, max_len + _SPAN),
+            teacher=teacher_model.start(teacher_params, encoded, max_len if read_along else max_len + _SPAN),
         ),
     )
     return Helped(

@@ -13,7 +13,7 @@ import numpy as np
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.evaluation import diagnostics
 from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, Written, review_split
-from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, paired_difference, sentence_statistics
+from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, sentence_statistics
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, marked, piece_classes
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
 
@@ -132,8 +132,15 @@ def obeyed(cell: Cell) -> dict[str, Any]:
 
 
 def harm(masked: Sequence[str], twin: Sequence[str], test: Texts, resamples: int) -> dict[str, Any]:
-    """The student forbidden to ask minus its twin, paired."""
-    return {m: paired_difference(m, masked, twin, test.references, resamples=resamples)._asdict() for m in test.metrics}
+    """The student forbidden to ask minus its twin, paired, in points; with what every resample says."""
+    found = {}
+    for metric in test.metrics:
+        pair = [sentence_statistics(metric, texts, test.references) for texts in (masked, twin)]
+        values, draws = _value_and_draws(pair, resamples)
+        ahead, ahead_R = float(values[0] - values[1]), draws[:, 0] - draws[:, 1]
+        low, high = interval(ahead_R, ahead)
+        found[metric] = {"value": ahead, "low": low, "high": high, "draws": [round(x, 5) for x in ahead_R.tolist()]}
+    return found
 
 
 def look_back(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,11 +37,12 @@ def mean_quality(use_K: np.ndarray, quality_K: np.ndarray, top: float) -> float:
 def compare_gates(curves: Mapping[str, Curve]) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """The learned gate beside its rivals at equal use: a summary, and each gate's mean quality on every resample.
 
-    The range of use is 0 to the largest that all gates reach. `way`: how much of the way from the random gate to the
-    oracle of regret the learned one makes. Differences are paired: every gate sees the same resamples. Both lists are
-    empty where some gate uses nothing: there is no range to compare on.
+    The range of use is 0 to the largest that all gates reach, oracles apart: where those have no more to gain they ask
+    no more, and their quality stays what it is. `way`: how much of the way from the random gate to the oracle of regret
+    the learned one makes. Differences are paired: every gate sees the same resamples. There is nothing to compare, and
+    no resample says anything, where some gate uses no help at all.
     """
-    top = float(min(curve.use_K.max() for curve in curves.values()))
+    top = float(min(curve.use_K.max() for gate, curve in curves.items() if not gate.startswith("oracle")))
     if top <= 0:
         return {"range": [0.0, 0.0], "mean_quality": {}, "learned_minus": {}, "way": None}, {}
     value = {gate: mean_quality(curve.use_K, curve.quality_K, top) for gate, curve in curves.items()}
@@ -70,6 +71,13 @@ def summarise(top: float, value: Mapping[str, float], draws: Mapping[str, np.nda
         low, high = interval((draws[LEARNED] - draws[FLOOR])[kept] / rooms[kept], made) if kept.any() else (made, made)
         way = {"value": made, "low": low, "high": high}
     return {"range": [0.0, top], "mean_quality": dict(value), "learned_minus": lead, "way": way}
+
+
+def pooled_difference(parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean over seeds of paired differences {"value", "draws"}, with its interval over test sentences."""
+    value = float(np.mean([part["value"] for part in parts]))
+    low, high = interval(np.mean([part["draws"] for part in parts], axis=0), value)
+    return {"value": value, "low": low, "high": high}
 
 
 def pool(summaries: list[dict[str, Any]], draws: list[Mapping[str, list[float]]]) -> dict[str, Any]:

@@ -52,7 +52,9 @@ class Gate(nn.Module):
         config = self.config
         self.near = nn.Dense(config.d_model)
         self.pointer = self.param("pointer", nn.initializers.normal(0.1), (_POINTERS, config.d_model), jnp.float32)
-        self.saving_hidden, self.price_hidden, self.cost_hidden = (nn.Dense(config.gate_width) for _ in range(3))
+        # What is the same at all states of a row is multiplied once.
+        self.saving_state, self.price_state, self.cost_state = (nn.Dense(config.gate_width) for _ in range(3))
+        self.price_rule, self.cost_rule = (nn.Dense(config.gate_width, use_bias=False) for _ in range(2))
         small = nn.initializers.normal(0.05)
         self.saving_out, self.price_out, self.cost_out = (nn.Dense(1, kernel_init=small) for _ in range(3))
 
@@ -73,9 +75,8 @@ class Gate(nn.Module):
         choices = table[view.choices_BxTx2].astype(jnp.float32)
         choices = choices * jax.lax.rsqrt(jnp.mean(jnp.square(choices), axis=-1, keepdims=True) + 1e-6)
         rows, length = facts.shape[:2]
-        rule = jnp.broadcast_to(rule_BxP[:, None, :], (rows, length, rule_BxP.shape[-1]))
         state = jnp.concatenate([hidden.astype(jnp.float32), choices.reshape(rows, length, -1), facts], axis=-1)
-        saving = self.saving_out(nn.gelu(self.saving_hidden(state)))
-        log_price = self.price_out(nn.gelu(self.price_hidden(jnp.concatenate([rule, facts], axis=-1))))
-        cost = self.cost_out(nn.gelu(self.cost_hidden(jnp.concatenate([state, rule], axis=-1))))
+        saving = self.saving_out(nn.gelu(self.saving_state(state)))
+        log_price = self.price_out(nn.gelu(self.price_state(facts) + self.price_rule(rule_BxP)[:, None, :]))
+        cost = self.cost_out(nn.gelu(self.cost_state(state) + self.cost_rule(rule_BxP)[:, None, :]))
         return Odds(saving[..., 0], log_price[..., 0], cost[..., 0])

@@ -259,12 +259,14 @@ class AskingCollector:
                 banned=banned,
                 max_len=gate_noise_BxT.shape[1],
                 gate=own_gate(student, params, student.encode(params, read), alpha),
+                read_along=True,
             )
             return helped.tokens_BxT, helped.asked_BxT
 
         self._as_at_test_time = parallel.data_parallel(partial(write, False), devices)
         self._sampled = parallel.data_parallel(partial(write, True), devices)
         self._measure = jax.jit(self._move_prices)
+        self._flags = jax.jit(self._flag)
 
     def start(self) -> tuple[Duals, ...]:
         """The first prices, one table a constraint."""
@@ -278,20 +280,23 @@ class AskingCollector:
         terms, words = self._draw(rows, step)
         noise = jax.random.uniform(step_key(key_data, step, 4), (4, rows, length))
         found: dict[int, HelpedRows] = {}
-        plans = [(HELPED, self._as_at_test_time, noise[:2])]
+        some = self.plain.teacher_count(rows) or rows  # prompts that the other samples are drawn for
+        plans = [(HELPED, self._as_at_test_time, noise[:2], rows)]
         if self.config.distil.student_share:
-            plans.append((STUDENT, self._sampled, noise[2:]))
-        for source, write, (gate_noise, token_noise) in plans:
-            given = parallel.shard((batch.source_BxS, words, gate_noise, token_noise), self.devices)
-            tokens, asked = parallel.unshard(write(params, self.plain.teacher_params, given), self.devices)
-            found[source] = self._rows(with_targets(batch, tokens), terms, words, asked)
+            plans.append((STUDENT, self._sampled, noise[2:], some))
+        for source, write, (gate_noise, token_noise), count in plans:
+            few, of = Batch(*(x[:count] for x in batch)), Terms(*(x[:count] for x in terms))
+            given = (few.source_BxS, words[:count], gate_noise[:count], token_noise[:count])
+            written = write(params, self.plain.teacher_params, parallel.shard(given, self.devices))
+            tokens, asked = parallel.unshard(written, self.devices)
+            found[source] = self._rows(with_targets(few, tokens), of, words[:count], asked)
         helped = found[HELPED]
         extra = self._measure(extra, helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT, helped.terms)
         if count := self.plain.teacher_count(rows):
             few = Batch(*(x[:count] for x in batch))
             tokens = self.plain.teacher_writes(few, key_data, step)
-            some = Terms(*(x[:count] for x in terms))
-            found[TEACHER] = self._marked(with_targets(few, tokens), some, words[:count], step)
+            of = Terms(*(x[:count] for x in terms))
+            found[TEACHER] = self._marked(with_targets(few, tokens), of, words[:count], step)
         if self.config.distil.truth_share:
             found[TRUTH] = self._marked(batch, terms, words, step)
         return found, extra
@@ -326,17 +331,18 @@ class AskingCollector:
 
     def _marked(self, batch: Batch, terms: Terms, words: np.ndarray, place: int) -> HelpedRows:
         """Paths off-policy: some tokens count as asked for, about as many as the rule allows."""
-        rng = np.random.default_rng([self.seed, place, 1])
-        path = self._rows(batch, terms, words, np.zeros(batch.target_BxT.shape, bool))
-        end = History(*(leaf[-1] for leaf in histories(path.path.source_BxS, path.path.tokens_BxT, path.asked_BxT)))
-        allowed_BxC = [
-            np.where(terms.active_BxC[:, i], np.asarray(c.limit(path.terms.budget_BxC[:, i], end)), 0.0)
-            for i, c in enumerate(self.rules.constraints)
-        ]
-        rate_B = np.clip(np.max(allowed_BxC, axis=0) / np.maximum(np.asarray(end.length_B), 1), 0, _MOST_FLAGS)
-        tokens_BxT = np.asarray(path.path.tokens_BxT)
-        flags = (rng.random(tokens_BxT.shape) < rate_B[:, None]) & (tokens_BxT != 0)
-        return path._replace(asked_BxT=jnp.asarray(flags))
+        noise_BxT = np.random.default_rng([self.seed, place, 1]).random(batch.target_BxT.shape, np.float32)
+        flags = self._flags(batch.source_BxS, batch.target_BxT, Terms(*(jnp.asarray(x) for x in terms)), noise_BxT)
+        return self._rows(batch, terms, words, flags)
+
+    def _flag(self, source: jax.Array, tokens: jax.Array, terms: Terms, noise_BxT: jax.Array) -> jax.Array:
+        nobody = jnp.zeros(tokens.shape, bool)
+        end = History(*(leaf[-1] for leaf in histories(source, tokens, nobody)))
+        rate_B = jnp.zeros(len(tokens))
+        for i, constraint in enumerate(self.rules.constraints):
+            allowed_B = constraint.limit(terms.budget_BxC[:, i], end) / jnp.maximum(end.length_B, 1)
+            rate_B = jnp.where(terms.active_BxC[:, i], jnp.maximum(rate_B, allowed_B), rate_B)
+        return (noise_BxT < jnp.minimum(rate_B, _MOST_FLAGS)[:, None]) & (tokens != 0)
 
     def _move_prices(
         self, extra: tuple[Duals, ...], source: jax.Array, tokens: jax.Array, asked: jax.Array, terms: Terms
