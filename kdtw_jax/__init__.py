@@ -18,7 +18,8 @@ from kdtw_jax.experiment import run_experiment
 from kdtw_jax.losses.pcl import PCLConfig, pcl_loss
 from kdtw_jax.models import Model, T5Config, make_model
 from kdtw_jax.replay import make_replay
-from kdtw_jax.train.ask import AskConfig, ask
+from kdtw_jax.train.ask import ask
+from kdtw_jax.train.ask_config import AskConfig, make_rules
 from kdtw_jax.train.checkpoint import load_model, save_model
 from kdtw_jax.train.distil import DistilConfig, distil
 from kdtw_jax.train.fit import FitConfig, fit
@@ -45,6 +46,7 @@ __all__ = [
     "load_tokenizer",
     "make_model",
     "make_replay",
+    "make_rules",
     "parse_rule",
     "pcl_loss",
     "run_experiment",

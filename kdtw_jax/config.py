@@ -17,7 +17,7 @@ from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.data.tfds_source import Features
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config
-from kdtw_jax.train.ask import AskConfig
+from kdtw_jax.train.ask_config import AskConfig
 from kdtw_jax.train.distil import DistilConfig
 from kdtw_jax.train.fit import FitConfig
 

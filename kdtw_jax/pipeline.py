@@ -26,7 +26,8 @@ from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
 from kdtw_jax.runs import Progress, RunFolder, write_json
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.train import parallel
-from kdtw_jax.train.ask import Rules, ask, dual_configs, make_rules
+from kdtw_jax.train.ask import ask
+from kdtw_jax.train.ask_config import Rules, dual_configs, make_rules
 from kdtw_jax.train.checkpoint import load_model, save_model
 from kdtw_jax.train.distil import distil
 from kdtw_jax.train.fit import fit

@@ -20,17 +20,9 @@ from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
-from kdtw_jax.train.ask import (
-    HELPED,
-    AskConfig,
-    AskingCollector,
-    Rules,
-    ask,
-    ask_loss,
-    dual_configs,
-    first_prices,
-    unit_costs,
-)
+from kdtw_jax.train.ask import ask, ask_loss, unit_costs
+from kdtw_jax.train.ask_config import AskConfig, Rules, dual_configs, first_prices
+from kdtw_jax.train.ask_rows import HELPED, AskingCollector
 from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH
 from kdtw_jax.train.state import init_state, make_optimizer
 from tests.world import DISTIL, WIDE, World, same

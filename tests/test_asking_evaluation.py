@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 
 from kdtw_jax.ask_report import COLUMNS, WHERE_COLUMNS, first_pairs, summarise_asking
-from kdtw_jax.constraints import Rule, make_calls, make_share, words_room
+from kdtw_jax.constraints import make_calls, make_share, words_room
 from kdtw_jax.data.batches import Bucket
-from kdtw_jax.decoding import generate_with_help, log_policy
-from kdtw_jax.decoding.help import Gate, own_gate
+from kdtw_jax.decoding import log_policy
+from kdtw_jax.decoding.help import Gate
 from kdtw_jax.decoding.view import instructed
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import gates
-from kdtw_jax.evaluation.alongside import generate_alongside
 from kdtw_jax.evaluation.asking import evaluate_asking, make_phrasings
 from kdtw_jax.evaluation.figures import asking_figure
-from kdtw_jax.evaluation.findings import Texts, obedience
+from kdtw_jax.evaluation.findings import Texts, expected_cost_fit, obedience
 from kdtw_jax.evaluation.helped import (
     GATES,
     Decoder,
@@ -105,15 +104,6 @@ def check_scores(gate: str, written: Any, source: Any, read: Any, threshold: flo
     assert 0 < asked.sum() < mask.sum()
 
 
-@pytest.mark.parametrize("gate", ["oracle_kl", "oracle_regret"])
-def test_oracles_of_the_lazy_teacher_score_what_whole_passes_of_both_models_say(gate: str) -> None:
-    measure, threshold = {"oracle_kl": (gates.divergence, 1.0), "oracle_regret": (gates.regret, 1.0)}[gate]
-    chosen = gates.oracle_gate(TEACHER, SOURCE, measure, banned=WORLD.banned, max_len=LENGTH)
-    limits: dict[str, Any] = {"banned": WORLD.banned, "max_len": LENGTH, "threshold": threshold}
-    found = generate_with_help(STUDENT, TEACHER, TOLD, SOURCE, None, None, gate=chosen, **limits)
-    check_scores(gate, (found.tokens_BxT, found.score_BxT, found.asked_BxT), SOURCE, TOLD, threshold)
-
-
 @pytest.mark.parametrize("gate", ["entropy", "max_prob", "oracle_kl", "oracle_regret"])
 def test_rival_gates_score_what_whole_passes_of_both_models_say(gate: str) -> None:
     silent = write_split(DECODER, DATA, WIDE, want(gate, level=np.inf))
@@ -123,24 +113,6 @@ def test_rival_gates_score_what_whole_passes_of_both_models_say(gate: str) -> No
     words = wanted.words_KxR[np.arange(len(DATA)) % len(wanted.words_KxR)]  # the phrasings in turn
     read = instructed(jnp.asarray(words), source)
     check_scores(gate, (found.tokens_NxT, found.score_NxT, found.asked_NxT), source, read, wanted.level)
-
-
-@pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
-def test_reading_along_writes_and_counts_what_the_lazy_teacher_does(sampled: bool) -> None:
-    noise = jnp.asarray(np.random.default_rng(1).random((2, 6, LENGTH)), jnp.float32)
-    token_noise = noise[1] if sampled else None
-    rule = Rule((SHARE,), (jnp.asarray([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),))
-    gate = own_gate(*STUDENT, STUDENT[0].encode(STUDENT[1], TOLD))
-    alongside = generate_alongside(
-        STUDENT, TEACHER, TOLD, SOURCE, noise[0], token_noise, lambda m, mu: gate.score((), m)[0], rule,
-        banned=WORLD.banned,
-    )  # fmt: skip
-    lazy = generate_with_help(
-        STUDENT, TEACHER, TOLD, SOURCE, noise[0], token_noise, banned=WORLD.banned, max_len=LENGTH, rule=rule
-    )
-    assert 0 < lazy.asked_BxT.sum() < lazy.mask_BxT.sum()
-    for name, one, other in zip(lazy._fields, alongside, lazy, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4, err_msg=name)
 
 
 def test_the_random_gate_asks_never_always_or_at_its_rate() -> None:
@@ -289,6 +261,12 @@ def test_obedience_is_told_apart_by_guard_phrasing_and_budget() -> None:
     assert found[0]["error_mean"] == pytest.approx(3) and found[0]["bias"] == pytest.approx(-1)
     assert found[0]["error_p95"] == pytest.approx(3.9) and found[0]["outputs_over"] == 4
     assert (found[1]["guard"], found[1]["cells"], found[1]["outputs_over"]) == (1, 1, 0)
+
+
+def test_calls_expected_are_fitted_to_calls_made() -> None:
+    found = expected_cost_fit(np.array([1.0, 2.0, 3.0]), np.array([3.0, 5.0, 7.0]))
+    assert found == pytest.approx({"spearman": 1.0, "slope": 2.0, "intercept": 1.0, "rmse": np.sqrt((4 + 9 + 16) / 3)})
+    assert expected_cost_fit(np.ones(3), np.array([1.0, 2.0, 3.0]))["slope"] is None
 
 
 def test_a_student_that_does_not_know_the_share_or_has_no_gate_is_refused() -> None:

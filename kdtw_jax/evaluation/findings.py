@@ -166,7 +166,7 @@ def look_back(
     both = np.flatnonzero((written.calls_N > 0) & (written.calls_N < written.lengths_N))
     chosen = both[np.linspace(0, len(both) - 1, min(_SAMPLES, len(both))).astype(int)] if len(both) else both
     return {
-        "expected_calls": {"by_budget": budgets, **_calibration(np.concatenate(expected), np.concatenate(made))},
+        "expected_calls": {"by_budget": budgets, **expected_cost_fit(np.concatenate(expected), np.concatenate(made))},
         "where": [group._asdict() for group in groups],
         "samples": [
             {
@@ -179,7 +179,7 @@ def look_back(
     }
 
 
-def _calibration(expected_N: np.ndarray, made_N: np.ndarray) -> dict[str, float | None]:
+def expected_cost_fit(expected_N: np.ndarray, made_N: np.ndarray) -> dict[str, float | None]:
     """How V_C before the first token relates to the calls then made: the line calls = slope V_C + intercept."""
     fit = diagnostics.value_calibration(expected_N, -made_N, np.ones(expected_N.shape, bool))
     numbers = {"spearman": fit.spearman, "slope": fit.slope, "intercept": fit.intercept, "rmse": fit.rmse}

@@ -8,16 +8,13 @@ afford: they say how much there is to gain.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from kdtw_jax.decoding.help import Gate, Moment, stateless
-from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import choose
 from kdtw_jax.losses.masked import entropy, kl_divergence
-from kdtw_jax.models import Model, Params
 
 Measure = Callable[[jax.Array, jax.Array], jax.Array]  # (log_pi_BxV, log_mu_BxV) -> float32 [B]
 
@@ -37,25 +34,16 @@ def max_prob_gate() -> Gate:
     return stateless(lambda moment: -jnp.expm1(jnp.max(moment.log_policy_BxV, axis=-1)))
 
 
-def oracle_gate(
-    teacher: tuple[Model, Params],
-    teacher_source_BxS: jax.Array,
-    measure: Measure,
-    *,
-    banned: tuple[int, ...],
-    max_len: int,
-) -> Gate:
-    """Asks where student and teacher are apart by `measure`, in nats, over all tokens.
+def oracle_gate(measure: Measure) -> Gate:
+    """Asks where student and teacher are apart by `measure`, in nats, over all tokens. The teacher has to read along;
+    its reading is not part of what asking costs."""
 
-    The state is a teacher cache of its own, fed one token a moment: its work is not part of what asking costs.
-    """
-    model, params = teacher
+    def score(moment: Moment) -> jax.Array:
+        if moment.teacher_log_policy_BxV is None:
+            raise ValueError("an oracle needs a teacher that reads along")
+        return measure(moment.log_policy_BxV, moment.teacher_log_policy_BxV)
 
-    def score(cache: Any, moment: Moment) -> tuple[jax.Array, Any]:
-        decoded, cache = model.extend(params, cache, moment.history.last_B[:, None], moment.history.length_B)
-        return measure(moment.log_policy_BxV, log_policy(decoded.logits_BxTxV[:, 0], banned)), cache
-
-    return Gate(score, model.start(params, model.encode(params, teacher_source_BxS), max_len))
+    return stateless(score)
 
 
 def divergence(log_pi_BxV: jax.Array, log_mu_BxV: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ number, whether it is enforced) are arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,12 +17,11 @@ import numpy as np
 from kdtw_jax.constraints import Constraint, Terms, as_rule, excess, start_history
 from kdtw_jax.data.batches import Bucket, EncodedSplit, assign_buckets, evaluation_batches
 from kdtw_jax.data.tokenizer import Tokenizer
-from kdtw_jax.decoding.help import Gate, Moment, own_gate
+from kdtw_jax.decoding.help import Gate, Moment, generate_with_help, own_gate, stateless
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.view import instructed, look
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.alongside import generate_alongside
-from kdtw_jax.evaluation.gates import Measure, divergence, entropy_gate, max_prob_gate, random_gate, regret
+from kdtw_jax.evaluation.gates import divergence, entropy_gate, max_prob_gate, oracle_gate, random_gate, regret
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.models import Model, Params, shift_right
 
@@ -125,21 +125,23 @@ def make_decoder(
         rows = source_BxS.shape[0]
         # Encoded here and in decoding: the same computation, which the compiler does once.
         learned = own_gate(*own, own[0].encode(own[1], read_BxX), alpha)
-        blind = [_blind(gate) for gate in (learned, random_gate(level), entropy_gate(), max_prob_gate())]
-        scores = [*blind, _sighted(divergence), _sighted(regret)]
+        rivals = (random_gate(level), entropy_gate(), max_prob_gate(), oracle_gate(divergence), oracle_gate(regret))
+        scores = [partial(_stateless, gate) for gate in (learned, *rivals)]
         mine_C = np.arange(len(constraints)) == index
         budget_BxC = jnp.full((rows, len(constraints)), budget, jnp.float32)
         active_BxC = jnp.broadcast_to(guard & jnp.asarray(mine_C)[None], budget_BxC.shape)
-        helped = generate_alongside(
+        helped = generate_with_help(
             own,
             other,
             read_BxX,
             source_BxS,
             jnp.where(draw, noise_2xBxT[0], level),  # a threshold is noise that is the same everywhere
             noise_2xBxT[1] if sampled_tokens else None,
-            lambda moment, log_mu_BxV: jax.lax.switch(which, scores, moment, log_mu_BxV),
-            as_rule(constraints, Terms(budget_BxC, active_BxC)),
             banned=banned,
+            max_len=noise_2xBxT.shape[2],
+            rule=as_rule(constraints, Terms(budget_BxC, active_BxC)),
+            gate=stateless(lambda moment: jax.lax.switch(which, scores, moment)),
+            read_along=True,
         )
         over_B = excess(constraints[index], budget, source_BxS, helped.tokens_BxT, helped.asked_BxT)
         return helped.tokens_BxT, helped.asked_BxT, helped.score_BxT, helped.positions_B, over_B
@@ -264,11 +266,6 @@ def _places(data: EncodedSplit, example_B: np.ndarray) -> tuple[np.ndarray, np.n
     return np.where(real_B, np.searchsorted(data.examples, example_B), 0), real_B
 
 
-def _blind(gate: Gate) -> Callable[[Moment, jax.Array], jax.Array]:
-    """A gate without a state, which does not see the teacher."""
-    return lambda moment, log_mu_BxV: gate.score((), moment)[0]
-
-
-def _sighted(measure: Measure) -> Callable[[Moment, jax.Array], jax.Array]:
-    """The oracle of a measure."""
-    return lambda moment, log_mu_BxV: measure(moment.log_policy_BxV, log_mu_BxV)
+def _stateless(gate: Gate, moment: Moment) -> jax.Array:
+    """What a gate without a state says."""
+    return gate.score((), moment)[0]

@@ -1,0 +1,94 @@
+"""How a student learns to ask, which rules it can be told, and what their prices start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.constraints import Constraint, words_room
+from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.duals import DualConfig
+from kdtw_jax.errors import UserError
+from kdtw_jax.train.distil import (
+    DistilConfig,
+)
+
+_KNOTS = (0.0, 0.03, 0.08, 0.17, 0.33, 0.5, 0.67, 0.83, 1.0)  # shares of a budget's range with a price of their own
+MOST_FLAGS = 0.6  # share of the tokens of a path off-policy that are marked as asked for, at the most
+
+
+@dataclass(frozen=True)
+class AskConfig:
+    """How a student learns to ask."""
+
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    constraints: tuple[str, ...] = ("share",)
+    """rules trained for, by name: share, calls, pause, in_a_row, first, after, compute"""
+    gate: Literal["threshold", "sample"] = "threshold"
+    """who writes at test time: ask where asking is the more probable, or draw"""
+    tokens: Literal["greedy", "sample"] = "greedy"
+    """what is written at test time; prices are measured in this mode"""
+    saving: Literal["regret", "kl"] = "regret"
+    """what an answer is worth: the teacher's log-probability of its best token over that of the student's, which fits
+    greedy tokens, or KL(student || teacher), which fits sampled ones"""
+    gate_width: int = 128
+    """hidden units of the gate"""
+    helped_share: float = 0.25
+    """of a minibatch: rows written as at test time; the shares in `distil` divide what is left"""
+    gate_weight: float = 0.01
+    """of the gate's losses. They reach the gate alone, where Adam does not mind their size; small, they leave the
+    clipping of gradients to the rest"""
+    normalize_help: bool = True
+    """reward of the extended teacher, a distribution over tokens and asking; without, the literal Lagrangian, whose
+    optimum puts off the end of an output"""
+    duals: DualConfig = field(default_factory=lambda: DualConfig(rate=0.3, low=-4.0, high=4.0))
+    """how prices move: on a logarithmic scale, in nats; their knots follow from each constraint's range"""
+    held_out: tuple[float, ...] = (0.15, 0.25, 0.35, 0.45)
+    """budgets never trained, for evaluation"""
+    fixed_share: float = 0.15
+    """rows under a rule without a number: do not ask, or ask at will"""
+
+    def __post_init__(self) -> None:
+        if not self.constraints or len(set(self.constraints)) < len(self.constraints):
+            raise UserError(f"ask.constraints must be distinct, at least one, got {self.constraints}")
+        if not 0 < self.helped_share < 1 or not 0 <= self.fixed_share < 1:
+            raise UserError("ask.helped_share must be between 0 and 1, ask.fixed_share at least 0 and below 1")
+        if self.gate_width < 1 or self.gate_weight <= 0:
+            raise UserError("ask.gate_width must be at least 1 and ask.gate_weight above 0")
+        if self.distil.top_k < 1 or self.distil.target_decay:
+            raise UserError(
+                "ask needs distil.top_k of at least 1 (savings are read from it) and no distil.target_decay"
+            )
+
+
+class Rules(NamedTuple):
+    """What can be asked of the student, and how it is said."""
+
+    constraints: tuple[Constraint, ...]
+    encode: Callable[[str], Sequence[int]]
+    room: int  # tokens for the words of a rule
+
+
+def make_rules(constraints: tuple[Constraint, ...], tokenizer: Tokenizer) -> Rules:
+    """Room for two constraints together where there are several."""
+    together = min(len(constraints), 2)
+    return Rules(constraints, tokenizer.encode, words_room(constraints, tokenizer.encode, together=together))
+
+
+def dual_configs(config: AskConfig, constraints: Sequence[Constraint]) -> tuple[DualConfig, ...]:
+    """One a constraint, with knots over its range and at the budgets of its sentences without a number."""
+    found = []
+    for c in constraints:
+        knots = {c.low + f * (c.high - c.low) for f in _KNOTS} | set(c.wording.fixed.values())
+        found.append(replace(config.duals, knots=tuple(sorted(knots))))
+    return tuple(found)
+
+
+def first_prices(dual: DualConfig, constraint: Constraint) -> jax.Array:
+    """Logarithms of -log(share), [K]: that share is asked for if savings are exponential with mean one nat."""
+    share_K = (jnp.asarray(dual.knots) - constraint.low) / (constraint.high - constraint.low) * MOST_FLAGS
+    return jnp.log(-jnp.log(jnp.clip(share_K, 1e-30, 1 - 1e-4)))

@@ -1,0 +1,191 @@
+"""Fresh rows under rules, from the student as it writes at test time and from all other sources, and their prices."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.constraints import History, Terms, draw_rules, histories, total_cost
+from kdtw_jax.data.batches import Batch
+from kdtw_jax.decoding.help import generate_with_help, own_gate
+from kdtw_jax.decoding.view import instructed
+from kdtw_jax.duals import Duals, price, start_duals, update_duals
+from kdtw_jax.models import Model
+from kdtw_jax.replay import Sample
+from kdtw_jax.train import parallel
+from kdtw_jax.train.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs, first_prices
+from kdtw_jax.train.distil import (
+    Collector,
+    with_targets,
+)
+from kdtw_jax.train.scoring import SOURCES, STUDENT, TEACHER, TRUTH, Trajectories
+from kdtw_jax.train.state import Params, step_key
+
+HELPED = len(SOURCES)  # rows written as at test time; the other sources are those of distillation without help
+_BANK = 8192  # rules drawn for a run
+
+
+class Quoted(NamedTuple):
+    """Another rule a row, with its price: the reader of rules sees more words than paths were written under."""
+
+    rule_BxR: jax.Array  # int32
+    terms: Terms
+    price_BxC: jax.Array  # float32
+
+
+class HelpedRows(NamedTuple):
+    """Scored paths under rules, and who wrote them."""
+
+    path: Trajectories  # the source is the plain one, which the teacher reads
+    rule_BxR: jax.Array  # int32, the rule in words, which the student reads before the source
+    asked_BxT: jax.Array  # bool
+    terms: Terms
+    price_BxC: jax.Array  # float32, of a unit of each constraint's cost, in nats; filled in at replay
+    other: Quoted  # filled in at replay
+
+    @property
+    def example_B(self) -> jax.Array:
+        return self.path.example_B
+
+
+class AskingCollector:
+    """Fresh rows under rules from all sources, and the prices that the helped ones call for."""
+
+    def __init__(
+        self,
+        student: Model,
+        teacher: tuple[Model, Params],
+        config: AskConfig,
+        rules: Rules,
+        banned: tuple[int, ...],
+        devices: parallel.Devices,
+        seed: int,
+    ):
+        self.config, self.rules, self.devices, self.seed = config, rules, devices, seed
+        self.plain = Collector(student, teacher, config.distil, banned, devices)
+        self.duals = dual_configs(config, rules.constraints)
+        self.bank = draw_rules(
+            rules.constraints,
+            _BANK,
+            rules.encode,
+            np.random.default_rng([seed]),
+            room=rules.room,
+            held_out=config.held_out,
+            fixed_share=config.fixed_share,
+        )
+        alpha = config.distil.pcl.alpha
+
+        def write(sampled: bool, params: Params, teacher_params: Params, rows: Any) -> Any:
+            source_BxS, rule_BxR, gate_noise_BxT, token_noise_BxT = rows
+            read = instructed(rule_BxR, source_BxS)
+            helped = generate_with_help(
+                (student, params),
+                (teacher[0], teacher_params),
+                read,
+                source_BxS,
+                gate_noise_BxT if sampled or config.gate == "sample" else None,
+                token_noise_BxT if sampled or config.tokens == "sample" else None,
+                banned=banned,
+                max_len=gate_noise_BxT.shape[1],
+                gate=own_gate(student, params, student.encode(params, read), alpha),
+                read_along=True,
+            )
+            return helped.tokens_BxT, helped.asked_BxT
+
+        self._as_at_test_time = parallel.data_parallel(partial(write, False), devices)
+        self._sampled = parallel.data_parallel(partial(write, True), devices)
+        self._measure = jax.jit(self._move_prices)
+        self._flags = jax.jit(self._flag)
+
+    def start(self) -> tuple[Duals, ...]:
+        """The first prices, one table a constraint."""
+        pairs = zip(self.duals, self.rules.constraints, strict=True)
+        return tuple(start_duals(dual, first_prices(dual, c)) for dual, c in pairs)
+
+    def __call__(
+        self, params: Params, extra: tuple[Duals, ...], batch: Batch, key_data: jax.Array, step: int
+    ) -> tuple[dict[int, HelpedRows], tuple[Duals, ...]]:
+        rows, length = batch.target_BxT.shape
+        terms, words = self._draw(rows, step)
+        noise = jax.random.uniform(step_key(key_data, step, 4), (4, rows, length))
+        found: dict[int, HelpedRows] = {}
+        some = self.plain.teacher_count(rows) or rows  # prompts that the other samples are drawn for
+        plans = [(HELPED, self._as_at_test_time, noise[:2], rows)]
+        if self.config.distil.student_share:
+            plans.append((STUDENT, self._sampled, noise[2:], some))
+        for source, write, (gate_noise, token_noise), count in plans:
+            few, of = Batch(*(x[:count] for x in batch)), Terms(*(x[:count] for x in terms))
+            given = (few.source_BxS, words[:count], gate_noise[:count], token_noise[:count])
+            written = write(params, self.plain.teacher_params, parallel.shard(given, self.devices))
+            tokens, asked = parallel.unshard(written, self.devices)
+            found[source] = self._rows(with_targets(few, tokens), of, words[:count], asked)
+        helped = found[HELPED]
+        extra = self._measure(extra, helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT, helped.terms)
+        if count := self.plain.teacher_count(rows):
+            few = Batch(*(x[:count] for x in batch))
+            tokens = self.plain.teacher_writes(few, key_data, step)
+            of = Terms(*(x[:count] for x in terms))
+            found[TEACHER] = self._marked(with_targets(few, tokens), of, words[:count], step)
+        if self.config.distil.truth_share:
+            found[TRUTH] = self._marked(batch, terms, words, step)
+        return found, extra
+
+    def demonstrate(self, batch: Batch, place: int) -> HelpedRows:
+        """Ground truth under fresh rules."""
+        terms, words = self._draw(len(batch.example_B), place)
+        return self._marked(batch, terms, words, place)
+
+    def refresh(self, sample: Sample, extra: tuple[Duals, ...], key: jax.Array) -> Sample:
+        """Today's prices, and another rule for each row."""
+
+        def quote(terms: Terms) -> jax.Array:
+            pairs = enumerate(zip(self.duals, extra, strict=True))
+            return jnp.stack([jnp.exp(price(d, e, terms.budget_BxC[:, i])) for i, (d, e) in pairs], axis=1)
+
+        rows: HelpedRows = sample.rows
+        chosen_B = jax.random.randint(key, (len(rows.asked_BxT),), 0, _BANK)
+        terms = Terms(*(jnp.asarray(x)[chosen_B] for x in self.bank.terms))
+        other = Quoted(jnp.asarray(self.bank.words_BxR)[chosen_B], terms, quote(terms))
+        return sample._replace(rows=rows._replace(price_BxC=quote(rows.terms), other=other))
+
+    def _draw(self, rows: int, place: int) -> tuple[Terms, np.ndarray]:
+        chosen_B = np.random.default_rng([self.seed, place]).integers(0, _BANK, rows)
+        return Terms(*(x[chosen_B] for x in self.bank.terms)), self.bank.words_BxR[chosen_B]
+
+    def _rows(self, batch: Batch, terms: Terms, words: np.ndarray, asked: Any) -> HelpedRows:
+        no_price = jnp.zeros(terms.budget_BxC.shape, jnp.float32)
+        arrays, said = Terms(*(jnp.asarray(x) for x in terms)), jnp.asarray(words)
+        other = Quoted(said, arrays, no_price)
+        return HelpedRows(self.plain.scored(batch), said, jnp.asarray(asked), arrays, no_price, other)
+
+    def _marked(self, batch: Batch, terms: Terms, words: np.ndarray, place: int) -> HelpedRows:
+        """Paths off-policy: some tokens count as asked for, about as many as the rule allows."""
+        noise_BxT = np.random.default_rng([self.seed, place, 1]).random(batch.target_BxT.shape, np.float32)
+        flags = self._flags(batch.source_BxS, batch.target_BxT, Terms(*(jnp.asarray(x) for x in terms)), noise_BxT)
+        return self._rows(batch, terms, words, flags)
+
+    def _flag(self, source: jax.Array, tokens: jax.Array, terms: Terms, noise_BxT: jax.Array) -> jax.Array:
+        nobody = jnp.zeros(tokens.shape, bool)
+        end = History(*(leaf[-1] for leaf in histories(source, tokens, nobody)))
+        rate_B = jnp.zeros(len(tokens))
+        for i, constraint in enumerate(self.rules.constraints):
+            allowed_B = constraint.limit(terms.budget_BxC[:, i], end) / jnp.maximum(end.length_B, 1)
+            rate_B = jnp.where(terms.active_BxC[:, i], jnp.maximum(rate_B, allowed_B), rate_B)
+        return (noise_BxT < jnp.minimum(rate_B, MOST_FLAGS)[:, None]) & (tokens != 0)
+
+    def _move_prices(
+        self, extra: tuple[Duals, ...], source: jax.Array, tokens: jax.Array, asked: jax.Array, terms: Terms
+    ) -> tuple[Duals, ...]:
+        end = History(*(leaf[-1] for leaf in histories(source, tokens, asked)))
+        moved = []
+        for i, constraint in enumerate(self.rules.constraints):
+            budget_B = terms.budget_BxC[:, i]
+            over_B = total_cost(constraint, budget_B, source, tokens, asked) - constraint.limit(budget_B, end)
+            # By the mean length and not by each output's: long outputs count as their tokens do.
+            violation_B = over_B / jnp.maximum(jnp.mean(end.length_B), 1.0)
+            moved.append(update_duals(self.duals[i], extra[i], budget_B, violation_B, terms.active_BxC[:, i]))
+        return tuple(moved)
