@@ -88,15 +88,15 @@ TINY = Experiment(
 QUICKSTART = Experiment(
     preset="quickstart",
     data="cldr",
-    text=TextConfig(vocab_size=2000, max_source=48, max_target=48, test_limit=1000, on_long="truncate"),
+    text=TextConfig(vocab_size=2000, max_source=48, max_target=48, test_limit=300, on_long="truncate"),
     teacher=model(128, 4, 2),
     student=model(64, 4, 1),
-    teacher_fit=likelihood(1600, 3e-3),
+    teacher_fit=likelihood(1000, 3e-3),
     warmup=likelihood(400, 6e-3),
-    mle=likelihood(400, 3e-3),
-    word_kd=likelihood(400, 3e-3),
-    pcl=path_consistency(400, 3e-3),
-    ask=asking(path_consistency(400, 3e-3)),
+    mle=likelihood(600, 3e-3),
+    word_kd=likelihood(600, 3e-3),
+    pcl=path_consistency(600, 3e-3),
+    ask=asking(path_consistency(600, 3e-3)),
     methods=("mle", "pcl", "ask"),
 )
 

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdtw_jax.constraints import Terms, histories, make_calls, make_pause, make_share, total_cost, words_room
+from kdtw_jax.constraints import (
+    Terms,
+    histories,
+    make_calls,
+    make_pause,
+    make_share,
+    start_history,
+    total_cost,
+    words_room,
+)
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.duals import price, prices
 from kdtw_jax.errors import UserError
@@ -120,9 +129,11 @@ def sample(rows: Any, collector: AskingCollector, source: int = HELPED) -> Sampl
 
 def test_replayed_rows_carry_the_price_of_every_step(collected: Any) -> None:
     collector, rows, _ = collected
-    helped = sample(rows[HELPED], collector).rows
+    priced = sample(rows[HELPED], collector).rows
+    helped = priced.rows
     before = histories(helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT)
-    unit = np.asarray(unit_costs(CONSTRAINTS, helped.terms, before))
+    at = [jax.tree.map(lambda leaf, t=t: leaf[t], before) for t in range(helped.asked_BxT.shape[1])]
+    unit = np.stack([unit_costs(CONSTRAINTS, helped.terms, now) for now in at], axis=1)
     own = np.asarray(before.own_B)[:-1].T
     for index, constraint in enumerate(CONSTRAINTS):
         active = np.asarray(helped.terms.active_BxC[:, index])
@@ -133,7 +144,10 @@ def test_replayed_rows_carry_the_price_of_every_step(collected: Any) -> None:
             budget = np.asarray(helped.terms.budget_BxC)[active, index][:, None]
             np.testing.assert_array_equal(unit[active][..., index], own[active] < budget)
         expected = np.exp(price(collector.duals[index], collector.start()[index], helped.terms.budget_BxC[:, index]))
-        np.testing.assert_allclose(helped.price_BxC[:, index], expected, rtol=1e-6)
+        np.testing.assert_allclose(priced.price_BxC[:, index], expected, rtol=1e-6)
+        quoted = priced.quotes
+        expected = np.exp(price(collector.duals[index], collector.start()[index], quoted.terms.budget_BxC[:, index]))
+        np.testing.assert_allclose(quoted.price_QxC[:, index], expected, rtol=1e-6)
 
 
 def test_the_gate_learns_from_its_own_terms_alone_and_leaves_the_student_as_it_was(
@@ -143,7 +157,7 @@ def test_the_gate_learns_from_its_own_terms_alone_and_leaves_the_student_as_it_w
     batch = sample(rows[HELPED], collector)
     loss = ask_loss(world.student, CONFIG, CONSTRAINTS, world.banned)
 
-    names = ("saving", "price", "cost", "pcl", "value_error", "kl")
+    names = ("saving", "price", "quote", "cost", "pcl", "value_error", "kl")
 
     @jax.jit
     def weighed(params: Any, weight_X: jax.Array) -> Any:
@@ -159,12 +173,13 @@ def test_the_gate_learns_from_its_own_terms_alone_and_leaves_the_student_as_it_w
     def norm(tree: Any) -> float:
         return sum(float(np.abs(x).sum()) for x in jax.tree.leaves(tree))
 
-    of_gate, of_rest = gradient("saving", "price", "cost"), gradient("pcl", "value_error", "kl")
+    of_gate, of_rest = gradient("saving", "price", "quote", "cost"), gradient("pcl", "value_error", "kl")
     assert all(np.any(x) for x in jax.tree.leaves(of_gate["gate"]))
     assert norm({k: v for k, v in of_gate.items() if k != "gate"}) == 0
     assert norm(of_rest["gate"]) == 0 < norm(of_rest["shared"])
     assert norm(gradient("saving")["gate"]["price_out"]) == 0 < norm(gradient("price")["gate"]["price_out"])
     assert norm(gradient("saving")["gate"]["near"]) == 0 < norm(gradient("price")["gate"]["near"])
+    assert norm(gradient("quote")["gate"]["cost_out"]) == 0 < norm(gradient("quote")["gate"]["price_out"])
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_save_and_asks_at_the_rate_of_the_price(
@@ -185,10 +200,9 @@ def test_a_student_that_is_its_teacher_has_nothing_to_save_and_asks_at_the_rate_
     log_price = -0.7
     gate = {**params["gate"], "saving_out": jax.tree.map(jnp.zeros_like, params["gate"]["saving_out"])}
     gate["price_out"] = {"kernel": jnp.zeros((8, 1)), "bias": jnp.full(1, log_price)}
-    quoted = jnp.full((8, 1), np.exp(log_price))
-    replayed = Sample(
-        rows._replace(price_BxC=quoted, other=rows.other._replace(price_BxC=quoted)), jnp.full(8, STUDENT)
-    )
+    replayed = collector.refresh(Sample(rows, jnp.full(8, STUDENT)), collector.start(), jax.random.key(0))
+    same_price = jax.tree.map(lambda x: jnp.full(x.shape, np.exp(log_price)), replayed.rows.price_BxC)
+    replayed = replayed._replace(rows=replayed.rows._replace(price_BxC=same_price))
     for normalize in (True, False):
         loss = ask_loss(blind, replace(config, normalize_help=normalize), (make_share(),), world.banned)
         terms = loss({**params, "gate": gate}, (), replayed, jax.random.key(0))
@@ -224,8 +238,8 @@ def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingW
 
     def errors(gate: Any) -> tuple[jax.Array, Any]:
         terms = loss({**trunk, "gate": gate}, (), batch, jax.random.key(0))
-        found = {k: terms[k].mean() for k in ("saving", "price", "cost")}
-        return found["saving"] + found["price"] + found["cost"], found
+        found = {k: terms[k].mean() for k in ("saving", "price", "quote", "cost")}
+        return sum(found.values()), found
 
     @jax.jit
     def train(gate: Any) -> tuple[Any, Any]:
@@ -260,5 +274,4 @@ def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None
 
 def test_rows_under_no_rule_at_all_would_cost_nothing() -> None:
     terms = Terms(jnp.zeros((2, 1)), jnp.zeros((2, 1), bool))
-    before = histories(jnp.ones((2, 3), jnp.int32), jnp.ones((2, 4), jnp.int32), jnp.ones((2, 4), bool))
-    assert not unit_costs((make_share(),), terms, before).any()
+    assert not unit_costs((make_share(),), terms, start_history(jnp.ones((2, 3), jnp.int32))).any()

@@ -13,6 +13,7 @@ of tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -26,11 +27,11 @@ from kdtw_jax.duals import Duals
 from kdtw_jax.losses.help import asked_path, constraint_value_loss, saving
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.pcl import policy_and_value
-from kdtw_jax.models import Model, shift_right
+from kdtw_jax.models import Model, View, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask_config import AskConfig, Rules
-from kdtw_jax.train.ask_rows import HELPED, AskingCollector, HelpedRows, Quoted
+from kdtw_jax.train.ask_rows import HELPED, AskingCollector, HelpedRows
 from kdtw_jax.train.distil import (
     Taken,
     coefficients,
@@ -43,26 +44,25 @@ from kdtw_jax.train.scoring import SOURCES, STUDENT, TRUTH
 from kdtw_jax.train.state import Coefficient, LossFn, Metrics, Params
 
 
-def unit_costs(constraints: Sequence[Constraint], terms: Terms, before: History) -> jax.Array:
-    """What asking would cost at each state of paths, [B, T, C], 0 where a constraint is not active."""
-    steps = History(*(leaf[:-1] for leaf in before))
+def unit_costs(constraints: Sequence[Constraint], terms: Terms, history: History) -> jax.Array:
+    """What asking would cost now, [B, C], 0 where a constraint is not active; leaves of `history` [B]."""
     costs = []
     for index, constraint in enumerate(constraints):
         budget_B = terms.budget_BxC[:, index]
-        everywhere_B = jnp.ones(budget_B.shape, bool)
-        cost_TxB = jax.vmap(lambda h, c=constraint, b=budget_B, yes=everywhere_B: c.cost(h, yes, b))(steps)
-        costs.append(jnp.where(terms.active_BxC[:, index], cost_TxB, 0.0).T)
+        cost_B = constraint.cost(history, jnp.ones(budget_B.shape, bool), budget_B)
+        costs.append(jnp.where(terms.active_BxC[:, index], cost_B, 0.0))
     return jnp.stack(costs, axis=-1)
 
 
 def ask_loss(model: Model, config: AskConfig, constraints: Sequence[Constraint], banned: tuple[int, ...]) -> LossFn:
     """The terms of `path_terms`, where asking is an action with its price; and of the gate: "saving" and "price",
-    squared errors whose difference is the consistency of asking with writing, and "cost", that of V_C."""
+    squared errors whose difference is the consistency of asking with writing, "quote", the price of further rules, and
+    "cost", that of V_C."""
     alpha = config.distil.pcl.alpha
     least = config.duals.low
 
     def loss(params: Params, target_params: Params, sampled: Sample, key: jax.Array) -> Metrics:
-        rows: HelpedRows = sampled.rows
+        rows, price_BxC, quotes = sampled.rows
         tokens_BxT = rows.path.tokens_BxT
         mask_BxT = tokens_BxT != 0
         encoded = model.encode(params, instructed(rows.rule_BxR, rows.path.source_BxS))
@@ -74,17 +74,24 @@ def ask_loss(model: Model, config: AskConfig, constraints: Sequence[Constraint],
         before = histories(rows.path.source_BxS, tokens_BxT, rows.asked_BxT)
         view, _ = looks(own_BxTxV, decoded.hidden_BxTxD, tokens_BxT, before)
         odds = model.weigh(params, model.read_rule(params, encoded), view)
-        unit_BxTxC = unit_costs(constraints, rows.terms, before)
-        price_BxT = jnp.einsum("btc,bc->bt", unit_BxTxC, rows.price_BxC)
-        other = rows.other
-        read_BxP = model.read_rule(params, model.encode(params, instructed(other.rule_BxR, rows.path.source_BxS)))
-        other_log_price_BxT = model.weigh(params, read_BxP, view).log_price_BxT
-        other_price_BxT = jnp.einsum("btc,bc->bt", unit_costs(constraints, other.terms, before), other.price_BxC)
+        steps = History(*(leaf[:-1] for leaf in before))
+        unit_TxBxC = jax.vmap(partial(unit_costs, constraints, rows.terms))(steps)
+        unit_BxTxC = jnp.swapaxes(unit_TxBxC, 0, 1)
+        price_BxT = jnp.einsum("btc,bc->bt", unit_BxTxC, price_BxC)
+        # A quote stands before the source of a row, at a random place of its path.
+        row_Q = jnp.arange(len(quotes.place_Q)) % len(tokens_BxT)
+        place_Q = (quotes.place_Q * jnp.sum(mask_BxT, axis=1)[row_Q]).astype(jnp.int32)
+        told_QxX = instructed(quotes.rule_QxR, rows.path.source_BxS[row_Q])
+        read_QxP = model.read_rule(params, model.encode(params, told_QxX))
+        there = View(*(leaf[row_Q, place_Q][:, None] for leaf in view))
+        quoted_Qx1 = model.weigh(params, read_QxP, there).log_price_BxT
+        unit_QxC = unit_costs(constraints, quotes.terms, History(*(leaf[place_Q, row_Q] for leaf in before)))
+        quote_Qx1 = jnp.sum(unit_QxC * quotes.price_QxC, axis=1, keepdims=True)
         saving_BxT = saving(own_BxTxV, rows.path.top, config.saving)
 
-        def price_error(log_price_BxT: jax.Array, price_BxT: jax.Array) -> Weighted:
-            wanted_BxT = jnp.maximum(jnp.log(jnp.maximum(price_BxT, 1e-30)), least)
-            return weighted(0.5 * jnp.square(log_price_BxT - wanted_BxT), mask_BxT)
+        def price_error(log_price: jax.Array, price: jax.Array, mask: jax.Array) -> Weighted:
+            wanted = jnp.maximum(jnp.log(jnp.maximum(price, 1e-30)), least)
+            return weighted(0.5 * jnp.square(log_price - wanted), mask)
 
         log_pi_BxT, reward_BxT = asked_path(
             own_log_prob_BxT,
@@ -100,9 +107,8 @@ def ask_loss(model: Model, config: AskConfig, constraints: Sequence[Constraint],
         return {
             **path_terms(config.distil, rows.path, taken, logits_BxTxV, sampled.source_X == STUDENT),
             "saving": weighted(0.5 * jnp.square(odds.saving_BxT - saving_BxT), mask_BxT),
-            "price": price_error(odds.log_price_BxT, price_BxT).merge(
-                price_error(other_log_price_BxT, other_price_BxT)
-            ),
+            "price": price_error(odds.log_price_BxT, price_BxT, mask_BxT),
+            "quote": price_error(quoted_Qx1, quote_Qx1, jnp.ones(quote_Qx1.shape, bool)),
             "cost": constraint_value_loss(odds.cost_BxT, cost_BxT, mask_BxT, own_rows_B),
             "asked": weighted(rows.asked_BxT, mask_BxT & own_rows_B[:, None]),
         }
@@ -132,7 +138,7 @@ def ask(
     """
     collector = AskingCollector(student, teacher, config, rules, banned, devices, seed)
     count = len(rules.constraints)
-    gate = dict.fromkeys(("saving", "price", "cost"), config.gate_weight)
+    gate = dict.fromkeys(("saving", "price", "quote", "cost"), config.gate_weight)
     weights: dict[str, Coefficient] = {**coefficients(config.distil), **gate}
 
     def shares(rows: int) -> tuple[int, ...]:
@@ -140,10 +146,9 @@ def ask(
         return (*minibatch_shares(config.distil, rows - helped), helped)
 
     def row(bucket: Bucket) -> HelpedRows:
-        said, none = jnp.zeros((rules.room,), jnp.int32), jnp.zeros((count,), jnp.float32)
-        terms = Terms(none, jnp.zeros((count,), bool))
-        asked = jnp.zeros((bucket.target,), bool)
-        return HelpedRows(empty_row(bucket, config.distil.top_k), said, asked, terms, none, Quoted(said, terms, none))
+        terms = Terms(jnp.zeros((count,), jnp.float32), jnp.zeros((count,), bool))
+        said, asked = jnp.zeros((rules.room,), jnp.int32), jnp.zeros((bucket.target,), bool)
+        return HelpedRows(empty_row(bucket, config.distil.top_k), said, asked, terms)
 
     method = Method(
         loop=config.distil.loop,

@@ -27,14 +27,7 @@ from kdtw_jax.train.state import Params, step_key
 
 HELPED = len(SOURCES)  # rows written as at test time; the other sources are those of distillation without help
 _BANK = 8192  # rules drawn for a run
-
-
-class Quoted(NamedTuple):
-    """Another rule a row, with its price: the reader of rules sees more words than paths were written under."""
-
-    rule_BxR: jax.Array  # int32
-    terms: Terms
-    price_BxC: jax.Array  # float32
+_QUOTES = 128  # rules a minibatch beside those of its rows
 
 
 class HelpedRows(NamedTuple):
@@ -44,12 +37,27 @@ class HelpedRows(NamedTuple):
     rule_BxR: jax.Array  # int32, the rule in words, which the student reads before the source
     asked_BxT: jax.Array  # bool
     terms: Terms
-    price_BxC: jax.Array  # float32, of a unit of each constraint's cost, in nats; filled in at replay
-    other: Quoted  # filled in at replay
+
+
+class Quotes(NamedTuple):
+    """Q further rules with their prices: the reader of rules needs to see more words than paths are written under."""
+
+    rule_QxR: jax.Array  # int32
+    terms: Terms  # leaves [Q, C]
+    price_QxC: jax.Array  # float32, nats a unit of each constraint's cost
+    place_Q: jax.Array  # float32 in [0, 1), where in a path each is quoted
+
+
+class Priced(NamedTuple):
+    """A minibatch of rows at today's prices."""
+
+    rows: HelpedRows
+    price_BxC: jax.Array  # float32, nats a unit of each constraint's cost
+    quotes: Quotes
 
     @property
     def example_B(self) -> jax.Array:
-        return self.path.example_B
+        return self.rows.path.example_B
 
 
 class AskingCollector:
@@ -140,27 +148,27 @@ class AskingCollector:
         return self._marked(batch, terms, words, place)
 
     def refresh(self, sample: Sample, extra: tuple[Duals, ...], key: jax.Array) -> Sample:
-        """Today's prices, and another rule for each row."""
+        """Rows at today's prices, which `extra` has; and quotes."""
 
         def quote(terms: Terms) -> jax.Array:
             pairs = enumerate(zip(self.duals, extra, strict=True))
             return jnp.stack([jnp.exp(price(d, e, terms.budget_BxC[:, i])) for i, (d, e) in pairs], axis=1)
 
-        rows: HelpedRows = sample.rows
-        chosen_B = jax.random.randint(key, (len(rows.asked_BxT),), 0, _BANK)
-        terms = Terms(*(jnp.asarray(x)[chosen_B] for x in self.bank.terms))
-        other = Quoted(jnp.asarray(self.bank.words_BxR)[chosen_B], terms, quote(terms))
-        return sample._replace(rows=rows._replace(price_BxC=quote(rows.terms), other=other))
+        count = -(-_QUOTES // len(self.devices)) * len(self.devices)
+        which, where = jax.random.split(key)
+        chosen_Q = jax.random.randint(which, (count,), 0, _BANK)
+        terms = Terms(*(jnp.asarray(x)[chosen_Q] for x in self.bank.terms))
+        words_QxR = jnp.asarray(self.bank.words_BxR)[chosen_Q]
+        quotes = Quotes(words_QxR, terms, quote(terms), jax.random.uniform(where, (count,)))
+        return sample._replace(rows=Priced(sample.rows, quote(sample.rows.terms), quotes))
 
     def _draw(self, rows: int, place: int) -> tuple[Terms, np.ndarray]:
         chosen_B = np.random.default_rng([self.seed, place]).integers(0, _BANK, rows)
         return Terms(*(x[chosen_B] for x in self.bank.terms)), self.bank.words_BxR[chosen_B]
 
     def _rows(self, batch: Batch, terms: Terms, words: np.ndarray, asked: Any) -> HelpedRows:
-        no_price = jnp.zeros(terms.budget_BxC.shape, jnp.float32)
-        arrays, said = Terms(*(jnp.asarray(x) for x in terms)), jnp.asarray(words)
-        other = Quoted(said, arrays, no_price)
-        return HelpedRows(self.plain.scored(batch), said, jnp.asarray(asked), arrays, no_price, other)
+        arrays = Terms(*(jnp.asarray(x) for x in terms))
+        return HelpedRows(self.plain.scored(batch), jnp.asarray(words), jnp.asarray(asked), arrays)
 
     def _marked(self, batch: Batch, terms: Terms, words: np.ndarray, place: int) -> HelpedRows:
         """Paths off-policy: some tokens count as asked for, about as many as the rule allows."""
