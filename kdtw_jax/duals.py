@@ -54,12 +54,6 @@ def start_duals(config: DualConfig, price_K: jax.Array) -> Duals:
     return Duals(jnp.broadcast_to(clipped_K, (len(config.knots),)), jnp.zeros(len(config.knots)))
 
 
-def share_prices(config: DualConfig) -> jax.Array:
-    """The prices at which a student equal to its teacher asks for exactly its budget, log((1-b)/b), [K]."""
-    budget_K = jnp.clip(jnp.asarray(config.knots), 1e-6, 1 - 1e-6)
-    return jnp.log1p(-budget_K) - jnp.log(budget_K)
-
-
 def prices(config: DualConfig, duals: Duals) -> jax.Array:
     """At the knots, [K]."""
     push_K = config.proportional * duals.violation_K if config.controller == "pi" else 0.0

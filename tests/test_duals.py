@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdtw_jax.duals import DualConfig, Duals, price, prices, share_prices, start_duals, update_duals
+from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
 from kdtw_jax.errors import UserError
 from kdtw_jax.help_mdp import dual_optimum, extended_optimum, use
 from kdtw_jax.mdp import random_mdp
@@ -87,13 +87,6 @@ def test_the_integral_does_not_wind_up() -> None:
     for _ in range(8):  # it comes down at once, not after having undone 50 steps
         duals = update_duals(config, duals, BUDGETS, jnp.full(4, -0.3))
     assert (prices(config, duals) < 1.0).all()
-
-
-def test_shares_start_at_the_price_of_a_student_equal_to_its_teacher() -> None:
-    for knot, start in zip(CONFIG.knots, share_prices(CONFIG), strict=True):
-        asked = use(MDP, extended_optimum(MDP, float(start)).log_pi_SxA).share
-        assert asked == pytest.approx(knot, abs=1e-5)
-    assert np.isfinite(share_prices(replace(CONFIG, knots=(0.0, 1.0)))).all()
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

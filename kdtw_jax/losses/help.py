@@ -1,4 +1,4 @@
-"""Asking for help: what it saves, the gate's exact loss, and the value of costs to come.
+"""Asking for help: what it saves, asking as an action of a path, and the value of costs to come.
 
 In a state s the student either writes, by its own policy pi, or asks at a price. With alpha = gamma = 1 asking saves
 
@@ -78,21 +78,6 @@ def asked_path(
     if normalize:
         reward_BxT = reward_BxT + jax.nn.log_sigmoid(price_BxT)
     return log_pi_BxT, reward_BxT
-
-
-def gate_loss(
-    help_logit_BxT: jax.Array, saving_BxT: jax.Array, price_BxT: jax.Array, mask_BxT: jax.Array, alpha: float = 1.0
-) -> Weighted:
-    """The expected cost of a state over both decisions, g price + (1 - g) saving - alpha H(g), g = sigma(help_logit).
-
-    Exact where sampling one decision would be one-sample noise. Its minimum is at g = sigma((saving - price) / alpha).
-    Gradients reach the gate alone.
-    """
-    g_BxT = jax.nn.sigmoid(help_logit_BxT)
-    log_g_BxT, log_rest_BxT = jax.nn.log_sigmoid(help_logit_BxT), jax.nn.log_sigmoid(-help_logit_BxT)
-    entropy_BxT = -(g_BxT * log_g_BxT + (1 - g_BxT) * log_rest_BxT)
-    price_BxT, saving_BxT = jax.lax.stop_gradient((price_BxT, saving_BxT))
-    return weighted(g_BxT * price_BxT + (1 - g_BxT) * saving_BxT - alpha * entropy_BxT, mask_BxT)
 
 
 def cost_to_go(cost_BxT: jax.Array, mask_BxT: jax.Array, value_BxT: jax.Array, trace: float) -> jax.Array:
