@@ -66,7 +66,7 @@ def table_of_prefixes(vocab_size: int, banned: tuple[int, ...], sharpness: float
         state_B = (cache.self_BxHxTxE[0][0] * 31 + tokens_Bx1[:, 0] + position) % 997
         logits = jnp.asarray(params)[state_B][:, None]
         nothing = jnp.zeros(tokens_Bx1.shape)
-        return Decoded(logits, nothing, nothing, logits), cache._replace(self_BxHxTxE=((state_B, state_B),))
+        return Decoded(logits, nothing, logits), cache._replace(self_BxHxTxE=((state_B, state_B),))
 
     log_prob = np.asarray(log_policy(jnp.asarray(table), banned))
     states = of_source(np.asarray(source(vocab_size)))
@@ -195,7 +195,7 @@ def markov(table_VxV: np.ndarray) -> Words:
 
     def extend(params: Any, cache: Cache, tokens_Bx1: jax.Array, position: Any) -> tuple[Decoded, Cache]:
         logits, nothing = jnp.asarray(params)[tokens_Bx1], jnp.zeros(tokens_Bx1.shape)
-        return Decoded(logits, nothing, nothing, logits), cache
+        return Decoded(logits, nothing, logits), cache
 
     return words._replace(model=words.model._replace(extend=extend), params=jnp.asarray(table_VxV, jnp.float32))
 
