@@ -58,7 +58,7 @@ def wishes(source: jax.Array, plain: jax.Array, tokens: jax.Array, asked: jax.Ar
     encoded = model.encode(params, source)
     decoded = model.decode(params, encoded, shift_right(tokens))
     before = histories(plain, tokens, asked)
-    view, _ = looks(log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, tokens, before)
+    view = looks(log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, tokens, before)
     return jax.nn.sigmoid(model.weigh(params, model.read_rule(params, encoded), view).logit())
 
 

@@ -61,10 +61,8 @@ def look(log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, past_BxTxN: jax.A
     return View(hidden_BxTxD, choices_BxTx2, jnp.stack([x.astype(jnp.float32) for x in facts], axis=-1))
 
 
-def looks(
-    log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, tokens_BxT: jax.Array, before: History
-) -> tuple[View, History]:
-    """`look` at all states of finished paths; also their histories as leaves [B, T].
+def looks(log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, tokens_BxT: jax.Array, before: History) -> View:
+    """`look` at all states of finished paths.
 
     `before` is what `constraints.histories` says of the paths: leaves [T + 1, B].
     """
@@ -72,7 +70,7 @@ def looks(
     earlier_TxT = jnp.arange(length)[None, :] < jnp.arange(length)[:, None]
     past_BxTxT = jnp.where(earlier_TxT[None], tokens_BxT[:, None, :], 0)
     history = History(*(leaf[:-1].T for leaf in before))
-    return look(log_policy_BxTxV, hidden_BxTxD, past_BxTxT, history), history
+    return look(log_policy_BxTxV, hidden_BxTxD, past_BxTxT, history)
 
 
 def told(model: Model, words: Sequence[int]) -> Model:

@@ -32,13 +32,7 @@ from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask_config import AskConfig, Rules
 from kdtw_jax.train.ask_rows import HELPED, AskingCollector, HelpedRows
-from kdtw_jax.train.distil import (
-    Taken,
-    coefficients,
-    empty_row,
-    minibatch_shares,
-    path_terms,
-)
+from kdtw_jax.train.distil import Taken, coefficients, empty_row, minibatch_shares, path_terms
 from kdtw_jax.train.replayed import Method, train_replayed
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TRUTH
 from kdtw_jax.train.state import Coefficient, LossFn, Metrics, Params
@@ -72,7 +66,7 @@ def ask_loss(model: Model, config: AskConfig, constraints: Sequence[Constraint],
 
         own_BxTxV = jax.lax.stop_gradient(jax.nn.log_softmax(logits_BxTxV, axis=-1))
         before = histories(rows.path.source_BxS, tokens_BxT, rows.asked_BxT)
-        view, _ = looks(own_BxTxV, decoded.hidden_BxTxD, tokens_BxT, before)
+        view = looks(own_BxTxV, decoded.hidden_BxTxD, tokens_BxT, before)
         odds = model.weigh(params, model.read_rule(params, encoded), view)
         steps = History(*(leaf[:-1] for leaf in before))
         unit_TxBxC = jax.vmap(partial(unit_costs, constraints, rows.terms))(steps)

@@ -18,10 +18,7 @@ from kdtw_jax.models import Model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs, first_prices
-from kdtw_jax.train.distil import (
-    Collector,
-    with_targets,
-)
+from kdtw_jax.train.distil import Collector, with_targets
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TEACHER, TRUTH, Trajectories
 from kdtw_jax.train.state import Params, step_key
 
