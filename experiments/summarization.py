@@ -30,7 +30,7 @@ PRESETS = {
         mle=likelihood(600, 3e-3, save=200),
         word_kd=likelihood(600, 3e-3, save=200),
         pcl=path_consistency(600, 3e-3, save=200),
-        ask=asking(path_consistency(600, 3e-3, save=200)),
+        ask=replace(asking(path_consistency(600, 3e-3, save=200)), judged_on=600),
     ),
     "tiny": replace(TINY, data="debian/summarize", text=replace(TINY.text, max_source=64, max_target=16)),
     "base": replace(BASE, data="tfds:xsum", text=replace(BASE.text, max_source=512, max_target=64)),

@@ -74,24 +74,21 @@ def study_asking(
             seed=seed,
         )
         pairs = setup.task.splits[config.split]
-        test = Texts(
-            setup.test,
-            [pairs[int(i)]["source"] for i in setup.test.examples],
-            setup.references,
-            setup.task.metrics,
-        )
+        data = spaced_pairs(setup.test, config.ask.judged_on or len(setup.test))
+        sources, references = ([pairs[int(i)][side] for i in data.examples] for side in ("source", "target"))
+        test = Texts(data, sources, references, setup.task.metrics)
         outputs = None
         if twin is not None:
             mode = Decoding("sample" if config.ask.tokens == "sample" else "greedy", seed=seed)
-            parts = (twin.model, twin.params, setup.test, setup.buckets, setup.tokenizer, mode)
+            parts = (twin.model, twin.params, data, setup.buckets, setup.tokenizer, mode)
             texts = decode_split(f"pcl {seed}, without help", *parts).texts
-            outputs = [texts[int(i)] for i in setup.test.examples]
+            outputs = [texts[int(i)] for i in data.examples]
         found = evaluate_asking(
             f"asking {seed}",
             decoder,
             make_phrasings(rules.constraints, rules.encode, rules.room),
             test,
-            first_pairs(setup.test if config.split == "validation" else _validation(config, setup)),
+            spaced_pairs(setup.test if config.split == "validation" else _validation(config, setup)),
             setup.train.targets.values,
             setup.buckets,
             held_out=config.ask.held_out,
@@ -101,13 +98,14 @@ def study_asking(
     return run.info(stage)
 
 
-def first_pairs(data: EncodedSplit, limit: int = _CALIBRATION_PAIRS) -> EncodedSplit:
-    """The first pairs of a split."""
-    rows = range(min(limit, len(data)))
+def spaced_pairs(data: EncodedSplit, limit: int = _CALIBRATION_PAIRS) -> EncodedSplit:
+    """At most `limit` pairs of a split, evenly spaced over it, in its order."""
+    count = min(limit, len(data))
+    rows = [i * len(data) // count for i in range(count)]
     return EncodedSplit(
         sources=Ragged.pack([data.sources[i].tolist() for i in rows]),
         targets=Ragged.pack([data.targets[i].tolist() for i in rows]),
-        examples=data.examples[: len(rows)],
+        examples=data.examples[rows],
         dropped=data.dropped,
         truncated_pairs=data.truncated_pairs,
         truncated_tokens=data.truncated_tokens,

@@ -66,23 +66,29 @@ def price(config: DualConfig, duals: Duals, budget_B: jax.Array) -> jax.Array:
 
 
 def update_duals(
-    config: DualConfig, duals: Duals, budget_B: jax.Array, violation_B: jax.Array, counts_B: jax.Array | None = None
+    config: DualConfig,
+    duals: Duals,
+    budget_B: jax.Array,
+    violation_B: jax.Array,
+    counts_B: jax.Array | None = None,
+    *,
+    pace: float | jax.Array = 1.0,
 ) -> Duals:
     """Moves the prices by fresh `violation_B` (cost minus what is allowed, in units of the budget).
 
-    A row counts for the two knots around its budget, as they count for its price. Knots without a row stay; so do all
-    of them where `counts_B` (bool) leaves a row out.
+    A row counts for the two knots around its budget, as they count for its price. A knot with rows of less than one
+    row's weight moves by that much less, and one without any stays; so do all of them where `counts_B` (bool) leaves a
+    row out. `pace` scales the rate: slower towards the end of a training, prices keep less of the rows' noise.
     """
     weight_BxK = _weights(jnp.asarray(config.knots), budget_B)
     if counts_B is not None:
         weight_BxK = weight_BxK * counts_B[:, None]
     rows_K = weight_BxK.sum(axis=0)
-    seen_K = rows_K > 1e-6
-    fresh_K = jnp.where(seen_K, weight_BxK.T @ violation_B / jnp.where(seen_K, rows_K, 1.0), 0.0)
-    memory = config.memory if config.controller == "pi" else 0.0
-    violation_K = jnp.where(seen_K, memory * duals.violation_K + (1 - memory) * fresh_K, duals.violation_K)
-    moved_K = jnp.clip(duals.integral_K + config.rate * fresh_K, config.low, config.high)
-    return Duals(jnp.where(seen_K, moved_K, duals.integral_K), violation_K)
+    fresh_K = weight_BxK.T @ violation_B / jnp.maximum(rows_K, 1.0)
+    forget_K = (1 - (config.memory if config.controller == "pi" else 0.0)) * jnp.minimum(rows_K, 1.0)
+    moved_K = jnp.clip(duals.integral_K + pace * config.rate * fresh_K, config.low, config.high)
+    mean_K = fresh_K / jnp.where(rows_K > 0, jnp.minimum(rows_K, 1.0), 1.0)
+    return Duals(moved_K, duals.violation_K + forget_K * (mean_K - duals.violation_K))
 
 
 def _weights(knot_K: jax.Array, budget_B: jax.Array) -> jax.Array:

@@ -74,7 +74,8 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
             f"the text of {task.name} is not what the run in {run.path} was started on; "
             "choose another --out or restore the text"
         )
-    run.mark_done("data", {"fingerprint": task.fingerprint, "notes": dict(task.notes)})
+    instruction = task.instruction if text.instruct else "{source}"
+    run.mark_done("data", {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction})
     for note, value in task.notes.items():
         console.print(f"{task.name}: {note} {value:g}")
     tokenizer = _tokenizer(config, task, run.path / "tokenizer.model")
@@ -210,7 +211,9 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
         return params
 
     trainers = {"mle": mle, "word_kd": word_kd, "pcl": pcl, "ask": with_help}
-    sizes = {"ask": dataclasses.replace(size, gate_width=config.ask.gate_width)}
+    sizes = {
+        "ask": dataclasses.replace(size, gate_width=config.ask.gate_width, rule_in_source=config.ask.rule_in_source)
+    }
     students: dict[str, Trained] = {}
     for method in config.methods:
         run.claim(f"seed{seed}/{method}", config.identity_of(method))

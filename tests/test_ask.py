@@ -212,6 +212,22 @@ def test_a_student_that_is_its_teacher_has_nothing_to_save_and_asks_at_the_rate_
     assert rows.asked_BxT.any()
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_what_is_written_depends_on_the_rule_only_where_both_are_read_as_one_text(
+    world: AskingWorld, collected: Any, together: bool
+) -> None:
+    """Its asking does in either case: the price and V_C are those of the rule."""
+    collector, rows, _ = collected
+    config = replace(world.student.config, rule_in_source=together)
+    loss = ask_loss(make_model(config), CONFIG, CONSTRAINTS, world.banned)
+    one = sample(rows[HELPED], collector)
+    other = one._replace(rows=one.rows._replace(rows=one.rows.rows._replace(rule_BxR=one.rows.rows.rule_BxR[::-1])))
+    terms = [loss(world.params, (), batch, jax.random.key(0)) for batch in (one, other)]
+    assert (terms[0]["kl"].mean() == terms[1]["kl"].mean()) == (not together)
+    assert terms[0]["price"].mean() != terms[1]["price"].mean()
+    assert terms[0]["cost"].mean() != terms[1]["cost"].mean()
+
+
 def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: AskingWorld, tmp_path: Path) -> None:
     def train(folder: str, stop_after: int | None = None) -> Any:
         return ask(

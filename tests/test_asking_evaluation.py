@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdtw_jax.ask_report import COLUMNS, WHERE_COLUMNS, first_pairs, summarise_asking
+from kdtw_jax.ask_report import COLUMNS, WHERE_COLUMNS, spaced_pairs, summarise_asking
 from kdtw_jax.constraints import make_calls, make_share, words_room
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.decoding import log_policy
 from kdtw_jax.decoding.help import Gate
-from kdtw_jax.decoding.view import instructed
+from kdtw_jax.decoding.view import readings
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import gates
 from kdtw_jax.evaluation.asking import evaluate_asking, make_phrasings
@@ -43,8 +43,9 @@ LENGTH = 12
 
 
 def network(seed: int, gate_width: int = 0) -> tuple[Model, Any]:
-    """Decided policies, and a gate that says now yes, now no."""
-    model = make_model(T5Config.toy(WORLD.tokenizer.vocab_size, dropout_rate=0.0, gate_width=gate_width))
+    """Decided policies, and a gate that says now yes, now no. A student reads its rule with the source."""
+    sizes = {"dropout_rate": 0.0, "gate_width": gate_width, "rule_in_source": gate_width > 0}
+    model = make_model(T5Config.toy(WORLD.tokenizer.vocab_size, **sizes))
     params = jax.tree.map(lambda x: 1.3 * x, model.init(jax.random.key(seed)))
     if gate_width:
         params["gate"]["saving_out"]["kernel"] *= 30.0
@@ -54,7 +55,7 @@ def network(seed: int, gate_width: int = 0) -> tuple[Model, Any]:
 
 STUDENT, TEACHER = network(0, 8), network(1)
 PHRASINGS = make_phrasings((SHARE,), WORLD.tokenizer.encode, words_room((SHARE,), WORLD.tokenizer.encode))
-DATA = first_pairs(WORLD.data, 64)
+DATA = spaced_pairs(WORLD.data, 64)
 WIDE = wide(BUCKETS, DATA)
 
 
@@ -111,7 +112,7 @@ def test_rival_gates_score_what_whole_passes_of_both_models_say(gate: str) -> No
     found = write_split(DECODER, DATA, WIDE, wanted)
     source = jnp.asarray(DATA.sources.padded(np.arange(len(DATA)), LENGTH))
     words = wanted.words_KxR[np.arange(len(DATA)) % len(wanted.words_KxR)]  # the phrasings in turn
-    read = instructed(jnp.asarray(words), source)
+    read, _ = readings(STUDENT[0].config, jnp.asarray(words), source)
     check_scores(gate, (found.tokens_NxT, found.score_NxT, found.asked_NxT), source, read, wanted.level)
 
 
@@ -281,7 +282,7 @@ def test_everything_about_a_student_is_plain_values_in_the_columns_of_the_tables
     test = Texts(DATA, references, references, ("bleu", "chrf"))
     tokens = WORLD.data.targets.values
     found = evaluate_asking(
-        "toy", DECODER, PHRASINGS, test, first_pairs(DATA, 16), tokens, BUCKETS,
+        "toy", DECODER, PHRASINGS, test, spaced_pairs(DATA, 16), tokens, BUCKETS,
         held_out=(0.15, 0.25), twin=references, resamples=20,
     )  # fmt: skip
     assert json.loads(json.dumps(found, allow_nan=False)) == found

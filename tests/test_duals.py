@@ -74,8 +74,11 @@ def test_a_price_is_interpolated_and_rows_move_the_knots_around_them_alone() -> 
     change = np.asarray(prices(CONFIG, moved) - prices(CONFIG, duals))
     assert change[0] == change[3] == 0
     assert (change[1:3] > 0).all()
-    # Both were moved by the mean violation of the rows near them.
-    np.testing.assert_allclose(moved.integral_K[1:3] - duals.integral_K[1:3], 0.3 * 0.2, rtol=1e-5)
+    # By the mean violation of the rows near them, the one with less than a row's weight by that much less.
+    np.testing.assert_allclose(moved.integral_K[1:3] - duals.integral_K[1:3], [0.3 * 0.2, 0.3 * 0.2 * 2 / 3], rtol=1e-5)
+    np.testing.assert_allclose(moved.violation_K, [0, 0.5 * 0.2, 0.5 * 0.2 * 2 / 3, 0], rtol=1e-5)
+    slow = update_duals(CONFIG, duals, jnp.asarray([0.3, 0.3]), jnp.asarray([0.1, 0.3]), pace=0.5)
+    np.testing.assert_allclose(slow.integral_K - duals.integral_K, (moved.integral_K - duals.integral_K) / 2, rtol=1e-4)
 
 
 def test_the_integral_does_not_wind_up() -> None:

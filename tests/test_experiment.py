@@ -16,11 +16,15 @@ from orbax.checkpoint import v1 as ocp
 
 from experiments.summarization import PRESETS as SUMMARIES
 from experiments.translation import PRESETS
+from experiments.write import main as write_main
 from kdtw_jax.ask_report import COLUMNS as ASKING_COLUMNS
 from kdtw_jax.data.tokenizer import UNK_ID, load_tokenizer
+from kdtw_jax.decoding import generate
 from kdtw_jax.evaluation.helped import GATES
 from kdtw_jax.experiment import COLUMNS, main
 from kdtw_jax.runs import read_csv, read_metrics
+from kdtw_jax.train.checkpoint import load_model
+from kdtw_jax.writing import open_asking, write_under
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,12 +106,19 @@ def test_a_run_killed_at_any_moment_ends_as_an_uninterrupted_one(tmp_path: Path,
     assert (whole / "distil.png").stat().st_size > 10_000
 
 
-def test_a_student_learns_to_ask_and_is_judged(tmp_path: Path, corpus: Path) -> None:
-    out, published = tmp_path / "run", tmp_path / "published"
-    arguments = ["--preset", "tiny", "--data", "files", "--out", str(out), "--results", str(published)]
-    arguments += ["--text.folder", str(tmp_path / "data"), "--devices", "1", "--methods", "pcl", "ask"]
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> list[str]:
+    """The arguments of a finished run with a student that may ask; those after --out and --results are its folders."""
+    folder = tmp_path_factory.mktemp("asking")
+    arguments = ["--out", str(folder / "run"), "--results", str(folder / "published"), "--preset", "tiny"]
+    arguments += ["--text.folder", str(folder / "data"), "--devices", "1", "--methods", "pcl", "ask", "--data", "files"]
     arguments += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
     assert main("translation", PRESETS, None, arguments) == 0
+    return arguments
+
+
+def test_a_student_learns_to_ask_and_is_judged(asking: list[str]) -> None:
+    out, published, arguments = Path(asking[1]), Path(asking[3]), asking
     rows = read_csv(published / "asking.csv")
     assert all(tuple(row) == ASKING_COLUMNS for row in rows)
     assert {row["gate"] for row in rows} == set(GATES)
@@ -131,6 +142,42 @@ def test_a_student_learns_to_ask_and_is_judged(tmp_path: Path, corpus: Path) -> 
     assert main("translation", PRESETS, None, arguments) == 0  # again: nothing is trained anew
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert read_csv(published / "asking.csv") == rows
+
+
+def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    run, texts = asking[1], ["abc fgh", "hhh", "", "abc def gab " * 7]
+
+    def write(rule: str, *more: str) -> tuple[list[str], str]:
+        assert write_main([run, "--rule", rule, *more, "--text", *texts]) == 0
+        found = capsys.readouterr()
+        return found.out.splitlines(), found.err
+
+    alone, said = write("do not ask the teacher", "--plain")
+    assert len(alone) == len(texts)
+    assert "the teacher wrote 0 of" in said
+    student = load_model(Path(run) / "seed0" / "ask" / "model")
+    by_hand = []
+    for text in texts:
+        source = np.asarray([[*student.tokenizer.encode(text), 1]], np.int32)
+        found = generate(
+            student.model, student.params, source, None, max_len=32, banned=student.tokenizer.banned_ids
+        ).tokens_BxT[0]
+        by_hand.append(student.tokenizer.decode(np.asarray(found).tolist()))
+    assert alone == by_hand
+    answers = list(write_under(open_asking(Path(run)), "ask the teacher for at most 30% of the words", texts))
+    assert all(a.calls <= 0.3 * a.tokens and a.positions <= a.tokens for a in answers)
+    marked, said = write("ask the teacher for at most 30% of the words")
+    assert marked == [a.marked for a in answers]
+    assert f"wrote {sum(a.calls for a in answers)} of {sum(a.tokens for a in answers)} tokens" in said
+    for arguments, message in (
+        (["--rule", "ask at will"], '"ask at will" is not a rule that is understood; understood are: "ask the teacher'),
+        (["--rule", "do not ask the teacher", "--seed", "5"], "no student of seed 5 that learned to ask"),
+    ):
+        assert write_main([run, *arguments, "--text", "abc"]) == 2
+        found = capsys.readouterr()
+        assert not found.out and found.err.count("\n") == 1 and message in found.err
+    assert write_main([str(Path(run) / "seed0"), "--rule", "do not ask the teacher", "--text", "abc"]) == 2
+    assert "is not a run's folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

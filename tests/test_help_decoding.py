@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from kdtw_jax.constraints import Rule, histories, make_calls, make_pause, make_s
 from kdtw_jax.decoding import generate, generate_with_help
 from kdtw_jax.decoding.help import Gate, Moment, stateless
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.decoding.view import instructed, looks, told
+from kdtw_jax.decoding.view import instructed, looks, readings, told
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 
@@ -188,14 +189,21 @@ def test_bad_calls_are_refused() -> None:
         generate_with_help(STUDENT, TEACHER, SOURCE, PLAIN, jnp.zeros((2, 2)), None, banned=BANNED, max_len=LENGTH)
 
 
-def test_the_rule_stands_before_the_source_without_padding_in_between() -> None:
+def test_the_rule_stands_before_the_source_without_padding_in_between_or_apart() -> None:
     rule = jnp.asarray([[7, 8, 0, 0], [9, 0, 0, 0], [0, 0, 0, 0], [5, 6, 7, 8]])
     source = jnp.asarray([[4, 5, 1], [6, 1, 0], [4, 1, 0], [4, 5, 1]])
     expected = [[7, 8, 4, 5, 1, 0, 0], [9, 6, 1, 0, 0, 0, 0], [4, 1, 0, 0, 0, 0, 0], [5, 6, 7, 8, 4, 5, 1]]
     assert instructed(rule, source).tolist() == expected
     model, params = STUDENT
-    by_hand = model.encode(params, instructed(jnp.full((ROWS, 2), 5), SOURCE))
-    np.testing.assert_array_equal(told(model, [5, 5]).encode(params, SOURCE).states_BxSxD, by_hand.states_BxSxD)
+    for together in (True, False):
+        config = replace(model.config, rule_in_source=together)
+        both, rule_alone = readings(config, rule, source)
+        assert (both.tolist(), rule_alone.tolist()) == (
+            (expected, expected) if together else (source.tolist(), rule.tolist())
+        )
+        by_hand = model.encode(params, instructed(jnp.full((ROWS, 2), 5), SOURCE) if together else SOURCE)
+        reads = told(model._replace(config=config), [5, 5]).encode(params, SOURCE)
+        np.testing.assert_array_equal(reads.states_BxSxD, by_hand.states_BxSxD)
 
 
 def test_a_gate_may_keep_a_state() -> None:

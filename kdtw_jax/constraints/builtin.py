@@ -44,6 +44,12 @@ def make_share() -> Constraint:
                 "use the teacher for up to {}% of the words",
                 "let the teacher write no more than {}% of the words",
                 "teacher budget: {}% of the words",
+                "have up to {}% of the text written by the teacher",
+                "you may get {}% of your words from the teacher, not more",
+                "the teacher should help with {}% of the text at the most",
+                "limit the teacher to {}% of what you write",
+                "not over {}% of the output may be the teacher's",
+                "{}% of your words may be asked for",
             ),
             held_out=(
                 "no more than {}% of your words should be asked of the teacher",

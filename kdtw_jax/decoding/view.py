@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from kdtw_jax.constraints.history import History
 from kdtw_jax.decoding.sample import choose
 from kdtw_jax.losses.masked import entropy
-from kdtw_jax.models import Encoded, Model, Params, View
+from kdtw_jax.models import Encoded, Model, Params, T5Config, View
 
 _FAR = 20.0  # nats beyond which differences of log-probability say nothing more
 
@@ -23,6 +23,19 @@ def instructed(rule_BxR: jax.Array, source_BxS: jax.Array) -> jax.Array:
     from_rule = jnp.pad(rule_BxR, ((0, 0), (0, source)))
     from_source = jnp.take_along_axis(source_BxS, jnp.clip(place_BxX, 0, source - 1), axis=1)
     return jnp.where(place_BxX < 0, from_rule, jnp.where(place_BxX < source, from_source, 0)).astype(jnp.int32)
+
+
+def readings(config: T5Config, rule_BxR: jax.Array, source_BxS: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What the student reads to write from, and what its gate reads the rule in (int32, one row each).
+
+    The rule says who writes, not what: whatever the price of asking, the optimum's tokens have the teacher's own
+    distribution (`kdtw_jax.losses.help`). So by default tokens do not see it, and a student that is told not to ask
+    writes as it would without rules. With `rule_in_source` both read the rule and the source as one text.
+    """
+    if config.rule_in_source:
+        both_BxX = instructed(rule_BxR, source_BxS)
+        return both_BxX, both_BxX
+    return source_BxS, rule_BxR
 
 
 def look(log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, past_BxTxN: jax.Array, history: History) -> View:
@@ -78,6 +91,6 @@ def told(model: Model, words: Sequence[int]) -> Model:
 
     def encode(params: Params, source_BxS: jax.Array, dropout_key: jax.Array | None = None) -> Encoded:
         rule_BxR = jnp.broadcast_to(jnp.asarray(words, jnp.int32)[None, :], (source_BxS.shape[0], len(words)))
-        return model.encode(params, instructed(rule_BxR, source_BxS), dropout_key)
+        return model.encode(params, readings(model.config, rule_BxR, source_BxS)[0], dropout_key)
 
     return model._replace(encode=encode)

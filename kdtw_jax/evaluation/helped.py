@@ -19,7 +19,7 @@ from kdtw_jax.data.batches import Bucket, EncodedSplit, assign_buckets, evaluati
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.decoding.help import Gate, Moment, generate_with_help, own_gate, stateless
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.decoding.view import instructed, look
+from kdtw_jax.decoding.view import look, readings
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.gates import divergence, entropy_gate, max_prob_gate, oracle_gate, random_gate, regret
 from kdtw_jax.losses.masked import kl_divergence
@@ -121,10 +121,9 @@ def make_decoder(
         guard: jax.Array,  # bool []
     ) -> tuple[jax.Array, ...]:
         own, other = (student[0], params[0]), (teacher[0], params[1])
-        read_BxX = instructed(words_BxR, source_BxS)
+        read_BxX, rule_BxX = readings(own[0].config, words_BxR, source_BxS)
         rows = source_BxS.shape[0]
-        # Encoded here and in decoding: the same computation, which the compiler does once.
-        learned = own_gate(*own, own[0].encode(own[1], read_BxX), alpha)
+        learned = own_gate(*own, own[0].encode(own[1], rule_BxX), alpha)
         rivals = (random_gate(level), entropy_gate(), max_prob_gate(), oracle_gate(divergence), oracle_gate(regret))
         scores = [partial(_stateless, gate) for gate in (learned, *rivals)]
         mine_C = np.arange(len(constraints)) == index
@@ -151,14 +150,15 @@ def make_decoder(
         params: tuple[Params, Params], source_BxS: jax.Array, words_BxR: jax.Array, tokens_BxT: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         own, other = student[0], teacher[0]
-        encoded, inputs_BxT = own.encode(params[0], instructed(words_BxR, source_BxS)), shift_right(tokens_BxT)
-        mine = own.decode(params[0], encoded, inputs_BxT)
+        read_BxX, rule_BxX = readings(own.config, words_BxR, source_BxS)
+        inputs_BxT = shift_right(tokens_BxT)
+        mine = own.decode(params[0], own.encode(params[0], read_BxX), inputs_BxT)
         theirs = other.decode(params[1], other.encode(params[1], source_BxS), inputs_BxT)
         log_pi_BxTxV = log_policy(mine.logits_BxTxV, banned)
         kl_BxT = kl_divergence(log_pi_BxTxV, log_policy(theirs.logits_BxTxV, banned))
         nothing = jax.tree.map(lambda leaf: leaf[:, None], start_history(source_BxS))
         view = look(log_pi_BxTxV[:, :1], mine.hidden_BxTxD[:, :1], jnp.zeros_like(tokens_BxT)[:, None], nothing)
-        odds = own.weigh(params[0], own.read_rule(params[0], encoded), view)
+        odds = own.weigh(params[0], own.read_rule(params[0], own.encode(params[0], rule_BxX)), view)
         return jnp.where(tokens_BxT != 0, kl_BxT, 0.0), odds.cost_BxT[:, 0]
 
     return Decoder(student, teacher, tokenizer, sampled_gate, seed, write, review)

@@ -30,7 +30,8 @@ class T5Config:
 
     `dtype` is the dtype of the arithmetic ("float32" or "bfloat16"); parameters, softmax, RMS norms and
     logits are float32 always. `value_heads` adds the zero-initialised value head that T5 itself does not have, and a
-    `gate_width` above 0 the gate that decides whether to ask, with hidden layers of that width.
+    `gate_width` above 0 the gate that decides whether to ask, with hidden layers of that width. `rule_in_source`: the
+    rule that the gate reads stands before the source, for the rest of the student to read as well.
 
     Raises `UserError` for sizes no model can have.
     """
@@ -51,6 +52,7 @@ class T5Config:
     dtype: str = "float32"
     value_heads: bool = True
     gate_width: int = 0
+    rule_in_source: bool = False
 
     def __post_init__(self) -> None:
         fields = dataclasses.asdict(self)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from kdtw_jax.constraints import Constraint, History, Terms, histories
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.decoding.policy import without
-from kdtw_jax.decoding.view import instructed, looks
+from kdtw_jax.decoding.view import looks, readings
 from kdtw_jax.duals import Duals
 from kdtw_jax.losses.help import asked_path, constraint_value_loss, saving
 from kdtw_jax.losses.metric import Weighted, weighted
@@ -59,7 +59,8 @@ def ask_loss(model: Model, config: AskConfig, constraints: Sequence[Constraint],
         rows, price_BxC, quotes = sampled.rows
         tokens_BxT = rows.path.tokens_BxT
         mask_BxT = tokens_BxT != 0
-        encoded = model.encode(params, instructed(rows.rule_BxR, rows.path.source_BxS))
+        source_BxX, rule_BxX = readings(model.config, rows.rule_BxR, rows.path.source_BxS)
+        encoded = model.encode(params, source_BxX)
         decoded = model.decode(params, encoded, shift_right(tokens_BxT))
         logits_BxTxV = without(decoded.logits_BxTxV, banned)
         own_log_prob_BxT, value_BxT = policy_and_value(logits_BxTxV, decoded.value_BxT, tokens_BxT, config.distil.pcl)
@@ -67,7 +68,7 @@ def ask_loss(model: Model, config: AskConfig, constraints: Sequence[Constraint],
         own_BxTxV = jax.lax.stop_gradient(jax.nn.log_softmax(logits_BxTxV, axis=-1))
         before = histories(rows.path.source_BxS, tokens_BxT, rows.asked_BxT)
         view = looks(own_BxTxV, decoded.hidden_BxTxD, tokens_BxT, before)
-        odds = model.weigh(params, model.read_rule(params, encoded), view)
+        odds = model.weigh(params, model.read_rule(params, model.encode(params, rule_BxX)), view)
         steps = History(*(leaf[:-1] for leaf in before))
         unit_TxBxC = jax.vmap(partial(unit_costs, constraints, rows.terms))(steps)
         unit_BxTxC = jnp.swapaxes(unit_TxBxC, 0, 1)
@@ -75,8 +76,8 @@ def ask_loss(model: Model, config: AskConfig, constraints: Sequence[Constraint],
         # A quote stands before the source of a row, at a random place of its path.
         row_Q = jnp.arange(len(quotes.place_Q)) % len(tokens_BxT)
         place_Q = (quotes.place_Q * jnp.sum(mask_BxT, axis=1)[row_Q]).astype(jnp.int32)
-        told_QxX = instructed(quotes.rule_QxR, rows.path.source_BxS[row_Q])
-        read_QxP = model.read_rule(params, model.encode(params, told_QxX))
+        _, rule_QxX = readings(model.config, quotes.rule_QxR, rows.path.source_BxS[row_Q])
+        read_QxP = model.read_rule(params, model.encode(params, rule_QxX))
         there = View(*(leaf[row_Q, place_Q][:, None] for leaf in view))
         quoted_Qx1 = model.weigh(params, read_QxP, there).log_price_BxT
         unit_QxC = unit_costs(constraints, quotes.terms, History(*(leaf[place_Q, row_Q] for leaf in before)))

@@ -35,6 +35,9 @@ class AskConfig:
     greedy tokens, or KL(student || teacher), which fits sampled ones"""
     gate_width: int = 128
     """hidden units of the gate"""
+    rule_in_source: bool = False
+    """the student reads the rule and its source as one text, so that the words it writes may depend on the rule, too;
+    otherwise only its gate reads the rule"""
     helped_share: float = 0.25
     """of a minibatch: rows written as at test time; the shares in `distil` divide what is left"""
     gate_weight: float = 0.01
@@ -43,18 +46,22 @@ class AskConfig:
     normalize_help: bool = True
     """reward of the extended teacher, a distribution over tokens and asking; without, the literal Lagrangian, whose
     optimum puts off the end of an output"""
-    duals: DualConfig = field(default_factory=lambda: DualConfig(rate=0.3, low=-4.0, high=4.0))
+    duals: DualConfig = field(default_factory=lambda: DualConfig(rate=1.0, low=-6.0, high=4.0))
     """how prices move: on a logarithmic scale, in nats; their knots follow from each constraint's range"""
     held_out: tuple[float, ...] = (0.15, 0.25, 0.35, 0.45)
     """budgets never trained, for evaluation"""
     fixed_share: float = 0.15
     """rows under a rule without a number: do not ask, or ask at will"""
+    judged_on: int = 0
+    """test pairs that asking is judged on, at the most, in some 150 decodings of them; 0: all"""
 
     def __post_init__(self) -> None:
         if not self.constraints or len(set(self.constraints)) < len(self.constraints):
             raise UserError(f"ask.constraints must be distinct, at least one, got {self.constraints}")
         if not 0 < self.helped_share < 1 or not 0 <= self.fixed_share < 1:
             raise UserError("ask.helped_share must be between 0 and 1, ask.fixed_share at least 0 and below 1")
+        if self.judged_on < 0:
+            raise UserError(f"ask.judged_on must be 0 (all) or more, got {self.judged_on}")
         if self.gate_width < 1 or self.gate_weight <= 0:
             raise UserError("ask.gate_width must be at least 1 and ask.gate_weight above 0")
         if self.distil.top_k < 1 or self.distil.target_decay:

@@ -12,7 +12,7 @@ import numpy as np
 from kdtw_jax.constraints import History, Terms, draw_rules, histories, total_cost
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.help import generate_with_help, own_gate
-from kdtw_jax.decoding.view import instructed
+from kdtw_jax.decoding.view import readings
 from kdtw_jax.duals import Duals, price, start_duals, update_duals
 from kdtw_jax.models import Model
 from kdtw_jax.replay import Sample
@@ -86,17 +86,17 @@ class AskingCollector:
 
         def write(sampled: bool, params: Params, teacher_params: Params, rows: Any) -> Any:
             source_BxS, rule_BxR, gate_noise_BxT, token_noise_BxT = rows
-            read = instructed(rule_BxR, source_BxS)
+            read_BxX, rule_BxX = readings(student.config, rule_BxR, source_BxS)
             helped = generate_with_help(
                 (student, params),
                 (teacher[0], teacher_params),
-                read,
+                read_BxX,
                 source_BxS,
                 gate_noise_BxT if sampled or config.gate == "sample" else None,
                 token_noise_BxT if sampled or config.tokens == "sample" else None,
                 banned=banned,
                 max_len=gate_noise_BxT.shape[1],
-                gate=own_gate(student, params, student.encode(params, read), alpha),
+                gate=own_gate(student, params, student.encode(params, rule_BxX), alpha),
                 read_along=True,
             )
             return helped.tokens_BxT, helped.asked_BxT
@@ -129,7 +129,9 @@ class AskingCollector:
             tokens, asked = parallel.unshard(written, self.devices)
             found[source] = self._rows(with_targets(few, tokens), of, words[:count], asked)
         helped = found[HELPED]
-        extra = self._measure(extra, helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT, helped.terms)
+        extra = self._measure(
+            extra, helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT, helped.terms, self._pace(step)
+        )
         if count := self.plain.teacher_count(rows):
             few = Batch(*(x[:count] for x in batch))
             tokens = self.plain.teacher_writes(few, key_data, step)
@@ -182,8 +184,18 @@ class AskingCollector:
             rate_B = jnp.where(terms.active_BxC[:, i], jnp.maximum(rate_B, allowed_B), rate_B)
         return (noise_BxT < jnp.minimum(rate_B, MOST_FLAGS)[:, None]) & (tokens != 0)
 
+    def _pace(self, step: int) -> np.float32:
+        """Of the prices: falls as the learning rate does, not as far, since students still change at the end."""
+        return np.float32(1 - 0.6 * min(step / self.config.distil.loop.steps, 1))
+
     def _move_prices(
-        self, extra: tuple[Duals, ...], source: jax.Array, tokens: jax.Array, asked: jax.Array, terms: Terms
+        self,
+        extra: tuple[Duals, ...],
+        source: jax.Array,
+        tokens: jax.Array,
+        asked: jax.Array,
+        terms: Terms,
+        pace: jax.Array,
     ) -> tuple[Duals, ...]:
         end = History(*(leaf[-1] for leaf in histories(source, tokens, asked)))
         moved = []
@@ -192,5 +204,6 @@ class AskingCollector:
             over_B = total_cost(constraint, budget_B, source, tokens, asked) - constraint.limit(budget_B, end)
             # By the mean length and not by each output's: long outputs count as their tokens do.
             violation_B = over_B / jnp.maximum(jnp.mean(end.length_B), 1.0)
-            moved.append(update_duals(self.duals[i], extra[i], budget_B, violation_B, terms.active_BxC[:, i]))
+            active_B = terms.active_BxC[:, i]
+            moved.append(update_duals(self.duals[i], extra[i], budget_B, violation_B, active_B, pace=pace))
         return tuple(moved)

@@ -49,6 +49,7 @@ class Rates:
     norm: float = 10.0  # starts at 1
     query: float = 0.1  # starts 1 / sqrt(d_kv) below the other matrices, since scores are not divided by it
     value_head: float = 20.0  # starts at 0, far from values of minus tens of nats
+    gate: float = 1.0  # all of it
 
     def __post_init__(self) -> None:
         for name, rate in vars(self).items():
@@ -101,6 +102,7 @@ def _scaled(rates: Rates, path: tuple[Any, ...], update: jax.Array) -> jax.Array
         "scale": rates.norm,
         "q": rates.query,
         "value": rates.value_head,
+        "gate": rates.gate,
     }
     return update * next((kinds[name] for name in names if name in kinds), 1.0)
 
