@@ -155,6 +155,7 @@ def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -
         asking_figure(rows, first, levels, folder / "asking.png")
     write_text(run.path / "samples.txt", _samples(found))  # the data's text stays out of what is published
     _show(config, rows, first)
+    _show_rules([f["rules"] for f in found.values()])
     return rows
 
 
@@ -219,6 +220,19 @@ def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
     seeds = f"mean of seeds {', '.join(map(str, config.seeds))}" if len(config.seeds) > 1 else f"seed {config.seeds[0]}"
     _table(f"{config.data}, asking, {seeds}; kept: the rule enforced", {**budget, **quality, **cost, **guarded})
     _table(f"{metric} of other gates at the same use", {**budget, "learned": quality[metric], **rivals})
+
+
+def _show_rules(by_seed: Sequence[Sequence[Found]]) -> None:
+    """One line a rule beside that on the share of words: means over seeds."""
+    lines: list[Row] = []
+    for kept in zip(*by_seed, strict=True):
+        mean = {name: float(np.mean([k[name] for k in kept])) for name in ("used", "excess_calls_mean")}
+        over = 100 * sum(k["outputs_over"] for k in kept) / sum(k["outputs"] for k in kept)
+        line = {"rule": kept[0]["rule"], "phrasing": kept[0]["phrasing"], "enforced": kept[0]["guard"]}
+        numbers = {"used %": 100 * mean["used"], "beyond it": mean["excess_calls_mean"], "outputs over %": over}
+        lines.append({**line, **numbers})
+    if lines:
+        print_table("further rules; beyond it: costs of an output less what is allowed", lines, list(lines[0]))
 
 
 def _table(title: str, columns: Mapping[str, np.ndarray]) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from kdtw_jax.ask_report import COLUMNS, WHERE_COLUMNS, spaced_pairs, summarise_asking
-from kdtw_jax.constraints import make_calls, make_share, words_room
+from kdtw_jax.constraints import make_calls, make_share, parse_rule, words_room
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.decoding import log_policy
 from kdtw_jax.decoding.help import Gate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import gates
-from kdtw_jax.evaluation.asking import evaluate_asking, make_phrasings
+from kdtw_jax.evaluation.asking import evaluate_asking, further_rules, make_phrasings
 from kdtw_jax.evaluation.figures import asking_figure
 from kdtw_jax.evaluation.findings import Texts, expected_cost_fit, obedience
 from kdtw_jax.evaluation.helped import (
@@ -54,14 +54,15 @@ def network(seed: int, gate_width: int = 0) -> tuple[Model, Any]:
 
 
 STUDENT, TEACHER = network(0, 8), network(1)
-PHRASINGS = make_phrasings((SHARE,), WORLD.tokenizer.encode, words_room((SHARE,), WORLD.tokenizer.encode))
+KNOWN = (make_calls(), SHARE)
+PHRASINGS = make_phrasings(KNOWN, WORLD.tokenizer.encode, words_room(KNOWN, WORLD.tokenizer.encode, together=2))
 DATA = spaced_pairs(WORLD.data, 64)
 WIDE = wide(BUCKETS, DATA)
 
 
 def decoder(student: tuple[Model, Any] = STUDENT, **changes: Any) -> Decoder:
     settings = {"alpha": 1.0, "sampled_gate": False, "sampled_tokens": False, "seed": 0, **changes}
-    return make_decoder(student, TEACHER, WORLD.tokenizer, (make_calls(), SHARE), **settings)
+    return make_decoder(student, TEACHER, WORLD.tokenizer, KNOWN, **settings)
 
 
 DECODER = decoder()
@@ -164,6 +165,28 @@ def test_guarded_outputs_never_exceed_their_rule(gate: str) -> None:
     free = write_split(DECODER, DATA, WIDE, want(gate, 0.15, level=level))
     assert free.used == 1.0
     assert (free.excess_N > 0).all()
+
+
+def test_other_constraints_and_conjunctions_are_enforced_and_their_excess_is_told() -> None:
+    for share, calls in ((None, 2.0), (0.5, 3.0), (0.1, 9.0)):
+        wanted = Wanted("entropy", PHRASINGS.of(0.2, "seen"), share, level=-1.0, others=((0, calls),))
+        free, kept = (write_split(DECODER, DATA, WIDE, wanted._replace(guard=guard)) for guard in (False, True))
+        for written in (free, kept):
+            over = [written.calls_N - calls] + ([] if share is None else [written.calls_N - share * written.lengths_N])
+            np.testing.assert_allclose(written.excess_N, np.max(over, axis=0), atol=1e-4)
+        assert (free.excess_N > 0).any() and (kept.excess_N <= 1e-3).all()
+        assert share is not None or kept.calls_N.max() == calls
+
+
+def test_further_rules_name_every_other_constraint_and_its_conjunction_with_the_share() -> None:
+    found = further_rules(KNOWN, PHRASINGS)
+    assert [(said.share, said.phrasing, said.others[0]) for said in found] == [
+        *((None, phrasing, (0, budget)) for phrasing in ("seen", "unseen") for budget in (1.0, 3.0, 6.0, 9.0)),
+        (0.2, "seen", (0, 6.0)),
+    ]
+    rule = parse_rule(found[-1].rule, KNOWN)
+    assert [c.name for c in rule.constraints] == ["share", "calls"] and float(rule.budgets[1]) == 6
+    assert not further_rules((SHARE,), PHRASINGS)
 
 
 def test_outputs_stand_in_the_order_of_examples_whatever_the_batches() -> None:
@@ -307,5 +330,8 @@ def test_everything_about_a_student_is_plain_values_in_the_columns_of_the_tables
     assert pooled["no_harm"]["bleu"] == pytest.approx({k: harm[k] for k in ("value", "low", "high")}, abs=1e-4)
     assert pooled["equal_use"]["bleu"]["mean_quality"] == pytest.approx(found["equal_use"]["bleu"]["mean_quality"])
     assert all(group["outputs_over"] == 0 for group in pooled["obedience"] if group["guard"])
+    assert len(found["rules"]) == 2 * 9
+    for kept in found["rules"]:
+        assert kept["outputs"] == len(DATA) and (kept["outputs_over"] == 0 or not kept["guard"])
     asking_figure(found["rows"], "bleu", {"teacher": 30.0}, tmp_path / "asking.png")
     assert (tmp_path / "asking.png").stat().st_size > 10_000

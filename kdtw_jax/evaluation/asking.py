@@ -13,11 +13,14 @@ import numpy as np
 
 from kdtw_jax.constraints import Constraint, pad_words, word_rule, word_tokens
 from kdtw_jax.data.batches import Bucket, EncodedSplit
-from kdtw_jax.evaluation.findings import Cell, Found, Texts, harm, look_back, measure, obeyed, row
+from kdtw_jax.evaluation.findings import Cell, Found, Texts, exceeded, harm, look_back, measure, obeyed, row
 from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, calibrate, share_index, wide, write_split
 from kdtw_jax.runs.progress import Progress
 
 SEEN = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # budgets of the kind that training draws
+
+
+_OF_RANGE = (0.1, 0.3, 0.6, 0.9)  # budgets of further constraints, as parts of their ranges
 
 
 class Phrasings(NamedTuple):
@@ -36,6 +39,39 @@ class Phrasings(NamedTuple):
     def said(self, texts: Sequence[str]) -> np.ndarray:
         """int32 [K, R], of rules in words."""
         return pad_words([word_tokens(text, self.encode) for text in texts], self.room)
+
+
+class Said(NamedTuple):
+    """A rule beside the one on the share of words, in K phrasings of training ("seen") or held out."""
+
+    rule: str  # the first of them
+    phrasing: str
+    words_KxR: np.ndarray
+    share: float | None
+    others: tuple[tuple[int, float], ...]
+
+
+def further_rules(constraints: Sequence[Constraint], phrasings: Phrasings, share: float = 0.2) -> list[Said]:
+    """What else a student knows: each constraint but the share of words at budgets over its range, and together with
+    that share."""
+    found = []
+    words = phrasings.constraint
+    for index, constraint in enumerate(constraints):
+        if constraint.name == words.name:
+            continue
+        wording = constraint.wording
+        numbers = [wording.write(constraint.low + f * (constraint.high - constraint.low)) for f in _OF_RANGE]
+        budgets = list(dict.fromkeys(map(wording.read, numbers)))
+        known = len(wording.templates)
+        kinds = {"seen": range(known), "unseen": range(known, known + len(wording.held_out))}
+        for phrasing, chosen in kinds.items():
+            for budget in budgets if chosen else ():
+                texts = [word_rule([constraint], [budget], [template]) for template in chosen]
+                found.append(Said(texts[0], phrasing, phrasings.said(texts), None, ((index, budget),)))
+        middle = budgets[len(budgets) // 2]
+        texts = [word_rule([words, constraint], [share, middle], [0, template]) for template in range(known)]
+        found.append(Said(texts[0], "seen", phrasings.said(texts), share, ((index, middle),)))
+    return found
 
 
 def make_phrasings(constraints: Sequence[Constraint], encode: Callable[[str], Sequence[int]], room: int) -> Phrasings:
@@ -70,7 +106,8 @@ def evaluate_asking(
     rivals = [gate for gate in GATES if gate not in ("learned", "random")]
     seen = [budget for budget in SEEN if budget not in held_out]
     shown = [budget for budget in seen if budget > 0]
-    total = 4 * (len(seen) + len(held_out)) + 2 + len(shown) * (1 + 2 * len(rivals))
+    further = further_rules(decoder.constraints, phrasings)
+    total = 4 * (len(seen) + len(held_out)) + 2 * len(further) + 2 + len(shown) * (1 + 2 * len(rivals))
     with Progress(f"{name}, decoding", total=total) as bar:
         done = 0
 
@@ -80,6 +117,7 @@ def evaluate_asking(
             bar.update(done)
 
         learned = _learned(decoder, phrasings, test.data, rows, seen, held_out, tick)
+        kept = [_kept(decoder, test.data, rows, said, guard, tick) for said in further for guard in (False, True)]
         clock.lap("learned")
         alone = Wanted("random", phrasings.of(0.0, "seen"), 0.0, level=0.0)
         silent = Cell("random", False, "seen", True, 0.0, alone, write_split(decoder, test.data, rows, alone))
@@ -98,6 +136,7 @@ def evaluate_asking(
         "rows": [row(cell, metric, m) for cell, ms in zip(cells, measured.scores, strict=True) for metric, m in ms],
         "levels": {gate: dict(zip(map(str, shown), levels[gate], strict=True)) for gate in rivals},
         "obedience": [obeyed(cell) for cell in cells if cell.gate == "learned"],
+        "rules": kept,
         "equal_use": measured.equal_use,
         "draws": measured.draws,
         "alone": measured.alone,
@@ -139,6 +178,20 @@ def _learned(
                 cells.append(Cell("learned", guard, phrasing, budget in seen, budget, wanted, written))
                 tick()
     return cells
+
+
+def _kept(
+    decoder: Decoder,
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    said: Said,
+    guard: bool,
+    tick: Callable[[], None],
+) -> Found:
+    wanted = Wanted("learned", said.words_KxR, said.share, guard=guard, others=said.others)
+    written = write_split(decoder, data, buckets, wanted)
+    tick()
+    return {"rule": said.rule, "phrasing": said.phrasing, "guard": int(guard), **exceeded(written)}
 
 
 def _levels(

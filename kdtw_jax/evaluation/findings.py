@@ -116,18 +116,26 @@ def row(cell: Cell, metric: str, score: tuple[float, float, float]) -> dict[str,
 
 
 def obeyed(cell: Cell) -> dict[str, Any]:
-    """What a student used of what it was given; `excess`: calls of an output beyond its rule."""
-    over_N = cell.written.excess_N
+    """What a student used of what it was given."""
     return {
         "guard": int(cell.guard),
         "phrasing": cell.phrasing,
         "budget_seen": int(cell.budget_seen),
         "asked": cell.asked,
-        "used": cell.written.used,
+        **exceeded(cell.written),
+    }
+
+
+def exceeded(written: Written) -> Found:
+    """How outputs keep to their rule; `excess`: calls (or other costs) of an output beyond it, below 0 within it."""
+    over_N = written.excess_N
+    return {
+        "used": written.used,
+        "excess_calls_mean": float(over_N.mean()),
         "outputs": len(over_N),
         "outputs_over": int((over_N > _OVER).sum()),
         "excess_calls_p95": float(max(np.quantile(over_N, 0.95), 0.0)),
-        "excess_share_p95": float(max(np.quantile(over_N / cell.written.lengths_N, 0.95), 0.0)),
+        "excess_share_p95": float(max(np.quantile(over_N / written.lengths_N, 0.95), 0.0)),
     }
 
 

@@ -34,9 +34,10 @@ class Wanted(NamedTuple):
 
     gate: GateName
     words_KxR: np.ndarray  # int32, the rule in K phrasings, padded with 0
-    budget: float  # of the share, as the words say it
+    budget: float | None  # of the share of words, as the rule says it; None: it says nothing of that
     level: float = 0.5  # ask where the score is above it; of the random gate the probability
     guard: bool = False  # the rule is enforced
+    others: tuple[tuple[int, float], ...] = ()  # what else it says: which constraint of the student's, and its budget
 
 
 class Written(NamedTuple):
@@ -49,7 +50,7 @@ class Written(NamedTuple):
     lengths_N: np.ndarray  # int32, tokens
     calls_N: np.ndarray  # int32, tokens that the teacher wrote
     positions_N: np.ndarray  # int32, decoder positions that the teacher processed
-    excess_N: np.ndarray  # float32, calls beyond what the budget allows; negative: within it
+    excess_N: np.ndarray  # float32, calls (or other costs) beyond what the rule allows; negative: within it
 
     @property
     def used(self) -> float:
@@ -70,6 +71,7 @@ class Decoder(NamedTuple):
     student: tuple[Model, Params]
     teacher: tuple[Model, Params]
     tokenizer: Tokenizer
+    constraints: tuple[Constraint, ...]  # that the student knows
     sampled_gate: bool  # the learned gate's decisions are drawn with its probability, not by threshold
     seed: int
     write: Callable[..., Any]
@@ -100,10 +102,10 @@ def make_decoder(
 ) -> Decoder:
     """Compiles at the first call of a shape.
 
-    `constraints` are all that the student knows; budgets are on its share of words. `seed` is that of the gate's and
-    the tokens' noise. Raises UserError for a student without that constraint or without a gate.
+    `constraints` are all that the student knows, the share of words among them. `seed` is that of the gate's and the
+    tokens' noise. Raises UserError for a student without that constraint or without a gate.
     """
-    index = share_index(constraints)
+    share_index(constraints)
     if not student[0].config.gate_width:
         raise UserError("the student has no gate to judge: its gate_width is 0")
     banned = tokenizer.banned_ids
@@ -117,7 +119,8 @@ def make_decoder(
         which: jax.Array,  # int32 [], of GATES
         level: jax.Array,  # float32 []
         draw: jax.Array,  # bool [], the gate's decision is drawn
-        budget: jax.Array,  # float32 []
+        budget_C: jax.Array,  # float32
+        said_C: jax.Array,  # bool, the rule is about this constraint
         guard: jax.Array,  # bool []
     ) -> tuple[jax.Array, ...]:
         own, other = (student[0], params[0]), (teacher[0], params[1])
@@ -126,9 +129,7 @@ def make_decoder(
         learned = own_gate(*own, own[0].encode(own[1], rule_BxX), alpha)
         rivals = (random_gate(level), entropy_gate(), max_prob_gate(), oracle_gate(divergence), oracle_gate(regret))
         scores = [partial(_stateless, gate) for gate in (learned, *rivals)]
-        mine_C = np.arange(len(constraints)) == index
-        budget_BxC = jnp.full((rows, len(constraints)), budget, jnp.float32)
-        active_BxC = jnp.broadcast_to(guard & jnp.asarray(mine_C)[None], budget_BxC.shape)
+        terms = Terms(*(jnp.broadcast_to(x, (rows, len(constraints))) for x in (budget_C, guard & said_C)))
         helped = generate_with_help(
             own,
             other,
@@ -138,11 +139,13 @@ def make_decoder(
             noise_2xBxT[1] if sampled_tokens else None,
             banned=banned,
             max_len=noise_2xBxT.shape[2],
-            rule=as_rule(constraints, Terms(budget_BxC, active_BxC)),
+            rule=as_rule(constraints, terms),
             gate=stateless(lambda moment: jax.lax.switch(which, scores, moment)),
             read_along=True,
         )
-        over_B = excess(constraints[index], budget, source_BxS, helped.tokens_BxT, helped.asked_BxT)
+        written = (source_BxS, helped.tokens_BxT, helped.asked_BxT)
+        over_CxB = jnp.stack([excess(c, budget_C[i], *written) for i, c in enumerate(constraints)])
+        over_B = jnp.max(jnp.where(said_C[:, None], over_CxB, -jnp.inf), axis=0)
         return helped.tokens_BxT, helped.asked_BxT, helped.score_BxT, helped.positions_B, over_B
 
     @jax.jit
@@ -161,7 +164,7 @@ def make_decoder(
         odds = own.weigh(params[0], own.read_rule(params[0], own.encode(params[0], rule_BxX)), view)
         return jnp.where(tokens_BxT != 0, kl_BxT, 0.0), odds.cost_BxT[:, 0]
 
-    return Decoder(student, teacher, tokenizer, sampled_gate, seed, write, review)
+    return Decoder(student, teacher, tokenizer, tuple(constraints), sampled_gate, seed, write, review)
 
 
 def wide(buckets: Sequence[Bucket], data: EncodedSplit, factor: int = 4) -> tuple[Bucket, ...]:
@@ -176,12 +179,17 @@ def wide(buckets: Sequence[Bucket], data: EncodedSplit, factor: int = 4) -> tupl
 
 def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket], wanted: Wanted) -> Written:
     """Writes an output for every example, asking as `wanted` says."""
+    budget_C, said_C = np.zeros((2, len(decoder.constraints)), np.float32)
+    share = () if wanted.budget is None else ((share_index(decoder.constraints), wanted.budget),)
+    for index, budget in (*share, *wanted.others):
+        budget_C[index], said_C[index] = budget, 1
     draw = wanted.gate == "random" or (wanted.gate == "learned" and decoder.sampled_gate)
     numbers = (
         np.int32(GATES.index(wanted.gate)),
         np.float32(wanted.level),
         np.bool_(draw),
-        np.float32(wanted.budget),
+        budget_C,
+        said_C > 0,
         np.bool_(wanted.guard),
     )
     params = (decoder.student[1], decoder.teacher[1])
@@ -237,23 +245,26 @@ def calibrate(
     are levels on both sides of the wanted use, it is the straight line between the nearest two. `scores_X` are those of
     a decoding nearby.
     """
+    if wanted.budget is None:
+        raise ValueError("there is no budget to meet")
+    aim = wanted.budget
     best: tuple[float, float, np.ndarray] | None = None
     over: tuple[float, float] | None = None  # the highest level found that is too low, and its use
     under: tuple[float, float] | None = None  # the lowest level found that is too high, and its use
     for _ in range(tries):
         if over is not None and under is not None:
-            level = float(np.interp(wanted.budget, (under[1], over[1]), (under[0], over[0])))
+            level = float(np.interp(aim, (under[1], over[1]), (under[0], over[0])))
         else:
-            level = float(np.quantile(scores_X, 1 - wanted.budget))
+            level = float(np.quantile(scores_X, 1 - aim))
         written = write_split(decoder, data, buckets, wanted._replace(level=level))
         scores_X = written.score_NxT[written.tokens_NxT != 0]
-        if best is None or abs(written.used - wanted.budget) < abs(best[1] - wanted.budget):
+        if best is None or abs(written.used - aim) < abs(best[1] - aim):
             best = level, written.used, scores_X
-        if abs(best[1] - wanted.budget) <= tolerance:
+        if abs(best[1] - aim) <= tolerance:
             break
-        if written.used > wanted.budget and (over is None or level > over[0]):
+        if written.used > aim and (over is None or level > over[0]):
             over = level, written.used
-        if written.used <= wanted.budget and (under is None or level < under[0]):
+        if written.used <= aim and (under is None or level < under[0]):
             under = level, written.used
     if best is None:
         raise ValueError(f"tries={tries}; at least 1 is needed")
