@@ -24,7 +24,18 @@ setup(
     packages=find_packages(include=["kdtw_jax", "kdtw_jax.*"]),
     package_data={"kdtw_jax": ["py.typed"]},
     install_requires=requirements(),
-    extras_require={"test": ["mypy>=1.13", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9"]},
+    extras_require={
+        "notebook": ["jupyterlab>=4.2"],
+        "test": [
+            "ipykernel>=6.29",
+            "mypy>=1.13",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "ruff>=0.9",
+        ],
+    },
     classifiers=[
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 from kdtw_jax.config import Experiment, TextConfig
 from kdtw_jax.losses.pcl import PCLConfig
@@ -11,7 +12,9 @@ from kdtw_jax.models import T5Config
 from kdtw_jax.train.ask_config import AskConfig
 from kdtw_jax.train.distil import DistilConfig
 from kdtw_jax.train.fit import FitConfig
+from kdtw_jax.train.gkd import GKDConfig
 from kdtw_jax.train.loop import LoopConfig
+from kdtw_jax.train.minillm import MiniLLMConfig
 from kdtw_jax.train.state import OptimizerConfig
 
 
@@ -70,6 +73,32 @@ def asking(distil: DistilConfig) -> AskConfig:
     return AskConfig(distil=distil)
 
 
+class Rivals(TypedDict):
+    """The stages of the methods that path consistency is compared with."""
+
+    seqkd: FitConfig
+    gkd: GKDConfig
+    minillm: MiniLLMConfig
+    tb: DistilConfig
+
+
+def rivals(
+    steps: int, learning_rate: float, save: int = 400, log: int = 40, capacity: int = 2048, top_k: int = 64
+) -> Rivals:
+    """Stages of the same length and rate for each rival; trajectory balance on the rows of `path_consistency`.
+
+    Balance is the squared deviation itself, from the first step: it has no V to wait for.
+    """
+    same = schedule(steps, learning_rate, save, log)
+    rows = {"capacity": capacity, "top_k": top_k}
+    return {
+        "seqkd": likelihood(steps, learning_rate, save, log),
+        "gkd": GKDConfig(**same),  # type: ignore[arg-type]
+        "minillm": MiniLLMConfig(**same),  # type: ignore[arg-type]
+        "tb": path_consistency(steps, learning_rate, save, log, pcl=PCLConfig(values="head"), value_warmup=0, **rows),
+    }
+
+
 TINY = Experiment(
     preset="tiny",
     data="cldr",
@@ -82,6 +111,7 @@ TINY = Experiment(
     word_kd=likelihood(16, 1e-3, save=8, log=4),
     pcl=path_consistency(16, 1e-3, save=8, log=4, updates_per_rollout=4, capacity=64, top_k=8),
     ask=asking(path_consistency(16, 1e-3, save=8, log=4, updates_per_rollout=4, capacity=64, top_k=8)),
+    **rivals(16, 1e-3, save=8, log=4, capacity=64, top_k=8),
     beam_size=2,
 )
 
@@ -97,6 +127,7 @@ QUICKSTART = Experiment(
     word_kd=likelihood(600, 3e-3),
     pcl=path_consistency(600, 3e-3),
     ask=asking(path_consistency(600, 3e-3)),
+    **rivals(600, 3e-3),
     methods=("mle", "pcl", "ask"),
 )
 
@@ -112,6 +143,7 @@ SMALL = Experiment(
     word_kd=likelihood(1200, 3e-3, save=200),
     pcl=path_consistency(1200, 3e-3, save=200),
     ask=asking(path_consistency(1200, 3e-3, save=200)),
+    **rivals(1200, 3e-3, save=200),
     seeds=(0, 1, 2),
 )
 
@@ -129,6 +161,7 @@ BASE = replace(
     word_kd=likelihood(30_000, 5e-4, save=5000, log=100),
     pcl=path_consistency(30_000, 5e-4, save=4000, log=100, capacity=16384),
     ask=asking(path_consistency(30_000, 5e-4, save=4000, log=100, capacity=16384)),
+    **rivals(30_000, 5e-4, save=4000, log=100, capacity=16384),
 )
 
 # Sizes of the paper's models. The teacher is a saved model (--teacher-model), as are its pieces (--text.tokenizer).

@@ -88,7 +88,7 @@ def study_asking(
             decoder,
             make_phrasings(rules.constraints, rules.encode, rules.room),
             test,
-            spaced_pairs(setup.test if config.split == "validation" else _validation(config, setup)),
+            spaced_pairs(setup.test if config.split == "validation" else validation_split(config, setup)),
             setup.train.targets.values,
             setup.buckets,
             held_out=config.ask.held_out,
@@ -112,7 +112,7 @@ def spaced_pairs(data: EncodedSplit, limit: int = _CALIBRATION_PAIRS) -> Encoded
     )
 
 
-def _validation(config: Experiment, setup: Setup) -> EncodedSplit:
+def validation_split(config: Experiment, setup: Setup) -> EncodedSplit:
     text = config.text
     limits: dict[str, Any] = {"max_source": text.max_source, "max_target": text.max_target}
     return encode_split(

@@ -20,8 +20,10 @@ from kdtw_jax.models import T5Config
 from kdtw_jax.train.ask_config import AskConfig
 from kdtw_jax.train.distil import DistilConfig
 from kdtw_jax.train.fit import FitConfig
+from kdtw_jax.train.gkd import GKDConfig
+from kdtw_jax.train.minillm import MiniLLMConfig
 
-Method = Literal["mle", "word_kd", "pcl", "ask"]
+Method = Literal["mle", "word_kd", "pcl", "ask", "seqkd", "gkd", "minillm", "tb"]
 Preset = Literal["tiny", "quickstart", "small", "base", "paper"]
 
 
@@ -85,6 +87,15 @@ class Experiment:
     """student that goes on by Path Consistency Learning"""
     ask: AskConfig
     """student that goes on likewise and learns to ask its teacher under rules"""
+    seqkd: FitConfig
+    """student that goes on by maximum likelihood of the teacher's beam outputs (sequence-level distillation)"""
+    gkd: GKDConfig
+    """student that goes on by generalised knowledge distillation, in part on its own outputs"""
+    minillm: MiniLLMConfig
+    """student that goes on by policy gradient of the reverse KL between sequences (MiniLLM)"""
+    tb: DistilConfig
+    """student that goes on by trajectory balance on the rows of Path Consistency Learning; pcl_weight is the weight of
+    the balance loss, and what is about V or segments is not used"""
     out: Path | None = None
     """the run's folder, by default runs/TASK-DATA-PRESET; the same command continues what is in it"""
     results: Path | None = None
@@ -100,7 +111,7 @@ class Experiment:
     teacher_model: Path | None = None
     """a saved model to be the teacher instead of training one"""
     beam_size: int = 4
-    """of the teacher's beam search"""
+    """of the teacher's beam search, whether judged or learned from"""
     length_penalty: float = 0.6
     """exponent of the length penalty ((5 + length) / 6) in the teacher's beam search"""
 

@@ -14,7 +14,16 @@ from kdtw_jax.ask_report import report_asking, study_asking
 from kdtw_jax.config import Experiment, parse
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.figures import distil_figure
-from kdtw_jax.pipeline import Row, Setup, evaluate, evaluation_stage, prepare, train_students, train_teacher
+from kdtw_jax.pipeline import (
+    BEAM_STAGE,
+    Row,
+    Setup,
+    evaluate,
+    evaluation_stage,
+    prepare,
+    train_students,
+    train_teacher,
+)
 from kdtw_jax.runs import RunFolder, open_run, print_table, provenance, read_metrics, write_csv, write_json
 from kdtw_jax.runs.provenance import running_code
 
@@ -69,6 +78,7 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
 def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], started: float) -> None:
     stages = ["teacher"] if config.teacher_model is None else []
     stages += [f"seed{seed}/{m}" for seed in config.seeds for m in ("warmup", *config.methods)]
+    stages += [BEAM_STAGE] if "seqkd" in config.methods else []
     by_stage = {stage: run.info(stage) for stage in stages}
     record = provenance(
         ["python", *sys.argv],

@@ -28,11 +28,17 @@ from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask import ask
 from kdtw_jax.train.ask_config import Rules, dual_configs, make_rules
+from kdtw_jax.train.balance import balance
 from kdtw_jax.train.checkpoint import load_model, save_model
 from kdtw_jax.train.distil import distil
 from kdtw_jax.train.fit import fit
+from kdtw_jax.train.gkd import gkd
+from kdtw_jax.train.minillm import minillm
+from kdtw_jax.train.seqkd import BeamConfig, write_outputs
 
 Row = dict[str, str | int | float | None]
+
+BEAM_STAGE = "teacher/beam"  # the teacher's outputs for the training sources
 
 
 class Setup(NamedTuple):
@@ -210,7 +216,36 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
         )
         return params
 
-    trainers = {"mle": mle, "word_kd": word_kd, "pcl": pcl, "ask": with_help}
+    def seqkd(model: Model, folder: Path) -> Params:
+        answered = beam_outputs(config, setup, teacher, run)
+        return fit(f"seqkd {seed}", folder, model, start.params, answered, buckets, config.seqkd, **after)
+
+    def generalised(model: Model, folder: Path) -> Params:
+        return gkd(
+            f"gkd {seed}", folder, model, start.params, teacher, data, buckets, config.gkd, banned=banned, **after
+        )
+
+    def by_policy_gradient(model: Model, folder: Path) -> Params:
+        settings = config.minillm
+        return minillm(
+            f"minillm {seed}", folder, model, start.params, teacher, data, buckets, settings, banned=banned, **after
+        )
+
+    def tb(model: Model, folder: Path) -> Params:
+        return balance(
+            f"tb {seed}", folder, model, start.params, teacher, data, buckets, config.tb, banned=banned, **after
+        )
+
+    trainers: dict[str, Train] = {
+        "mle": mle,
+        "word_kd": word_kd,
+        "pcl": pcl,
+        "ask": with_help,
+        "seqkd": seqkd,
+        "gkd": generalised,
+        "minillm": by_policy_gradient,
+        "tb": tb,
+    }
     sizes = {
         "ask": dataclasses.replace(size, gate_width=config.ask.gate_width, rule_in_source=config.ask.rule_in_source)
     }
@@ -219,6 +254,25 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
         run.claim(f"seed{seed}/{method}", config.identity_of(method))
         students[method] = _stage(run, f"seed{seed}/{method}", sizes.get(method, size), setup, trainers[method])
     return students
+
+
+def beam_outputs(config: Experiment, setup: Setup, teacher: Trained, run: RunFolder) -> EncodedSplit:
+    """The training split with the teacher's beam outputs for targets; written once a run, for all seeds."""
+    started = time.monotonic()
+    written = write_outputs(
+        "teacher's beam outputs",
+        run.path / BEAM_STAGE,
+        teacher,
+        setup.train,
+        setup.buckets,
+        BeamConfig(config.beam_size, config.length_penalty),
+        banned=setup.tokenizer.banned_ids,
+        devices=setup.devices,
+    )
+    if not run.done(BEAM_STAGE):
+        seconds = round(time.monotonic() - started, 1)
+        run.mark_done(BEAM_STAGE, {"seconds": seconds, "unfinished": written.unfinished, **running_code()})
+    return written.data
 
 
 def asking_rules(config: Experiment, setup: Setup, teacher: Trained) -> Rules:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from kdtw_jax.decoding.help import generate_with_help, own_gate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.places import marked
+from kdtw_jax.restore import read_json, restore
 from kdtw_jax.train.checkpoint import SavedModel, load_model
 
 _ROWS = 32  # texts written together
@@ -50,20 +50,18 @@ def open_asking(run: Path, seed: int = 0) -> AskingStudent:
     Raises UserError where the folder has none.
     """
     run = Path(run)
-    config = _json(run / "config.json", f"{run} is not a run's folder")
-    method = _json(
-        run / "stages" / f"seed{seed}" / "ask.config.json", f"{run} has no student of seed {seed} that learned to ask"
-    )["ask"]
+    _, config = restore(run)
+    if not (run / "stages" / f"seed{seed}" / "ask.json").exists():
+        raise UserError(f"{run} has no student of seed {seed} that learned to ask")
     student = load_model(run / f"seed{seed}" / "ask" / "model")
-    named = config["teacher_model"]
-    teacher = load_model(run / "teacher" / "model" if named is None else Path(named), tokenizer=student.tokenizer)
+    teacher = load_model(config.teacher_model or run / "teacher" / "model", tokenizer=student.tokenizer)
     return AskingStudent(
         student,
         teacher,
-        known_constraints(method["constraints"], teacher.model.config),
-        method["distil"]["pcl"]["alpha"],
-        _json(run / "stages" / "data.json", f"{run} has no data")["instruction"],
-        config["text"]["max_target"],
+        known_constraints(config.ask.constraints, teacher.model.config),
+        config.ask.distil.pcl.alpha,
+        read_json(run / "stages" / "data.json", f"{run} has no data")["instruction"],
+        config.text.max_target,
     )
 
 
@@ -115,13 +113,3 @@ def write_under(asking: AskingStudent, rule: str, sources: Sequence[str], *, gua
 
 def _rounded(length: int) -> int:
     return -(-length // _MULTIPLE) * _MULTIPLE
-
-
-def _json(path: Path, otherwise: str) -> dict[str, Any]:
-    try:
-        read: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
-    except FileNotFoundError:
-        raise UserError(f"{otherwise}: there is no {path}") from None
-    except ValueError:
-        raise UserError(f"{path} is damaged: not JSON") from None
-    return read

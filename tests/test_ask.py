@@ -267,6 +267,10 @@ def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingW
         (gate, _), _ = jax.lax.scan(step, (gate, optimizer.init(gate)), length=200)
         return gate, errors(gate)[1]
 
+    # Its sign: a constant forecast of c is off by c^2 / 2 - c E[saving] more than one of 0.
+    flat = [{**trunk["gate"], "saving_out": {"kernel": jnp.zeros((8, 1)), "bias": jnp.full(1, c)}} for c in (0.0, 1.0)]
+    none, one = (float(jax.jit(errors)(gate)[1]["saving"]) for gate in flat)
+    assert 0.5 - (one - none) > 0.1  # what an answer saves is positive
     start = errors(trunk["gate"])[1]
     _, end = train(trunk["gate"])
     for name, value in end.items():

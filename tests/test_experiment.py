@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from experiments.operating_points import main as operating_main
 from experiments.summarization import PRESETS as SUMMARIES
 from experiments.translation import PRESETS
 from experiments.write import main as write_main
@@ -21,7 +22,9 @@ from kdtw_jax.ask_report import COLUMNS as ASKING_COLUMNS
 from kdtw_jax.data.tokenizer import UNK_ID, load_tokenizer
 from kdtw_jax.decoding import generate
 from kdtw_jax.evaluation.helped import GATES
+from kdtw_jax.evaluation.operating_figure import STYLES as OPERATING_STYLES
 from kdtw_jax.experiment import COLUMNS, main
+from kdtw_jax.operating_report import COLUMNS as OPERATING_COLUMNS
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.train.checkpoint import load_model
 from kdtw_jax.writing import open_asking, write_under
@@ -178,6 +181,46 @@ def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pyte
         assert not found.out and found.err.count("\n") == 1 and message in found.err
     assert write_main([str(Path(run) / "seed0"), "--rule", "do not ask the teacher", "--text", "abc"]) == 2
     assert "is not a run's folder" in capsys.readouterr().err
+
+
+def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
+    asking: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert operating_main([asking[1], "--results", str(tmp_path), "--repeats", "1", "--sentences", "1"]) == 0
+    rows = read_csv(tmp_path / "operating_points.csv")
+    assert all(tuple(row) == OPERATING_COLUMNS for row in rows)
+    first = [row for row in rows if row["metric"] == "chrf"]
+
+    def of(method: str) -> list[dict[str, object]]:
+        found = [dict(row) for row in first if row["method"] == method]
+        assert found, method
+        return found
+
+    (teacher,), (student,) = of("teacher_only"), of("student_only")
+    assert (teacher["teacher_tokens"], teacher["calls"], teacher["positions"], teacher["no_call_share"]) == (1, 1, 1, 0)
+    assert (student["calls"], student["teacher_flops"], student["no_call_share"]) == (0, 0, 1)
+    assert student["student_flops"] > 0 == teacher["student_flops"]  # type: ignore[operator]
+    for row in of("speculative"):
+        assert row["value"] == teacher["value"] and row["positions"] >= 1  # type: ignore[operator]
+    for method in OPERATING_STYLES:
+        for row in of(method):
+            assert 0 <= row["calls"] <= row["positions"] and row["low"] <= row["value"] <= row["high"]  # type: ignore
+            assert (row["ms_b1"] is None) == method.startswith("oracle")
+            if method in GATES or method in ("asking", "co_llm"):  # a token a call
+                assert row["calls"] == pytest.approx(row["teacher_tokens"])
+    # The same gate at the same threshold, by the lazy decoder and by the one that reads along.
+    studied = read_csv(Path(asking[1]) / "asking.csv")
+    for row in of("asking"):
+        (other,) = (
+            r for r in studied if r["gate"] == "learned" and not r["guard"] and r["phrasing"] == "seen"
+            and r["metric"] == "chrf" and str(r["asked"]) == str(row["setting"])
+        )  # fmt: skip
+        assert row["value"] == pytest.approx(other["value"]) and row["positions"] == pytest.approx(other["positions"])
+    for name in ("operating_points.csv", "operating_points.json", "operating_points.png"):
+        assert (tmp_path / name).read_bytes() == (Path(asking[1]) / name).read_bytes()
+    capsys.readouterr()
+    assert operating_main([asking[1], "--seeds", "3"]) == 2
+    assert "no student of seed 3 that learned to ask" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kdtw_jax.runs import provenance
+from kdtw_jax.runs import describe, provenance
 from kdtw_jax.runs.provenance import clean_command, git_state
 
 
@@ -50,6 +50,18 @@ def test_provenance_is_complete_json_without_private_names() -> None:
     assert record["machine"]["devices"] == {"cpu: cpu": 4}
     assert record["versions"]["jax"]
     assert provenance([], 3, 0.0, hours=2.0)["hours"] == 2.0
+
+
+def test_a_record_is_told_with_the_commits_of_earlier_stages() -> None:
+    record = provenance(["python", "x.py", "--out", "my runs"], [0, 1], time.time(), hours=1.5)
+    record |= {"commit": "b" * 40, "dirty": True, "data": {"train_pairs": 7, "test_pairs": 3}}
+    stage = {"seconds": 1.0, "commit": "a" * 40, "dirty": False}
+    record["stages"] = {"teacher": stage, "seed0/mle": stage, "seed0/pcl": {**stage, "commit": "b" * 40, "dirty": True}}
+    told = describe(record)
+    assert "python x.py --out 'my runs'\n" in told and "seeds     0, 1\n" in told and "hours     1.50\n" in told
+    assert f"commit    {'b' * 40} with changes not committed\n          {'a' * 40}: teacher, seed0/mle\n" in told
+    assert f"{record['machine']['cores']} cores" in told and "7 to train on, 3 to judge on" in told
+    assert "not run from a checkout" in describe(provenance([], 3, 0.0) | {"commit": None, "dirty": None})
 
 
 def test_the_commit_is_that_of_a_checkout_and_dirt_is_that_of_code(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def make_compute(teacher: T5Config) -> Constraint:
     Two FLOPs a parameter and position (arXiv 2001.08361, section 2.1): the encoder's over the source at the first
     call, the decoder's and the head's over every decoder position processed.
     """
-    encoder, decoder = (2e-9 * parameters for parameters in _parameters(teacher))  # GFLOP a position
+    encoder, decoder = (2e-9 * parameters for parameters in parameters_by_position(teacher))  # GFLOP a position
 
     def spent(history: History) -> jax.Array:
         encoded_B = jnp.where(history.calls_B > 0, history.source_B, 0)
@@ -227,7 +227,7 @@ def _forbidden(
     )
 
 
-def _parameters(config: T5Config) -> tuple[float, float]:
+def parameters_by_position(config: T5Config) -> tuple[float, float]:
     """Parameters that work at a position of the encoder, and at one of the decoder (its head included).
 
     The keys and values of cross-attention, computed once a source position, are counted with the encoder.

@@ -20,7 +20,7 @@ from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
 from kdtw_jax.decoding.view import look
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Cache, Encoded, Model, Params
+from kdtw_jax.models import Cache, Encoded, Model, Odds, Params
 
 _SPAN = 8  # positions the teacher processes at once; a longer span takes several passes
 
@@ -70,13 +70,19 @@ class _State(NamedTuple):
 def own_gate(model: Model, params: Params, encoded: Encoded, alpha: float = 1.0) -> Gate:
     """The student's own: how probable asking is under its policy, having read the rule with the source `encoded`."""
     rule_BxP = model.read_rule(params, encoded)
+    return stateless(lambda moment: jax.nn.sigmoid(_odds(model, params, rule_BxP, moment).logit(alpha)[:, 0]))
 
-    def score(state: Any, moment: Moment) -> tuple[jax.Array, Any]:
-        history = History(*(leaf[:, None] for leaf in moment.history))
-        view = look(moment.log_policy_BxV[:, None], moment.hidden_BxD[:, None], moment.tokens_BxT[:, None], history)
-        return jax.nn.sigmoid(model.weigh(params, rule_BxP, view).logit(alpha)[:, 0]), state
 
-    return Gate(score)
+def forecast(model: Model, params: Params, encoded: Encoded) -> Gate:
+    """What the student expects an answer to save, nats; below 0 it counts as nothing."""
+    rule_BxP = model.read_rule(params, encoded)  # of no consequence for this
+    return stateless(lambda moment: jnp.maximum(_odds(model, params, rule_BxP, moment).saving_BxT[:, 0], 0.0))
+
+
+def _odds(model: Model, params: Params, rule_BxP: jax.Array, moment: Moment) -> Odds:
+    history = History(*(leaf[:, None] for leaf in moment.history))
+    view = look(moment.log_policy_BxV[:, None], moment.hidden_BxD[:, None], moment.tokens_BxT[:, None], history)
+    return model.weigh(params, rule_BxP, view)
 
 
 def stateless(score: Callable[[Moment], jax.Array]) -> Gate:

@@ -34,6 +34,16 @@ def mean_quality(use_K: np.ndarray, quality_K: np.ndarray, top: float) -> float:
     return float(np.trapezoid(quality_at(use_K, quality_K, corners), corners) / top)
 
 
+def envelope(use_K: np.ndarray, quality_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points that no other beats with as much use or less, in order of use."""
+    order = np.lexsort((-quality_K, use_K))
+    kept: list[int] = []
+    for i in order:
+        if not kept or quality_K[i] > quality_K[kept[-1]]:
+            kept.append(int(i))
+    return use_K[kept], quality_K[kept]
+
+
 def compare_gates(curves: Mapping[str, Curve]) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """The learned gate beside its rivals at equal use: a summary, and each gate's mean quality on every resample.
 

@@ -186,10 +186,11 @@ def pcl_loss(
         "floored": weighted(floored, mask_BxT),
         "impossible": weighted(~possible_BxT, mask_BxT),
     }
-    return weighted(_penalty(residual, config), valid), jax.lax.stop_gradient(diagnostics)
+    return weighted(penalty(residual, config), valid), jax.lax.stop_gradient(diagnostics)
 
 
-def _penalty(residual: jax.Array, config: PCLConfig) -> jax.Array:
+def penalty(residual: jax.Array, config: PCLConfig) -> jax.Array:
+    """Half the square of each residual, or what `huber` or `clip` make of it; any shape."""
     if config.huber is not None:
         size = jnp.abs(residual)
         return jnp.where(size <= config.huber, 0.5 * jnp.square(residual), config.huber * (size - 0.5 * config.huber))

@@ -58,6 +58,7 @@ class Model(NamedTuple):
     extend: Callable[..., tuple[Decoded, Cache]]  # (params, cache, tokens_BxN, position [] or [B])
     read_rule: Callable[[Params, Encoded], jax.Array]  # what the gate makes of a source that holds a rule, [B, P]
     weigh: Callable[[Params, jax.Array, View], Odds]  # (params, what was read, what is seen): whether to ask
+    logits: Callable[[Params, jax.Array], jax.Array]  # (params, hidden_BxTxD): `decode`'s, for a part of the positions
 
 
 def make_model(config: T5Config) -> Model:
@@ -75,7 +76,7 @@ def make_model(config: T5Config) -> Model:
         return module.apply({"params": params}, *args, method=method)
 
     def answer(params: Params, hidden_BxTxD: jax.Array) -> Decoded:
-        return Decoded(call(params, T5.logits, hidden_BxTxD), call(params, T5.values, hidden_BxTxD), hidden_BxTxD)
+        return Decoded(logits(params, hidden_BxTxD), call(params, T5.values, hidden_BxTxD), hidden_BxTxD)
 
     def init(key: jax.Array) -> Params:
         token = jnp.zeros((1, 1), jnp.int32)
@@ -111,7 +112,10 @@ def make_model(config: T5Config) -> Model:
     def weigh(params: Params, rule_BxP: jax.Array, view: View) -> Odds:
         return call(params, T5.weigh, rule_BxP, view)
 
-    return Model(config, init, encode, decode, start, extend, read_rule, weigh)
+    def logits(params: Params, hidden_BxTxD: jax.Array) -> jax.Array:
+        return call(params, T5.logits, hidden_BxTxD)
+
+    return Model(config, init, encode, decode, start, extend, read_rule, weigh, logits)
 
 
 def shift_right(tokens_BxT: jax.Array) -> jax.Array:

@@ -4,13 +4,14 @@ from kdtw_jax.runs.atomic import write_json, write_text
 from kdtw_jax.runs.folder import RunFolder, open_run
 from kdtw_jax.runs.metrics_log import MetricsLog, read_metrics
 from kdtw_jax.runs.progress import Progress
-from kdtw_jax.runs.provenance import provenance
+from kdtw_jax.runs.provenance import describe, provenance
 from kdtw_jax.runs.tables import print_table, read_csv, write_csv
 
 __all__ = [
     "MetricsLog",
     "Progress",
     "RunFolder",
+    "describe",
     "open_run",
     "print_table",
     "provenance",

@@ -6,9 +6,12 @@ import contextlib
 import json
 import os
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import numpy as np
 
 from kdtw_jax.errors import UserError
 
@@ -28,14 +31,35 @@ def write_text(path: Path, text: str) -> None:
 
     Raises UserError when the file system refuses; an older file at `path` is then untouched.
     """
-    path = Path(path)
+    with _replacing(Path(path)) as f:
+        f.write(text.encode("utf-8"))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays of numbers as .npz, atomically. Raises UserError as `write_text` does."""
+    with _replacing(Path(path)) as f:
+        np.savez(f, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `write_arrays` wrote. Raises UserError where that cannot be read."""
+    try:
+        with explained(path, "read"), np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise UserError(f"{path} is damaged ({e}); delete it and run again") from e
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path` when it is complete."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # The name starts with a dot so that a temporary file left by a kill is never taken for a result.
         temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
         try:
-            with temporary.open("x", encoding="utf-8", newline="") as f:
-                f.write(text)
+            with temporary.open("xb") as f:
+                yield f
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(temporary, path)

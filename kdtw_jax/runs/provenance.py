@@ -9,10 +9,11 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import jax
 
 from kdtw_jax.runs.atomic import write_json
 
-__all__ = ["clean_command", "provenance", "write_json"]
+__all__ = ["clean_command", "describe", "provenance", "write_json"]
 
 PACKAGES = (
     "kdtw_jax",
@@ -63,6 +64,41 @@ def provenance(command: Sequence[str], seed: int | Sequence[int], started: float
         "machine": machine(),
     }
     return record | more
+
+
+def describe(record: Mapping[str, Any]) -> str:
+    """A record in a few lines, for people: what was run, at which commit, on what, and how long it took.
+
+    Stages that an earlier commit had finished are named with theirs.
+    """
+    seeds = record["seed"] if isinstance(record["seed"], list) else [record["seed"]]
+    machine = record["machine"]
+    lines = [
+        f"command   {shlex.join(record['command'])}",
+        f"seeds     {', '.join(map(str, seeds))}",
+        f"commit    {_commit(record)}",
+    ]
+    others: dict[str, list[str]] = {}
+    for stage, info in record.get("stages", {}).items():
+        if _commit(info) != _commit(record):
+            others.setdefault(_commit(info), []).append(stage)
+    lines += [f"          {commit}: {', '.join(stages)}" for commit, stages in others.items()]
+    lines += [
+        f"hours     {record['hours']:.2f}",
+        f"machine   {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
+        f"devices   {', '.join(f'{count} ({kind})' for kind, count in machine['devices'].items())}",
+        f"ended     {record['date']}",
+    ]
+    if "data" in record:
+        pairs = record["data"]["train_pairs"], record["data"]["test_pairs"]
+        lines.append(f"pairs     {pairs[0]} to train on, {pairs[1]} to judge on")
+    return "\n".join(lines)
+
+
+def _commit(record: Mapping[str, Any]) -> str:
+    if record["commit"] is None:
+        return "unknown (not run from a checkout)"
+    return record["commit"] + (" with changes not committed" if record["dirty"] else "")
 
 
 def clean_command(command: Sequence[str]) -> list[str]:

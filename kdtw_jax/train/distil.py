@@ -7,7 +7,7 @@ source follow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -145,10 +145,15 @@ def path_terms(
         **diagnostics,
         "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
     }
-    if config.kl_weight:
-        pi_BxTxV = jax.nn.log_softmax(logits_BxTxV / config.pcl.alpha, axis=-1)
-        terms["kl"] = topk_kl(pi_BxTxV, rows.top, mask_BxT, direction=config.kl_direction)
-    return terms
+    return {**terms, **kl_terms(config, rows, logits_BxTxV)}
+
+
+def kl_terms(config: DistilConfig, rows: Trajectories, logits_BxTxV: jax.Array) -> Metrics:
+    """Term "kl" between the student's own tokens and the stored distribution of the teacher, if it is asked for."""
+    if not config.kl_weight:
+        return {}
+    pi_BxTxV = jax.nn.log_softmax(logits_BxTxV / config.pcl.alpha, axis=-1)
+    return {"kl": topk_kl(pi_BxTxV, rows.top, rows.tokens_BxT != 0, direction=config.kl_direction)}
 
 
 def coefficients(config: DistilConfig) -> dict[str, Coefficient]:
@@ -249,6 +254,13 @@ def empty_row(bucket: Bucket, top_k: int) -> Trajectories:
     )
 
 
+class Objective(NamedTuple):
+    """What replayed rows teach."""
+
+    loss: LossFn  # of a `replay.Sample` of `Trajectories`
+    coefficients: Mapping[str, Coefficient]
+
+
 def distil(
     name: str,
     folder: Path,
@@ -262,13 +274,17 @@ def distil(
     seed: int,
     devices: parallel.Devices,
     banned: tuple[int, ...],
+    objective: Objective | None = None,
     stop_after: int | None = None,
 ) -> Params:
     """Distils `teacher` into `student` starting from `params`; resumes what is in `folder`; returns parameters (numpy).
 
+    The objective is path consistency unless another one is given, which is then trained on the very same rows.
+
     Raises UserError as `train_replayed` does.
     """
     fresh = Collector(student, teacher, config, banned, devices)
+    taught = objective or Objective(path_loss(student, config, banned), coefficients(config))
 
     def collect(
         params: Params, extra: tuple[()], batch: Batch, key_data: jax.Array, step: int
@@ -278,8 +294,8 @@ def distil(
     method = Method(
         loop=config.loop,
         optimizer=config.optimizer,
-        loss=path_loss(student, config, banned),
-        coefficients=coefficients(config),
+        loss=taught.loss,
+        coefficients=taught.coefficients,
         sources=SOURCES,
         shares=partial(minibatch_shares, config),
         empty_row=partial(empty_row, top_k=config.top_k),

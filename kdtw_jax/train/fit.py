@@ -5,30 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, training_batches
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.losses.kl import token_kl
 from kdtw_jax.losses.likelihood import cross_entropy
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.train import parallel
-from kdtw_jax.train.loop import LoopConfig, Report, run_loop
-from kdtw_jax.train.state import (
-    LossFn,
-    Metrics,
-    OptimizerConfig,
-    Params,
-    TrainState,
-    init_state,
-    make_optimizer,
-    make_update,
-)
+from kdtw_jax.train.fresh import train_fresh
+from kdtw_jax.train.loop import LoopConfig
+from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params
 
 
 @dataclass(frozen=True)
@@ -89,30 +79,24 @@ def fit(
 
     Raises UserError as `run_loop` does.
     """
-    optimizer = make_optimizer(config.optimizer, config.loop.steps)
     coefficients = {"nll": 1.0} if teacher is None else {"nll": 1.0 - config.kl_weight, "kl": config.kl_weight}
-    loss_fn = likelihood_loss(model, config, banned, None if teacher is None else teacher[0])
-    update = parallel.data_parallel(make_update(loss_fn, coefficients, optimizer), devices, donate=(0,))
     frozen_teacher = () if teacher is None else parallel.replicate(teacher[1], devices)
-    iterator = training_batches(data, buckets, seed=seed)
 
-    def advance(carry: TrainState, step: int) -> tuple[TrainState, Report]:
-        batch: Batch = next(iterator)
-        state, metrics = update(carry, (parallel.shard(batch, devices), frozen_teacher))
-        return state, Report(metrics, np.asarray(batch.example_B))
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Params]:
+        return parallel.shard(batch, devices), frozen_teacher
 
-    def thaw(state: Any) -> TrainState:
-        return parallel.replicate(state, devices)
-
-    final = run_loop(
+    return train_fresh(
         name,
         folder,
         config.loop,
-        thaw(init_state(params, optimizer, seed)),
-        advance,
-        iterator,
-        freeze=parallel.unreplicate,
-        thaw=thaw,
+        config.optimizer,
+        likelihood_loss(model, config, banned, None if teacher is None else teacher[0]),
+        coefficients,
+        prepare,
+        params,
+        data,
+        buckets,
+        seed=seed,
+        devices=devices,
         stop_after=stop_after,
     )
-    return parallel.unreplicate(final.params)

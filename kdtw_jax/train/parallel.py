@@ -81,6 +81,12 @@ def psum_mean(term: Weighted) -> jax.Array:
     return term.total / jnp.maximum(weight, 1.0)
 
 
+def mean_over_devices(term: Weighted) -> jax.Array:
+    """The mean over all devices, the same on each of them; nothing to differentiate."""
+    total, weight = psum_tree(jax.lax.stop_gradient((term.total, term.weight)))
+    return total / jnp.maximum(weight, 1.0)
+
+
 def psum_tree(tree: PyTree) -> PyTree:
     """Sums every leaf over the devices."""
     return jax.lax.psum(tree, AXIS)

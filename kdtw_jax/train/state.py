@@ -126,7 +126,7 @@ def init_state(
 
 def step_key(key_data: jax.Array, step: jax.Array | int, purpose: int) -> jax.Array:
     """The key of one step for one purpose: 0 dropout, 1 rollouts, 2 teacher samples, 3 replay, 4 rollouts
-    with help."""
+    with help, 5 who writes the outputs of a batch."""
     key = jax.random.wrap_key_data(key_data, impl=PRNG)
     return jax.random.fold_in(jax.random.fold_in(key, step), purpose)
 

@@ -1,0 +1,251 @@
+"""Operating points: ways to share the writing between student and teacher, on one harness with one accounting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.constraints.builtin import parameters_by_position
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, evaluation_batches
+from kdtw_jax.decoding.draft import Checked, Strategy, Verdict, generate_with_checks
+from kdtw_jax.decoding.help import Gate, Moment, forecast, own_gate, stateless
+from kdtw_jax.decoding.rivals import big_little, silent, speculative, speculative_cascade, within
+from kdtw_jax.decoding.sample import generate
+from kdtw_jax.decoding.view import readings
+from kdtw_jax.evaluation.gates import entropy_gate, max_prob_gate
+from kdtw_jax.evaluation.helped import Decoder
+from kdtw_jax.models import Model, Params, T5Config
+from kdtw_jax.train.deferral import Deferral, deferral_gate
+
+GATES = ("silent", "random", "entropy", "max_prob", "learned", "forecast", "co_llm")
+JUDGES = ("within", "speculative", "chow", "diff", "opt", "big_little")
+
+
+class Point(NamedTuple):
+    """One way to write. `number` is what its judge takes: a tolerance in nats, alpha, or the rollback threshold."""
+
+    method: str
+    setting: str
+    alone: Literal["", "student", "teacher"] = ""  # one of the two writes everything: nothing below counts
+    gate: str = "silent"
+    judge: str = "within"
+    level: float = float("inf")
+    number: float = float("inf")
+    summed: bool = False
+    draft_length: int = 1 << 20
+    check_end: bool = False
+    bought: int = 1
+    words_KxR: np.ndarray | None = None  # int32, a rule that the student reads, in K phrasings
+
+
+class Outcome(NamedTuple):
+    """What was written for N examples, and what it cost."""
+
+    texts: list[str]
+    lengths_N: np.ndarray  # int32, tokens
+    teacher_N: np.ndarray  # int32, those that the teacher wrote
+    calls_N: np.ndarray  # int32
+    positions_N: np.ndarray  # int32, decoder positions that the teacher processed
+    passes_N: np.ndarray  # int32, decoder positions that the student processed
+
+
+class Harness(NamedTuple):
+    """Student, teacher and one program for all points; `make_harness` makes it."""
+
+    decoder: Decoder
+    deferral: Deferral
+    write: Callable[..., Checked]
+    alone: Mapping[str, Callable[..., jax.Array]]  # each model's own greedy outputs
+
+
+def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
+    """Tokens are greedy. What changes from point to point is an argument: there is one trace a shape."""
+    (model, _), (other, _) = decoder.student, decoder.teacher
+    banned = decoder.tokenizer.banned_ids
+
+    @jax.jit
+    def write(
+        params: tuple[Params, Params],
+        deferral: Deferral,
+        source_BxS: jax.Array,
+        words_BxR: jax.Array,
+        noise_BxT: jax.Array,
+        gate: jax.Array,  # int32 [], of GATES
+        judge: jax.Array,  # int32 [], of JUDGES
+        numbers: tuple[jax.Array, ...],  # level, number, summed, draft length, whether the end is checked, bought
+    ) -> Checked:
+        level, number, summed, draft_length, check_end, bought = numbers
+        read_BxX, rule_BxX = readings(model.config, words_BxR, source_BxS)
+        rule = model.encode(params[0], rule_BxX)
+
+        def random(moment: Moment) -> jax.Array:
+            place_B = jnp.minimum(moment.history.length_B, noise_BxT.shape[1] - 1)
+            return 1 - noise_BxT[jnp.arange(len(place_B)), place_B]
+
+        gates: tuple[Gate, ...] = (
+            silent(),
+            stateless(random),
+            entropy_gate(),
+            max_prob_gate(),
+            own_gate(model, params[0], rule, alpha),
+            forecast(model, params[0], rule),
+            deferral_gate(deferral),
+        )
+        scores = [partial(_score, one) for one in gates]
+        judges = (
+            within(number),
+            speculative(1).judge,
+            *(speculative_cascade(rule, number, 1).judge for rule in ("chow", "diff", "opt")),
+            big_little(0.5, number).judge,
+        )
+
+        def verdict(log_pi: jax.Array, log_mu: jax.Array, draft_BxN: jax.Array, noise: jax.Array | None) -> Verdict:
+            options = [lambda *args, one=one: one(*args, None) for one in judges]
+            found: Verdict = jax.lax.switch(judge, options, log_pi, log_mu, draft_BxN)
+            return found
+
+        strategy = Strategy(
+            verdict,
+            stateless(lambda moment: jax.lax.switch(gate, scores, moment)),
+            level,
+            summed,
+            draft_length,
+            check_end,
+            bought,
+        )
+        return generate_with_checks(
+            (model, params[0]),
+            (other, params[1]),
+            read_BxX,
+            source_BxS,
+            None,
+            strategy,
+            banned=banned,
+            max_len=noise_BxT.shape[1],
+        )
+
+    def own(model: Model, params: Params, source_BxS: jax.Array, length: int) -> jax.Array:
+        return generate(model, params, source_BxS, None, max_len=length, banned=banned).tokens_BxT
+
+    alone = {name: jax.jit(partial(own, m), static_argnums=2) for name, m in (("student", model), ("teacher", other))}
+    return Harness(decoder, deferral, write, alone)
+
+
+def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray, seed: int) -> Checked:
+    """Of a batch, whose rows are those of the split; they take the phrasings of the point's rule in turn."""
+    params = {"student": harness.decoder.student[1], "teacher": harness.decoder.teacher[1]}
+    if point.alone:
+        tokens = harness.alone[point.alone](params[point.alone], batch.source_BxS, batch.target_BxT.shape[1])
+        return _by_one(tokens, by_teacher=point.alone == "teacher")
+    words_KxR = np.zeros((1, 4), np.int32) if point.words_KxR is None else point.words_KxR
+    noise = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), int(rows_B[0])), batch.target_BxT.shape)
+    return harness.write(
+        (params["student"], params["teacher"]),
+        harness.deferral,
+        batch.source_BxS,
+        words_KxR[rows_B % len(words_KxR)],
+        noise,
+        np.int32(GATES.index(point.gate)),
+        np.int32(JUDGES.index(point.judge)),
+        (
+            np.float32(point.level),
+            np.float32(point.number),
+            np.bool_(point.summed),
+            np.int32(point.draft_length),
+            np.bool_(point.check_end),
+            np.int32(point.bought),
+        ),
+    )
+
+
+def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Sequence[Bucket], room: int) -> Outcome:
+    """Writes an output for every example. `room`: tokens for rules, the same for all points, so that shapes agree."""
+    point = point._replace(words_KxR=_padded(point.words_KxR, room))
+    count = len(data)
+    length = max(bucket.target for bucket in buckets)
+    tokens = np.zeros((count, length), np.int32)
+    numbers = np.zeros((4, count), np.int32)
+    for batch in evaluation_batches(data, buckets):
+        real_B = batch.example_B >= 0
+        rows_B = np.where(real_B, np.searchsorted(data.examples, batch.example_B), 0)
+        found = jax.device_get(write_batch(harness, point, batch, rows_B, harness.decoder.seed))
+        tokens[rows_B[real_B], : batch.target_BxT.shape[1]] = found.tokens_BxT[real_B]
+        for row, x_B in zip(
+            numbers, (found.asked_BxT.sum(1), found.calls_B, found.positions_B, found.passes_B), strict=True
+        ):
+            row[rows_B[real_B]] = x_B[real_B]
+    texts = [harness.decoder.tokenizer.decode(row.tolist()) for row in tokens]
+    return Outcome(texts, (tokens != 0).sum(1).astype(np.int32), *numbers)
+
+
+def _padded(words_KxR: np.ndarray | None, room: int) -> np.ndarray:
+    if words_KxR is None:
+        return np.zeros((1, room), np.int32)
+    return np.pad(words_KxR, ((0, 0), (0, room - words_KxR.shape[1])))
+
+
+def per_token(outcome: Outcome, student: T5Config, teacher: T5Config, source_N: np.ndarray) -> dict[str, float]:
+    """The accounting of a point, per output token. FLOPs are two a parameter and position (arXiv 2001.08361, section
+    2.1): an encoder works where its decoder does."""
+    tokens = float(outcome.lengths_N.sum())
+    called_N = outcome.positions_N > 0
+    encoder, decoder = (2.0 * p for p in parameters_by_position(teacher))
+    own_encoder, own_decoder = (2.0 * p for p in parameters_by_position(student))
+    return {
+        "teacher_tokens": float(outcome.teacher_N.sum()) / tokens,
+        "calls": float(outcome.calls_N.sum()) / tokens,
+        "positions": float(outcome.positions_N.sum()) / tokens,
+        "no_call_share": float((~called_N).mean()),
+        "teacher_flops": float((encoder * source_N * called_N + decoder * outcome.positions_N).sum()) / tokens,
+        "student_flops": float((own_encoder * source_N * (outcome.passes_N > 0) + own_decoder * outcome.passes_N).sum())
+        / tokens,
+    }
+
+
+def time_points(
+    harness: Harness,
+    points: Sequence[Point],
+    data: EncodedSplit,
+    bucket: Bucket,
+    rows: int,
+    room: int,
+    *,
+    batches: int,
+    repeats: int,
+    tick: Callable[[], None],
+) -> np.ndarray:
+    """Milliseconds a sentence in batches of `rows`, [points]: medians over batches and repeats, points interleaved, so
+    that whatever else the machine does meets all of them alike."""
+    some = list(evaluation_batches(data, [bucket._replace(rows=rows)]))[:batches]
+    rows_B = np.arange(rows)
+    found = np.zeros((repeats, len(some), len(points)))
+    for repeat in range(-1, repeats):  # the first round compiles and warms up
+        for i, batch in enumerate(some):
+            for j, point in enumerate(points):
+                padded = point._replace(words_KxR=_padded(point.words_KxR, room))
+                started = time.perf_counter()
+                jax.block_until_ready(write_batch(harness, padded, batch, rows_B, 0))
+                if repeat >= 0:
+                    found[repeat, i, j] = 1000 * (time.perf_counter() - started) / rows
+        tick()
+    medians: np.ndarray = np.median(found, axis=0).mean(axis=0)
+    return medians
+
+
+def _by_one(tokens_BxT: jax.Array, *, by_teacher: bool) -> Checked:
+    mask_BxT = tokens_BxT != 0
+    length_B, nothing_B = mask_BxT.sum(axis=1), jnp.zeros(len(tokens_BxT), jnp.int32)
+    counts = (length_B, length_B, nothing_B) if by_teacher else (nothing_B, nothing_B, length_B)
+    return Checked(tokens_BxT, mask_BxT & by_teacher, mask_BxT, jnp.any(tokens_BxT == 1, axis=1), *counts)
+
+
+def _score(gate: Gate, moment: Moment) -> jax.Array:
+    scores: Any = gate.score((), moment)
+    found: jax.Array = scores[0]
+    return found

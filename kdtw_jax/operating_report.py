@@ -1,0 +1,260 @@
+"""Operating points of a finished run: which points, their table, the area under each frontier."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.ask_report import asking_stage, spaced_pairs, validation_split
+from kdtw_jax.config import Experiment
+from kdtw_jax.data.batches import EncodedSplit, Ragged
+from kdtw_jax.evaluation.asking import Phrasings, make_phrasings
+from kdtw_jax.evaluation.findings import Found
+from kdtw_jax.evaluation.helped import GATES, Decoder, Wanted, Written, make_decoder, wide, write_split
+from kdtw_jax.evaluation.metrics import bootstrap, interval, sentence_statistics
+from kdtw_jax.evaluation.operating import Harness, Outcome, Point, make_harness, per_token, time_points, write_point
+from kdtw_jax.evaluation.tradeoff import envelope, mean_quality
+from kdtw_jax.pipeline import Row, Setup, Trained, asking_rules
+from kdtw_jax.runs import Progress, RunFolder, print_table
+from kdtw_jax.train.deferral import look_at, train_deferral
+
+COLUMNS = (
+    "task",
+    "data",
+    "preset",
+    "seed",
+    "method",
+    "setting",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "teacher_tokens",
+    "calls",
+    "positions",
+    "no_call_share",
+    "teacher_flops",
+    "student_flops",
+    "ms_b1",
+    "ms_b32",
+)
+BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+_DEFERRAL_PAIRS = 4096
+
+
+class Timing(NamedTuple):
+    """How wall-clock is taken: a round to warm up and `repeats` more, over `sentences` alone and in batches."""
+
+    repeats: int = 3
+    sentences: int = 12
+
+
+def fixed_points() -> list[Point]:
+    """Points that need neither a threshold from validation data nor a rule in words."""
+    points = [
+        Point("student_only", "greedy", alone="student"),
+        Point("teacher_only", "greedy", alone="teacher"),
+    ]
+    for length in (1, 2, 3, 4, 6, 8):
+        points.append(Point("speculative", f"draft {length}", judge="speculative", draft_length=length, check_end=True))
+    for length, tolerance in itertools.product((8, 16), (0.5, 1.0, 2.0, 3.0, 5.0)):
+        setting = f"draft {length}, {tolerance:g} nats"
+        points.append(Point("speculative_lossy", setting, number=tolerance, draft_length=length, check_end=True))
+    for rule, alphas in {
+        "chow": (0.1, 0.3, 0.5, 0.7),
+        "diff": (0.0, 0.1, 0.3, 0.5),
+        "opt": (0.3, 0.6, 1.0, 1.5),
+    }.items():
+        for alpha in alphas:
+            points.append(
+                Point(f"cascade_{rule}", f"alpha {alpha:g}", judge=rule, number=alpha, draft_length=8, check_end=True)
+            )
+    for fallback, rollback in itertools.product((0.3, 0.5, 0.7), (1.0, 3.0, 6.0)):
+        setting = f"fallback {fallback:g}, rollback {rollback:g}"
+        level = 1 - fallback
+        points.append(Point("bild", setting, "", "max_prob", "big_little", level, rollback, draft_length=10))
+    for level, tolerance in itertools.product((0.5, 1.0, 2.0, 4.0, 8.0), (0.5, 1.0, 2.0, 4.0)):
+        setting = f"price {level:g}, {tolerance:g} nats"
+        points.append(Point("verified_asking", setting, "", "forecast", "within", level, tolerance, summed=True))
+    for level, bought in itertools.product((0.5, 1.0, 2.0), (2, 4, 8)):
+        points.append(
+            Point("long_help", f"price {level:g}, {bought} words", gate="forecast", level=level, bought=bought)
+        )
+    return points
+
+
+def threshold_points(levels: dict[str, dict[str, float]], phrasings: Phrasings) -> list[Point]:
+    """Plain asking by each gate, at thresholds that met these budgets on validation data; and by the rule in words."""
+    points = [Point("random", f"{b:g}", gate="random", level=1 - b) for b in BUDGETS]
+    for gate in ("entropy", "max_prob", "co_llm"):
+        points += [Point(gate, budget, gate=gate, level=level) for budget, level in levels[gate].items()]
+    for budget in BUDGETS:
+        words_KxR = phrasings.of(budget, "seen")
+        points.append(Point("asking", f"{budget:g}", gate="learned", level=0.5, words_KxR=words_KxR))
+    return points
+
+
+def study_points(
+    config: Experiment,
+    setup: Setup,
+    teacher: Trained,
+    student: Trained,
+    seed: int,
+    run: RunFolder,
+    timing: Timing,
+) -> Found:
+    """Rows of the table for the asking student of a seed, and the area under each frontier; computed once.
+
+    Its asking has to have been studied (`kdtw_jax.ask_report`): the thresholds of gates are from there.
+    """
+    stage = f"seed{seed}/ask/{config.split}-operating"
+    if run.done(stage):
+        return run.info(stage)
+    asked = run.info(asking_stage(config, seed))
+    rules = asking_rules(config, setup, teacher)
+    decoder = make_decoder(
+        student,
+        teacher,
+        setup.tokenizer,
+        rules.constraints,
+        alpha=config.ask.distil.pcl.alpha,
+        sampled_gate=False,
+        sampled_tokens=False,
+        seed=seed,
+    )
+    phrasings = make_phrasings(rules.constraints, rules.encode, rules.room)
+    banned = setup.tokenizer.banned_ids
+    some = spaced_pairs(setup.train, _DEFERRAL_PAIRS)
+    deferral = train_deferral(look_at(student, teacher, some, wide(setup.buckets, some), banned))
+    harness = make_harness(decoder, deferral, config.ask.distil.pcl.alpha)
+    data = spaced_pairs(setup.test, config.ask.judged_on or len(setup.test))
+    validation = spaced_pairs(setup.test if config.split == "validation" else validation_split(config, setup))
+    levels = {**asked["levels"], "co_llm": _deferral_levels(harness, validation, setup, rules.room)}
+    points = fixed_points() + threshold_points(levels, phrasings)
+    oracles = [
+        Wanted(gate, phrasings.of(float(budget), "seen"), float(budget), level)
+        for gate in GATES
+        if gate.startswith("oracle")
+        for budget, level in levels[gate].items()
+    ]
+    buckets = wide(setup.buckets, data)
+    outcomes: list[Outcome] = []
+    with Progress(f"operating points {seed}", total=len(points) + len(oracles) + 2 * (timing.repeats + 1)) as bar:
+        done = 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            bar.update(done)
+
+        for point in points:
+            outcomes.append(write_point(harness, point, data, buckets, rules.room))
+            tick()
+        names = [(p.method, p.setting) for p in points]
+        for wanted in oracles:
+            outcomes.append(_outcome(write_split(decoder, data, buckets, wanted)))
+            names.append((wanted.gate, f"{wanted.budget:g}"))
+            tick()
+        largest = max(setup.buckets, key=lambda b: (b.target, b.source))
+        times = {
+            column: time_points(
+                harness, points, data, largest, rows, rules.room, batches=count, repeats=timing.repeats, tick=tick
+            )
+            for column, rows, count in (("ms_b1", 1, timing.sentences), ("ms_b32", 32, -(-timing.sentences // 8)))
+        }
+    sources_N = np.asarray(data.sources.lengths)
+    pairs = setup.task.splits[config.split]
+    references = [pairs[int(i)]["target"] for i in data.examples]
+    costs = [per_token(o, student.model.config, teacher.model.config, sources_N) for o in outcomes]
+    rows, frontiers = [], {}
+    for metric in setup.task.metrics:
+        judged = [sentence_statistics(metric, o.texts, references) for o in outcomes]
+        values = np.array([s.formula(s.rows.sum(axis=0)) for s in judged])
+        draws = bootstrap(judged, 1000, seed=0)
+        for i, (method, setting) in enumerate(names):
+            low, high = interval(draws[:, i], float(values[i]))
+            timed = {c: float(t[i]) if i < len(points) else None for c, t in times.items()}
+            rows.append(
+                {"method": method, "setting": setting, "metric": metric, "value": float(values[i]), "low": low}
+                | {"high": high, **costs[i], **timed}
+            )
+        frontiers[metric] = areas([name for name, _ in names], costs, values)
+    found = {"rows": rows, "frontiers": frontiers}
+    run.mark_done(stage, found)
+    return found
+
+
+def areas(methods: Sequence[str], costs: Sequence[dict[str, float]], values: np.ndarray) -> dict[str, Any]:
+    """The mean quality of each method over calls a token, and over teacher tokens, from 0 to 0.4: the area under the
+    upper envelope of its points, which begins at the student alone."""
+    alone = float(values[list(methods).index("student_only")])
+    found: dict[str, Any] = {}
+    for axis in ("calls", "teacher_tokens"):
+        found[axis] = {}
+        for method in dict.fromkeys(methods):
+            if method in ("student_only", "teacher_only"):
+                continue
+            own = [i for i, name in enumerate(methods) if name == method]
+            use = np.array([0.0, *(costs[i][axis] for i in own)])
+            best = envelope(use, np.array([alone, *values[own]]))
+            found[axis][method] = mean_quality(*best, 0.4)
+    return found
+
+
+def _outcome(written: Written) -> Outcome:
+    return Outcome(
+        written.texts, written.lengths_N, written.calls_N, written.calls_N, written.positions_N, written.lengths_N
+    )
+
+
+def _deferral_levels(harness: Harness, data: EncodedSplit, setup: Setup, room: int) -> dict[str, float]:
+    """Quantiles of phi over the states that the student visits alone."""
+    decoder: Decoder = harness.decoder
+    buckets = wide(setup.buckets, data)
+    alone = write_point(harness, Point("student_only", "greedy", alone="student"), data, buckets, room)
+    tokenizer = decoder.tokenizer
+    written = Ragged.pack([[*tokenizer.encode(text), 1][: max(b.target for b in buckets)] for text in alone.texts])
+    seen = look_at(
+        decoder.student, decoder.teacher, _with_targets(data, written), _longest(setup), tokenizer.banned_ids
+    )
+    phi_X = 1 / (1 + np.exp(-np.asarray(harness.deferral.logit(jnp.asarray(seen.hidden_NxD)))))
+    return {f"{b:g}": float(np.quantile(phi_X, 1 - b)) for b in BUDGETS}
+
+
+def _with_targets(data: EncodedSplit, targets: Ragged) -> EncodedSplit:
+    return EncodedSplit(data.sources, targets, data.examples, data.dropped, data.truncated_pairs, data.truncated_tokens)
+
+
+def _longest(setup: Setup) -> list[Any]:
+    return [max(setup.buckets, key=lambda b: (b.target, b.source))]
+
+
+def table(task: str, config: Experiment, found: dict[int, Found]) -> list[Row]:
+    """Rows of operating_points.csv."""
+    common = {"task": task, "data": config.data, "preset": config.preset}
+    return [{**common, "seed": seed, **row} for seed, one in found.items() for row in one["rows"]]
+
+
+def show(rows: Sequence[Row], frontiers: dict[str, dict[str, Any]], metric: str) -> None:
+    """One line a method: the area under its frontier, and its best point at no more than 0.2 and 0.4 calls a token."""
+    chosen = [r for r in rows if r["metric"] == metric]
+    lines: list[Row] = []
+    for method in dict.fromkeys(str(r["method"]) for r in chosen):
+        own = [r for r in chosen if r["method"] == method]
+
+        def best(most: float, own: list[Row] = own) -> float | None:
+            """Mean over seeds of the best point within that many calls."""
+            seeds = {r["seed"] for r in own}
+            found = [[r["value"] for r in own if r["seed"] == s and float(r["calls"] or 0) <= most] for s in seeds]
+            return float(np.mean([max(map(float, f)) for f in found])) if all(found) else None  # type: ignore[arg-type]
+
+        line: Row = {"method": method, "at 0.2 calls": best(0.2), "at 0.4 calls": best(0.4)}
+        for axis in ("calls", "teacher_tokens"):
+            areas_found = [f[metric][axis][method] for f in frontiers.values() if method in f[metric][axis]]
+            line[f"area, {axis.replace('_', ' ')}"] = float(np.mean(areas_found)) if areas_found else None
+        lines.append(line)
+    print_table(f"{metric}; areas: mean over 0 to 0.4 a token", lines, list(lines[0]))

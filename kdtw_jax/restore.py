@@ -1,0 +1,65 @@
+"""A finished run's configuration, from what its folder keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from kdtw_jax.config import Experiment, Method
+from kdtw_jax.errors import UserError
+
+T = TypeVar("T")
+
+
+def restore(run: Path) -> tuple[str, Experiment]:
+    """The task ("translation", "summarization") and configuration of the run in a folder, `out` being that folder, and
+    seeds and methods those that were begun there.
+
+    Raises UserError where there is no run.
+    """
+    run = Path(run)
+    plain = read_json(run / "config.json", f"{run} is not a run's folder")
+    task, seed = plain.pop("task"), plain.pop("teacher_seed")
+    stages = run / "stages"
+    begun = {m: sorted(stages.glob(f"seed*/{m}.config.json")) for m in get_args(Method)}
+    for method, found in begun.items():
+        plain |= read_json(found[0], f"{run} has no {method}") if found else {method: {}}
+    seeds = {int(path.parent.name.removeprefix("seed")) for found in begun.values() for path in found}
+    seeds.discard(seed)  # the first, which the teacher was trained with
+    config = revive(Experiment, plain)
+    methods = tuple(method for method, found in begun.items() if found)
+    return task, dataclasses.replace(config, out=run, seeds=(seed, *sorted(seeds)), methods=methods or config.methods)
+
+
+def revive(kind: type[T], plain: Any) -> T:
+    """The inverse of `dataclasses.asdict` and JSON for nested dataclasses: fields that are left out keep their
+    defaults."""
+    revived: T = _revive(kind, plain)
+    return revived
+
+
+def _revive(kind: Any, plain: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _revive(hints[name], value) for name, value in plain.items()})  # type: ignore[operator]
+    if isinstance(kind, types.UnionType):
+        rest = [k for k in get_args(kind) if k is not type(None)]
+        return None if plain is None else _revive(rest[0], plain)
+    if typing.get_origin(kind) is tuple:
+        return tuple(_revive(get_args(kind)[0], value) for value in plain)
+    return kind(plain) if kind is Path else plain
+
+
+def read_json(path: Path, otherwise: str) -> dict[str, Any]:
+    """Raises UserError, beginning with `otherwise`, where there is no such file."""
+    try:
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise UserError(f"{otherwise}: there is no {path}") from None
+    except ValueError:
+        raise UserError(f"{path} is damaged: not JSON") from None
+    return read

@@ -1,0 +1,116 @@
+"""Generalised knowledge distillation: a divergence of whole distributions, on the student's own outputs now and then.
+
+Agarwal et al. 2023, arXiv 2306.13649, algorithm 1. No gradient passes through what was sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
+from kdtw_jax.errors import UserError
+from kdtw_jax.losses.jsd import generalized_jsd
+from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.models import Model
+from kdtw_jax.train import parallel
+from kdtw_jax.train.fresh import Writer, side_by_side, train_fresh
+from kdtw_jax.train.loop import LoopConfig
+from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, step_key
+
+
+@dataclass(frozen=True)
+class GKDConfig:
+    """Generalised knowledge distillation (arXiv 2306.13649)."""
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    student_share: float = 0.5
+    """lambda: probability that a batch's outputs are fresh samples of the student; otherwise they are ground truth"""
+    beta: float = 0.5
+    """of the Jensen-Shannon divergence: near 0 it ranks like the forward KL, near 1 like the reverse KL, and 0 and 1
+    stand for these themselves"""
+    chunk: int = 16
+    """positions whose distributions over the vocabulary are held at once; 0: all, faster where memory allows"""
+
+    def __post_init__(self) -> None:
+        for name in ("student_share", "beta"):
+            if not 0 <= vars(self)[name] <= 1:
+                raise UserError(f"gkd.{name} must be in [0, 1], got {vars(self)[name]}")
+        if self.chunk < 0:
+            raise UserError(f"gkd.chunk must be 0 (all) or more, got {self.chunk}")
+
+
+def divergence_loss(student: Model, teacher: Model, config: GKDConfig, banned: tuple[int, ...]) -> LossFn:
+    """Term "jsd", nats a token. Rows are `(Batch, teacher params)`, the batch's targets being the outputs."""
+
+    def loss(params: Params, _: Params, rows: tuple[Batch, Params], key: jax.Array) -> Metrics:
+        batch, teacher_params = rows
+        tokens_BxT = jnp.asarray(batch.target_BxT)
+        mask_BxT = tokens_BxT != 0
+        models = (student, params), (teacher, teacher_params)
+
+        def compare(pi_BxXxV: jax.Array, mu_BxXxV: jax.Array, tokens_BxX: jax.Array) -> jax.Array:
+            return generalized_jsd(pi_BxXxV, mu_BxXxV, config.beta)
+
+        how: dict[str, Any] = {"banned": banned, "chunk": config.chunk, "key": key}
+        jsd_BxT = side_by_side(*models, jnp.asarray(batch.source_BxS), tokens_BxT, compare, **how)
+        tokens = jnp.sum(mask_BxT.astype(jnp.float32))
+        return {"jsd": weighted(jsd_BxT, mask_BxT), "tokens": Weighted(tokens, jnp.ones(()))}
+
+    return loss
+
+
+def student_writes(config: GKDConfig, key_data: jax.Array, step: int) -> bool:
+    """Whether the outputs of this step are the student's own."""
+    return bool(jax.random.uniform(step_key(key_data, step, 5)) < config.student_share)
+
+
+def gkd(
+    name: str,
+    folder: Path,
+    student: Model,
+    params: Params,
+    teacher: tuple[Model, Params],
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    config: GKDConfig,
+    *,
+    seed: int,
+    devices: parallel.Devices,
+    banned: tuple[int, ...],
+    stop_after: int | None = None,
+) -> Params:
+    """Distils `teacher` into `student` starting from `params`; resumes what is in `folder`; returns parameters (numpy).
+
+    Raises UserError as `run_loop` does.
+    """
+    frozen = parallel.replicate(teacher[1], devices)
+    write = Writer(student, banned, devices)
+
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Params]:
+        rows = parallel.shard(batch, devices)
+        if student_writes(config, key_data, step):
+            rows = rows._replace(target_BxT=write(params, batch, step_key(key_data, step, 1)))
+        return rows, frozen
+
+    return train_fresh(
+        name,
+        folder,
+        config.loop,
+        config.optimizer,
+        divergence_loss(student, teacher[0], config, banned),
+        {"jsd": 1.0},
+        prepare,
+        params,
+        data,
+        buckets,
+        seed=seed,
+        devices=devices,
+        stop_after=stop_after,
+    )

@@ -1,0 +1,167 @@
+"""MiniLLM: the reverse KL between sequences by policy gradient, on outputs that the teacher helps to write.
+
+Gu et al. 2023, arXiv 2306.08543; the equations are in `kdtw_jax.losses.policy_gradient`. A batch of prompts is
+answered, used for one update, and forgotten: nothing is there for a clipped ratio to hold back, so there is none. The
+likelihood of the batch's ground truth stands for the paper's language-modelling loss on a corpus.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
+from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.errors import UserError
+from kdtw_jax.losses.likelihood import cross_entropy
+from kdtw_jax.losses.masked import kl_divergence
+from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.losses.policy_gradient import importance_weights, sequence_kl_surrogate
+from kdtw_jax.models import Decoded, Model, shift_right
+from kdtw_jax.train import parallel
+from kdtw_jax.train.fresh import Writer, side_by_side, train_fresh
+from kdtw_jax.train.loop import LoopConfig
+from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, step_key
+
+
+@dataclass(frozen=True)
+class MiniLLMConfig:
+    """Reverse KL between sequences by policy gradient (MiniLLM, arXiv 2306.08543), one update a rollout."""
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    teacher_mix: float = 0.2
+    """share of the teacher in the policy that outputs are sampled from; importance weights make up for it"""
+    length_normalize: bool = True
+    """divide the rewards to go by the number of tokens they are summed over"""
+    truth_weight: float = 1.0
+    """of the likelihood of the ground truth, beside the policy gradient"""
+    chunk: int = 16
+    """positions whose distributions over the vocabulary are held at once; 0: all, faster where memory allows"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.teacher_mix < 1:
+            raise UserError(f"minillm.teacher_mix must be at least 0 and below 1, got {self.teacher_mix}")
+        if self.truth_weight < 0:
+            raise UserError(f"minillm.truth_weight must be at least 0, got {self.truth_weight}")
+        if self.chunk < 0:
+            raise UserError(f"minillm.chunk must be 0 (all) or more, got {self.chunk}")
+
+
+def mixture(student: Model, teacher: Model, teacher_mix: float, banned: tuple[int, ...]) -> Model:
+    """A model to sample from whose policy is a mu + (1 - a) pi at every token; its parameters are those of both.
+
+    Of its functions only encode, start and extend are those of a mixture.
+    """
+
+    def encode(params: Params, source_BxS: jax.Array) -> Any:
+        return student.encode(params[0], source_BxS), teacher.encode(params[1], source_BxS)
+
+    def start(params: Params, encoded: Any, max_len: int) -> Any:
+        return student.start(params[0], encoded[0], max_len), teacher.start(params[1], encoded[1], max_len)
+
+    def extend(params: Params, cache: Any, tokens_BxN: jax.Array, position: jax.Array) -> tuple[Decoded, Any]:
+        own, own_cache = student.extend(params[0], cache[0], tokens_BxN, position)
+        other, other_cache = teacher.extend(params[1], cache[1], tokens_BxN, position)
+        pi, mu = log_policy(own.logits_BxTxV, banned), log_policy(other.logits_BxTxV, banned)
+        mixed = jnp.logaddexp(math.log(teacher_mix) + mu, math.log1p(-teacher_mix) + pi)
+        return own._replace(logits_BxTxV=mixed), (own_cache, other_cache)
+
+    return student._replace(encode=encode, start=start, extend=extend)
+
+
+def rollout_loss(student: Model, teacher: Model, config: MiniLLMConfig, banned: tuple[int, ...]) -> LossFn:
+    """Terms "single" and "long" of the policy gradient and "nll" of the ground truth, a token each; "kl", the reverse
+    KL a token of the outputs, and what else tells how it goes.
+
+    Rows are `(Batch, outputs [B, T], teacher params)`. There is no dropout: the policy is the one that wrote.
+    """
+
+    def loss(params: Params, _: Params, rows: tuple[Batch, jax.Array, Params], key: jax.Array) -> Metrics:
+        batch, written_BxT, teacher_params = rows
+        source_BxS, target_BxT = jnp.asarray(batch.source_BxS), jnp.asarray(batch.target_BxT)
+        models = (student, params), (teacher, teacher_params)
+
+        def compare(
+            pi_BxXxV: jax.Array, mu_BxXxV: jax.Array, tokens_BxX: jax.Array
+        ) -> tuple[jax.Array, jax.Array, jax.Array]:
+            taken = [jnp.take_along_axis(x, tokens_BxX[..., None], axis=-1)[..., 0] for x in (pi_BxXxV, mu_BxXxV)]
+            return kl_divergence(pi_BxXxV, mu_BxXxV), taken[0], taken[1]
+
+        how: dict[str, Any] = {"banned": banned, "chunk": config.chunk}
+        kl_BxT, log_pi_BxT, log_mu_BxT = side_by_side(*models, source_BxS, written_BxT, compare, **how)
+        mask_BxT = written_BxT != 0
+        single_BxT, long_BxT = sequence_kl_surrogate(
+            kl_BxT,
+            log_pi_BxT,
+            log_mu_BxT,
+            mask_BxT,
+            teacher_mix=config.teacher_mix,
+            length_normalize=config.length_normalize,
+        )
+        terms = {
+            "single": weighted(single_BxT, mask_BxT),
+            "long": weighted(long_BxT, mask_BxT),
+            "kl": weighted(kl_BxT, mask_BxT),
+            "reward": weighted(log_mu_BxT - log_pi_BxT, mask_BxT),
+            "weight": weighted(importance_weights(log_pi_BxT, log_mu_BxT, config.teacher_mix), mask_BxT),
+            "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
+        }
+        if config.truth_weight:
+            encoded = student.encode(params, source_BxS)
+            logits_BxTxV = student.decode(params, encoded, shift_right(target_BxT)).logits_BxTxV
+            terms["nll"] = cross_entropy(logits_BxTxV, target_BxT, target_BxT != 0)
+        return terms
+
+    return loss
+
+
+def minillm(
+    name: str,
+    folder: Path,
+    student: Model,
+    params: Params,
+    teacher: tuple[Model, Params],
+    data: EncodedSplit,
+    buckets: Sequence[Bucket],
+    config: MiniLLMConfig,
+    *,
+    seed: int,
+    devices: parallel.Devices,
+    banned: tuple[int, ...],
+    stop_after: int | None = None,
+) -> Params:
+    """Distils `teacher` into `student` starting from `params`; resumes what is in `folder`; returns parameters (numpy).
+
+    Raises UserError as `run_loop` does.
+    """
+    frozen = parallel.replicate(teacher[1], devices)
+    author = mixture(student, teacher[0], config.teacher_mix, banned) if config.teacher_mix else student
+    write = Writer(author, banned, devices)
+
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, jax.Array, Params]:
+        authors = (params, frozen) if config.teacher_mix else params
+        return parallel.shard(batch, devices), write(authors, batch, step_key(key_data, step, 1)), frozen
+
+    weights = {"single": 1.0, "long": 1.0, **({"nll": config.truth_weight} if config.truth_weight else {})}
+    return train_fresh(
+        name,
+        folder,
+        config.loop,
+        config.optimizer,
+        rollout_loss(student, teacher[0], config, banned),
+        weights,
+        prepare,
+        params,
+        data,
+        buckets,
+        seed=seed,
+        devices=devices,
+        stop_after=stop_after,
+    )

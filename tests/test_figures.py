@@ -1,0 +1,59 @@
+"""Drawings on given axes: what is drawn is what the tables say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+from kdtw_jax.evaluation.figures import COLOURS, draw_obedience, draw_scores, draw_where
+
+
+def test_the_share_asked_at_has_the_wilson_interval_of_all_seeds_together() -> None:
+    counts = {"1": [(3, 40), (5, 60)], "2": [(0, 50), (0, 50)], "3": [(7, 7), (5, 5)], "4": [(0, 0), (1, 9)]}
+    rows = [
+        {"kind": "kl_decile", "group": int(group), "states": n, "help_rate": k / n if n else None}
+        for group, seeds in counts.items()
+        for k, n in seeds
+    ]
+    axes = Figure().subplots()
+    draw_where(axes, [*rows, {"kind": "token", "group": "rare", "states": 5, "help_rate": 1.0}], "kl_decile")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == list(counts)
+    bars = [patch.get_height() for patch in axes.patches]
+    ((*_, (segments,)),) = [container.lines for container in axes.containers if hasattr(container, "has_yerr")]
+    for bar, segment, seeds in zip(bars, segments.get_segments(), counts.values(), strict=True):
+        asked, states = map(sum, zip(*seeds, strict=True))
+        want = binomtest(asked, states).proportion_ci(method="wilson")
+        np.testing.assert_allclose(bar, 100 * asked / states, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(segment[:, 1], [100 * want.low, 100 * want.high], rtol=1e-3, atol=1e-2)
+
+
+def test_scores_have_a_bar_where_there_is_an_interval_and_unknown_ones_are_left_out() -> None:
+    def row(method: str, metric: str, value: float | None, half: float | None) -> dict[str, Any]:
+        low, high = (None, None) if half is None or value is None else (value - half, value + half)
+        return {"method": method, "metric": metric, "value": value, "low": low, "high": high}
+
+    rows = [row("teacher", "bleu", 30.0, 1.0), row("pcl", "bleu", 20.0, 2.0), row("pcl", "bleu", 21.0, 2.0)]
+    rows += [row("pcl", "kl", 1.5, None), row("mle", "kl", None, None)]
+    left, right = Figure().subplots(1, 2)
+    draw_scores(left, rows, "bleu")
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["teacher", "pcl"]
+    assert [float(container.lines[0].get_ydata()[0]) for container in left.containers] == [30.0, 20.0, 21.0]
+    assert all(container.has_yerr for container in left.containers)
+    assert left.containers[1].lines[0].get_color() == COLOURS["pcl"]
+    draw_scores(right, rows, "kl", "nats a token")
+    assert [tick.get_text() for tick in right.get_xticklabels()] == ["pcl"]
+    assert not right.containers[0].has_yerr and right.get_ylabel() == "kl (nats a token)"
+
+
+def test_obedience_counts_a_decoding_once_however_many_metrics_judged_it() -> None:
+    def row(**more: Any) -> dict[str, Any]:
+        return {"gate": "learned", "guard": 0, "phrasing": "seen", "budget_seen": 1, "asked": 0.2, "used": 0.1} | more
+
+    kinds = [row(), row(phrasing="unseen"), row(budget_seen=0), row(guard=1), row(gate="random")]
+    axes = Figure().subplots()
+    draw_obedience(axes, [{**kind, "metric": metric} for kind in kinds for metric in ("bleu", "chrf")])
+    assert [len(line.get_xdata()) for line in axes.lines] == [1, 2, 1, 2]  # the last is the diagonal
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[20.0, 10.0]])
