@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone without installing
 
-from experiments.presets import BASE, PAPER, SMALL, TINY, asking, likelihood, path_consistency
+from experiments.presets import BASE, PAPER, SMALL, TINY, asking, likelihood, path_consistency, rivals
 from kdtw_jax.experiment import main
 
 # Descriptions are long and synopses short; what lies beyond a description's first 64 pieces is cut off (and counted).
@@ -31,6 +31,7 @@ PRESETS = {
         word_kd=likelihood(600, 3e-3, save=200),
         pcl=path_consistency(600, 3e-3, save=200),
         ask=replace(asking(path_consistency(600, 3e-3, save=200)), judged_on=600),
+        **rivals(600, 3e-3, save=200),
     ),
     "tiny": replace(TINY, data="debian/summarize", text=replace(TINY.text, max_source=64, max_target=16)),
     "base": replace(BASE, data="tfds:xsum", text=replace(BASE.text, max_source=512, max_target=64)),
