@@ -131,12 +131,9 @@ def generate_with_checks(
         """One position of the student's in every row that is drafting."""
         place_B, active_B = state.length_B, drafting(state)
         before_B = jnp.where(place_B > 0, at(state.tokens_BxT, place_B - 1), PAD)
-        # Rows that wait repeat a position they have processed before, or one they will process anew.
+        # Rows that wait fill a slot with what belongs there, or with what is written anew before it is seen.
         slot_B = jnp.minimum(place_B, max_len - 1)
         decoded, cache = student_model.extend(student_params, state.student, before_B[:, None], slot_B)
-        cache = jax.tree.map(
-            lambda new, old: jnp.where(active_B.reshape(-1, *(1,) * (new.ndim - 1)), new, old), cache, state.student
-        )
         log_pi_BxV = log_policy(decoded.logits_BxTxV[:, 0], banned)
         history = _own(state.settled, place_B - state.seen_B, before_B)
         moment = Moment(log_pi_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, history)
@@ -151,11 +148,10 @@ def generate_with_checks(
         noise_B = None if noise_3xBxT is None else at(noise_3xBxT[0], place_B)
         token_B = choose(log_pi_BxV, noise_B)
         ended_B = writes_B & ((token_B == EOS) | (place_B + 1 >= max_len))
-        here_BxT = jnp.arange(max_len)[None, :] == place_B[:, None]
+        place_BxT = jnp.arange(max_len)[None, :]
+        here_BxT = place_BxT == place_B[:, None]
         may_BxT = jnp.where(here_BxT & active_B[:, None], may_B[:, None], state.may_BxT)
-        span_BxT = (jnp.arange(max_len)[None, :] >= state.seen_B[:, None]) & (
-            jnp.arange(max_len)[None, :] <= place_B[:, None]
-        )
+        span_BxT = (place_BxT >= state.seen_B[:, None]) & (place_BxT <= place_B[:, None])
         last_B = jnp.any(may_BxT & span_BxT, axis=1) & strategy.check_end
         kept_BxT = here_BxT & writes_B[:, None]
         return state._replace(
@@ -251,7 +247,7 @@ def generate_with_checks(
         def of_waiting(new: jax.Array, old: jax.Array) -> jax.Array:
             return jnp.where(waits_B.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
-        big = {"log_pi_BxTxV", "student", "teacher"}  # not changed here, or only where nobody will look again
+        big = {"log_pi_BxTxV", "student", "teacher"}  # not changed here, or where it is written anew before it is seen
         small = {
             name: jax.tree.map(of_waiting, getattr(after, name), x)
             for name, x in state._asdict().items()
