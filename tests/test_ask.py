@@ -34,13 +34,14 @@ from kdtw_jax.train.ask_config import AskConfig, Rules, dual_configs, first_pric
 from kdtw_jax.train.ask_rows import HELPED, AskingCollector
 from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH
 from kdtw_jax.train.state import init_state, make_optimizer
+from tests.every_other import make_every_other
 from tests.world import DISTIL, WIDE, World, same
 
 CONFIG = AskConfig(
     distil=replace(DISTIL, target_decay=0.0, pcl=PCLConfig(values="head", lengths=(1, 2)), teacher_rows=0.5),
     gate_width=8,
 )
-CONSTRAINTS = (make_share(), make_calls(), make_pause())
+CONSTRAINTS = (make_share(), make_calls(), make_pause(), make_every_other())  # the last is a user's own
 
 
 def whole_words(text: str) -> list[int]:
@@ -49,7 +50,7 @@ def whole_words(text: str) -> list[int]:
 
 
 class AskingWorld(World):
-    """With a student that has a gate, and rules of three kinds."""
+    """With a student that has a gate, and rules of several kinds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,7 +135,7 @@ def test_replayed_rows_carry_the_price_of_every_step(collected: Any) -> None:
     before = histories(helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT)
     at = [jax.tree.map(lambda leaf, t=t: leaf[t], before) for t in range(helped.asked_BxT.shape[1])]
     unit = np.stack([unit_costs(CONSTRAINTS, helped.terms, now) for now in at], axis=1)
-    own = np.asarray(before.own_B)[:-1].T
+    own, length = (np.asarray(leaf)[:-1].T for leaf in (before.own_B, before.length_B))
     for index, constraint in enumerate(CONSTRAINTS):
         active = np.asarray(helped.terms.active_BxC[:, index])
         assert not unit[~active][..., index].any()
@@ -142,7 +143,8 @@ def test_replayed_rows_carry_the_price_of_every_step(collected: Any) -> None:
             assert (unit[active][..., index] == 1).all()
         else:
             budget = np.asarray(helped.terms.budget_BxC)[active, index][:, None]
-            np.testing.assert_array_equal(unit[active][..., index], own[active] < budget)
+            forbidden = {"pause": own[active] < budget, "every_other": (length[active] + 1) % budget != 0}
+            np.testing.assert_array_equal(unit[active][..., index], forbidden[constraint.name])
         expected = np.exp(price(collector.duals[index], collector.start()[index], helped.terms.budget_BxC[:, index]))
         np.testing.assert_allclose(priced.price_BxC[:, index], expected, rtol=1e-6)
         quoted = priced.quotes
