@@ -13,10 +13,11 @@ from kdtw_jax.evaluation.asking import evaluate_asking, make_phrasings
 from kdtw_jax.evaluation.evaluate import Decoding, decode_split
 from kdtw_jax.evaluation.figures import asking_figure
 from kdtw_jax.evaluation.findings import Found, Texts, obedience
-from kdtw_jax.evaluation.helped import GATES, make_decoder
+from kdtw_jax.evaluation.helped import GATES, Decoder, make_decoder
 from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
 from kdtw_jax.pipeline import Row, Setup, Trained, asking_rules, evaluation_stage
 from kdtw_jax.runs import RunFolder, print_table, write_csv, write_json, write_text
+from kdtw_jax.train.ask_config import Rules
 
 COLUMNS = (
     "task",
@@ -45,6 +46,22 @@ def asking_stage(config: Experiment, seed: int) -> str:
     return f"seed{seed}/ask/{config.split}-asking"
 
 
+def asking_decoder(
+    config: Experiment, setup: Setup, teacher: Trained, student: Trained, rules: Rules, seed: int, *, greedy: bool
+) -> Decoder:
+    """What writes as the asking student of a seed does at test time, or, if `greedy`, without chance."""
+    return make_decoder(
+        student,
+        teacher,
+        setup.tokenizer,
+        rules.constraints,
+        alpha=config.ask.distil.pcl.alpha,
+        sampled_gate=config.ask.gate == "sample" and not greedy,
+        sampled_tokens=config.ask.tokens == "sample" and not greedy,
+        seed=seed,
+    )
+
+
 def study_asking(
     config: Experiment,
     setup: Setup,
@@ -63,16 +80,7 @@ def study_asking(
     stage = asking_stage(config, seed)
     if not run.done(stage):
         rules = asking_rules(config, setup, teacher)
-        decoder = make_decoder(
-            student,
-            teacher,
-            setup.tokenizer,
-            rules.constraints,
-            alpha=config.ask.distil.pcl.alpha,
-            sampled_gate=config.ask.gate == "sample",
-            sampled_tokens=config.ask.tokens == "sample",
-            seed=seed,
-        )
+        decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=False)
         pairs = setup.task.splits[config.split]
         data = spaced_pairs(setup.test, config.ask.judged_on or len(setup.test))
         sources, references = ([pairs[int(i)][side] for i in data.examples] for side in ("source", "target"))

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.ask_report import asking_stage, spaced_pairs, validation_split
+from kdtw_jax.ask_report import asking_decoder, asking_stage, spaced_pairs, validation_split
 from kdtw_jax.config import Experiment
 from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.evaluation.asking import Phrasings, make_phrasings
 from kdtw_jax.evaluation.findings import Found
-from kdtw_jax.evaluation.helped import GATES, Decoder, Wanted, Written, make_decoder, wide, write_split
+from kdtw_jax.evaluation.helped import GATES, Decoder, Wanted, Written, wide, write_split
 from kdtw_jax.evaluation.metrics import bootstrap, interval, sentence_statistics
 from kdtw_jax.evaluation.operating import Harness, Outcome, Point, make_harness, per_token, time_points, write_point
 from kdtw_jax.evaluation.tradeoff import envelope, mean_quality
@@ -116,16 +116,7 @@ def study_points(
         return run.info(stage)
     asked = run.info(asking_stage(config, seed))
     rules = asking_rules(config, setup, teacher)
-    decoder = make_decoder(
-        student,
-        teacher,
-        setup.tokenizer,
-        rules.constraints,
-        alpha=config.ask.distil.pcl.alpha,
-        sampled_gate=False,
-        sampled_tokens=False,
-        seed=seed,
-    )
+    decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=True)
     phrasings = make_phrasings(rules.constraints, rules.encode, rules.room)
     banned = setup.tokenizer.banned_ids
     some = spaced_pairs(setup.train, _DEFERRAL_PAIRS)

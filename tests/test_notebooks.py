@@ -15,7 +15,7 @@ import pytest
 from nbclient import NotebookClient
 from traitlets.config import Config
 
-from kdtw_jax import ask_report, experiment
+from kdtw_jax import ask_report, experiment, operating_report
 from kdtw_jax.evaluation.findings import obedience
 from kdtw_jax.evaluation.helped import GATES
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
@@ -23,7 +23,7 @@ from kdtw_jax.runs import provenance, write_csv, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-NAMES = ("distillation", "asking", "token_mdp")
+NAMES = ("distillation", "asking", "operating_points", "token_mdp")
 Notebook = Any  # a mapping with attributes, without types
 
 
@@ -67,6 +67,12 @@ def said(notebook: Notebook) -> str:
     """All that its cells printed."""
     outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
     return "".join(o["text"] for o in outputs if o.output_type == "stream")
+
+
+def tables(notebook: Notebook) -> str:
+    """All that its cells displayed as text."""
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    return "".join(o.get("data", {}).get("text/plain", "") for o in outputs)
 
 
 def figures(notebook: Notebook) -> list[str]:
@@ -135,6 +141,19 @@ def run_folder(path: Path) -> Path:
     shown = {str(seed): {**f, "obedience": obedience(f["obedience"])} for seed, f in told.items()}
     write_json(path / "asking.json", {"gate": "threshold", "tokens": "greedy", "pooled": pooled, "seeds": shown})
 
+    points: list[dict[str, Any]] = []
+    for seed in seeds:
+        for i, method in enumerate(("student_only", "teacher_only", "asking", "oracle_kl")):
+            timed = dict.fromkeys(("ms_b1", "ms_b32"), None if method == "oracle_kl" else 1.0 + i)
+            costs = dict.fromkeys(("teacher_tokens", "calls", "positions", "no_call_share"), i / 4)
+            flops = dict.fromkeys(("teacher_flops", "student_flops"), 1e6 * i)
+            at = {"method": method, "setting": "0.2", **score("rouge1", 20.0 + i), **costs, **flops, **timed}
+            points.append({**named, "seed": seed, **at})
+    write_csv(path / "operating_points.csv", points, operating_report.COLUMNS)
+    areas = {"rouge1": {axis: {"asking": 21.0 + axis.count("l")} for axis in ("calls", "teacher_tokens")}}
+    measured = provenance(["python", "experiments/operating_points.py"], seeds, time.time())
+    write_json(path / "operating_points.json", {"frontiers": {str(s): areas for s in seeds}, "provenance": measured})
+
     record = provenance(["python", "experiments/translation.py"], seeds, time.time(), config={"seeds": seeds})
     record["config"]["methods"] = methods
     write_json(path / "provenance.json", record)
@@ -161,7 +180,8 @@ def test_notebooks_draw_the_committed_results_and_a_run_folder(tmp_path: Path, m
     silent.mkdir()
     distilled = {folder: load("distillation", folder) for folder in (results / "translation", own)}
     asking = {f: load("asking", f) for f in (results / "translation", results / "quickstart", own, silent)}
-    execute([*distilled.values(), *asking.values()], monkeypatch)
+    points = {f: load("operating_points", f) for f in (own, silent)}
+    execute([*distilled.values(), *asking.values(), *points.values()], monkeypatch)
 
     for folder, notebook in (*distilled.items(), *asking.items()):
         assert "Warning" not in said(notebook)
@@ -176,6 +196,9 @@ def test_notebooks_draw_the_committed_results_and_a_run_folder(tmp_path: Path, m
         assert figures(asking[folder]) == ["use", "lead", "obey", "harm", "where", "calls"]
     assert figures(asking[own]) == ["use", "lead", "obey", "where", "calls"]
     assert "no twin" in said(asking[own]) and "not known" in said(asking[own])
+    assert figures(points[own]) == ["calls", "tokens", "time"]
+    assert "experiments/operating_points.py" in said(points[own]) and "23.00 ± 0.00" in tables(points[own])
+    assert figures(points[silent]) == [] and "no operating_points.csv" in said(points[silent])
     assert figures(asking[silent]) == [] and "nothing to show" in said(asking[silent])
 
 

@@ -31,20 +31,30 @@ STYLES = {
     "oracle_kl": ("#000000", "1"),
     "oracle_regret": ("#000000", "2"),
 }
-AXES = {"calls": "calls of the teacher a token", "teacher_tokens": "tokens written by the teacher, share"}
+COSTS = {
+    "calls": "calls of the teacher a token",
+    "teacher_tokens": "tokens written by the teacher, share",
+    "positions": "positions that the teacher processed, a token",
+    "teacher_flops": "FLOPs of the teacher, a token",
+    "ms_b1": "milliseconds a sentence, one by one",
+    "ms_b32": "milliseconds a sentence, 32 together",
+}
 
 
 def operating_figure(rows: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
     """Against calls and against teacher tokens; writes a PNG to `path`. `rows` are those of operating_points.csv."""
     figure = Figure(figsize=(12, 5), layout="constrained")
-    for axes, cost in zip(figure.subplots(1, 2), AXES, strict=True):
+    for axes, cost in zip(figure.subplots(1, 2), ("calls", "teacher_tokens"), strict=True):
         draw_operating(axes, rows, metric, cost)
     save_figure(figure, path)
 
 
 def draw_operating(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, cost: str) -> None:
-    """Points are means over seeds of a setting; lines join those that no other of the method beats at as much cost."""
-    chosen = [r for r in rows if r["metric"] == metric]
+    """Points are means over seeds of a setting; lines join those that no other of the method beats at as much cost.
+
+    `cost` is one of `COSTS`; points for which it was not measured are left out.
+    """
+    chosen = [r for r in rows if r["metric"] == metric and r[cost] is not None]
 
     def mean(method: str, setting: str, name: str) -> float:
         own = [r[name] for r in chosen if (r["method"], r["setting"]) == (method, setting)]
@@ -62,8 +72,9 @@ def draw_operating(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, c
         own = [r["value"] for r in chosen if r["method"] == method]
         if own:
             axes.axhline(float(np.mean(own)), color="#000000", linestyle=style, linewidth=1, label=method)
-    axes.set_xlim(-0.01, 0.8)
-    axes.set_xlabel(AXES[cost])
+    if cost in ("calls", "teacher_tokens"):
+        axes.set_xlim(-0.01, 0.8)
+    axes.set_xlabel(COSTS[cost])
     axes.set_ylabel(metric)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)
