@@ -68,9 +68,10 @@ def path_consistency(
     return DistilConfig(**schedule(steps, learning_rate, save, log), **chosen)  # type: ignore[arg-type]
 
 
-def asking(distil: DistilConfig) -> AskConfig:
-    """A stage of the same length in which the student also learns to ask."""
-    return AskConfig(distil=distil)
+def asking(distil: DistilConfig, gate_rate: float = 1.0, judged_on: int = 0) -> AskConfig:
+    """A stage of the same length in which the student also learns to ask; `gate_rate` as in `Rates`."""
+    optimizer = replace(distil.optimizer, rates=replace(distil.optimizer.rates, gate=gate_rate))
+    return AskConfig(distil=replace(distil, optimizer=optimizer), judged_on=judged_on)
 
 
 class Rivals(TypedDict):
