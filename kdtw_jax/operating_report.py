@@ -61,13 +61,13 @@ def fixed_points() -> list[Point]:
     ]
     for length in (1, 2, 3, 4, 6, 8):
         points.append(Point("speculative", f"draft {length}", judge="speculative", draft_length=length, check_end=True))
-    for length, tolerance in itertools.product((8, 16), (0.5, 1.0, 2.0, 3.0, 5.0)):
+    for length, tolerance in itertools.product((8, 16, 32), (0.5, 1.0, 2.0, 3.0, 5.0)):
         setting = f"draft {length}, {tolerance:g} nats"
         points.append(Point("speculative_lossy", setting, number=tolerance, draft_length=length, check_end=True))
     for rule, alphas in {
         "chow": (0.1, 0.3, 0.5, 0.7),
-        "diff": (0.0, 0.1, 0.3, 0.5),
-        "opt": (0.3, 0.6, 1.0, 1.5),
+        "diff": (-0.1, 0.0, 0.1, 0.3),
+        "opt": (0.1, 0.2, 0.3, 0.6),
     }.items():
         for alpha in alphas:
             points.append(
@@ -77,9 +77,18 @@ def fixed_points() -> list[Point]:
         setting = f"fallback {fallback:g}, rollback {rollback:g}"
         level = 1 - fallback
         points.append(Point("bild", setting, "", "max_prob", "big_little", level, rollback, draft_length=10))
-    for level, tolerance in itertools.product((0.5, 1.0, 2.0, 4.0, 8.0), (0.5, 1.0, 2.0, 4.0)):
+    for level, tolerance in itertools.product((1.0, 2.0, 4.0, 8.0), (0.5, 2.0)):
         setting = f"price {level:g}, {tolerance:g} nats"
         points.append(Point("verified_asking", setting, "", "forecast", "within", level, tolerance, summed=True))
+    # A price of 0 asks for a check of every output.
+    for level, tolerance, bought in (
+        *itertools.product((0.0, 1.0, 2.0, 4.0, 8.0), (0.5, 1.0, 2.0), (1,)),
+        *itertools.product((0.0, 1.0, 2.0, 4.0), (0.5, 2.0), (4,)),
+    ):
+        method = "verified_asking" if bought == 1 else "verified_long_help"
+        setting = f"patient, price {level:g}, {tolerance:g} nats" + (f", {bought} words" if bought > 1 else "")
+        point = Point(method, setting, "", "forecast", "within", level, tolerance, summed=True)
+        points.append(point._replace(bought=bought, patient=True))
     for level, bought in itertools.product((0.5, 1.0, 2.0), (2, 4, 8)):
         points.append(
             Point("long_help", f"price {level:g}, {bought} words", gate="forecast", level=level, bought=bought)
@@ -155,7 +164,7 @@ def study_points(
             column: time_points(
                 harness, points, data, largest, rows, rules.room, batches=count, repeats=timing.repeats, tick=tick
             )
-            for column, rows, count in (("ms_b1", 1, timing.sentences), ("ms_b32", 32, -(-timing.sentences // 8)))
+            for column, rows, count in (("ms_b1", 1, timing.sentences), ("ms_b32", 32, -(-timing.sentences // 12)))
         }
     sources_N = np.asarray(data.sources.lengths)
     pairs = setup.task.splits[config.split]

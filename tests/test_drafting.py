@@ -112,13 +112,15 @@ def slowly(row: int, strategy: Strategy, noise: np.ndarray | None, most_calls: f
             policies = [*policies[: len(tokens)], pi]
             score = float(strategy.gate.score((), Moment(jnp.asarray(pi)[None], *([None] * 2), History))[0][0])
             risk += score
-            call = (risk if strategy.summed else score) > strategy.level or owed > 0
+            risky = (risk if strategy.summed else score) > strategy.level
+            call = (risky and not strategy.patient) or owed > 0
             call = (call or len(tokens) - seen >= strategy.draft_length) and sum(asked) < most_calls
             if not call:
                 owed = 0
                 tokens, asked = [*tokens, pick(pi, 0, len(tokens))], [*asked, False]
                 complete = tokens[-1] == EOS or len(tokens) == LENGTH
-        if complete and not (strategy.check_end and sum(asked) < most_calls):
+        checks = strategy.check_end or (risky and strategy.patient)
+        if complete and not (checks and sum(asked) < most_calls):
             return Slow(tokens, asked, calls, positions, passes)
         positions += len(tokens) - seen + (not complete)
         calls += owed == 0
@@ -159,6 +161,7 @@ STRATEGIES = {
     "verified_to_the_end": verified(UNSURE, 4.0, 1.0, check_end=True),
     "asking": verified(UNSURE, 2.45, np.inf, summed=False),
     "long_help": verified(UNSURE, 5.0, 1.0, bought=3),
+    "patient": verified(UNSURE, 9.0, 1.0, patient=True),
 }
 
 

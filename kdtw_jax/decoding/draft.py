@@ -42,7 +42,8 @@ class Strategy(NamedTuple):
     """When the teacher is called, and what it lets stand.
 
     Before each token the student scores the moment; the teacher is called where the score, or with `summed` that of the
-    whole span since the last call, exceeds `level`, and where the span has `draft_length` tokens.
+    whole span since the last call, exceeds `level`, and where the span has `draft_length` tokens. With `patient` the
+    student goes on drafting all the same, and whether the score exceeds `level` decides at its end of the output.
     """
 
     judge: Judge
@@ -54,6 +55,7 @@ class Strategy(NamedTuple):
         True  # the last span is checked, too; otherwise the student may end an output by itself
     )
     bought: int | jax.Array = 1  # tokens that the teacher writes at a call
+    patient: bool | jax.Array = False
 
 
 class Checked(NamedTuple):
@@ -139,7 +141,8 @@ def generate_with_checks(
         moment = Moment(log_pi_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, history)
         score_B, _ = strategy.gate.score(strategy.gate.start, moment)
         risk_B = jnp.where(active_B, state.risk_B + score_B, state.risk_B)
-        wants_B = jnp.where(strategy.summed, risk_B, score_B) > strategy.level
+        risky_B = jnp.where(strategy.summed, risk_B, score_B) > strategy.level
+        wants_B = risky_B & ~jnp.asarray(strategy.patient)
         wants_B |= (place_B - state.seen_B >= strategy.draft_length) | (state.owed_B > 0)
         may_B = jnp.ones(rows, bool) if rule is None else rule.allowed(history)
         wants_B &= may_B
@@ -152,7 +155,7 @@ def generate_with_checks(
         here_BxT = place_BxT == place_B[:, None]
         may_BxT = jnp.where(here_BxT & active_B[:, None], may_B[:, None], state.may_BxT)
         span_BxT = (place_BxT >= state.seen_B[:, None]) & (place_BxT <= place_B[:, None])
-        last_B = jnp.any(may_BxT & span_BxT, axis=1) & strategy.check_end
+        last_B = jnp.any(may_BxT & span_BxT, axis=1) & (strategy.check_end | (risky_B & strategy.patient))
         kept_BxT = here_BxT & writes_B[:, None]
         return state._replace(
             length_B=place_B + writes_B,

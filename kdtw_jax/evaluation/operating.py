@@ -41,6 +41,7 @@ class Point(NamedTuple):
     draft_length: int = 1 << 20
     check_end: bool = False
     bought: int = 1
+    patient: bool = False
     words_KxR: np.ndarray | None = None  # int32, a rule that the student reads, in K phrasings
 
 
@@ -78,9 +79,9 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
         noise_BxT: jax.Array,
         gate: jax.Array,  # int32 [], of GATES
         judge: jax.Array,  # int32 [], of JUDGES
-        numbers: tuple[jax.Array, ...],  # level, number, summed, draft length, whether the end is checked, bought
+        numbers: tuple[jax.Array, ...],  # level, number, summed, draft length, end checked, bought, patient
     ) -> Checked:
-        level, number, summed, draft_length, check_end, bought = numbers
+        level, number, summed, draft_length, check_end, bought, patient = numbers
         read_BxX, rule_BxX = readings(model.config, words_BxR, source_BxS)
         rule = model.encode(params[0], rule_BxX)
 
@@ -118,6 +119,7 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
             draft_length,
             check_end,
             bought,
+            patient,
         )
         return generate_with_checks(
             (model, params[0]),
@@ -160,6 +162,7 @@ def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray
             np.int32(point.draft_length),
             np.bool_(point.check_end),
             np.int32(point.bought),
+            np.bool_(point.patient),
         ),
     )
 
