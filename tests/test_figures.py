@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from kdtw_jax.evaluation.figures import COLOURS, draw_obedience, draw_scores, draw_where
+from kdtw_jax.evaluation.operating_figure import draw_costs, relative_costs
 
 
 def test_the_share_asked_at_has_the_wilson_interval_of_all_seeds_together() -> None:
@@ -57,3 +59,34 @@ def test_obedience_counts_a_decoding_once_however_many_metrics_judged_it() -> No
     draw_obedience(axes, [{**kind, "metric": metric} for kind in kinds for metric in ("bleu", "chrf")])
     assert [len(line.get_xdata()) for line in axes.lines] == [1, 2, 1, 2]  # the last is the diagonal
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[20.0, 10.0]])
+
+
+def test_the_cheapest_setting_of_a_method_is_one_that_keeps_the_quality() -> None:
+    points = {  # method, setting: quality, calls, FLOPs of the teacher and of the student
+        ("student_only", "greedy"): (20.0, 0.0, 0.0, 1.0),
+        ("teacher_only", "greedy"): (30.0, 1.0, 8.0, 0.0),
+        ("speculative", "draft 4"): (30.0, 0.25, 12.0, 2.0),
+        ("asking", "0.2"): (26.0, 0.2, 4.0, 1.0),
+        ("asking", "0.4"): (28.0, 0.5, 6.0, 1.0),
+        ("random", "0.2"): (22.0, 0.2, 4.0, 1.0),
+    }
+    names = ("method", "setting", "metric", "value", "calls", "teacher_flops", "student_flops")
+    rows = [  # seeds differ in quality; their mean counts
+        dict(zip(names, (*key, "bleu", value + off, *costs), strict=True))
+        for key, (value, *costs) in points.items()
+        for off in (-3.0, 3.0)
+    ]
+    rows.append({**rows[0], "metric": "chrf", "value": 99.0})
+    overhead_O = np.array([0.0, 3.0])
+    half = relative_costs(rows, "bleu", 0.5, overhead_O)
+    assert list(half) == ["teacher_only", "speculative", "asking"]
+    np.testing.assert_allclose(half["teacher_only"], [1, 1])
+    np.testing.assert_allclose(half["speculative"], [14 / 8, (14 / 8 + 0.75) / 4])
+    np.testing.assert_allclose(half["asking"], [5 / 8, (5 / 8 + 0.6) / 4])
+    most = relative_costs(rows, "bleu", 0.8, overhead_O)
+    np.testing.assert_allclose(most["asking"], [7 / 8, (7 / 8 + 1.5) / 4])
+    assert list(relative_costs(rows, "bleu", 1.0, overhead_O)) == ["teacher_only", "speculative"]
+    axes = Figure().subplots()
+    draw_costs(axes, rows, "bleu", 0.5)
+    assert [str(line.get_label()) for line in axes.lines] == ["speculative", "asking", "teacher_only"]
+    assert axes.lines[1].get_ydata()[0] == pytest.approx((5 / 8 + 0.01 * 0.2) / 1.01)

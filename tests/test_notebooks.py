@@ -196,7 +196,7 @@ def test_notebooks_draw_the_committed_results_and_a_run_folder(tmp_path: Path, m
         assert figures(asking[folder]) == ["use", "lead", "obey", "harm", "where", "calls"]
     assert figures(asking[own]) == ["use", "lead", "obey", "where", "calls"]
     assert "no twin" in said(asking[own]) and "not known" in said(asking[own])
-    assert figures(points[own]) == ["calls", "tokens", "time"]
+    assert figures(points[own]) == ["calls", "tokens", "time", "costs"]
     assert "experiments/operating_points.py" in said(points[own]) and "23.00 ± 0.00" in tables(points[own])
     assert figures(points[silent]) == [] and "no operating_points.csv" in said(points[silent])
     assert figures(asking[silent]) == [] and "nothing to show" in said(asking[silent])

@@ -42,6 +42,56 @@ COSTS = {
 }
 
 
+def relative_costs(
+    rows: Sequence[Mapping[str, Any]], metric: str, kept: float, overhead_O: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What each method costs beside the teacher alone, [O] a method, at its cheapest setting that keeps the quality.
+
+    Args:
+      rows: those of operating_points.csv; means over seeds count.
+      kept: the share of the way from student to teacher that a setting has to make in `metric`, 0 to 1.
+      overhead_O: what a call costs beside its arithmetic (latency, reading the weights), in units of the teacher's
+        arithmetic for a token. 0: FLOPs count alone; large: calls do.
+
+    Methods of which no setting is good enough are left out.
+    """
+    chosen = [r for r in rows if r["metric"] == metric]
+    names = ("value", "calls", "teacher_flops", "student_flops")
+    points: dict[str, list[np.ndarray]] = {}
+    for method, setting in dict.fromkeys((r["method"], r["setting"]) for r in chosen):
+        own = [[float(r[n]) for n in names] for r in chosen if (r["method"], r["setting"]) == (method, setting)]
+        points.setdefault(method, []).append(np.mean(own, axis=0))
+    (student,), (teacher,) = points["student_only"], points["teacher_only"]
+    least = student[0] + kept * (teacher[0] - student[0])
+
+    def cost(point: np.ndarray) -> np.ndarray:
+        _, calls, teacher_flops, student_flops = point
+        return (teacher_flops + student_flops) / teacher[2] + overhead_O * calls
+
+    found = {}
+    for method, own in points.items():
+        enough = [cost(p) / cost(teacher) for p in own if p[0] >= least - 1e-9]
+        if enough:
+            found[method] = np.min(enough, axis=0)
+    return found
+
+
+def draw_costs(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, kept: float) -> None:
+    """`relative_costs` over the overhead of a call."""
+    overhead_O = np.geomspace(0.01, 100, 60)
+    for method, cost_O in relative_costs(rows, metric, kept, overhead_O).items():
+        if method in STYLES and not method.startswith("oracle"):
+            colour, marker = STYLES[method]
+            axes.plot(overhead_O, cost_O, marker + "-", color=colour, markersize=4, markevery=10, label=method)
+    axes.axhline(1, color="#000000", linestyle="--", linewidth=1, label="teacher_only")
+    axes.set_xscale("log")
+    axes.set_xlabel("a call's overhead, in the teacher's work for a token")
+    axes.set_ylabel("cost, the teacher alone = 1")
+    axes.set_title(f"at least {kept:.0%} of the way from student to teacher, {metric}", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+
+
 def operating_figure(rows: Sequence[Mapping[str, Any]], metric: str, path: Path) -> None:
     """Against calls and against teacher tokens; writes a PNG to `path`. `rows` are those of operating_points.csv."""
     figure = Figure(figsize=(12, 5), layout="constrained")
