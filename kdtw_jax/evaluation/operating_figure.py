@@ -69,8 +69,8 @@ def relative_costs(
         return (teacher_flops + student_flops) / teacher[2] + overhead_O * calls
 
     found = {}
-    for method, own in points.items():
-        enough = [cost(p) / cost(teacher) for p in own if p[0] >= least - 1e-9]
+    for method, settings in points.items():
+        enough = [cost(p) / cost(teacher) for p in settings if p[0] >= least - 1e-9]
         if enough:
             found[method] = np.min(enough, axis=0)
     return found
