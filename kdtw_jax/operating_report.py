@@ -15,8 +15,17 @@ from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.evaluation.asking import Phrasings, make_phrasings
 from kdtw_jax.evaluation.findings import Found
 from kdtw_jax.evaluation.helped import GATES, Decoder, Wanted, Written, wide, write_split
-from kdtw_jax.evaluation.metrics import bootstrap, interval, sentence_statistics
-from kdtw_jax.evaluation.operating import Harness, Outcome, Point, make_harness, per_token, time_points, write_point
+from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, sentence_statistics
+from kdtw_jax.evaluation.operating import (
+    Harness,
+    Outcome,
+    Point,
+    make_harness,
+    per_token,
+    rewards,
+    time_points,
+    write_point,
+)
 from kdtw_jax.evaluation.tradeoff import envelope, mean_quality
 from kdtw_jax.pipeline import Row, Setup, Trained, asking_rules
 from kdtw_jax.runs import Progress, RunFolder, print_table
@@ -43,6 +52,7 @@ COLUMNS = (
     "ms_b32",
 )
 BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+REWARD = "teacher_log_prob"  # a metric beside those of the task: nats an output
 _DEFERRAL_PAIRS = 4096
 
 
@@ -171,8 +181,12 @@ def study_points(
     references = [pairs[int(i)]["target"] for i in data.examples]
     costs = [per_token(o, student.model.config, teacher.model.config, sources_N) for o in outcomes]
     rows, frontiers = [], {}
-    for metric in setup.task.metrics:
-        judged = [sentence_statistics(metric, o.texts, references) for o in outcomes]
+    for metric in (*setup.task.metrics, REWARD):
+        if metric == REWARD:
+            earned = [rewards(harness, data, buckets, o.tokens_NxT) for o in outcomes]
+            judged = [Statistics(np.stack([x, np.ones_like(x)], axis=1), _mean) for x in earned]
+        else:
+            judged = [sentence_statistics(metric, o.texts, references) for o in outcomes]
         values = np.array([s.formula(s.rows.sum(axis=0)) for s in judged])
         draws = bootstrap(judged, 1000, seed=0)
         for i, (method, setting) in enumerate(names):
@@ -205,10 +219,13 @@ def areas(methods: Sequence[str], costs: Sequence[dict[str, float]], values: np.
     return found
 
 
+def _mean(sums: np.ndarray) -> float:
+    return float(sums[0] / sums[1])
+
+
 def _outcome(written: Written) -> Outcome:
-    return Outcome(
-        written.texts, written.lengths_N, written.calls_N, written.calls_N, written.positions_N, written.lengths_N
-    )
+    calls_N, length_N = written.calls_N, written.lengths_N
+    return Outcome(written.texts, written.tokens_NxT, length_N, calls_N, calls_N, written.positions_N, length_N)
 
 
 def _deferral_levels(harness: Harness, data: EncodedSplit, setup: Setup, room: int) -> dict[str, float]:

@@ -208,6 +208,12 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
             assert (row["ms_b1"] is None) == method.startswith("oracle")
             if method in GATES or method in ("asking", "co_llm"):  # a token a call
                 assert row["calls"] == pytest.approx(row["teacher_tokens"])
+    reward = {(r["method"], r["setting"]): r["value"] for r in rows if r["metric"] == "teacher_log_prob"}
+    assert len(reward) == len(first) and max(reward.values()) < 0
+    for key, value in reward.items():
+        if key[0] in ("speculative", "teacher_only"):
+            assert value == pytest.approx(reward["teacher_only", "greedy"], rel=1e-5)
+    assert reward["student_only", "greedy"] != reward["teacher_only", "greedy"]
     # The same gate at the same threshold, by the lazy decoder and by the one that reads along.
     studied = read_csv(Path(asking[1]) / "asking.csv")
     for row in of("asking"):

@@ -15,12 +15,13 @@ from kdtw_jax.constraints.builtin import parameters_by_position
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, evaluation_batches
 from kdtw_jax.decoding.draft import Checked, Strategy, Verdict, generate_with_checks
 from kdtw_jax.decoding.help import Gate, Moment, forecast, own_gate, stateless
+from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.rivals import big_little, silent, speculative, speculative_cascade, within
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.evaluation.gates import entropy_gate, max_prob_gate
 from kdtw_jax.evaluation.helped import Decoder
-from kdtw_jax.models import Model, Params, T5Config
+from kdtw_jax.models import Model, Params, T5Config, shift_right
 from kdtw_jax.train.deferral import Deferral, deferral_gate
 
 GATES = ("silent", "random", "entropy", "max_prob", "learned", "forecast", "co_llm")
@@ -49,6 +50,7 @@ class Outcome(NamedTuple):
     """What was written for N examples, and what it cost."""
 
     texts: list[str]
+    tokens_NxT: np.ndarray  # int32, end-of-sequence included, 0 after
     lengths_N: np.ndarray  # int32, tokens
     teacher_N: np.ndarray  # int32, those that the teacher wrote
     calls_N: np.ndarray  # int32
@@ -63,6 +65,7 @@ class Harness(NamedTuple):
     deferral: Deferral
     write: Callable[..., Checked]
     alone: Mapping[str, Callable[..., jax.Array]]  # each model's own greedy outputs
+    reward: Callable[..., jax.Array]  # (teacher's params, source_BxS, tokens_BxT) -> float32 [B]
 
 
 def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
@@ -136,7 +139,15 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
         return generate(model, params, source_BxS, None, max_len=length, banned=banned).tokens_BxT
 
     alone = {name: jax.jit(partial(own, m), static_argnums=2) for name, m in (("student", model), ("teacher", other))}
-    return Harness(decoder, deferral, write, alone)
+
+    @jax.jit
+    def reward(params: Params, source_BxS: jax.Array, tokens_BxT: jax.Array) -> jax.Array:
+        decoded = other.decode(params, other.encode(params, source_BxS), shift_right(tokens_BxT))
+        log_mu_BxTxV = log_policy(decoded.logits_BxTxV, banned)
+        taken_BxT = jnp.take_along_axis(log_mu_BxTxV, tokens_BxT[..., None], axis=-1)[..., 0]
+        return jnp.sum(jnp.where(tokens_BxT != 0, taken_BxT, 0.0), axis=1)
+
+    return Harness(decoder, deferral, write, alone, reward)
 
 
 def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray, seed: int) -> Checked:
@@ -184,7 +195,20 @@ def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Seq
         ):
             row[rows_B[real_B]] = x_B[real_B]
     texts = [harness.decoder.tokenizer.decode(row.tolist()) for row in tokens]
-    return Outcome(texts, (tokens != 0).sum(1).astype(np.int32), *numbers)
+    return Outcome(texts, tokens, (tokens != 0).sum(1).astype(np.int32), *numbers)
+
+
+def rewards(harness: Harness, data: EncodedSplit, buckets: Sequence[Bucket], tokens_NxT: np.ndarray) -> np.ndarray:
+    """The teacher's log-probability of each output, nats, [N]: what students are trained to earn."""
+    found = np.zeros(len(data), np.float64)
+    for batch in evaluation_batches(data, buckets):
+        real_B = batch.example_B >= 0
+        rows_B = np.where(real_B, np.searchsorted(data.examples, batch.example_B), 0)
+        tokens_BxT = tokens_NxT[rows_B, : batch.target_BxT.shape[1]]
+        found[rows_B[real_B]] = np.asarray(harness.reward(harness.decoder.teacher[1], batch.source_BxS, tokens_BxT))[
+            real_B
+        ]
+    return found
 
 
 def _padded(words_KxR: np.ndarray | None, room: int) -> np.ndarray:
