@@ -10,6 +10,7 @@ so is verified asking: the student's own forecast of what a check would save, su
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,8 @@ from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Cache, Model, Params
 
-_SPAN = 8  # positions the teacher processes at once; a longer span takes several passes
+# Positions that the teacher processes at once: the few of a short span, or many; a longer span takes several passes.
+_FEW, _SPAN = 2, 8
 
 
 class Verdict(NamedTuple):
@@ -151,6 +153,8 @@ def generate_with_checks(
         noise_B = None if noise_3xBxT is None else at(noise_3xBxT[0], place_B)
         token_B = choose(log_pi_BxV, noise_B)
         ended_B = writes_B & ((token_B == EOS) | (place_B + 1 >= max_len))
+        # One place a row is written: the whole buffer, copied at every token, would cost more than the student.
+        policy_BxV = jnp.where(active_B[:, None], log_pi_BxV, state.log_pi_BxTxV[row_B, slot_B])
         place_BxT = jnp.arange(max_len)[None, :]
         here_BxT = place_BxT == place_B[:, None]
         may_BxT = jnp.where(here_BxT & active_B[:, None], may_B[:, None], state.may_BxT)
@@ -162,9 +166,7 @@ def generate_with_checks(
             waiting_B=state.waiting_B | calls_B | (ended_B & last_B),
             finished_B=state.finished_B | (ended_B & ~last_B),
             tokens_BxT=jnp.where(kept_BxT, token_B[:, None], state.tokens_BxT),
-            log_pi_BxTxV=jnp.where(
-                (here_BxT & active_B[:, None])[:, :, None], log_pi_BxV[:, None, :], state.log_pi_BxTxV
-            ),
+            log_pi_BxTxV=state.log_pi_BxTxV.at[row_B, slot_B].set(policy_BxV),
             may_BxT=may_BxT,
             risk_B=risk_B,
             owed_B=jnp.where(writes_B, 0, state.owed_B),  # where the rule says no
@@ -184,8 +186,13 @@ def generate_with_checks(
             return jnp.any(~carry[1])
 
         def look(carry: Any) -> Any:
+            cursor_B, done_B = carry[:2]
+            needed = jnp.max(jnp.where(done_B, 0, state.length_B + 1 - cursor_B))
+            return jax.lax.cond(needed <= _FEW, partial(look_at, _FEW), partial(look_at, _SPAN), carry)
+
+        def look_at(count: int, carry: Any) -> Any:
             cursor_B, done_B, stands_B, token_B, written_B, cache = carry
-            at_BxN = jnp.minimum(cursor_B, max_len)[:, None] + jnp.arange(_SPAN, dtype=jnp.int32)[None, :]
+            at_BxN = jnp.minimum(cursor_B, max_len)[:, None] + jnp.arange(count, dtype=jnp.int32)[None, :]
             span_BxN = jnp.take_along_axis(inputs_BxX, at_BxN, axis=1)
             decoded, cache = teacher_model.extend(teacher_params, cache, span_BxN, at_BxN[:, 0])
             log_mu_BxNxV = log_policy(decoded.logits_BxTxV, banned)
@@ -209,7 +216,7 @@ def generate_with_checks(
             noise_B = None if noises[1] is None else noises[1][row_B, first_B]
             newly_B = found_B & ~done_B
             return (
-                cursor_B + _SPAN,
+                cursor_B + count,
                 done_B | found_B,
                 jnp.where(newly_B, at_BxN[row_B, first_B], stands_B),
                 jnp.where(newly_B, choose(weights_BxV, noise_B), token_B),
