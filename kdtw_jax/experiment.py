@@ -77,7 +77,8 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
 
 def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], started: float) -> None:
     stages = ["teacher"] if config.teacher_model is None else []
-    stages += [f"seed{seed}/{m}" for seed in config.seeds for m in ("warmup", *config.methods)]
+    first = ["warmup"] if config.student_model is None else []
+    stages += [f"seed{seed}/{m}" for seed in config.seeds for m in (*first, *config.methods)]
     stages += [BEAM_STAGE] if "seqkd" in config.methods else []
     by_stage = {stage: run.info(stage) for stage in stages}
     record = provenance(

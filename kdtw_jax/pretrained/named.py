@@ -1,0 +1,78 @@
+"""A model that the user names, in whichever layout its folder has: the project's own, or the published one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import Params, T5Config, make_model
+from kdtw_jax.pretrained.hub import PREFIX, fetch
+from kdtw_jax.pretrained.layout import CONFIG
+from kdtw_jax.pretrained.load import Published, open_published, read_published
+from kdtw_jax.pretrained.names import heads
+from kdtw_jax.restore import read_json
+from kdtw_jax.train.checkpoint import SavedModel, load_model, read_model_config
+
+
+class Named(NamedTuple):
+    """What is known of a model before its weights are read."""
+
+    folder: Path
+    config: T5Config
+    tokenizer: Tokenizer  # with as many ids as the model has rows of embedding
+    published: Published | None  # None: saved by this project
+
+
+def find_model(name: str, *, offline: bool = False) -> Named:
+    """The model of a folder, or of `hf:NAME` (`kdtw_jax.pretrained.hub`), with everything checked that can be without
+    reading its weights.
+
+    Raises UserError where there is none, and as `open_published` and `fetch` do.
+    """
+    folder = fetch(name, offline=offline) if name.startswith(PREFIX) else Path(name).resolve()
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run, "
+            "one in the Hugging Face layout, or hf:NAME"
+        )
+    if "model" in read_json(folder / CONFIG, ""):
+        return Named(folder, *read_model_config(folder), None)
+    published = open_published(folder)
+    return Named(folder, published.config, published.tokenizer, published)
+
+
+def read_teacher(found: Named, *, dtype: str) -> SavedModel:
+    """A frozen model. A published one computes in `dtype` and its matrices are kept so, on the host; one of ours as it
+    was saved."""
+    if found.published is None:
+        return load_model(found.folder)
+    config = dataclasses.replace(found.config, dtype=dtype)
+    params = read_published(found.published, config, jax.random.key(0), dtype=dtype)
+    return SavedModel(make_model(config), params, found.tokenizer)
+
+
+def student_config(found: Named, like: T5Config) -> T5Config:
+    """The sizes and variant of a model with what is no part of a checkpoint as in `like`: dropout, dtype, our heads."""
+    return dataclasses.replace(
+        found.config,
+        dropout_rate=like.dropout_rate,
+        dtype=like.dtype,
+        value_heads=like.value_heads,
+        gate_width=like.gate_width,
+        rule_in_source=like.rule_in_source,
+    )
+
+
+def read_student(found: Named, config: T5Config, key: jax.Array) -> Params:
+    """Parameters to train, float32, for a `config` of `student_config`: the model's, its heads drawn anew with `key`
+    where it has none of that kind (a published model: V = 0)."""
+    if found.published is not None:
+        return read_published(found.published, config, key)
+    params = {**heads(config, key), **load_model(found.folder).params}
+    unwanted = {"value": not config.value_heads, "gate": not config.gate_width}
+    return {name: part for name, part in params.items() if not unwanted.get(name, False)}
