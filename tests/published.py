@@ -19,8 +19,8 @@ TEXTS = [" ".join(WORDS[(i * i + j * 37) % len(WORDS)] for j in range(3 + i % 7)
 SENTINELS = 100
 ROWS = 148  # of the embedding: 40 pieces, 100 sentinels, 8 that are padding
 
-# d_kv * num_heads is not d_model, the stacks are of different depth (generation in some releases of `transformers` needs
-# the decoder to be the smaller), and positions reach the last bucket.
+# d_kv * num_heads is not d_model, the stacks are of different depth (some releases of `transformers` can generate only
+# where the decoder is the smaller), and positions reach the last bucket.
 _COMMON: dict[str, Any] = {
     "model_type": "t5", "is_encoder_decoder": True, "vocab_size": ROWS, "d_model": 16, "d_kv": 6, "d_ff": 24,
     "num_layers": 3, "num_decoder_layers": 2, "num_heads": 3, "relative_attention_num_buckets": 8,
@@ -102,7 +102,7 @@ def write_folder(
         return folder
     where = {}
     for i in range(shards):
-        part = {name: x for name, x in list(weights.items())[i::shards]}
+        part = dict(list(weights.items())[i::shards])
         file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
         save_file(part, folder / file, metadata={"format": "pt"})
         where |= dict.fromkeys(part, file)

@@ -1,4 +1,4 @@
-"""The arithmetic of published models: against `transformers` where torch is installed, and against what it said once."""
+"""The arithmetic of published models: against `transformers` where torch is installed, and what it said once."""
 
 from __future__ import annotations
 

@@ -9,25 +9,28 @@ from kdtw_jax.pretrained.layout import CONFIG, PIECES
 from kdtw_jax.pretrained.tensors import INDEX, SINGLE
 
 PREFIX = "hf:"
-_FILES = (CONFIG, PIECES, SINGLE, INDEX, "model-*-of-*.safetensors")  # pickled weights are never even fetched
+_WEIGHTS = (SINGLE, INDEX, "model-*-of-*.safetensors")  # pickled weights are never even fetched
 
 
-def fetch(name: str, *, offline: bool = False) -> Path:
+def fetch(name: str, *, offline: bool = False, weights: bool = True) -> Path:
     """The local folder of `hf:NAME` or `hf:NAME@REVISION`; fetched unless it is in the cache, continuing what an
-    interrupted fetch has left there.
+    interrupted fetch has left there; without `weights` only what says what it is.
 
     `offline` looks into the cache alone, as the environment variable HF_HUB_OFFLINE does. Raises UserError where the
     library is not installed, the name is none, nothing is cached, or the network or the hub says no.
     """
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError:
         raise UserError(f"{name} needs the library huggingface_hub: pip install huggingface_hub") from None
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
     try:
         found = snapshot_download(
-            repository, revision=revision or None, allow_patterns=list(_FILES), local_files_only=offline
+            repository,
+            revision=revision or None,
+            allow_patterns=[CONFIG, PIECES, *(_WEIGHTS if weights else ())],
+            local_files_only=offline,
         )
     except HFValidationError as error:
         raise UserError(f"{name} is no name of a model; it has to be like hf:google/flan-t5-small") from error

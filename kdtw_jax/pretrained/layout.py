@@ -81,6 +81,6 @@ def write_layout(config: T5Config, tokenizer: Tokenizer) -> dict[str, dict[str, 
         "tie_word_embeddings": config.tie_embeddings,
         **_IDS,
     }
-    generation = {**_IDS, "suppress_tokens": list(tokenizer.banned_ids)}
+    generation = {**_IDS, "suppress_tokens": list(tokenizer.banned_ids), "renormalize_logits": True}
     pieces = {"tokenizer_class": "T5Tokenizer", "extra_ids": tokenizer.sentinels}
     return {CONFIG: model, "generation_config.json": generation, "tokenizer_config.json": pieces}

@@ -47,7 +47,7 @@ def open_published(folder: Path) -> Published:
     if HEAD in wanted and HEAD not in held and head_may_be_shared(folder):
         sources[HEAD] = sources[SHARED]
     copies = [name for name in (*ALIASES, HEAD) if name in held and name not in sources.values()]
-    if misfit := _misfit(wanted, sources, held, {*copies, *UNUSED}):
+    if misfit := _misfit(wanted, sources, held, {*copies, *sources.values(), *UNUSED}):
         raise UserError(f"the weights in {folder} do not fit its config.json: {misfit}")
     if not (folder / PIECES).is_file():
         raise UserError(f"{folder} has no {PIECES}, the sentencepiece model of its vocabulary; add the model's own")
@@ -57,7 +57,12 @@ def open_published(folder: Path) -> Published:
 
 
 def read_published(
-    published: Published, config: T5Config, key: jax.Array, *, dtype: str = "float32", placement: Placement | None = None
+    published: Published,
+    config: T5Config,
+    key: jax.Array,
+    *,
+    dtype: str = "float32",
+    placement: Placement | None = None,
 ) -> Params:
     """The parameters of `config`, the published sizes with any heads of ours, which are drawn with `key`.
 

@@ -12,7 +12,7 @@ from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Params, T5Config, make_model
 from kdtw_jax.pretrained.hub import PREFIX, fetch
-from kdtw_jax.pretrained.layout import CONFIG
+from kdtw_jax.pretrained.layout import CONFIG, read_layout
 from kdtw_jax.pretrained.load import Published, open_published, read_published
 from kdtw_jax.pretrained.names import heads
 from kdtw_jax.restore import read_json
@@ -34,16 +34,31 @@ def find_model(name: str, *, offline: bool = False) -> Named:
 
     Raises UserError where there is none, and as `open_published` and `fetch` do.
     """
-    folder = fetch(name, offline=offline) if name.startswith(PREFIX) else Path(name).resolve()
+    folder = _folder(name, offline)
+    if _is_ours(folder):
+        return Named(folder, *read_model_config(folder), None)
+    published = open_published(folder)
+    return Named(folder, published.config, published.tokenizer, published)
+
+
+def find_config(name: str, *, offline: bool = False) -> T5Config:
+    """The sizes and variant of such a model; of the hub, no weights are fetched. Raises UserError as `find_model`."""
+    folder = _folder(name, offline, weights=False)
+    return read_model_config(folder)[0] if _is_ours(folder) else read_layout(folder)
+
+
+def _folder(name: str, offline: bool, weights: bool = True) -> Path:
+    folder = fetch(name, offline=offline, weights=weights) if name.startswith(PREFIX) else Path(name).resolve()
     if not (folder / CONFIG).is_file():
         raise UserError(
             f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run, "
             "one in the Hugging Face layout, or hf:NAME"
         )
-    if "model" in read_json(folder / CONFIG, ""):
-        return Named(folder, *read_model_config(folder), None)
-    published = open_published(folder)
-    return Named(folder, published.config, published.tokenizer, published)
+    return folder
+
+
+def _is_ours(folder: Path) -> bool:
+    return "model" in read_json(folder / CONFIG, "")
 
 
 def read_teacher(found: Named, *, dtype: str) -> SavedModel:

@@ -48,12 +48,16 @@ def find_tensors(folder: Path) -> dict[str, Held]:
         raise UserError(f"{folder} has no weights: neither {SINGLE} nor {INDEX}")
     where = read_json(folder / INDEX, f"{folder} has no index").get("weight_map")
     if not isinstance(where, dict) or not where or not all(_plain(file) for file in where.values()):
-        raise UserError(f"{folder / INDEX} is no index of shards: it needs a weight_map from tensors to files beside it")
+        raise UserError(
+            f"{folder / INDEX} is no index of shards: it needs a weight_map from tensors to files beside it"
+        )
     found: dict[str, Held] = {}
     for shard in sorted(set(where.values())):
         for name, held in _header(folder / shard).items():
             if where.get(name) != shard:
-                raise UserError(f"{folder / shard} holds {name}, which {INDEX} says is in {where.get(name, 'no shard')}")
+                raise UserError(
+                    f"{folder / shard} holds {name}, which {INDEX} says is in {where.get(name, 'no shard')}"
+                )
             found[name] = held
     if absent := sorted(set(where) - set(found)):
         raise UserError(f"{folder / where[absent[0]]} has no {absent[0]}, though {INDEX} says so")
@@ -75,8 +79,9 @@ def same_tensor(one: Held, other: Held) -> bool:
         return False
     with _opened(one.file) as first, _opened(other.file) as second:
         a, b = first.get_slice(one.name), second.get_slice(other.name)
-        starts = range(0, one.shape[0], _ROWS)
-        return all(np.array_equal(a[i : i + _ROWS], b[i : i + _ROWS]) for i in starts)
+        rows = one.shape[0]
+        parts = [slice(i, min(i + _ROWS, rows)) for i in range(0, rows, _ROWS)]  # beyond the end is an error here
+        return all(np.array_equal(a[part], b[part]) for part in parts)
 
 
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -97,9 +102,7 @@ def _header(file: Path) -> dict[str, Held]:
         for name in tensors.keys():  # noqa: SIM118, not a mapping
             part = tensors.get_slice(name)
             if part.get_dtype() not in _FLOATING:
-                raise UserError(
-                    f"{file}: {name} is {part.get_dtype()}; known are {', '.join(_FLOATING)} (quantised weights are not)"
-                )
+                raise UserError(f"{file}: {name} is {part.get_dtype()}; known are {', '.join(_FLOATING)}")
             found[name] = Held(file, name, tuple(part.get_shape()))
     return found
 
