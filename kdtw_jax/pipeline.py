@@ -187,7 +187,7 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
     """One student a method, all from the same start, warmed up or named, and for the same further steps on the same
     data."""
     named = setup.student
-    size = _with_vocabulary(config.student, setup) if named is None else student_config(named, config.student)
+    size = _with_vocabulary(config.student, setup) if named is None else student_config(named.config, config.student)
     data, buckets, banned = setup.train, setup.buckets, setup.tokenizer.banned_ids
     common: dict[str, Any] = {"seed": seed, "devices": setup.devices}
 

@@ -231,7 +231,7 @@ def test_sentinels_and_padding_are_never_written(variant: str, tmp_path: Path) -
 def test_a_student_starts_from_a_published_model_with_fresh_heads(tmp_path: Path) -> None:
     found = find_model(str(write_folder(tmp_path / "model", V11)))
     like = T5Config.toy(9, dropout_rate=0.3, gate_width=4)
-    config = student_config(found, like)
+    config = student_config(found.config, like)
     assert (config.d_model, config.vocab_size, config.dropout_rate, config.gate_width) == (16, ROWS, 0.3, 4)
     params = read_student(found, config, KEY)
     like_params = jax.eval_shape(make_model(config).init, KEY)
@@ -242,7 +242,7 @@ def test_a_student_starts_from_a_published_model_with_fresh_heads(tmp_path: Path
     again = find_model(str(tmp_path / "ours"))
     assert (again.config, again.tokenizer, again.published) == (config, found.tokenizer, None)
     assert load_model(tmp_path / "ours", tokenizer=found.tokenizer).tokenizer.banned_ids == found.tokenizer.banned_ids
-    bare = read_student(again, student_config(again, dataclasses.replace(like, gate_width=0)), KEY)
+    bare = read_student(again, student_config(again.config, dataclasses.replace(like, gate_width=0)), KEY)
     assert bare.keys() == params.keys() - {"gate"}
     np.testing.assert_array_equal(bare["shared"]["embedding"], params["shared"]["embedding"])
 

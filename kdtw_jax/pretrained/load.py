@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from kdtw_jax.pretrained.layout import PIECES, head_may_be_shared, read_layout
 from kdtw_jax.pretrained.names import ALIASES, HEAD, SHARED, UNUSED, Slot, heads, slots
 from kdtw_jax.pretrained.tensors import Held, find_tensors, read_tensors, same_tensor
 
-Placement = jax.Device | jax.sharding.Sharding
+Placement: TypeAlias = jax.Device | jax.sharding.Sharding
 _SHOWN = 3  # tensors named in a message
 
 

@@ -71,10 +71,10 @@ def read_teacher(found: Named, *, dtype: str) -> SavedModel:
     return SavedModel(make_model(config), params, found.tokenizer)
 
 
-def student_config(found: Named, like: T5Config) -> T5Config:
+def student_config(model: T5Config, like: T5Config) -> T5Config:
     """The sizes and variant of a model with what is no part of a checkpoint as in `like`: dropout, dtype, our heads."""
     return dataclasses.replace(
-        found.config,
+        model,
         dropout_rate=like.dropout_rate,
         dtype=like.dtype,
         value_heads=like.value_heads,
