@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from published import TEXTS, V10, V11, pieces, write_folder
+from published import TEXTS, V10, V11, VARIANTS, pieces, write_folder
 from reference import BEAMS, LENGTH, batch, open_with_transformers, run_transformers
 from test_parity import needs_torch
 
@@ -32,13 +32,9 @@ both = pytest.mark.parametrize("variant", list(BOTH))
 
 
 def student(variant: str, tokenizer: Tokenizer) -> tuple[T5Config, Params]:
-    """Random, and inclined to end."""
+    """Random."""
     config = dataclasses.replace(BOTH[variant], vocab_size=tokenizer.vocab_size)
     params = jax.tree.map(np.array, make_model(config).init(jax.random.key(1)))
-    if config.tie_embeddings:
-        params["shared"]["embedding"][1] *= 1.5
-    else:
-        params["lm_head"]["kernel"][:, 1] *= 1.5
     return config, params
 
 
@@ -69,7 +65,12 @@ def test_there_and_back(variant: str, own: Tokenizer, tmp_path: Path) -> None:
 @needs_torch
 @both
 def test_transformers_generates_the_same_tokens(variant: str, own: Tokenizer, tmp_path: Path) -> None:
-    config, params = student(variant, own)
+    found = open_published(write_folder(tmp_path / "in", VARIANTS[variant]))
+    params = read_published(found, found.config, jax.random.key(0))  # livelier than fresh ones, cut to our vocabulary
+    config = dataclasses.replace(found.config, vocab_size=own.vocab_size)
+    params["shared"]["embedding"] = params["shared"]["embedding"][: own.vocab_size]
+    if "lm_head" in params:
+        params["lm_head"]["kernel"] = params["lm_head"]["kernel"][:, : own.vocab_size]
     export_model(tmp_path / "out", config, params, own)
     theirs = run_transformers(tmp_path / "out", None)  # what is never written stands in the folder
     model, source_BxS = make_model(config), jnp.asarray(batch()[0])
@@ -80,7 +81,7 @@ def test_transformers_generates_the_same_tokens(variant: str, own: Tokenizer, tm
     )(params)
     np.testing.assert_array_equal(greedy, theirs["greedy"])
     np.testing.assert_array_equal(beam, theirs["beam"])
-    assert (theirs["greedy"] == 1).any() and len(np.unique(theirs["greedy"])) > 5
+    assert (theirs["greedy"] != theirs["beam"]).any() and len(np.unique(theirs["greedy"])) > 3
 
 
 @needs_torch
