@@ -128,7 +128,7 @@ WI = "encoder.block.0.layer.1.DenseReluDense.wi.weight"
         (V11, without("lm_head.weight"), "missing lm_head.weight; a model without a head .* tie_word_embeddings true"),
         ({**V10, "num_layers": 2}, lambda w: w, "unknown encoder.block.2.* and 5 more"),
         (V10, lambda w: {**w, Q: w[Q].astype(np.int8)}, "is I8; known are F64, F32, F16, BF16"),
-        ({**V11, "tie_word_embeddings": True}, lambda w: w, "lm_head.weight is not shared.weight; .*tie_word_embeddings false"),
+        ({**V11, "tie_word_embeddings": True}, lambda w: w, "lm_head.weight is not .*tie_word_embeddings false"),
         (V10, lambda w: {**w, "encoder.embed_tokens.weight": -w["shared.weight"]}, "not of a T5 model"),
         ({**V10, "model_type": "umt5"}, lambda w: w, "model_type 'umt5'; known are t5, mt5"),
         ({**V10, "feed_forward_proj": "gated-silu"}, lambda w: w, "feed_forward_proj 'gated-silu'; known are"),
