@@ -25,7 +25,9 @@ setup(
     package_data={"kdtw_jax": ["py.typed"]},
     install_requires=requirements(),
     extras_require={
+        "hub": ["huggingface_hub>=0.30"],
         "notebook": ["jupyterlab>=4.2"],
+        "parity": ["huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
         "test": [
             "ipykernel>=6.29",
             "mypy>=1.13",

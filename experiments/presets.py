@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TypedDict
 
 from kdtw_jax.config import Experiment, TextConfig
@@ -165,12 +164,13 @@ BASE = replace(
     **rivals(30_000, 5e-4, save=4000, log=100, capacity=16384),
 )
 
-# Sizes of the paper's models. The teacher is a saved model (--teacher-model), as are its pieces (--text.tokenizer).
+# Sizes of the paper's models. The teacher is published, and with it the vocabulary; --teacher-model names another.
 PAPER = replace(
     BASE,
     preset="paper",
-    text=replace(BASE.text, tokenizer=Path("spiece.model"), instruct=True, max_source=256, max_target=256),
+    text=replace(BASE.text, instruct=True, max_source=256, max_target=256),
     teacher=replace(T5Config.named("xl", version="v1.1"), dtype="bfloat16"),
     student=replace(T5Config.named("small", version="v1.1"), dtype="bfloat16", dropout_rate=0.0),
-    teacher_model=Path("teacher/model"),
+    teacher_model="hf:google/flan-t5-xl",
+    student_model="hf:google/flan-t5-small",
 )

@@ -42,7 +42,8 @@ class TextConfig:
     test_limit: int = 0
     """test (or validation) pairs to judge on at the most; 0: all"""
     tokenizer: Path | None = None
-    """a sentencepiece model to use, such as T5's spiece.model; by default one is trained on the training split"""
+    """a sentencepiece model to use, such as T5's spiece.model; by default that of --teacher-model or --student-model,
+    and without these one trained on the training split"""
     vocab_size: int = 4000
     """pieces of the vocabulary trained here"""
     max_source: int = 32
@@ -78,7 +79,7 @@ class Experiment:
     teacher_fit: FitConfig
     """training of the teacher"""
     warmup: FitConfig
-    """maximum likelihood from scratch: the start that all students of a seed share"""
+    """maximum likelihood from scratch: the start that all students of a seed share, unless --student-model is it"""
     mle: FitConfig
     """student that goes on by maximum likelihood"""
     word_kd: FitConfig
@@ -108,8 +109,19 @@ class Experiment:
     """what models are judged on; choose settings on validation"""
     devices: int = 0
     """devices to use; 0: all"""
-    teacher_model: Path | None = None
-    """a saved model to be the teacher instead of training one"""
+    teacher_model: str | None = None
+    """a model to be the teacher instead of training one: the folder of a saved model, a folder in the Hugging Face
+    layout (config.json, safetensors, spiece.model), or hf:NAME; sizes and vocabulary are then the model's"""
+    student_model: str | None = None
+    """likewise the start of all students, instead of the warm-up; with the vocabulary of the teacher"""
+    offline: bool = False
+    """take hf:NAME from the local cache only"""
+    plan: bool = False
+    """say what the run would take (parameters, memory, FLOPs, hours), then stop: nothing is loaded or trained"""
+    plan_tflops: float = 312.0
+    """peak of one accelerator, in TFLOP/s, for the hours of --plan"""
+    plan_utilization: float = 0.3
+    """share of that peak to expect"""
     beam_size: int = 4
     """of the teacher's beam search, whether judged or learned from"""
     length_penalty: float = 0.6
@@ -119,6 +131,11 @@ class Experiment:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds must be distinct whole numbers of at least 0, got {self.seeds}")
         known_constraints(self.ask.constraints, self.teacher)  # raises for a name that is none
+        if self.plan_tflops <= 0 or not 0 < self.plan_utilization <= 1:
+            raise UserError(
+                "plan_tflops must be above 0 and plan_utilization above 0 and at most 1, "
+                f"got {self.plan_tflops} and {self.plan_utilization}"
+            )
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise UserError(f"methods must be distinct, at least one, got {self.methods}")
 
@@ -129,7 +146,10 @@ class Experiment:
 
     def identity(self) -> dict[str, Any]:
         """What a run's folder is for: all that every stage depends on. Methods and seeds may join later."""
-        apart = ("out", "results", "devices", "seeds", "methods", *get_args(Method))
+        apart = ["out", "results", "devices", "seeds", "methods", "offline", *get_args(Method)]
+        apart += ["plan", "plan_tflops", "plan_utilization"]
+        if self.student_model is None:  # runs from before there was a choice go on
+            apart.append("student_model")
         return {**{k: v for k, v in self.to_json().items() if k not in apart}, "teacher_seed": self.seeds[0]}
 
     def identity_of(self, method: Method) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from kdtw_jax.pipeline import (
     train_students,
     train_teacher,
 )
+from kdtw_jax.plan import show_plan
 from kdtw_jax.runs import RunFolder, open_run, print_table, provenance, read_metrics, write_csv, write_json
 from kdtw_jax.runs.provenance import running_code
 
@@ -35,7 +36,11 @@ def main(
 ) -> int:
     """Runs an experiment's command line; returns the exit status (0, or 2 after a one-line error)."""
     try:
-        run_experiment(task, parse(presets, description, arguments))
+        config = parse(presets, description, arguments)
+        if config.plan:
+            show_plan(config)
+        else:
+            run_experiment(task, config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -77,7 +82,8 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
 
 def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], started: float) -> None:
     stages = ["teacher"] if config.teacher_model is None else []
-    stages += [f"seed{seed}/{m}" for seed in config.seeds for m in ("warmup", *config.methods)]
+    first = ["warmup"] if config.student_model is None else []
+    stages += [f"seed{seed}/{m}" for seed in config.seeds for m in (*first, *config.methods)]
     stages += [BEAM_STAGE] if "seqkd" in config.methods else []
     by_stage = {stage: run.info(stage) for stage in stages}
     record = provenance(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +23,14 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.evaluation.metrics import Score, score_all
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
+from kdtw_jax.pretrained.named import Named, find_model, read_student, read_teacher, student_config
 from kdtw_jax.runs import Progress, RunFolder, write_json
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask import ask
 from kdtw_jax.train.ask_config import Rules, dual_configs, make_rules
 from kdtw_jax.train.balance import balance
-from kdtw_jax.train.checkpoint import load_model, save_model
+from kdtw_jax.train.checkpoint import check_vocabulary, load_model, save_model
 from kdtw_jax.train.distil import distil
 from kdtw_jax.train.fit import fit
 from kdtw_jax.train.gkd import gkd
@@ -51,6 +52,8 @@ class Setup(NamedTuple):
     test: EncodedSplit  # or validation, as configured
     references: list[str]
     devices: parallel.Devices
+    teacher: Named | None  # models that were named instead of trained
+    student: Named | None
 
 
 Train = Callable[[Model, Path], Params]  # (model, the stage's folder) -> trained parameters
@@ -84,7 +87,11 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
     run.mark_done("data", {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction})
     for note, value in task.notes.items():
         console.print(f"{task.name}: {note} {value:g}")
-    tokenizer = _tokenizer(config, task, run.path / "tokenizer.model")
+    teacher, student = (
+        None if name is None else find_model(name, offline=config.offline)
+        for name in (config.teacher_model, config.student_model)
+    )
+    tokenizer = _tokenizer(config, task, run.path / "tokenizer.model", [m for m in (teacher, student) if m is not None])
     encoded = {}
     for split in ("train", config.split):
         with Progress(f"encoding {split}", total=len(task.splits[split])) as progress:
@@ -106,12 +113,21 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
     buckets = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=len(devices))
     test = encoded[config.split]
     references = [task.splits[config.split][int(i)]["target"] for i in test.examples]
-    return Setup(task, tokenizer, buckets, encoded["train"], test, references, devices)
+    return Setup(task, tokenizer, buckets, encoded["train"], test, references, devices, teacher, student)
 
 
-def _tokenizer(config: Experiment, task: Task, path: Path) -> Tokenizer:
+def _tokenizer(config: Experiment, task: Task, path: Path, models: Sequence[Named]) -> Tokenizer:
+    """The configured vocabulary, or that of the models that were named, or one trained here; all models share it."""
     if config.text.tokenizer is not None:
-        return load_tokenizer(config.text.tokenizer)
+        tokenizer = load_tokenizer(config.text.tokenizer)
+        models_ids = models[0].tokenizer.vocab_size if models else tokenizer.vocab_size
+        tokenizer = tokenizer.padded_to(max(models_ids, tokenizer.vocab_size))
+    elif models:
+        tokenizer = models[0].tokenizer
+    for model in models:
+        check_vocabulary(str(model.folder), model.tokenizer, tokenizer)
+    if config.text.tokenizer is not None or models:
+        return tokenizer
     if not path.exists():
         pairs = task.splits["train"]
         texts = [text for i in range(len(pairs)) for pair in [pairs[i]] for text in (pair["source"], pair["target"])]
@@ -140,9 +156,9 @@ def _stage(run: RunFolder, name: str, config: T5Config, setup: Setup, train: Tra
 
 
 def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
-    """The teacher: a saved model if one is named, otherwise maximum likelihood."""
-    if config.teacher_model is not None:
-        saved = load_model(config.teacher_model, tokenizer=setup.tokenizer)
+    """The teacher: the model that was named, otherwise maximum likelihood."""
+    if setup.teacher is not None:
+        saved = read_teacher(setup.teacher, dtype=config.teacher.dtype)
         return Trained(saved.model, saved.params)
     seed = config.seeds[0]
 
@@ -168,8 +184,10 @@ def _with_vocabulary(config: T5Config, setup: Setup) -> T5Config:
 
 
 def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int, run: RunFolder) -> dict[str, Trained]:
-    """One student a method, all from the same warmed-up start and for the same further steps on the same data."""
-    size = _with_vocabulary(config.student, setup)
+    """One student a method, all from the same start, warmed up or named, and for the same further steps on the same
+    data."""
+    named = setup.student
+    size = _with_vocabulary(config.student, setup) if named is None else student_config(named.config, config.student)
     data, buckets, banned = setup.train, setup.buckets, setup.tokenizer.banned_ids
     common: dict[str, Any] = {"seed": seed, "devices": setup.devices}
 
@@ -177,7 +195,10 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
         params = model.init(jax.random.key(seed + 1000))
         return fit(f"warm-up {seed}", folder, model, params, data, buckets, config.warmup, **common)
 
-    start = _stage(run, f"seed{seed}/warmup", size, setup, warm_up)
+    if named is None:
+        start = _stage(run, f"seed{seed}/warmup", size, setup, warm_up)
+    else:
+        start = Trained(make_model(size), read_student(named, size, jax.random.key(seed + 1000)))
     after = {**common, "seed": seed + 2000}  # other batches than in the warm-up
 
     def mle(model: Model, folder: Path) -> Params:

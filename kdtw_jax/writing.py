@@ -16,8 +16,9 @@ from kdtw_jax.decoding.help import generate_with_help, own_gate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.places import marked
+from kdtw_jax.pretrained.named import find_model, read_teacher
 from kdtw_jax.restore import read_json, restore
-from kdtw_jax.train.checkpoint import SavedModel, load_model
+from kdtw_jax.train.checkpoint import SavedModel, check_vocabulary, load_model
 
 _ROWS = 32  # texts written together
 _MULTIPLE = 16  # lengths are rounded up to it: fewer programs to compile
@@ -54,7 +55,10 @@ def open_asking(run: Path, seed: int = 0) -> AskingStudent:
     if not (run / "stages" / f"seed{seed}" / "ask.json").exists():
         raise UserError(f"{run} has no student of seed {seed} that learned to ask")
     student = load_model(run / f"seed{seed}" / "ask" / "model")
-    teacher = load_model(config.teacher_model or run / "teacher" / "model", tokenizer=student.tokenizer)
+    name = config.teacher_model or str(run / "teacher" / "model")
+    found = find_model(name, offline=config.offline)
+    check_vocabulary(name, found.tokenizer, student.tokenizer)
+    teacher = read_teacher(found, dtype=config.teacher.dtype)
     return AskingStudent(
         student,
         teacher,

@@ -3,7 +3,9 @@
 Our own layout: pad 0, EOS 1, unknown 2, `<help>` 3, `<reserved_0>` .. `<reserved_11>` at 4 .. 15, pieces
 from 16 on. A T5 `spiece.model` (pad 0, EOS 1, unknown 2, 32000 pieces) has no `<help>` piece, which is how
 the two are told apart; above its pieces lie T5's 100 sentinels, `<extra_id_0>` = 32099 down to
-`<extra_id_99>` = 32000, and the last of them serves as help.
+`<extra_id_99>` = 32000 (mT5 has them among its pieces, likewise downwards), and the last of them serves as help: it
+has a row in every published embedding, and as span corruption numbers its gaps from 0, a text of 512 pieces with some
+26 gaps never came near it.
 
 The specials are *control symbols*: no text, not even the text "<help>", is ever encoded into one.
 
@@ -15,6 +17,7 @@ which decodes to "⁇" and is never generated.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -58,12 +61,12 @@ def normalize(text: str) -> str:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """An immutable sentencepiece model; two are equal if their model bytes are.
+    """An immutable sentencepiece model; two are equal if their model bytes and numbers of ids are.
 
     Attributes:
-      vocab_size: ids are 0 .. vocab_size - 1 (32100 for T5, whose checkpoints pad the embedding to 32128).
+      vocab_size: ids are 0 .. vocab_size - 1 (32100 for T5, whose checkpoints pad the embedding to 32128: `padded_to`).
       help_id: the id that asks for help; no text encodes to it.
-      banned_ids: never to be generated: pad, unknown, help, reserved ids, sentinels. EOS is not among them.
+      banned_ids: never to be generated: pad, unknown, help, reserved ids, sentinels, padding. EOS is not among them.
       fingerprint: sha256 of the model bytes, in hexadecimal.
     """
 
@@ -73,10 +76,13 @@ class Tokenizer:
     fingerprint: str
     proto: bytes = field(repr=False)
     _processor: sentencepiece.SentencePieceProcessor = field(repr=False, compare=False)
+    _never: frozenset[int] = field(repr=False, compare=False)  # what no text may encode to, unknown aside
 
     def encode(self, text: str) -> list[int]:
         """The ids of `normalize(text)`, without EOS. Never fails; unseen characters become the unknown id."""
-        return [int(i) for i in self._processor.encode(normalize(text))]
+        ids = [int(i) for i in self._processor.encode(normalize(text))]
+        # Only mT5's sentinels can come out, pieces like any other to sentencepiece: "<extra_id_7>" is unknown text.
+        return [UNK_ID if i in self._never else i for i in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` up to the first EOS (or the end), without specials; unknown shows as "⁇"."""
@@ -87,6 +93,22 @@ class Tokenizer:
             if i == UNK_ID or i not in self.banned_ids:
                 kept.append(i)
         return str(self._processor.decode(kept))
+
+    @property
+    def sentinels(self) -> int:
+        """Sentinels above the pieces: 100 for T5, none where they are pieces themselves or there are none."""
+        return T5_SENTINELS if self.help_id == self._processor.vocab_size() else 0
+
+    def padded_to(self, rows: int) -> Tokenizer:
+        """For a model whose embedding has `rows` rows, those beyond the vocabulary banned. Raises UserError for fewer
+        rows than there are ids."""
+        if rows < self.vocab_size:
+            raise UserError(
+                f"the model's vocabulary of {rows} is smaller than its tokenizer's ({self.vocab_size} ids, of which "
+                f"{self.sentinels} are sentinels above the pieces); it needs the spiece.model that it was trained with"
+            )
+        spare = tuple(range(self.vocab_size, rows))
+        return dataclasses.replace(self, vocab_size=rows, banned_ids=self.banned_ids + spare)
 
     @property
     def pieces(self) -> list[str]:
@@ -191,7 +213,10 @@ def _from_proto(proto: bytes, name: str) -> Tokenizer:
     own = {i for i in range(pieces) if processor.is_control(i) and i != EOS_ID}
     help_id = processor.piece_to_id(HELP)
     vocab_size = pieces
-    if help_id == UNK_ID or not processor.is_control(help_id):
+    if sentinels := _sentinel_pieces(processor):
+        help_id = sentinels[-1]
+        own |= set(sentinels)
+    elif help_id == UNK_ID or not processor.is_control(help_id):
         vocab_size = pieces + T5_SENTINELS
         help_id = pieces
         own |= set(range(pieces, vocab_size))
@@ -202,4 +227,11 @@ def _from_proto(proto: bytes, name: str) -> Tokenizer:
         fingerprint=hashlib.sha256(proto).hexdigest(),
         proto=proto,
         _processor=processor,
+        _never=frozenset(own),
     )
+
+
+def _sentinel_pieces(processor: sentencepiece.SentencePieceProcessor) -> list[int]:
+    """The ids of mT5's sentinels, `<extra_id_0>` first."""
+    names = [f"{space}<extra_id_{i}>" for i in range(T5_SENTINELS) for space in ("\u2581", "")]
+    return [i for i in map(processor.piece_to_id, names) if i != UNK_ID]

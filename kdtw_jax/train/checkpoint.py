@@ -179,31 +179,43 @@ def save_model(folder: Path, config: T5Config, params: PyTree, tokenizer: Tokeni
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def read_model_config(folder: Path) -> tuple[T5Config, Tokenizer]:
+    """Sizes and vocabulary of a folder written by `save_model`. Raises UserError if it is none."""
+    folder = Path(folder).resolve()
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run"
+        )
+    config = T5Config.from_dict(json.loads((folder / "config.json").read_text(encoding="utf8"))["model"])
+    # A published vocabulary has fewer ids than its models have rows of embedding.
+    return config, load_tokenizer(folder / "tokenizer.model").padded_to(config.vocab_size)
+
+
 def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Tokenizer | None = None) -> SavedModel:
     """Opens a folder written by `save_model`.
 
     Raises UserError if it is none, if its architecture is not `expect`, or if its vocabulary is not `tokenizer`'s.
     """
     folder = Path(folder).resolve()
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run"
-        )
-    stored = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    config = T5Config.from_dict(stored["model"])
+    config, own = read_model_config(folder)
     if expect is not None and expect != config:
-        differing = [k for k, v in expect.to_dict().items() if v != stored["model"].get(k)]
-        wanted = ", ".join(f"{k} {stored['model'].get(k)} (asked for {expect.to_dict()[k]})" for k in differing)
+        stored, asked = config.to_dict(), expect.to_dict()
+        wanted = ", ".join(f"{k} {stored[k]} (asked for {v})" for k, v in asked.items() if v != stored[k])
         raise UserError(f"the model in {folder} has another architecture: {wanted}")
-    own = load_tokenizer(folder / "tokenizer.model")
-    if tokenizer is not None and own.fingerprint != tokenizer.fingerprint:
-        raise UserError(
-            f"the model in {folder} was trained with another vocabulary ({own.vocab_size} pieces, "
-            f"{own.fingerprint[:12]}) than this run's ({tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]})"
-        )
+    if tokenizer is not None:
+        check_vocabulary(str(folder), own, tokenizer)
     model = make_model(config)
     like = jax.eval_shape(model.init, jax.random.key(0))
     if misfit := _misfit(ocp.metadata(folder / "params").metadata, like):
         raise UserError(f"the parameters in {folder} do not fit its config.json: {misfit}")
     params = ocp.load(folder / "params", _abstract(like))
     return SavedModel(model, params, own)
+
+
+def check_vocabulary(name: str, own: Tokenizer, tokenizer: Tokenizer) -> None:
+    """Raises UserError unless the vocabulary of the model `name` is that of the run."""
+    if own != tokenizer:
+        raise UserError(
+            f"the model in {name} was trained with another vocabulary ({own.vocab_size} pieces, "
+            f"{own.fingerprint[:12]}) than this run's ({tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]})"
+        )

@@ -1,0 +1,173 @@
+"""What a run would take, said before anything is loaded or trained: parameters, memory a device, FLOPs, hours."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from kdtw_jax.config import Experiment
+from kdtw_jax.constraints.builtin import parameters_by_position
+from kdtw_jax.data.batches import Bucket, make_buckets
+from kdtw_jax.data.tokenizer import load_tokenizer
+from kdtw_jax.models import T5Config, count_params
+from kdtw_jax.pretrained.named import find_config, student_config
+from kdtw_jax.pretrained.names import parameter_shapes
+from kdtw_jax.runs import print_table
+from kdtw_jax.train.distil import DistilConfig
+
+GIB = 2**30
+_WORDS = {"float32": 4, "bfloat16": 2}
+
+
+class Stage(NamedTuple):
+    """One training of the run, with a step on the longest bucket. States are exact, what says so is estimated."""
+
+    name: str
+    times: int  # it is trained
+    steps: int
+    states: float  # bytes a device: parameters, gradients, two Adam moments, and the target's copy if one is kept
+    teacher: float  # bytes a device: the frozen teacher
+    working: float  # bytes a device, estimated: activations, the logits and their gradient, and caches of decoding
+    flops: float  # a step, all devices, estimated: two a parameter and position, three times that for a gradient
+
+
+class Sizes(NamedTuple):
+    """The models of a run, with its vocabulary."""
+
+    teacher: T5Config
+    student: T5Config
+
+
+def sizes(config: Experiment) -> Sizes:
+    """From the models' `config.json` where models are named, otherwise from the configuration; a vocabulary yet to be
+    trained counts in full. Raises UserError as `find_config` does."""
+    given = [find_config(name, offline=config.offline) for name in (config.teacher_model, config.student_model) if name]
+    rows = config.text.vocab_size
+    if given:
+        rows = given[0].vocab_size
+    elif config.text.tokenizer is not None:
+        rows = load_tokenizer(config.text.tokenizer).vocab_size
+    teacher, student = (dataclasses.replace(c, vocab_size=rows) for c in (config.teacher, config.student))
+    if config.teacher_model is not None:
+        teacher = dataclasses.replace(given[0], dtype=config.teacher.dtype)
+    if config.student_model is not None:
+        student = student_config(given[-1], config.student)
+    return Sizes(teacher, student)
+
+
+def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
+    """The trainings that `config` would run on so many devices."""
+    text, (teacher, student) = config.text, models
+    bucket = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=devices)[-1]
+    asking = dataclasses.replace(student, gate_width=config.ask.gate_width, rule_in_source=config.ask.rule_in_source)
+    frozen = parameters(teacher) * _WORDS[teacher.dtype if config.teacher_model is not None else "float32"]
+    seeds = len(config.seeds)
+    own, other = forward_flops(student, bucket), forward_flops(teacher, bucket)
+    found = []
+    if config.teacher_model is None:
+        steps = config.teacher_fit.loop.steps
+        found.append(Stage("teacher", 1, steps, states(teacher), 0, working(teacher, bucket, devices), 3 * other))
+    if config.student_model is None:
+        steps = config.warmup.loop.steps
+        found.append(Stage("warmup", seeds, steps, states(student), 0, working(student, bucket, devices), 3 * own))
+    for method in config.methods:
+        chosen = getattr(config, method)
+        model = asking if method == "ask" else student
+        replayed: DistilConfig | None = (
+            chosen.distil if method == "ask" else chosen if method in ("pcl", "tb") else None
+        )
+        taught = replayed is not None or method in ("word_kd", "gkd", "minillm")
+        held = working(model, bucket, devices)
+        if taught:  # beside the student's: the teacher's logits, and its cache where it writes
+            held += scores(teacher, bucket) / devices + cache(teacher, bucket) / devices
+        flops = 3 * own
+        if replayed is not None:  # a batch is written, scored thrice and answered in part once in so many updates
+            per_batch = own + (1 + replayed.teacher_rows * 2 + replayed.truth_batches) * other
+            flops += per_batch / replayed.updates_per_rollout
+        elif taught:
+            flops += other + (0 if method == "word_kd" else own)
+        copies = 1 if replayed is not None and replayed.target_decay else 0
+        size = states(model, copies)
+        found.append(Stage(method, seeds, (replayed or chosen).loop.steps, size, frozen if taught else 0, held, flops))
+    return found
+
+
+def parameters(config: T5Config) -> int:
+    """Those of the model itself, heads included."""
+    return count_params(parameter_shapes(config))
+
+
+def states(config: T5Config, copies: int = 0) -> float:
+    """Bytes of what training holds, float32 always: parameters, gradients, two moments, further copies."""
+    return 4.0 * parameters(config) * (4 + copies)
+
+
+def forward_flops(config: T5Config, bucket: Bucket) -> float:
+    """Two FLOPs a parameter and position (arXiv 2001.08361, section 2.1), attention's products of positions beside."""
+    encoder, decoder = parameters_by_position(config)
+    inner, s, t = config.num_heads * config.d_kv, bucket.source, bucket.target
+    pairs = config.num_layers * s * s + config.num_decoder_layers * (t * t + t * s)
+    return 2.0 * bucket.rows * (encoder * s + decoder * t + 2 * inner * pairs)
+
+
+def working(config: T5Config, bucket: Bucket, devices: int) -> float:
+    """Bytes a device of what a training step keeps for its gradient, estimated: of each layer its inputs and the
+    results of its products, the attention weights, and logits thrice in float32."""
+    word, inner = _WORDS[config.dtype], config.num_heads * config.d_kv
+    wide = config.d_ff * (3 if config.feed_forward == "gated-gelu" else 1)
+    s, t, heads = bucket.source, bucket.target, config.num_heads
+    encoder = config.num_layers * (s * (4 * config.d_model + 4 * inner + wide) + 2 * heads * s * s)
+    decoder = t * (6 * config.d_model + 6 * inner + wide) + 2 * s * inner + 2 * heads * (t * t + t * s)
+    kept = word * bucket.rows * (encoder + config.num_decoder_layers * decoder)
+    return (kept + 3 * scores(config, bucket)) / devices
+
+
+def scores(config: T5Config, bucket: Bucket) -> float:
+    """Bytes of a batch's logits."""
+    return 4.0 * bucket.rows * bucket.target * config.vocab_size
+
+
+def cache(config: T5Config, bucket: Bucket) -> float:
+    """Bytes of the keys and values of decoding a batch."""
+    inner = config.num_heads * config.d_kv
+    positions = bucket.rows * (bucket.source + bucket.target)
+    return 2.0 * _WORDS[config.dtype] * config.num_decoder_layers * inner * positions
+
+
+def hours(stage: Stage, config: Experiment, devices: int) -> float:
+    """Of all its trainings on accelerators of the stated speed."""
+    speed = config.plan_tflops * 1e12 * config.plan_utilization * devices
+    return stage.flops * stage.steps * stage.times / speed / 3600
+
+
+def show_plan(config: Experiment) -> list[Stage]:
+    """Prints the plan, and returns it. Raises UserError as `sizes` and `make_buckets` do."""
+    models, devices = sizes(config), max(config.devices, 1)
+    stages = plan(config, models, devices)
+    for name, model in models._asdict().items():
+        print(f"{name}: {parameters(model):,} parameters, vocabulary {model.vocab_size}, arithmetic in {model.dtype}")
+    rows: list[dict[str, str | int | float | None]] = [
+        {
+            "training": stage.name,
+            "times": stage.times,
+            "steps": stage.steps,
+            "states, GiB": stage.states / GIB,
+            "teacher, GiB": stage.teacher / GIB,
+            "working, GiB (est.)": stage.working / GIB,
+            "TFLOP a step (est.)": stage.flops / 1e12,
+            "hours (est.)": hours(stage, config, devices),
+        }
+        for stage in stages
+    ]
+    print_table(
+        f"{config.preset}, {config.data}: {devices} device{'s' if devices > 1 else ''}, memory of each",
+        rows,
+        list(rows[0]),
+    )
+    total = sum(hours(stage, config, devices) for stage in stages)
+    print(
+        f"{total:.2f} hours of training at {config.plan_utilization:.0%} of {config.plan_tflops:g} TFLOP/s a device; "
+        "evaluation, asking's helped rows and compilation not counted. "
+        "States: parameters, gradients and Adam's moments."
+    )
+    return stages

@@ -1,0 +1,59 @@
+"""A model of ours in the Hugging Face layout, which `transformers` opens and generates the same tokens with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import Params, T5Config
+from kdtw_jax.pretrained.layout import PIECES, write_layout
+from kdtw_jax.pretrained.names import slots
+from kdtw_jax.pretrained.tensors import SINGLE, write_tensors
+from kdtw_jax.runs.atomic import explained, write_json
+
+
+def export_model(
+    folder: Path, config: T5Config, params: Params, tokenizer: Tokenizer, *, dtype: str = "float32"
+) -> None:
+    """Writes `model.safetensors`, `config.json`, `spiece.model` and what generation needs, whole or not at all.
+
+    The heads of ours, value and gate, have no place in that layout and are left out: what is written is the student
+    that does not ask. The generation config suppresses the tokens that are never to be written and renormalises the
+    rest, so greedy decoding there is `generate` here, and a beam search without length penalty is `beam_search` (the
+    penalties are defined differently). Raises UserError where `folder` already holds something, or the file system
+    refuses.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder; choose another place for the model")
+    with explained(folder, "write the model to"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            for name, content in write_layout(config, tokenizer).items():
+                write_json(scratch / name, content)
+            tokenizer.save(scratch / PIECES)
+            write_tensors(scratch / SINGLE, published_tensors(config, params, dtype))
+            scratch.chmod(0o755)  # as any other folder; a temporary one is its owner's alone
+            os.replace(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def published_tensors(config: T5Config, params: Params, dtype: str = "float32") -> dict[str, np.ndarray]:
+    """Our parameters under their published names, as the published layout holds them."""
+    found = {}
+    for name, slot in slots(config).items():
+        leaf = params
+        for part in slot.path:
+            leaf = leaf[part]
+        x = np.asarray(leaf)
+        found[name] = np.ascontiguousarray(x.T if slot.transposed else x, dtype=jnp.dtype(dtype))
+    return found

@@ -1,0 +1,86 @@
+"""The `config.json` of a published T5 model, both ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import T5Config
+from kdtw_jax.models.config import FeedForward
+from kdtw_jax.restore import read_json
+
+CONFIG = "config.json"
+PIECES = "spiece.model"
+KINDS = ("t5", "mt5")  # FLAN-T5 and T5 v1.1 say t5
+_SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+# What may be left out, and what it then is, in the library that wrote the published files.
+_OPTIONAL = {
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+    "dropout_rate": 0.1,
+    "layer_norm_epsilon": 1e-6,
+}
+_IDS = {"pad_token_id": PAD_ID, "eos_token_id": EOS_ID, "decoder_start_token_id": PAD_ID}
+
+
+def read_layout(folder: Path) -> T5Config:
+    """The sizes and variant that a `config.json` states, in float32, without heads of our own.
+
+    v1.0 (ReLU, head tied, states scaled by d_model**-0.5) and v1.1 (gated GELU; FLAN-T5 and mT5 likewise) are read, and
+    any mixture of their parts with `tie_embeddings` standing for tied and scaled. Older files say so with
+    `tie_word_embeddings`; newer ones write `scale_decoder_outputs`, and of mT5, which is never scaled, neither.
+    Raises UserError for another family, special ids elsewhere, and a file that is damaged or not of a T5 model.
+    """
+    file = Path(folder) / CONFIG
+    stated = read_json(file, f"{folder} is no model in the Hugging Face layout")
+    kind = stated.get("model_type")
+    if kind not in KINDS:
+        raise UserError(f"{file} is of model_type {kind!r}; known are {', '.join(KINDS)} (v1.0, v1.1, FLAN-T5, mT5)")
+    if missing := [name for name in _SIZES if name not in stated]:
+        raise UserError(f"{file} does not say {', '.join(missing)}")
+    for name, wanted in _IDS.items():
+        if stated.get(name, wanted) != wanted:
+            raise UserError(f"{file} has {name} {stated[name]}; it has to be {wanted}, as in all T5 models")
+    tied = stated.get("tie_word_embeddings", True) is not False
+    layers = stated.get("num_decoder_layers")
+    return T5Config(
+        **{name: stated[name] for name in _SIZES},
+        **{name: stated.get(name, default) for name, default in _OPTIONAL.items()},
+        num_decoder_layers=stated["num_layers"] if layers is None else layers,
+        feed_forward=_feed_forward(file, stated.get("feed_forward_proj", "relu")),
+        tie_embeddings=kind == "t5" and bool(stated.get("scale_decoder_outputs", tied)),
+        value_heads=False,
+    )
+
+
+def head_may_be_shared(folder: Path) -> bool:
+    """Whether a head that is not in the file is the embedding: what newer files mean, where older ones lack it."""
+    return read_json(Path(folder) / CONFIG, "").get("tie_word_embeddings", True) is not False
+
+
+def _feed_forward(file: Path, stated: Any) -> FeedForward:
+    if stated == "relu":
+        return "relu"
+    if stated == "gated-gelu":
+        return "gated-gelu"
+    raise UserError(f"{file} has feed_forward_proj {stated!r}; known are 'relu' (v1.0) and 'gated-gelu' (v1.1)")
+
+
+def write_layout(config: T5Config, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+    """The JSON files of a model of ours by name, so that `transformers` reads the same arithmetic and generates the
+    same tokens: those that are never to be written are suppressed there too."""
+    sizes = {name: getattr(config, name) for name in (*_SIZES, *_OPTIONAL, "num_decoder_layers")}
+    model = {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "is_encoder_decoder": True,
+        **sizes,
+        "feed_forward_proj": config.feed_forward,
+        "tie_word_embeddings": config.tie_embeddings,
+        **_IDS,
+    }
+    generation = {**_IDS, "suppress_tokens": list(tokenizer.banned_ids), "renormalize_logits": True}
+    pieces = {"tokenizer_class": "T5Tokenizer", "extra_ids": tokenizer.sentinels}
+    return {CONFIG: model, "generation_config.json": generation, "tokenizer_config.json": pieces}

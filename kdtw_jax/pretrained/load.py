@@ -1,0 +1,133 @@
+"""Published T5 weights as parameters of ours, one tensor at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import Params, T5Config
+from kdtw_jax.pretrained.layout import PIECES, head_may_be_shared, read_layout
+from kdtw_jax.pretrained.names import ALIASES, HEAD, SHARED, UNUSED, Slot, heads, slots
+from kdtw_jax.pretrained.tensors import Held, find_tensors, read_tensors, same_tensor
+
+Placement: TypeAlias = jax.Device | jax.sharding.Sharding
+_SHOWN = 3  # tensors named in a message
+
+
+class Published(NamedTuple):
+    """A model in the Hugging Face layout whose names and shapes are as they should be. No weights are read yet."""
+
+    folder: Path
+    config: T5Config  # sizes and variant; float32, no heads of ours
+    tokenizer: Tokenizer  # padded to the rows of the embedding
+    held: dict[str, Held]  # where each wanted tensor lies, by its published name
+    copies: tuple[Held, ...]  # further tensors, which have to equal the embedding
+
+
+def open_published(folder: Path) -> Published:
+    """Looks through a folder with `config.json`, `spiece.model` and safetensors files.
+
+    Raises UserError, in one line, for everything that does not fit: missing, unknown and misshapen tensors, another
+    variant than `config.json` says, a vocabulary smaller than the tokenizer's.
+    """
+    folder = Path(folder)
+    config = read_layout(folder)
+    held = find_tensors(folder)
+    wanted = slots(config)
+    sources = {name: name for name in wanted}
+    if SHARED not in held:
+        sources[SHARED] = next((alias for alias in ALIASES if alias in held), SHARED)
+    if HEAD in wanted and HEAD not in held and head_may_be_shared(folder):
+        sources[HEAD] = sources[SHARED]
+    copies = [name for name in (*ALIASES, HEAD) if name in held and name not in sources.values()]
+    if misfit := _misfit(wanted, sources, held, {*copies, *sources.values(), *UNUSED}):
+        raise UserError(f"the weights in {folder} do not fit its config.json: {misfit}")
+    if not (folder / PIECES).is_file():
+        raise UserError(f"{folder} has no {PIECES}, the sentencepiece model of its vocabulary; add the model's own")
+    tokenizer = load_tokenizer(folder / PIECES).padded_to(config.vocab_size)
+    taken = {name: held[source] for name, source in sources.items()}
+    return Published(folder, config, tokenizer, taken, tuple(held[name] for name in copies))
+
+
+def read_published(
+    published: Published,
+    config: T5Config,
+    key: jax.Array,
+    *,
+    dtype: str = "float32",
+    placement: Placement | None = None,
+) -> Params:
+    """The parameters of `config`, the published sizes with any heads of ours, which are drawn with `key`.
+
+    Matrices are of `dtype`, norms and position tables of float32, in which they are used: under bfloat16 arithmetic,
+    matrices in bfloat16 change no output. Each tensor goes straight to `placement`, by default into numpy arrays on
+    the host, and is converted on its way, so that little more than the result takes memory.
+    Raises UserError where a tensor that has to repeat another does not.
+    """
+    sized = ("value_heads", "gate_width", "rule_in_source", "dropout_rate", "dtype")
+    ours = {name: getattr(published.config, name) for name in sized}
+    if dataclasses.replace(config, **ours) != published.config:
+        raise ValueError(f"{config} is of other sizes than {published.folder}")
+    for copy in published.copies:
+        _check_copy(published.folder, copy, published.held[SHARED])
+    params: Params = {}
+    wanted = slots(published.config)
+    for name, tensor in read_tensors(published.held):
+        *path, last = wanted[name].path
+        inner = params
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = _placed(tensor, wanted[name], dtype, placement)
+    for head, fresh in heads(config, key).items():
+        params[head] = jax.tree.map(lambda x: _put(np.asarray(x), placement), fresh)
+    return params
+
+
+def _placed(tensor: np.ndarray, slot: Slot, dtype: str, placement: Placement | None) -> np.ndarray | jax.Array:
+    turned = tensor.T if slot.transposed else tensor
+    return _put(np.ascontiguousarray(turned, dtype=jnp.dtype(dtype if slot.matrix else "float32")), placement)
+
+
+def _put(x: np.ndarray, placement: Placement | None) -> np.ndarray | jax.Array:
+    return x if placement is None else jax.device_put(x, placement)
+
+
+def _misfit(wanted: dict[str, Slot], sources: dict[str, str], held: dict[str, Held], known: set[str]) -> str:
+    """What is wrong with the tensors of a folder, empty where nothing is."""
+    missing = [name for name in wanted if sources[name] not in held]
+    extra = [name for name in held if name not in wanted and name not in known]
+    misshapen = [
+        f"{source} is {held[source].shape}, by config.json {wanted[name].shape}"
+        for name, source in sources.items()
+        if source in held and held[source].shape != wanted[name].shape
+    ]
+    found = [f"{what} {_some(names)}" for what, names in (("missing", missing), ("unknown", extra)) if names]
+    found += [_some(misshapen)] if misshapen else []
+    if any(".wi_0." in name for name in extra):
+        found.append("these are gated (v1.1) weights: feed_forward_proj has to be 'gated-gelu'")
+    elif any(".wi." in name for name in extra):
+        found.append("these are v1.0 weights: feed_forward_proj has to be 'relu'")
+    if HEAD in missing:
+        found.append("a model without a head of its own has tie_word_embeddings true")
+    return "; ".join(found)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _check_copy(folder: Path, copy: Held, shared: Held) -> None:
+    if same_tensor(copy, shared):
+        return
+    remedy = "embeddings of encoder and decoder that differ are not of a T5 model"
+    if copy.name == HEAD:
+        remedy = "for a head of its own config.json has to say tie_word_embeddings false"
+    raise UserError(f"the weights in {folder} do not fit its config.json: {copy.name} is not {shared.name}; {remedy}")

@@ -1,0 +1,93 @@
+"""A model that the user names, in whichever layout its folder has: the project's own, or the published one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import Params, T5Config, make_model
+from kdtw_jax.pretrained.hub import PREFIX, fetch
+from kdtw_jax.pretrained.layout import CONFIG, read_layout
+from kdtw_jax.pretrained.load import Published, open_published, read_published
+from kdtw_jax.pretrained.names import heads
+from kdtw_jax.restore import read_json
+from kdtw_jax.train.checkpoint import SavedModel, load_model, read_model_config
+
+
+class Named(NamedTuple):
+    """What is known of a model before its weights are read."""
+
+    folder: Path
+    config: T5Config
+    tokenizer: Tokenizer  # with as many ids as the model has rows of embedding
+    published: Published | None  # None: saved by this project
+
+
+def find_model(name: str, *, offline: bool = False) -> Named:
+    """The model of a folder, or of `hf:NAME` (`kdtw_jax.pretrained.hub`), with everything checked that can be without
+    reading its weights.
+
+    Raises UserError where there is none, and as `open_published` and `fetch` do.
+    """
+    folder = _folder(name, offline)
+    if _is_ours(folder):
+        return Named(folder, *read_model_config(folder), None)
+    published = open_published(folder)
+    return Named(folder, published.config, published.tokenizer, published)
+
+
+def find_config(name: str, *, offline: bool = False) -> T5Config:
+    """The sizes and variant of such a model; of the hub, no weights are fetched. Raises UserError as `find_model`."""
+    folder = _folder(name, offline, weights=False)
+    return read_model_config(folder)[0] if _is_ours(folder) else read_layout(folder)
+
+
+def _folder(name: str, offline: bool, weights: bool = True) -> Path:
+    folder = fetch(name, offline=offline, weights=weights) if name.startswith(PREFIX) else Path(name).resolve()
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run, "
+            "one in the Hugging Face layout, or hf:NAME"
+        )
+    return folder
+
+
+def _is_ours(folder: Path) -> bool:
+    return "model" in read_json(folder / CONFIG, "")
+
+
+def read_teacher(found: Named, *, dtype: str) -> SavedModel:
+    """A frozen model. A published one computes in `dtype` and its matrices are kept so, on the host; one of ours as it
+    was saved."""
+    if found.published is None:
+        return load_model(found.folder)
+    config = dataclasses.replace(found.config, dtype=dtype)
+    params = read_published(found.published, config, jax.random.key(0), dtype=dtype)
+    return SavedModel(make_model(config), params, found.tokenizer)
+
+
+def student_config(model: T5Config, like: T5Config) -> T5Config:
+    """The sizes and variant of a model with what is no part of a checkpoint as in `like`: dropout, dtype, our heads."""
+    return dataclasses.replace(
+        model,
+        dropout_rate=like.dropout_rate,
+        dtype=like.dtype,
+        value_heads=like.value_heads,
+        gate_width=like.gate_width,
+        rule_in_source=like.rule_in_source,
+    )
+
+
+def read_student(found: Named, config: T5Config, key: jax.Array) -> Params:
+    """Parameters to train, float32, for a `config` of `student_config`: the model's, its heads drawn anew with `key`
+    where it has none of that kind (a published model: V = 0)."""
+    if found.published is not None:
+        return read_published(found.published, config, key)
+    params = {**heads(config, key), **load_model(found.folder).params}
+    unwanted = {"value": not config.value_heads, "gate": not config.gate_width}
+    return {name: part for name, part in params.items() if not unwanted.get(name, False)}

@@ -1,0 +1,116 @@
+"""The tensors of a folder in the Hugging Face layout: one safetensors file, or shards and their index. Never pickle."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp  # registers bfloat16 with numpy, which safetensors asks for it by name
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.restore import read_json
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_ROWS = 4096  # compared at once
+_FLOATING = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+
+
+class Held(NamedTuple):
+    """Where a tensor lies; nothing of it is read yet."""
+
+    file: Path
+    name: str  # its name there
+    shape: tuple[int, ...]
+
+
+def find_tensors(folder: Path) -> dict[str, Held]:
+    """All tensors of a folder by name, from the headers of its files alone.
+
+    Raises UserError where there are none, for a folder that has only pickled weights, for a damaged file, a missing
+    shard, or a tensor that is not floating.
+    """
+    folder = Path(folder)
+    if (folder / SINGLE).is_file():
+        return _header(folder / SINGLE)
+    if not (folder / INDEX).is_file():
+        if pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")]):
+            raise UserError(
+                f"{folder} has its weights as {pickled[0].name}, which could run any code when opened; write them as "
+                "safetensors first: from transformers import T5ForConditionalGeneration as T; "
+                f"T.from_pretrained({str(folder)!r}).save_pretrained('converted')"
+            )
+        raise UserError(f"{folder} has no weights: neither {SINGLE} nor {INDEX}")
+    where = read_json(folder / INDEX, f"{folder} has no index").get("weight_map")
+    if not isinstance(where, dict) or not where or not all(_plain(file) for file in where.values()):
+        raise UserError(
+            f"{folder / INDEX} is no index of shards: it needs a weight_map from tensors to files beside it"
+        )
+    found: dict[str, Held] = {}
+    for shard in sorted(set(where.values())):
+        for name, held in _header(folder / shard).items():
+            if where.get(name) != shard:
+                raise UserError(
+                    f"{folder / shard} holds {name}, which {INDEX} says is in {where.get(name, 'no shard')}"
+                )
+            found[name] = held
+    if absent := sorted(set(where) - set(found)):
+        raise UserError(f"{folder / where[absent[0]]} has no {absent[0]}, though {INDEX} says so")
+    return found
+
+
+def read_tensors(wanted: Mapping[str, Held]) -> Iterator[tuple[str, np.ndarray]]:
+    """The tensors one at a time, each file opened once: only the one in hand takes memory."""
+    in_order = sorted(wanted, key=lambda name: wanted[name].file)
+    for file, names in itertools.groupby(in_order, key=lambda name: wanted[name].file):
+        with _opened(file) as tensors:
+            for name in names:
+                yield name, tensors.get_tensor(wanted[name].name)
+
+
+def same_tensor(one: Held, other: Held) -> bool:
+    """Whether two tensors hold the same numbers, compared some rows at a time."""
+    if one.shape != other.shape:
+        return False
+    with _opened(one.file) as first, _opened(other.file) as second:
+        a, b = first.get_slice(one.name), second.get_slice(other.name)
+        rows = one.shape[0]
+        parts = [slice(i, min(i + _ROWS, rows)) for i in range(0, rows, _ROWS)]  # beyond the end is an error here
+        return all(np.array_equal(a[part], b[part]) for part in parts)
+
+
+def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes a file of C-contiguous tensors; not atomic. Raises OSError where the file system refuses."""
+    try:
+        save_file(dict(tensors), file, metadata={"format": "pt"})  # what `transformers` wants to read there
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def _plain(file: object) -> bool:
+    return isinstance(file, str) and Path(file).name == file and file.endswith(".safetensors")
+
+
+def _header(file: Path) -> dict[str, Held]:
+    found = {}
+    with _opened(file) as tensors:
+        for name in tensors.keys():  # noqa: SIM118, not a mapping
+            part = tensors.get_slice(name)
+            if part.get_dtype() not in _FLOATING:
+                raise UserError(f"{file}: {name} is {part.get_dtype()}; known are {', '.join(_FLOATING)}")
+            found[name] = Held(file, name, tuple(part.get_shape()))
+    return found
+
+
+def _opened(file: Path) -> safe_open:
+    try:
+        return safe_open(file, framework="np")
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged or no safetensors file ({error}); fetch or write it again") from error
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error}; the folder is incomplete, fetch it again") from error
