@@ -107,7 +107,9 @@ class Experiment:
     split: Literal["validation", "test"] = "test"
     """what models are judged on; choose settings on validation"""
     devices: int = 0
-    """devices to use; 0: all"""
+    """devices to use, of each host; 0: all"""
+    teacher_shards: int = 1
+    """devices that the teacher is spread over, where it is too large for one; trains mle, pcl, seqkd and tb"""
     teacher_model: Path | None = None
     """a saved model to be the teacher instead of training one"""
     beam_size: int = 4
@@ -129,7 +131,7 @@ class Experiment:
 
     def identity(self) -> dict[str, Any]:
         """What a run's folder is for: all that every stage depends on. Methods and seeds may join later."""
-        apart = ("out", "results", "devices", "seeds", "methods", *get_args(Method))
+        apart = ("out", "results", "devices", "teacher_shards", "seeds", "methods", *get_args(Method))
         return {**{k: v for k, v in self.to_json().items() if k not in apart}, "teacher_seed": self.seeds[0]}
 
     def identity_of(self, method: Method) -> dict[str, Any]:

@@ -81,7 +81,12 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
             "choose another --out or restore the text"
         )
     instruction = task.instruction if text.instruct else "{source}"
-    run.mark_done("data", {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction})
+    buckets = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=len(devices))
+    if run.done("data") and (begun := run.info("data").get("buckets")):
+        buckets = tuple(Bucket(*shape) for shape in begun)  # of as many rows on any number of devices
+        devices = parallel.dividing_devices(config.devices, [bucket.rows for bucket in buckets])
+    about = {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction, "buckets": buckets}
+    run.mark_done("data", about)
     for note, value in task.notes.items():
         console.print(f"{task.name}: {note} {value:g}")
     tokenizer = _tokenizer(config, task, run.path / "tokenizer.model")
@@ -103,7 +108,6 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
             f"{part.dropped} longer ones left out, {part.truncated_pairs} cut ({part.truncated_tokens} pieces lost)"
         )
         encoded[split] = part
-    buckets = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=len(devices))
     test = encoded[config.split]
     references = [task.splits[config.split][int(i)]["target"] for i in test.examples]
     return Setup(task, tokenizer, buckets, encoded["train"], test, references, devices)
@@ -140,7 +144,12 @@ def _stage(run: RunFolder, name: str, config: T5Config, setup: Setup, train: Tra
 
 
 def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
-    """The teacher: a saved model if one is named, otherwise maximum likelihood."""
+    """The teacher: a saved model if one is named, otherwise maximum likelihood; spread over devices if asked for."""
+    found = _find_teacher(config, setup, run)
+    return found._replace(params=parallel.spread(found.params, setup.devices, config.teacher_shards))
+
+
+def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
     if config.teacher_model is not None:
         saved = load_model(config.teacher_model, tokenizer=setup.tokenizer)
         return Trained(saved.model, saved.params)
@@ -313,6 +322,7 @@ def evaluate(
                 banned=setup.tokenizer.banned_ids,
                 values=config.pcl.pcl,
                 top_k=config.pcl.top_k,
+                devices=setup.devices,
             )
         # A correlation with a constant (a value head that was never trained) is undefined: an empty cell.
         rows += [{"metric": k, "value": v if v == v else None, "low": None, "high": None} for k, v in numbers.items()]
@@ -336,6 +346,7 @@ def evaluation_stage(config: Experiment, method: str, seed: int) -> str:
 def _decode_and_score(
     name: str, config: Experiment, setup: Setup, trained: Trained, decoding: Decoding
 ) -> tuple[Outputs, list[Score]]:
-    outputs = decode_split(name, trained.model, trained.params, setup.test, setup.buckets, setup.tokenizer, decoding)
+    how: dict[str, Any] = {"decoding": decoding, "devices": setup.devices}
+    outputs = decode_split(name, *trained, setup.test, setup.buckets, setup.tokenizer, **how)
     hypotheses = [outputs.texts[int(i)] for i in setup.test.examples]
     return outputs, score_all(setup.task.metrics, hypotheses, setup.references)

@@ -16,6 +16,8 @@ from kdtw_jax.runs.atomic import explained, write_json, write_text
 CONFIG = "config.json"
 LOCK = ".lock"
 SHOWN_DIFFERENCES = 3
+# How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
+FREE = ("accumulate", "chunk", "remat")
 
 
 class RunFolder:
@@ -137,7 +139,8 @@ def _bind(path: Path, config: Mapping[str, Any], what: str) -> None:
 
 def _compare(what: str, old: dict[str, Any], new: dict[str, Any]) -> None:
     old_flat, new_flat = _flatten(old), _flatten(new)
-    names = [n for n in {**old_flat, **new_flat} if old_flat.get(n, "(unset)") != new_flat.get(n, "(unset)")]
+    bound = [n for n in {**old_flat, **new_flat} if n.rpartition(".")[2] not in FREE]
+    names = [n for n in bound if old_flat.get(n, "(unset)") != new_flat.get(n, "(unset)")]
     if not names:
         return
     shown = "; ".join(
