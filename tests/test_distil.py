@@ -39,7 +39,9 @@ def test_fresh_rows_do_not_depend_on_the_number_of_devices(world: World) -> None
     found = []
     for devices in (1, 4):
         chosen = parallel.select_devices(devices)
-        collect = Collector(world.model, world.teacher, replace(DISTIL, teacher_rows=0.5), world.banned, chosen)
+        collect = Collector(
+            world.model, world.teacher, DISTIL, world.banned, chosen
+        )  # the teacher answers two of eight
         found.append(collect(parallel.replicate(world.params, chosen), batch, key, 0))
     assert set(found[0]) == {STUDENT, TEACHER, TRUTH}
     for source, rows in found[0].items():

@@ -128,8 +128,8 @@ class AskingCollector:
         for source, write, (gate_noise, token_noise), count in plans:
             few, of = Batch(*(x[:count] for x in batch)), Terms(*(x[:count] for x in terms))
             given = (few.source_BxS, words[:count], gate_noise[:count], token_noise[:count])
-            written = write(params, self.plain.teacher.params, parallel.shard(given, self.devices))
-            tokens, asked = parallel.unshard(written, self.devices)
+            fixed = (params, self.plain.teacher.params)
+            tokens, asked = parallel.map_rows(write, fixed, (given,), self.devices)
             found[source] = self._rows(with_targets(few, tokens), of, words[:count], asked)
         helped = found[HELPED]
         extra = self._measure(

@@ -231,10 +231,8 @@ class Collector:
         self._score = parallel.by_rows(score_rows, self.teacher)
 
     def teacher_count(self, rows: int) -> int:
-        """Prompts of a batch that the teacher answers itself, a multiple of the devices."""
-        n = len(self.devices)
-        wanted = self.config.teacher_rows * rows if self.config.teacher_share else 0.0
-        return min(rows, int(np.ceil(wanted / n)) * n)
+        """Prompts of a batch that the teacher answers itself."""
+        return int(np.ceil(self.config.teacher_rows * rows)) if self.config.teacher_share else 0
 
     def __call__(self, params: Params, batch: Batch, key_data: jax.Array, step: int) -> dict[int, Trajectories]:
         """Rows by source. The noise is drawn for the whole batch, so rows do not depend on the number of devices."""
@@ -242,8 +240,8 @@ class Collector:
         paths: list[tuple[int, Batch]] = []
         if self.config.student_share:
             noise = jax.random.uniform(step_key(key_data, step, 1), shape)
-            tokens = self._student(params, *parallel.shard((batch.source_BxS, noise), self.devices))
-            paths.append((STUDENT, with_targets(batch, parallel.unshard(tokens, self.devices))))
+            tokens = parallel.map_rows(self._student, (params,), (batch.source_BxS, noise), self.devices)
+            paths.append((STUDENT, with_targets(batch, tokens)))
         count = self.teacher_count(shape[0])
         if count:
             few = Batch(*(x[:count] for x in batch))

@@ -106,7 +106,8 @@ def shard(tree: PyTree, devices: Devices) -> PyTree:
     sharding, first = _sharding(own), devices.index(own[0])
 
     def split(x: jax.Array | np.ndarray) -> jax.Array:
-        _check(x.shape[0], n)
+        if x.shape[0] % n:
+            raise UserError(f"{x.shape[0]} rows do not divide over {n} devices; choose a multiple of {n}")
         mine = x.reshape(n, x.shape[0] // n, *x.shape[1:])[first : first + len(own)]
         return jax.device_put(mine, sharding)
 
@@ -202,29 +203,42 @@ def hold(params: PyTree, devices: Devices) -> Held:
 def by_rows(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
     """`fn(params, *rows)` as a function of whole batches `[B, ...]`, computed on all devices, the rows split.
 
-    Results, [B, ...] too, come whole on the first device of each process. Raises UserError if B does not divide by the
-    number of devices (of copies of the parameters, if they are spread).
+    Results, [B, ...] too, come whole on the first device of each process.
     """
     params, devices, mesh = held
     if mesh is None:
         mapped = data_parallel(fn, devices)
-        return lambda *rows: unshard(mapped(params, *shard(rows, devices)), devices)
+        return lambda *rows: map_rows(mapped, (params,), rows, devices)
     everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
     jitted = jax.jit(fn, out_shardings=everywhere)
     groups = mesh.shape[AXIS]
 
     def call(*rows: PyTree) -> PyTree:
-        for x in jax.tree.leaves(rows):
-            _check(len(x), groups)
-        found = jitted(params, *jax.tree.map(lambda x: _put(x, split), rows))
-        return jax.tree.map(lambda x: x.addressable_data(0), found)
+        count, padded = _padded(rows, groups)
+        found = jitted(params, *jax.tree.map(lambda x: _put(x, split), padded))
+        return jax.tree.map(lambda x: x.addressable_data(0)[:count], found)
 
     return call
 
 
-def _check(rows: int, devices: int) -> None:
-    if rows % devices:
-        raise UserError(f"{rows} rows do not divide over {devices} devices; choose a multiple of {devices}")
+def map_rows(mapped: Callable[..., PyTree], fixed: tuple[PyTree, ...], rows: PyTree, devices: Devices) -> PyTree:
+    """`mapped(*fixed, *rows)` of what `data_parallel` has made, for whole batches `[B, ...]` of any B, and results too.
+
+    `fixed` is on the devices already. How many rows there are to compute does not depend on the number of devices:
+    where they do not divide over them, the last one is computed several times.
+    """
+    count, padded = _padded(rows, len(devices))
+    whole = unshard(mapped(*fixed, *shard(padded, devices)), devices)
+    return whole if len(jax.tree.leaves(padded)[0]) == count else jax.tree.map(lambda x: x[:count], whole)
+
+
+def _padded(rows: PyTree, multiple: int) -> tuple[int, PyTree]:
+    """The number of rows, and the rows with the last one repeated up to a multiple."""
+    count = len(jax.tree.leaves(rows)[0])
+    more = -count % multiple
+    if not more:
+        return count, rows
+    return count, jax.tree.map(lambda x: np.concatenate([x, np.repeat(np.asarray(x)[-1:], more, axis=0)]), rows)
 
 
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:
