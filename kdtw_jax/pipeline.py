@@ -22,6 +22,7 @@ from kdtw_jax.duals import prices
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.evaluation.metrics import Score, score_all
+from kdtw_jax.hosts import first_alone
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
 from kdtw_jax.runs import Progress, RunFolder, write_json
 from kdtw_jax.runs.provenance import running_code
@@ -67,14 +68,18 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
     """Loads the text, trains or loads the vocabulary, cuts everything into pieces, and says what was left out."""
     devices = parallel.select_devices(config.devices)
     text = config.text
-    task = load_task(
-        config.data,
-        data_dir=text.folder,
-        files=text.files,
-        features=text.features,
-        limit=text.limit or None,
-        test_limit=text.test_limit or None,
-    )
+
+    def load() -> Task:
+        return load_task(
+            config.data,
+            data_dir=text.folder,
+            files=text.files,
+            features=text.features,
+            limit=text.limit or None,
+            test_limit=text.test_limit or None,
+        )
+
+    task = first_alone(load, "data")
     if run.done("data") and run.info("data")["fingerprint"] != task.fingerprint:
         raise UserError(
             f"the text of {task.name} is not what the run in {run.path} was started on; "
@@ -89,7 +94,7 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
     run.mark_done("data", about)
     for note, value in task.notes.items():
         console.print(f"{task.name}: {note} {value:g}")
-    tokenizer = _tokenizer(config, task, run.path / "tokenizer.model")
+    tokenizer = first_alone(lambda: _tokenizer(config, task, run.path / "tokenizer.model"), "tokenizer")
     encoded = {}
     for split in ("train", config.split):
         with Progress(f"encoding {split}", total=len(task.splits[split])) as progress:

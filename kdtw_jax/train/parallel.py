@@ -48,7 +48,12 @@ def select_devices(count: int = 0) -> Devices:
         raise UserError(f"devices={count}, but this machine has {fewest}; give 0 (all) to {fewest}")
     if not count and any(len(own) > fewest for own in found):
         raise UserError(f"hosts have {', '.join(str(len(own)) for own in found)} devices; give --devices {fewest}")
-    return [device for own in found for device in own[: count or fewest]]
+    chosen = [device for own in found for device in own[: count or fewest]]
+    if len(found) > 1:
+        # On CPUs devices of several processes connect at their first sum and wait 30 s for each other: here they come
+        # together, while a training step may take longer to compile in one process than in another.
+        jax.block_until_ready(data_parallel(psum_tree, chosen)(np.ones(count or fewest)))
+    return chosen
 
 
 def dividing_devices(count: int, rows: Sequence[int]) -> Devices:
