@@ -32,7 +32,7 @@ from kdtw_jax.train import parallel
 from kdtw_jax.train.distil import Collector, coefficients, minibatch_shares, path_loss
 from kdtw_jax.train.fit import likelihood_loss
 from kdtw_jax.train.scoring import score
-from kdtw_jax.train.state import Coefficient, init_state, make_optimizer, make_update
+from kdtw_jax.train.state import Coefficient, Whole, init_state, make_optimizer, make_update
 
 BANNED = (0, 2, 3)
 
@@ -95,7 +95,7 @@ def main(args: Args) -> None:
     functions: dict[str, Callable[[], Any]] = {"peak": lambda: multiply(matrix)}
     for name, fit in (("teacher", SMALL.teacher_fit), ("student", SMALL.mle)):
         functions[f"{name} step"] = stepper(
-            likelihood_loss(models[name], fit, (), None), {"nll": 1.0}, params[name], (batch, ()), devices
+            likelihood_loss(models[name], fit, (), None), {"nll": 1.0}, params[name], (batch, Whole(())), devices
         )
     config = SMALL.pcl
     rows = score(models["teacher"], params["teacher"], *map(jnp.asarray, batch), top_k=config.top_k, banned=BANNED)

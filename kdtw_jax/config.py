@@ -16,6 +16,7 @@ from kdtw_jax.constraints import known_constraints
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.data.tfds_source import Features
 from kdtw_jax.errors import UserError
+from kdtw_jax.hosts import HostsConfig
 from kdtw_jax.models import T5Config
 from kdtw_jax.train.ask_config import AskConfig
 from kdtw_jax.train.distil import DistilConfig
@@ -108,7 +109,11 @@ class Experiment:
     split: Literal["validation", "test"] = "test"
     """what models are judged on; choose settings on validation"""
     devices: int = 0
-    """devices to use; 0: all"""
+    """devices to use, of each host; 0: all"""
+    hosts: HostsConfig = field(default_factory=HostsConfig)
+    """several processes that do this run together"""
+    teacher_shards: int = 1
+    """devices that the teacher is spread over, where it is too large for one; trains mle, pcl, seqkd and tb"""
     teacher_model: str | None = None
     """a model to be the teacher instead of training one: the folder of a saved model, a folder in the Hugging Face
     layout (config.json, safetensors, spiece.model), or hf:NAME; sizes and vocabulary are then the model's"""
@@ -146,8 +151,8 @@ class Experiment:
 
     def identity(self) -> dict[str, Any]:
         """What a run's folder is for: all that every stage depends on. Methods and seeds may join later."""
-        apart = ["out", "results", "devices", "seeds", "methods", "offline", *get_args(Method)]
-        apart += ["plan", "plan_tflops", "plan_utilization"]
+        apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *get_args(Method)]
+        apart += ["offline", "plan", "plan_tflops", "plan_utilization"]
         if self.student_model is None:  # runs from before there was a choice go on
             apart.append("student_model")
         return {**{k: v for k, v in self.to_json().items() if k not in apart}, "teacher_seed": self.seeds[0]}

@@ -14,6 +14,7 @@ from kdtw_jax.ask_report import report_asking, study_asking
 from kdtw_jax.config import Experiment, parse
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.figures import distil_figure
+from kdtw_jax.hosts import is_writer, join, wait
 from kdtw_jax.pipeline import (
     BEAM_STAGE,
     Row,
@@ -54,7 +55,8 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
     """Trains and evaluates teacher and students, writes the results, prints the table; returns its tidy rows."""
     started = time.time()
     running_code()
-    console = Console()
+    join(config.hosts)
+    console = Console(quiet=not is_writer())
     out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
     judged = "ask" in config.methods and "share" in config.ask.constraints
     with open_run(out, {"task": task, **config.identity()}) as run:
@@ -68,6 +70,9 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
             if judged:
                 study_asking(config, setup, teacher, students["ask"], students.get("pcl"), seed, run)
         rows = [{"task": task, **row} for row in rows]
+        wait("evaluated")
+        if not is_writer():
+            return rows
         _write(config, setup, run, rows, started)
         _show(config, setup, rows)
         if judged:

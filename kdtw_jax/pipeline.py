@@ -22,6 +22,7 @@ from kdtw_jax.duals import prices
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.evaluation.metrics import Score, score_all
+from kdtw_jax.hosts import first_alone
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
 from kdtw_jax.pretrained.named import Named, find_model, read_student, read_teacher, student_config
 from kdtw_jax.runs import Progress, RunFolder, write_json
@@ -70,28 +71,38 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
     """Loads the text, trains or loads the vocabulary, cuts everything into pieces, and says what was left out."""
     devices = parallel.select_devices(config.devices)
     text = config.text
-    task = load_task(
-        config.data,
-        data_dir=text.folder,
-        files=text.files,
-        features=text.features,
-        limit=text.limit or None,
-        test_limit=text.test_limit or None,
-    )
+
+    def load() -> Task:
+        return load_task(
+            config.data,
+            data_dir=text.folder,
+            files=text.files,
+            features=text.features,
+            limit=text.limit or None,
+            test_limit=text.test_limit or None,
+        )
+
+    task = first_alone(load, "data")
     if run.done("data") and run.info("data")["fingerprint"] != task.fingerprint:
         raise UserError(
             f"the text of {task.name} is not what the run in {run.path} was started on; "
             "choose another --out or restore the text"
         )
     instruction = task.instruction if text.instruct else "{source}"
-    run.mark_done("data", {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction})
+    buckets = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=len(devices))
+    if run.done("data") and (begun := run.info("data").get("buckets")):
+        buckets = tuple(Bucket(*shape) for shape in begun)  # of as many rows on any number of devices
+        devices = parallel.dividing_devices(config.devices, [bucket.rows for bucket in buckets])
+    about = {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction, "buckets": buckets}
+    run.mark_done("data", about)
     for note, value in task.notes.items():
         console.print(f"{task.name}: {note} {value:g}")
     teacher, student = (
         None if name is None else find_model(name, offline=config.offline)
         for name in (config.teacher_model, config.student_model)
     )
-    tokenizer = _tokenizer(config, task, run.path / "tokenizer.model", [m for m in (teacher, student) if m is not None])
+    named = [model for model in (teacher, student) if model is not None]
+    tokenizer = first_alone(lambda: _tokenizer(config, task, run.path / "tokenizer.model", named), "tokenizer")
     encoded = {}
     for split in ("train", config.split):
         with Progress(f"encoding {split}", total=len(task.splits[split])) as progress:
@@ -110,7 +121,6 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
             f"{part.dropped} longer ones left out, {part.truncated_pairs} cut ({part.truncated_tokens} pieces lost)"
         )
         encoded[split] = part
-    buckets = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=len(devices))
     test = encoded[config.split]
     references = [task.splits[config.split][int(i)]["target"] for i in test.examples]
     return Setup(task, tokenizer, buckets, encoded["train"], test, references, devices, teacher, student)
@@ -156,7 +166,12 @@ def _stage(run: RunFolder, name: str, config: T5Config, setup: Setup, train: Tra
 
 
 def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
-    """The teacher: the model that was named, otherwise maximum likelihood."""
+    """The teacher: the model that was named, otherwise maximum likelihood; spread over devices if asked for."""
+    found = _find_teacher(config, setup, run)
+    return found._replace(params=parallel.spread(found.params, setup.devices, config.teacher_shards))
+
+
+def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
     if setup.teacher is not None:
         saved = read_teacher(setup.teacher, dtype=config.teacher.dtype)
         return Trained(saved.model, saved.params)
@@ -334,6 +349,7 @@ def evaluate(
                 banned=setup.tokenizer.banned_ids,
                 values=config.pcl.pcl,
                 top_k=config.pcl.top_k,
+                devices=setup.devices,
             )
         # A correlation with a constant (a value head that was never trained) is undefined: an empty cell.
         rows += [{"metric": k, "value": v if v == v else None, "low": None, "high": None} for k, v in numbers.items()]
@@ -357,6 +373,7 @@ def evaluation_stage(config: Experiment, method: str, seed: int) -> str:
 def _decode_and_score(
     name: str, config: Experiment, setup: Setup, trained: Trained, decoding: Decoding
 ) -> tuple[Outputs, list[Score]]:
-    outputs = decode_split(name, trained.model, trained.params, setup.test, setup.buckets, setup.tokenizer, decoding)
+    how: dict[str, Any] = {"decoding": decoding, "devices": setup.devices}
+    outputs = decode_split(name, *trained, setup.test, setup.buckets, setup.tokenizer, **how)
     hypotheses = [outputs.texts[int(i)] for i in setup.test.examples]
     return outputs, score_all(setup.task.metrics, hypotheses, setup.references)

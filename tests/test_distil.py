@@ -39,7 +39,9 @@ def test_fresh_rows_do_not_depend_on_the_number_of_devices(world: World) -> None
     found = []
     for devices in (1, 4):
         chosen = parallel.select_devices(devices)
-        collect = Collector(world.model, world.teacher, replace(DISTIL, teacher_rows=0.5), world.banned, chosen)
+        collect = Collector(
+            world.model, world.teacher, DISTIL, world.banned, chosen
+        )  # the teacher answers two of eight
         found.append(collect(parallel.replicate(world.params, chosen), batch, key, 0))
     assert set(found[0]) == {STUDENT, TEACHER, TRUTH}
     for source, rows in found[0].items():
@@ -75,12 +77,12 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_teacher(world: World,
     model, params = world.teacher
     if values == "unified":  # logits are Q there, so V = logsumexp has to be 0 as well: normalise them
 
-        def decode(*args: Any) -> Any:
-            answer = world.model.decode(*args)
-            keep = jnp.where(jnp.isin(jnp.arange(answer.logits_BxTxV.shape[-1]), jnp.array(world.banned)), -1e30, 0.0)
-            return answer._replace(logits_BxTxV=jax.nn.log_softmax(answer.logits_BxTxV + keep[None, None, :], axis=-1))
+        def logits(*args: Any) -> Any:
+            answer = world.model.logits(*args)
+            keep = jnp.where(jnp.isin(jnp.arange(answer.shape[-1]), jnp.array(world.banned)), -1e30, 0.0)
+            return jax.nn.log_softmax(answer + keep[None, None, :], axis=-1)
 
-        model = model._replace(decode=decode)
+        model = model._replace(logits=logits)
     batch = next(training_batches(world.data, WIDE, seed=0))
     rows = score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
     loss = path_loss(model, config, world.banned)

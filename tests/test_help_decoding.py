@@ -15,7 +15,7 @@ from kdtw_jax.constraints import Rule, histories, make_calls, make_pause, make_s
 from kdtw_jax.decoding import generate, generate_with_help
 from kdtw_jax.decoding.help import Gate, Moment, stateless
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.decoding.view import instructed, looks, readings, told
+from kdtw_jax.decoding.view import instructed, look, passed, readings, told
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 
@@ -59,7 +59,7 @@ def wishes(source: jax.Array, plain: jax.Array, tokens: jax.Array, asked: jax.Ar
     encoded = model.encode(params, source)
     decoded = model.decode(params, encoded, shift_right(tokens))
     before = histories(plain, tokens, asked)
-    view = looks(log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, tokens, before)
+    view = look(log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, *passed(tokens, before))
     return jax.nn.sigmoid(model.weigh(params, model.read_rule(params, encoded), view).logit())
 
 

@@ -39,7 +39,7 @@ from kdtw_jax.train.gkd import GKDConfig, divergence_loss, gkd, student_writes
 from kdtw_jax.train.minillm import MiniLLMConfig, minillm, mixture, rollout_loss
 from kdtw_jax.train.scoring import score
 from kdtw_jax.train.seqkd import BeamConfig, beam_buckets, write_outputs
-from kdtw_jax.train.state import init_state, make_optimizer, make_update
+from kdtw_jax.train.state import Whole, init_state, make_optimizer, make_update
 from tests.world import BUCKETS, DISTIL, FIT, LOOP, WIDE, World, same
 
 B, T, V = 3, 5, 11
@@ -269,7 +269,8 @@ def rows_of(world: World, kind: str, target: Any = None) -> Any:
     batch = batch_of(world)
     given = batch if target is None else batch._replace(target_BxT=np.asarray(target))
     written = np.asarray(given.target_BxT)
-    return (given, world.teacher[1]) if kind == "gkd" else (batch, written, world.teacher[1])
+    teacher = Whole(world.teacher[1])
+    return (given, teacher) if kind == "gkd" else (batch, written, teacher)
 
 
 def loss_of(world: World, kind: str, **changes: Any) -> Callable[..., Any]:
@@ -295,7 +296,7 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_teacher_and_nothing_r
     assert largest(world.teacher[1]) < 1e-5 < 1e-2 < largest(world.params)
 
     def of_teacher(teacher_params: Any) -> jax.Array:
-        return objective(loss, jax.tree.map(jnp.asarray, world.params), (*rows[:-1], teacher_params))
+        return objective(loss, jax.tree.map(jnp.asarray, world.params), (*rows[:-1], Whole(teacher_params)))
 
     assert not any(np.any(g) for g in jax.tree.leaves(jax.jit(jax.grad(of_teacher))(world.teacher[1])))
 
@@ -323,7 +324,7 @@ def test_chunks_save_the_memory_of_whole_distributions(world: World) -> None:
     model = make_model(T5Config.toy(2000, dropout_rate=0.0))
     params = jax.eval_shape(model.init, jax.random.key(0))
     ints = jax.ShapeDtypeStruct((8, 64), jnp.int32)
-    rows = (Batch(jax.ShapeDtypeStruct((8,), jnp.int32), ints, ints), params)  # type: ignore[arg-type]
+    rows = (Batch(jax.ShapeDtypeStruct((8,), jnp.int32), ints, ints), Whole(params))  # type: ignore[arg-type]
 
     def memory(chunk: int) -> int:
         loss = divergence_loss(model, model, replace(GKD, chunk=chunk), ())
@@ -339,7 +340,7 @@ def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float
     chosen = parallel.select_devices(devices)
     optimizer = make_optimizer(FIT.optimizer, 8)
     batch = batch_of(world)
-    teacher = parallel.replicate(world.teacher[1], chosen)
+    teacher = Whole(parallel.replicate(world.teacher[1], chosen))
     weights: dict[str, Any] = {"gkd": {"jsd": 1.0}, "minillm": {"single": 1.0, "long": 1.0, "nll": 1.0}}.get(
         kind, {"tb": 0.1, "kl": 1.0}
     )
@@ -350,7 +351,7 @@ def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float
         loss = replayed_balance(world.model, DISTIL, world.banned)
     else:
         author = mixture(world.model, world.teacher[0], 0.2, world.banned) if kind == "minillm" else world.model
-        authors = (state.params, teacher) if kind == "minillm" else state.params
+        authors = (state.params, teacher.value) if kind == "minillm" else state.params
         written = Writer(author, world.banned, chosen)(authors, batch, jax.random.key(5))
         sharded = parallel.shard(batch, chosen)
         rows = (sharded, written, teacher) if kind == "minillm" else (sharded._replace(target_BxT=written), teacher)

@@ -74,16 +74,15 @@ def look(log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, past_BxTxN: jax.A
     return View(hidden_BxTxD, choices_BxTx2, jnp.stack([x.astype(jnp.float32) for x in facts], axis=-1))
 
 
-def looks(log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, tokens_BxT: jax.Array, before: History) -> View:
-    """`look` at all states of finished paths.
+def passed(tokens_BxT: jax.Array, before: History) -> tuple[jax.Array, History]:
+    """What `look` is to know of all states of finished paths: the tokens before each, BxTxT, and what has happened.
 
     `before` is what `constraints.histories` says of the paths: leaves [T + 1, B].
     """
     length = tokens_BxT.shape[1]
     earlier_TxT = jnp.arange(length)[None, :] < jnp.arange(length)[:, None]
     past_BxTxT = jnp.where(earlier_TxT[None], tokens_BxT[:, None, :], 0)
-    history = History(*(leaf[:-1].T for leaf in before))
-    return look(log_policy_BxTxV, hidden_BxTxD, past_BxTxT, history)
+    return past_BxTxT, History(*(leaf[:-1].T for leaf in before))
 
 
 def told(model: Model, words: Sequence[int]) -> Model:

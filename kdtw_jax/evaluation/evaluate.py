@@ -21,6 +21,7 @@ from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.pcl import PCLConfig, policy_and_value
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.runs.progress import Progress
+from kdtw_jax.train import parallel
 from kdtw_jax.train.scoring import finished
 
 Params = Any
@@ -54,8 +55,13 @@ def decode_split(
     buckets: Sequence[Bucket],
     tokenizer: Tokenizer,
     decoding: Decoding = GREEDY,
+    *,
+    devices: parallel.Devices | None = None,
 ) -> Outputs:
-    """Writes an output for every example of a split."""
+    """Writes an output for every example of a split, on the first device or on all of `devices`.
+
+    Raises UserError as `parallel.by_rows` does.
+    """
     banned = tokenizer.banned_ids
 
     def write(params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
@@ -73,7 +79,7 @@ def decode_split(
         noise = noise_BxT if decoding.mode == "sample" else None
         return generate(model, params, source_BxS, noise, max_len=length, banned=banned).tokens_BxT
 
-    jitted = jax.jit(write)
+    writing = parallel.by_rows(write, parallel.hold(params, devices or parallel.one_device()))
     batches = list(evaluation_batches(data, buckets))
     compiled: set[tuple[int, ...]] = set()
     texts: dict[int, str] = {}
@@ -83,10 +89,10 @@ def decode_split(
             key = jax.random.fold_in(jax.random.key(decoding.seed), index)
             noise = jax.random.uniform(key, batch.target_BxT.shape)
             if batch.target_BxT.shape not in compiled:  # the first call of a shape compiles: leave it out of the rate
-                jax.block_until_ready(jitted(params, batch.source_BxS, noise))
+                jax.block_until_ready(writing(batch.source_BxS, noise))
                 compiled.add(batch.target_BxT.shape)
             started = time.perf_counter()
-            output = np.asarray(jitted(params, batch.source_BxS, noise))
+            output = np.asarray(writing(batch.source_BxS, noise))
             seconds += time.perf_counter() - started
             real = batch.example_B >= 0
             tokens += int((output[real] != 0).sum())
@@ -106,6 +112,7 @@ def compare_with_teacher(
     values: PCLConfig,
     top_k: int = 0,
     seed: int = 0,
+    devices: parallel.Devices | None = None,
 ) -> dict[str, float]:
     """How close the student is to its teacher, and whether its V knows how far it will be.
 
@@ -118,7 +125,8 @@ def compare_with_teacher(
     """
     student_model, teacher_model = student[0], teacher[0]
 
-    def compare(student_params: Params, teacher_params: Params, source: jax.Array, tokens: jax.Array) -> _Compared:
+    def compare(params: tuple[Params, Params], source: jax.Array, tokens: jax.Array) -> _Compared:
+        student_params, teacher_params = params
         inputs = shift_right(tokens)
         own = student_model.decode(student_params, student_model.encode(student_params, source), inputs)
         other = teacher_model.decode(teacher_params, teacher_model.encode(teacher_params, source), inputs)
@@ -143,15 +151,17 @@ def compare_with_teacher(
         limits: dict[str, Any] = {"max_len": noise.shape[1], "banned": banned, "temperature": values.alpha}
         return generate(student_model, params, source, noise, **limits).tokens_BxT
 
-    jitted, sampled = jax.jit(compare), jax.jit(roll_out)
+    devices = devices or parallel.one_device()
+    comparing = parallel.by_rows(compare, parallel.hold((student[1], teacher[1]), devices))
+    sampled = parallel.by_rows(roll_out, parallel.hold(student[1], devices))
     given: list[_Compared] = []
     own: list[_Compared] = []
     for index, batch in enumerate(evaluation_batches(data, buckets)):
         real = batch.example_B >= 0
         noise = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), index), batch.target_BxT.shape)
-        rollouts = sampled(student[1], batch.source_BxS, noise)
+        rollouts = sampled(batch.source_BxS, noise)
         for tokens, found in ((batch.target_BxT, given), (rollouts, own)):
-            result = jitted(student[1], teacher[1], batch.source_BxS, tokens)
+            result = comparing(batch.source_BxS, tokens)
             found.append(_Compared(*(np.asarray(x)[real] for x in result)))
 
     def mean(results: list[_Compared], name: str) -> float:

@@ -38,7 +38,7 @@ def token_kl(
 
     Both arguments are normalised log-probabilities; -inf (a banned token) is harmless in value and gradient.
     """
-    return weighted(_divergence(student_logp_BxTxV, teacher_logp_BxTxV, direction), mask_BxT)
+    return weighted(divergence(student_logp_BxTxV, teacher_logp_BxTxV, direction), mask_BxT)
 
 
 def top_k_with_tail(teacher_logp_BxTxV: jax.Array, k: int) -> TopK:
@@ -86,10 +86,11 @@ def topk_divergence(student_logp_BxTxV: jax.Array, topk: TopK, direction: Direct
     if topk.ids_BxTxK.shape[-1] < student_logp_BxTxV.shape[-1]:
         teacher = jnp.concatenate([teacher, teacher_tail(topk)[..., None]], axis=-1)
         student = jnp.concatenate([student, student_tail(student_logp_BxTxV, topk.ids_BxTxK)[..., None]], axis=-1)
-    return _divergence(student, teacher, direction)
+    return divergence(student, teacher, direction)
 
 
-def _divergence(student: jax.Array, teacher: jax.Array, direction: Direction) -> jax.Array:
+def divergence(student: jax.Array, teacher: jax.Array, direction: Direction) -> jax.Array:
+    """The terms of `token_kl`: of normalised log-probabilities [..., V], over the last axis."""
     if direction == "forward":
         return kl_divergence(teacher, student)
     if direction == "reverse":

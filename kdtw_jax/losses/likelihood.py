@@ -27,7 +27,14 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
 ) -> Weighted:
-    """-log softmax(logits)[target], nats, summed over the tokens that the bool `mask_BxT` selects.
+    """`token_loss`, summed over the tokens that the bool `mask_BxT` selects."""
+    return weighted(token_loss(logits_BxTxV, targets_BxT, label_smoothing, z_loss), mask_BxT)
+
+
+def token_loss(
+    logits_BxTxV: jax.Array, targets_BxT: jax.Array, label_smoothing: float = 0.0, z_loss: float = 0.0
+) -> jax.Array:
+    """-log softmax(logits)[target] of each token, nats, BxT.
 
     `label_smoothing` e moves a share e of the target to the uniform distribution over the tokens whose logit
     is finite (arXiv 1512.00567, section 7); `z_loss` c adds c log^2 Z (arXiv 2204.02311, section 5), which
@@ -42,4 +49,4 @@ def cross_entropy(
         loss_BxT = (1 - label_smoothing) * loss_BxT + label_smoothing * (partition_BxT - mean_BxT)
     if z_loss:
         loss_BxT = loss_BxT + z_loss * jnp.square(partition_BxT)
-    return weighted(loss_BxT, mask_BxT)
+    return loss_BxT

@@ -28,10 +28,12 @@ _POSITIVE = (
 class T5Config:
     """One T5 model. Sizes are those of the published `config.json` files, under the same names.
 
-    `dtype` is the dtype of the arithmetic ("float32" or "bfloat16"); parameters, softmax, RMS norms and
-    logits are float32 always. `value_heads` adds the zero-initialised value head that T5 itself does not have, and a
+    `dtype` is the dtype of the arithmetic ("float32" or "bfloat16"); parameters, attention scores, softmax, RMS norms
+    and logits are float32 always. `value_heads` adds the zero-initialised value head that T5 itself has not, and a
     `gate_width` above 0 the gate that decides whether to ask, with hidden layers of that width. `rule_in_source`: the
-    rule that the gate reads stands before the source, for the rest of the student to read as well.
+    rule that the gate reads stands before the source, for the rest of the student to read as well. `remat`: training
+    keeps only what goes from block to block and makes the rest again in the backward pass, a third more work for a
+    fraction of the memory; it changes no number and is no part of what a model is.
 
     Raises `UserError` for sizes no model can have.
     """
@@ -53,6 +55,7 @@ class T5Config:
     value_heads: bool = True
     gate_width: int = 0
     rule_in_source: bool = False
+    remat: bool = dataclasses.field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         fields = dataclasses.asdict(self)

@@ -92,12 +92,14 @@ class Linear(nn.Module):
     """A linear map without bias, [B, T, F] to [B, T, `width`], its kernel drawn with standard deviation `std`.
 
     The product is taken of two matrices: contracting over B and T at once, as the gradient of a three-way
-    product does, makes XLA on a CPU copy its operands first, a fifth of the time of a feed-forward layer.
+    product does, makes XLA on a CPU copy its operands first, a fifth of the time of a feed-forward layer. The result is
+    of the dtype `out`, by default the config's.
     """
 
     config: T5Config
     width: int
     std: float
+    out: str | None = None
 
     @nn.compact
     def __call__(self, x_BxTxF: jax.Array) -> jax.Array:
@@ -105,7 +107,9 @@ class Linear(nn.Module):
         shape = (depth, self.width)
         kernel = self.param("kernel", nn.initializers.normal(self.std), shape, jnp.float32)
         x_XxF = x_BxTxF.reshape(rows * length, depth)
-        return (x_XxF @ kernel.astype(self.config.dtype)).reshape(rows, length, self.width)
+        out = jnp.dtype(self.out or self.config.dtype)
+        y_XxW = jnp.matmul(x_XxF, kernel.astype(self.config.dtype), preferred_element_type=out)
+        return y_XxW.reshape(rows, length, self.width)
 
 
 class RelativeBias(nn.Module):
@@ -159,8 +163,11 @@ class Attention(nn.Module):
         """Queries from `x_BxTxD`; `bias_BxHxTxS` (float32, broadcastable) holds the mask too."""
         keys_BxHxSxE, values_BxHxSxE = keys_values
         queries_BxHxTxE = self._heads(self.q(x_BxTxD))
-        scores_BxHxTxS = jnp.einsum("bhte,bhse->bhts", queries_BxHxTxE, keys_BxHxSxE)
-        weights = jax.nn.softmax(scores_BxHxTxS.astype(jnp.float32) + bias_BxHxTxS, axis=-1)
+        # Unscaled scores are large: rounded to bfloat16 they would be off by whole nats.
+        scores_BxHxTxS = jnp.einsum(
+            "bhte,bhse->bhts", queries_BxHxTxE, keys_BxHxSxE, preferred_element_type=jnp.float32
+        )
+        weights = jax.nn.softmax(scores_BxHxTxS + bias_BxHxTxS, axis=-1)
         weights = dropout(weights.astype(self.config.dtype), self.config.dropout_rate, seed_2, self.path)
         mixed_BxHxTxE = jnp.einsum("bhts,bhse->bhte", weights, values_BxHxSxE)
         rows, _, length, _ = mixed_BxHxTxE.shape

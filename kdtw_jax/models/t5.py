@@ -87,7 +87,8 @@ class Stack(nn.Module):
     def setup(self) -> None:
         config = self.config
         layers = config.num_decoder_layers if self.decoder else config.num_layers
-        self.block = [Block(config, self.decoder) for _ in range(layers)]
+        block = nn.remat(Block) if config.remat else Block
+        self.block = [block(config, self.decoder) for _ in range(layers)]
         self.relative_attention_bias = RelativeBias(config, bidirectional=not self.decoder)
         self.final_norm = RMSNorm(config)
 
@@ -153,7 +154,7 @@ class T5(nn.Module):
         self.encoder = Stack(config, decoder=False)
         self.decoder = Stack(config, decoder=True)
         if not config.tie_embeddings:
-            self.lm_head = Linear(config, config.vocab_size, config.d_model**-0.5)
+            self.lm_head = Linear(config, config.vocab_size, config.d_model**-0.5, "float32")
         if config.value_heads:
             self.value = ValueHead()
         if config.gate_width:
@@ -180,7 +181,8 @@ class T5(nn.Module):
 
     def logits(self, hidden_BxTxD: jax.Array) -> jax.Array:
         if not self.config.tie_embeddings:
-            return self.lm_head(hidden_BxTxD).astype(jnp.float32)
+            logits_BxTxV: jax.Array = self.lm_head(hidden_BxTxD)
+            return logits_BxTxV
         rows, length, depth = hidden_BxTxD.shape
         hidden_XxD = hidden_BxTxD.reshape(rows * length, depth) * depth**-0.5
         table_VxD = self.shared.embedding.astype(self.config.dtype)

@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.hosts import is_writer
 
 
 @contextlib.contextmanager
@@ -29,16 +30,19 @@ def explained(path: Path, doing: str = "write") -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Writes `text` (UTF-8) to `path` through a temporary file beside it, creating the parent folders.
 
-    Raises UserError when the file system refuses; an older file at `path` is then untouched.
+    Of several processes only the first one writes, here and in `write_arrays` and `write_json`. Raises UserError when
+    the file system refuses; an older file at `path` is then untouched.
     """
-    with _replacing(Path(path)) as f:
-        f.write(text.encode("utf-8"))
+    if is_writer():
+        with _replacing(Path(path)) as f:
+            f.write(text.encode("utf-8"))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays of numbers as .npz, atomically. Raises UserError as `write_text` does."""
-    with _replacing(Path(path)) as f:
-        np.savez(f, allow_pickle=False, **arrays)
+    if is_writer():
+        with _replacing(Path(path)) as f:
+            np.savez(f, allow_pickle=False, **arrays)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

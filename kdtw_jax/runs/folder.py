@@ -1,4 +1,4 @@
-"""The folder of one run: one configuration, one process at a time, stages that are done once."""
+"""The folder of one run: one configuration, one writing process at a time, stages that are done once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from types import TracebackType
 from typing import Any
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.hosts import first_alone, is_writer, wait
 from kdtw_jax.runs.atomic import explained, write_json, write_text
 
 CONFIG = "config.json"
 LOCK = ".lock"
 SHOWN_DIFFERENCES = 3
+# How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
+FREE = ("accumulate", "chunk", "remat")
 
 
 class RunFolder:
@@ -25,16 +28,18 @@ class RunFolder:
     its marker, written last, says that they are complete.
     """
 
-    def __init__(self, path: Path, lock: int):
+    def __init__(self, path: Path, lock: int | None):
         self.path = path
-        self._lock: int | None = lock
+        self._lock = lock
 
     def done(self, stage: str) -> bool:
         return self._marker(stage).exists()
 
     def mark_done(self, stage: str, info: Mapping[str, Any] | None = None) -> None:
-        """Marks `stage` complete, keeping `info` (JSON-able) for `info(stage)`."""
-        write_json(self._marker(stage), dict(info or {}))
+        """Marks `stage` complete, keeping `info` (JSON-able) for `info(stage)`; then all processes see it."""
+        if is_writer():
+            write_json(self._marker(stage), dict(info or {}))
+        wait(f"done {stage}")
 
     def info(self, stage: str) -> dict[str, Any]:
         """What `mark_done` kept. Raises UserError when the stage is not done."""
@@ -47,7 +52,8 @@ class RunFolder:
 
         Raises UserError when the stage was begun with another one.
         """
-        _bind(self.path / "stages" / f"{stage}.config.json", config, f"stage {stage} of {self.path}")
+        path = self.path / "stages" / f"{stage}.config.json"
+        first_alone(lambda: _bind(path, config, f"stage {stage} of {self.path}"), f"claim {stage}")
 
     def close(self) -> None:
         if self._lock is not None:
@@ -73,6 +79,10 @@ def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
     use by another process, or holds a run of another configuration.
     """
     path = Path(path)
+    return first_alone(lambda: _open(path, config), "open")
+
+
+def _open(path: Path, config: Mapping[str, Any]) -> RunFolder:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; a run needs a folder: choose another --out")
     with explained(path, "make the run folder"):
@@ -80,12 +90,14 @@ def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
         visible = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
     if visible and CONFIG not in visible:
         raise UserError(f"{path} holds other files and no {CONFIG}: choose another --out")
-    lock = _lock(path)
+    lock = _lock(path) if is_writer() else None
     try:
-        _probe(path)
+        if is_writer():
+            _probe(path)
         _bind(path / CONFIG, config, str(path))
     except BaseException:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
         raise
     return RunFolder(path, lock)
 
@@ -137,7 +149,8 @@ def _bind(path: Path, config: Mapping[str, Any], what: str) -> None:
 
 def _compare(what: str, old: dict[str, Any], new: dict[str, Any]) -> None:
     old_flat, new_flat = _flatten(old), _flatten(new)
-    names = [n for n in {**old_flat, **new_flat} if old_flat.get(n, "(unset)") != new_flat.get(n, "(unset)")]
+    bound = [n for n in {**old_flat, **new_flat} if n.rpartition(".")[2] not in FREE]
+    names = [n for n in bound if old_flat.get(n, "(unset)") != new_flat.get(n, "(unset)")]
     if not names:
         return
     shown = "; ".join(

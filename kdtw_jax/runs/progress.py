@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from kdtw_jax.hosts import is_writer
+
 BAR_SECONDS = 0.25
 LINE_SECONDS = 10.0
 
@@ -35,8 +37,8 @@ class Progress:
         self._shown_step: int | None = None
         self._values: dict[str, SupportsFloat] = {}
         self._bar: RichProgress | None = None
-        self._seconds = LINE_SECONDS
-        if sys.stderr.isatty():
+        self._seconds = LINE_SECONDS if is_writer() else math.inf  # one process speaks for all
+        if sys.stderr.isatty() and is_writer():
             self._seconds = BAR_SECONDS
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
@@ -52,7 +54,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._began = time.monotonic()
-        self._last = self._began - self._seconds  # the first update is shown at once
+        self._last = self._began - (self._seconds if is_writer() else 0.0)  # the first update is shown at once
         if self._bar is not None:
             self._bar.start()
         return self
@@ -71,7 +73,7 @@ class Progress:
     ) -> None:
         try:
             # After an exception the device values may be unusable; the last shown state then stands.
-            if kind is None and self._step != self._shown_step:
+            if kind is None and self._step != self._shown_step and is_writer():
                 self._show(time.monotonic())
         finally:
             if self._bar is not None:

@@ -14,6 +14,7 @@ from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.help import generate_with_help, own_gate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.duals import Duals, price, start_duals, update_duals
+from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
@@ -72,6 +73,8 @@ class AskingCollector:
     ):
         self.config, self.rules, self.devices, self.seed = config, rules, devices, seed
         self.plain = Collector(student, teacher, config.distil, banned, devices)
+        if self.plain.teacher.mesh is not None:
+            raise UserError(parallel.WHOLE_TEACHER)
         self.duals = dual_configs(config, rules.constraints)
         self.bank = draw_rules(
             rules.constraints,
@@ -125,8 +128,8 @@ class AskingCollector:
         for source, write, (gate_noise, token_noise), count in plans:
             few, of = Batch(*(x[:count] for x in batch)), Terms(*(x[:count] for x in terms))
             given = (few.source_BxS, words[:count], gate_noise[:count], token_noise[:count])
-            written = write(params, self.plain.teacher_params, parallel.shard(given, self.devices))
-            tokens, asked = parallel.unshard(written, self.devices)
+            fixed = (params, self.plain.teacher.params)
+            tokens, asked = parallel.map_rows(write, fixed, (given,), self.devices)
             found[source] = self._rows(with_targets(few, tokens), of, words[:count], asked)
         helped = found[HELPED]
         extra = self._measure(

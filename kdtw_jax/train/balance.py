@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit
-from kdtw_jax.decoding.policy import without
+from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
-from kdtw_jax.losses.pcl import policy_and_value
-from kdtw_jax.models import Model, shift_right
+from kdtw_jax.models import Model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
-from kdtw_jax.train.distil import DistilConfig, Objective, distil, kl_terms
+from kdtw_jax.train.distil import DistilConfig, Objective, distil, make_judge
 from kdtw_jax.train.scoring import Trajectories
 from kdtw_jax.train.state import LossFn, Metrics, Params
 
@@ -29,14 +28,13 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
     """Term "tb", half the squared deviation of a row's log-ratio from the mean of the minibatch, a token; "kl" if asked
     for. To be called where `parallel.AXIS` is bound: the mean is over all devices.
     """
+    judge = make_judge(model, config, banned)
 
     def loss(params: Params, _: Params, sampled: Sample, key: jax.Array) -> Metrics:
         rows: Trajectories = sampled.rows
         mask_BxT = rows.tokens_BxT != 0
-        decoded = model.decode(params, model.encode(params, rows.source_BxS), shift_right(rows.tokens_BxT))
-        logits_BxTxV = without(decoded.logits_BxTxV, banned)
-        log_pi_BxT, _ = policy_and_value(logits_BxTxV, decoded.value_BxT, rows.tokens_BxT, config.pcl)
-        ratio_B, counted_B = log_ratio(log_pi_BxT, rows.teacher_log_prob_BxT, mask_BxT, config.pcl)
+        own = judge(params, rows)
+        ratio_B, counted_B = log_ratio(own.log_pi_BxT, rows.teacher_log_prob_BxT, mask_BxT, config.pcl)
         mean_ratio = weighted(ratio_B, counted_B)
         centre = parallel.mean_over_devices(mean_ratio)
         deviation_B = jnp.abs(ratio_B - centre)
@@ -48,7 +46,7 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
         }
         return {
             "tb": balance_loss(ratio_B, counted_B, centre, mask_BxT, config.pcl),
-            **kl_terms(config, rows, logits_BxTxV),
+            **({"kl": weighted(own.divergence_BxT, mask_BxT)} if config.kl_weight else {}),
             **jax.lax.stop_gradient(diagnostics),
         }
 
@@ -75,8 +73,10 @@ def balance(
     Of the config, everything about rows and the KL holds as in `distil`; `pcl_weight` is the weight of the balance
     loss, of `pcl` alpha, floor, huber and clip are used, and what is about V or segments is not.
 
-    Raises UserError as `train_replayed` does.
+    Raises UserError as `train_replayed` does, and where the minibatch is to be cut up.
     """
+    if config.optimizer.accumulate > 1:
+        raise UserError("trajectory balance compares the rows of a minibatch: tb.optimizer.accumulate must be 1")
     weights = {"tb": config.pcl_weight, **({"kl": config.kl_weight} if config.kl_weight else {})}
     return distil(
         name,

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from kdtw_jax.errors import UserError
+from kdtw_jax.hosts import is_writer, wait
 from kdtw_jax.models import Model, T5Config, make_model
 
 PyTree = Any
@@ -32,9 +32,9 @@ class Restored(NamedTuple):
     iterator: dict[str, Any]
 
 
-def _abstract(tree: PyTree) -> PyTree:
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=device), tree)
+def _abstract(tree: PyTree, device: jax.Device | None = None) -> PyTree:
+    there = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=there), tree)
 
 
 def _misfit(stored: PyTree, like: PyTree) -> str:
@@ -83,7 +83,8 @@ class Checkpoints:
     """The checkpoints of one run, the newest `keep` of them.
 
     A checkpoint appears whole or not at all (Orbax writes beside it and renames), so a run killed at any moment finds
-    the last whole one. Raises UserError when the folder cannot be written.
+    the last whole one. Several processes have to take each step together; the first one writes. Raises UserError when
+    the folder cannot be written.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -107,6 +108,8 @@ class Checkpoints:
 
     def save(self, step: int, carry: PyTree, iterator: Mapping[str, Any]) -> None:
         """Writes `carry` (arrays) and the iterator's state. Raises UserError when the disk is full or read-only."""
+        if jax.process_count() > 1:
+            carry = jax.device_get(carry)  # Orbax takes arrays of one process for parts of global ones
         try:
             with _quiet():
                 self._manager.save(step, carry, custom_metadata={"iterator": json.dumps(dict(iterator))}, force=True)
@@ -158,25 +161,34 @@ class SavedModel(NamedTuple):
 
 
 def save_model(folder: Path, config: T5Config, params: PyTree, tokenizer: Tokenizer) -> None:
-    """Writes `config.json`, `tokenizer.model` and the parameters; an older model stays until that is done."""
+    """Writes `config.json`, `tokenizer.model` and the parameters; an older model stays until that is done.
+
+    Several processes have to call it together; the first one writes. Raises UserError where the file system refuses.
+    """
     folder = Path(folder).resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    scratch = folder.parent / f".{folder.name}-new"
+    text = {"model": config.to_dict(), "tokenizer": tokenizer.fingerprint}
     try:
-        text = {"model": config.to_dict(), "tokenizer": tokenizer.fingerprint}
-        (scratch / "config.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf8")
-        tokenizer.save(scratch / "tokenizer.model")
+        if is_writer():
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            (scratch / "config.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf8")
+            tokenizer.save(scratch / "tokenizer.model")
+        wait(f"begun {folder}")
         with _quiet():
             ocp.save(scratch / "params", params)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(scratch, folder)
+        if is_writer():
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(scratch, folder)
+        wait(f"saved {folder}")
     except (OSError, ValueError, RuntimeError) as error:
         if not _refused(error):
             raise
         raise UserError(f"cannot write the model to {folder}: {_why(error)}") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if is_writer():
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_model_config(folder: Path) -> tuple[T5Config, Tokenizer]:
@@ -208,7 +220,8 @@ def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Token
     like = jax.eval_shape(model.init, jax.random.key(0))
     if misfit := _misfit(ocp.metadata(folder / "params").metadata, like):
         raise UserError(f"the parameters in {folder} do not fit its config.json: {misfit}")
-    params = ocp.load(folder / "params", _abstract(like))
+    # Into the memory of the host: a teacher may be larger than a device.
+    params = jax.device_get(ocp.load(folder / "params", _abstract(like, jax.local_devices(backend="cpu")[0])))
     return SavedModel(model, params, own)
 
 

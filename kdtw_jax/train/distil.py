@@ -7,7 +7,7 @@ source follow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,9 @@ from kdtw_jax.decoding.policy import without
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses import pcl
-from kdtw_jax.losses.kl import TopK, topk_kl
-from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.losses.kl import TopK, topk_divergence
+from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
@@ -68,6 +69,7 @@ class DistilConfig:
     # valid demonstration: nothing in the residual asks how it was drawn.
     teacher_temperature: float = 1.0
     truth_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
+    chunk: int = 0  # positions whose distributions over the vocabulary are held at once; 0: all, faster with memory
 
     def __post_init__(self) -> None:
         shares = (self.student_share, self.teacher_share, self.truth_share)
@@ -77,8 +79,8 @@ class DistilConfig:
             )
         if min(self.updates_per_rollout, self.capacity, self.truth_batches) < 1:
             raise UserError("updates_per_rollout, capacity and truth_batches must be at least 1")
-        if min(self.top_k, self.value_warmup, self.pcl_weight, self.value_weight, self.kl_weight) < 0:
-            raise UserError("top_k, value_warmup and the weights must be at least 0")
+        if min(self.top_k, self.value_warmup, self.chunk, self.pcl_weight, self.value_weight, self.kl_weight) < 0:
+            raise UserError("top_k, value_warmup, chunk and the weights must be at least 0")
         if not self.teacher_temperature > 0:
             raise UserError(f"teacher_temperature must be above 0, got {self.teacher_temperature}")
         if not 0 <= self.target_decay < 1 or not 0 <= self.teacher_rows <= 1:
@@ -91,23 +93,43 @@ class DistilConfig:
 
 def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> LossFn:
     """The terms of `path_terms` over replayed rows."""
-
-    def decode(params: Params, rows: Trajectories) -> tuple[jax.Array, jax.Array]:
-        encoded = model.encode(params, rows.source_BxS)
-        decoded = model.decode(params, encoded, shift_right(rows.tokens_BxT))
-        return without(decoded.logits_BxTxV, banned), decoded.value_BxT
+    judge = make_judge(model, config, banned)
 
     def loss(params: Params, target_params: Params, sampled: Sample, key: jax.Array) -> Metrics:
         rows: Trajectories = sampled.rows
-        logits_BxTxV, head_BxT = decode(params, rows)
-        log_pi_BxT, value_BxT = pcl.policy_and_value(logits_BxTxV, head_BxT, rows.tokens_BxT, config.pcl)
-        far_BxT = None
-        if config.target_decay:
-            _, far_BxT = pcl.policy_and_value(*decode(target_params, rows), rows.tokens_BxT, config.pcl)
-        taken = Taken(log_pi_BxT, rows.teacher_log_prob_BxT, value_BxT, far_BxT)
-        return path_terms(config, rows, taken, logits_BxTxV, sampled.source_X == STUDENT)
+        own = judge(params, rows)
+        far_BxT = judge(target_params, rows).value_BxT if config.target_decay else None
+        taken = Taken(own.log_pi_BxT, rows.teacher_log_prob_BxT, own.value_BxT, far_BxT)
+        return path_terms(config, rows, taken, own.divergence_BxT, sampled.source_X == STUDENT)
 
     return loss
+
+
+class Judged(NamedTuple):
+    """The student's opinion of given paths, BxT: log pi of each token, V of the state it was taken in, and the
+    divergence there from the stored distribution of the teacher (0 where it is not asked for)."""
+
+    log_pi_BxT: jax.Array
+    value_BxT: jax.Array
+    divergence_BxT: jax.Array
+
+
+def make_judge(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> Callable[[Params, Trajectories], Judged]:
+    """A function of parameters and rows; it holds the distributions of `config.chunk` positions at a time."""
+
+    def judge(params: Params, rows: Trajectories) -> Judged:
+        decoded = model.decode(params, model.encode(params, rows.source_BxS), shift_right(rows.tokens_BxT))
+
+        def part(hidden_BxXxD: jax.Array, head_BxX: jax.Array, tokens_BxX: jax.Array, top: TopK) -> Judged:
+            logits_BxXxV = without(model.logits(params, hidden_BxXxD), banned)
+            log_pi_BxX, value_BxX = pcl.policy_and_value(logits_BxXxV, head_BxX, tokens_BxX, config.pcl)
+            return Judged(log_pi_BxX, value_BxX, stored_divergence(config, logits_BxXxV, top))
+
+        what = (decoded.hidden_BxTxD, decoded.value_BxT, rows.tokens_BxT, rows.top)
+        judged: Judged = over_positions(part, what, config.chunk)
+        return judged
+
+    return judge
 
 
 class Taken(NamedTuple):
@@ -120,10 +142,10 @@ class Taken(NamedTuple):
 
 
 def path_terms(
-    config: DistilConfig, rows: Trajectories, taken: Taken, logits_BxTxV: jax.Array, on_policy_B: jax.Array
+    config: DistilConfig, rows: Trajectories, taken: Taken, divergence_BxT: jax.Array, on_policy_B: jax.Array
 ) -> Metrics:
     """Terms of the loss: "pcl", half the squared path residual as a function of the policy; "value_error", the same as
-    a function of V; "kl" of `logits_BxTxV`, the student's own tokens, if asked for; and diagnostics.
+    a function of V; "kl", the mean of `divergence_BxT`, if asked for; and diagnostics.
 
     The first two have one value and add up to the gradient of the whole; apart, they can be weighted and scheduled.
     """
@@ -145,15 +167,15 @@ def path_terms(
         **diagnostics,
         "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
     }
-    return {**terms, **kl_terms(config, rows, logits_BxTxV)}
+    return {**terms, **({"kl": weighted(divergence_BxT, mask_BxT)} if config.kl_weight else {})}
 
 
-def kl_terms(config: DistilConfig, rows: Trajectories, logits_BxTxV: jax.Array) -> Metrics:
-    """Term "kl" between the student's own tokens and the stored distribution of the teacher, if it is asked for."""
+def stored_divergence(config: DistilConfig, logits_BxTxV: jax.Array, top: TopK) -> jax.Array:
+    """Of the student's own tokens from the stored distribution of the teacher, BxT nats; 0 if it is not asked for."""
     if not config.kl_weight:
-        return {}
+        return jnp.zeros(logits_BxTxV.shape[:2])
     pi_BxTxV = jax.nn.log_softmax(logits_BxTxV / config.pcl.alpha, axis=-1)
-    return {"kl": topk_kl(pi_BxTxV, rows.top, rows.tokens_BxT != 0, direction=config.kl_direction)}
+    return topk_divergence(pi_BxTxV, top, config.kl_direction)
 
 
 def coefficients(config: DistilConfig) -> dict[str, Coefficient]:
@@ -192,7 +214,6 @@ class Collector:
     ):
         self.config = config
         self.devices = devices
-        self.teacher_params = parallel.replicate(teacher[1], devices)
 
         def roll_out(
             model: Model, temperature: float, params: Params, source_BxS: jax.Array, noise_BxT: jax.Array
@@ -205,14 +226,13 @@ class Collector:
 
         # The student's policy is softmax(logits / alpha), and V is that of its own samples: no temperature there.
         self._student = parallel.data_parallel(partial(roll_out, student, config.pcl.alpha), devices)
-        self._teacher = parallel.data_parallel(partial(roll_out, teacher[0], config.teacher_temperature), devices)
-        self._score = parallel.data_parallel(score_rows, devices)
+        self.teacher = parallel.hold(teacher[1], devices)
+        self._teacher = parallel.by_rows(partial(roll_out, teacher[0], config.teacher_temperature), self.teacher)
+        self._score = parallel.by_rows(score_rows, self.teacher)
 
     def teacher_count(self, rows: int) -> int:
-        """Prompts of a batch that the teacher answers itself, a multiple of the devices."""
-        n = len(self.devices)
-        wanted = self.config.teacher_rows * rows if self.config.teacher_share else 0.0
-        return min(rows, int(np.ceil(wanted / n)) * n)
+        """Prompts of a batch that the teacher answers itself."""
+        return int(np.ceil(self.config.teacher_rows * rows)) if self.config.teacher_share else 0
 
     def __call__(self, params: Params, batch: Batch, key_data: jax.Array, step: int) -> dict[int, Trajectories]:
         """Rows by source. The noise is drawn for the whole batch, so rows do not depend on the number of devices."""
@@ -220,8 +240,8 @@ class Collector:
         paths: list[tuple[int, Batch]] = []
         if self.config.student_share:
             noise = jax.random.uniform(step_key(key_data, step, 1), shape)
-            tokens = self._student(params, *parallel.shard((batch.source_BxS, noise), self.devices))
-            paths.append((STUDENT, with_targets(batch, parallel.unshard(tokens, self.devices))))
+            tokens = parallel.map_rows(self._student, (params,), (batch.source_BxS, noise), self.devices)
+            paths.append((STUDENT, with_targets(batch, tokens)))
         count = self.teacher_count(shape[0])
         if count:
             few = Batch(*(x[:count] for x in batch))
@@ -233,14 +253,13 @@ class Collector:
     def teacher_writes(self, prompts: Batch, key_data: jax.Array, step: int) -> jax.Array:
         """The teacher's own answers."""
         noise = jax.random.uniform(step_key(key_data, step, 2), prompts.target_BxT.shape)
-        tokens = self._teacher(self.teacher_params, *parallel.shard((prompts.source_BxS, noise), self.devices))
-        answers: jax.Array = parallel.unshard(tokens, self.devices)
-        return answers
+        tokens_BxT: jax.Array = self._teacher(prompts.source_BxS, noise)
+        return tokens_BxT
 
     def scored(self, rows: Batch) -> Trajectories:
         """Paths as the buffer keeps them: with the teacher's opinion of every token."""
-        sharded = parallel.shard((rows.example_B, rows.source_BxS, rows.target_BxT), self.devices)
-        return parallel.unshard(self._score(self.teacher_params, *sharded), self.devices)
+        scored: Trajectories = self._score(rows.example_B, rows.source_BxS, rows.target_BxT)
+        return scored
 
 
 def empty_row(bucket: Bucket, top_k: int) -> Trajectories:

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.losses.kl import token_kl
-from kdtw_jax.losses.likelihood import cross_entropy
-from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.errors import UserError
+from kdtw_jax.losses.kl import divergence
+from kdtw_jax.losses.likelihood import token_loss
+from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.train import parallel
 from kdtw_jax.train.fresh import train_fresh
 from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params
+from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, Whole
 
 
 @dataclass(frozen=True)
@@ -30,32 +32,42 @@ class FitConfig:
     label_smoothing: float = 0.0
     z_loss: float = 1e-4  # keeps logsumexp of the logits near 0, where the unified value parameterisation starts from
     kl_weight: float = 0.5  # with a teacher: weight of the forward KL; the likelihood term gets the rest
+    chunk: int = 0  # positions whose distributions over the vocabulary are held at once; 0: all, faster with memory
+
+    def __post_init__(self) -> None:
+        if self.chunk < 0:
+            raise UserError(f"chunk must be 0 (all) or more, got {self.chunk}")
 
 
 def likelihood_loss(model: Model, config: FitConfig, banned: tuple[int, ...], teacher: Model | None) -> LossFn:
     """Terms "nll" and, with a teacher, "kl" = KL(mu || pi) a token, both on the targets of the batch.
 
-    Rows are `(Batch, teacher params)`; teacher params are () without a teacher.
+    Rows are `(Batch, Whole(teacher params))`; teacher params are () without a teacher.
     """
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, Params], key: jax.Array) -> Metrics:
-        batch, teacher_params = rows
+    def loss(params: Params, _: Params, rows: tuple[Batch, Whole], key: jax.Array) -> Metrics:
+        batch, frozen = rows
         target_BxT = jnp.asarray(batch.target_BxT)
         inputs, mask = shift_right(target_BxT), target_BxT != 0
         encoder_key, decoder_key = jax.random.split(key)
         encoded = model.encode(params, batch.source_BxS, encoder_key)
-        logits = model.decode(params, encoded, inputs, decoder_key).logits_BxTxV
-        terms = {
-            "nll": cross_entropy(
-                logits, target_BxT, mask, label_smoothing=config.label_smoothing, z_loss=config.z_loss
-            ),
-            "tokens": Weighted(jnp.sum(mask.astype(jnp.float32)), jnp.ones(())),
-        }
+        hidden_BxTxD = model.decode(params, encoded, inputs, decoder_key).hidden_BxTxD
+        other_BxTxD: jax.Array | tuple[()] = ()
         if teacher is not None:
-            reference = teacher.decode(teacher_params, teacher.encode(teacher_params, batch.source_BxS), inputs)
-            mu = jax.lax.stop_gradient(log_policy(reference.logits_BxTxV, banned))
-            terms["kl"] = token_kl(log_policy(logits, banned), mu, mask, direction="forward")
-        return terms
+            read = teacher.encode(frozen.value, batch.source_BxS)
+            other_BxTxD = jax.lax.stop_gradient(teacher.decode(frozen.value, read, inputs).hidden_BxTxD)
+
+        def part(hidden_BxXxD: jax.Array, other_BxXxD: jax.Array, target_BxX: jax.Array) -> dict[str, jax.Array]:
+            logits = model.logits(params, hidden_BxXxD)
+            found = {"nll": token_loss(logits, target_BxX, config.label_smoothing, config.z_loss)}
+            if teacher is not None:
+                mu = jax.lax.stop_gradient(log_policy(teacher.logits(frozen.value, other_BxXxD), banned))
+                found["kl"] = divergence(log_policy(logits, banned), mu, "forward")
+            return found
+
+        found = over_positions(part, (hidden_BxTxD, other_BxTxD, target_BxT), config.chunk)
+        tokens = Weighted(jnp.sum(mask.astype(jnp.float32)), jnp.ones(()))
+        return {**{name: weighted(x_BxT, mask) for name, x_BxT in found.items()}, "tokens": tokens}
 
     return loss
 
@@ -82,8 +94,8 @@ def fit(
     coefficients = {"nll": 1.0} if teacher is None else {"nll": 1.0 - config.kl_weight, "kl": config.kl_weight}
     frozen_teacher = () if teacher is None else parallel.replicate(teacher[1], devices)
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Params]:
-        return parallel.shard(batch, devices), frozen_teacher
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Whole]:
+        return parallel.shard(batch, devices), Whole(frozen_teacher)
 
     return train_fresh(
         name,

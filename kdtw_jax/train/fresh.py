@@ -58,7 +58,8 @@ def train_fresh(
     Raises UserError as `run_loop` does.
     """
     optimizer = make_optimizer(optimizer_config, loop.steps)
-    update = parallel.data_parallel(make_update(loss, coefficients, optimizer), devices, donate=(0,))
+    step_fn = make_update(loss, coefficients, optimizer, accumulate=optimizer_config.accumulate)
+    update = parallel.data_parallel(step_fn, devices, donate=(0,))
     iterator = training_batches(data, buckets, seed=seed)
     state = init_state(params, optimizer, seed)
     key_data = state.key_data

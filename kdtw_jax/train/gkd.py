@@ -21,7 +21,7 @@ from kdtw_jax.models import Model
 from kdtw_jax.train import parallel
 from kdtw_jax.train.fresh import Writer, side_by_side, train_fresh
 from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, step_key
+from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, Whole, step_key
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class GKDConfig:
 
 
 def divergence_loss(student: Model, teacher: Model, config: GKDConfig, banned: tuple[int, ...]) -> LossFn:
-    """Term "jsd", nats a token. Rows are `(Batch, teacher params)`, the batch's targets being the outputs."""
+    """Term "jsd", nats a token. Rows are `(Batch, Whole(teacher params))`, the batch's targets being the outputs."""
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, Params], key: jax.Array) -> Metrics:
-        batch, teacher_params = rows
+    def loss(params: Params, _: Params, rows: tuple[Batch, Whole], key: jax.Array) -> Metrics:
+        batch, frozen = rows
         tokens_BxT = jnp.asarray(batch.target_BxT)
         mask_BxT = tokens_BxT != 0
-        models = (student, params), (teacher, teacher_params)
+        models = (student, params), (teacher, frozen.value)
 
         def compare(pi_BxXxV: jax.Array, mu_BxXxV: jax.Array, tokens_BxX: jax.Array) -> jax.Array:
             return generalized_jsd(pi_BxXxV, mu_BxXxV, config.beta)
@@ -93,11 +93,11 @@ def gkd(
     frozen = parallel.replicate(teacher[1], devices)
     write = Writer(student, banned, devices)
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Params]:
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Whole]:
         rows = parallel.shard(batch, devices)
         if student_writes(config, key_data, step):
             rows = rows._replace(target_BxT=write(params, batch, step_key(key_data, step, 1)))
-        return rows, frozen
+        return rows, Whole(frozen)
 
     return train_fresh(
         name,

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.hosts import is_writer
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.runs.metrics_log import MetricsLog
 from kdtw_jax.runs.progress import Progress
@@ -99,8 +100,9 @@ def run_loop(
 
     `freeze` turns the carry into plain arrays for a checkpoint and `thaw` puts them back on their devices.
     A continued run takes the same steps on the same data as an uninterrupted one, bit for bit; for that, logging
-    intervals start anew at a checkpoint. `stop_after` ends early (tests of resuming). Raises UserError at the first
-    step whose loss or gradient is not finite, naming the step, the batch's examples and the last good checkpoint.
+    intervals start anew at a checkpoint. Of several processes all read checkpoints, and the first one writes.
+    `stop_after` ends early (tests of resuming). Raises UserError at the first step whose loss or gradient is not
+    finite, naming the step, the batch's examples and the last good checkpoint.
     """
     if config.checkpoint_every % config.log_every:
         # Otherwise a resumed run would average over other intervals than the uninterrupted one.
@@ -113,7 +115,7 @@ def run_loop(
     if restored is not None:
         start, carry = restored.step, thaw(restored.carry)
         iterator.set_state(restored.iterator)
-    log = MetricsLog(folder, resume_step=start)
+    log = MetricsLog(folder, resume_step=start) if is_writer() else None
     averages = _Averages()
     pending: tuple[int, Report] | None = None
     last_saved = start
@@ -141,7 +143,8 @@ def run_loop(
             means = averages.means()
             seconds = max(time.monotonic() - clock, 1e-9)
             rate = averages.tokens / seconds
-            log.write(step, {**means, "tokens_per_s": rate})
+            if log is not None:
+                log.write(step, {**means, "tokens_per_s": rate})
             averages, clock = _Averages(), time.monotonic()
             progress.update(step, loss=means["loss"], tokens_per_s=rate)
         else:
@@ -160,6 +163,7 @@ def run_loop(
                     last_saved = step + 1
             settle(progress)
     finally:
-        log.close()
+        if log is not None:
+            log.close()
         checkpoints.close()
     return carry

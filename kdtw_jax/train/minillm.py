@@ -19,15 +19,16 @@ import jax.numpy as jnp
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.errors import UserError
-from kdtw_jax.losses.likelihood import cross_entropy
+from kdtw_jax.losses.likelihood import token_loss
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.policy_gradient import importance_weights, sequence_kl_surrogate
+from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Decoded, Model, shift_right
 from kdtw_jax.train import parallel
 from kdtw_jax.train.fresh import Writer, side_by_side, train_fresh
 from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, step_key
+from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, Whole, step_key
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,13 @@ def rollout_loss(student: Model, teacher: Model, config: MiniLLMConfig, banned: 
     """Terms "single" and "long" of the policy gradient and "nll" of the ground truth, a token each; "kl", the reverse
     KL a token of the outputs, and what else tells how it goes.
 
-    Rows are `(Batch, outputs [B, T], teacher params)`. There is no dropout: the policy is the one that wrote.
+    Rows are `(Batch, outputs [B, T], Whole(teacher params))`. There is no dropout: the policy is the one that wrote.
     """
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, jax.Array, Params], key: jax.Array) -> Metrics:
-        batch, written_BxT, teacher_params = rows
+    def loss(params: Params, _: Params, rows: tuple[Batch, jax.Array, Whole], key: jax.Array) -> Metrics:
+        batch, written_BxT, frozen = rows
         source_BxS, target_BxT = jnp.asarray(batch.source_BxS), jnp.asarray(batch.target_BxT)
-        models = (student, params), (teacher, teacher_params)
+        models = (student, params), (teacher, frozen.value)
 
         def compare(
             pi_BxXxV: jax.Array, mu_BxXxV: jax.Array, tokens_BxX: jax.Array
@@ -115,8 +116,13 @@ def rollout_loss(student: Model, teacher: Model, config: MiniLLMConfig, banned: 
         }
         if config.truth_weight:
             encoded = student.encode(params, source_BxS)
-            logits_BxTxV = student.decode(params, encoded, shift_right(target_BxT)).logits_BxTxV
-            terms["nll"] = cross_entropy(logits_BxTxV, target_BxT, target_BxT != 0)
+            hidden_BxTxD = student.decode(params, encoded, shift_right(target_BxT)).hidden_BxTxD
+
+            def nll(hidden_BxXxD: jax.Array, target_BxX: jax.Array) -> jax.Array:
+                return token_loss(student.logits(params, hidden_BxXxD), target_BxX)
+
+            nll_BxT = over_positions(nll, (hidden_BxTxD, target_BxT), config.chunk)
+            terms["nll"] = weighted(nll_BxT, target_BxT != 0)
         return terms
 
     return loss
@@ -145,9 +151,9 @@ def minillm(
     author = mixture(student, teacher[0], config.teacher_mix, banned) if config.teacher_mix else student
     write = Writer(author, banned, devices)
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, jax.Array, Params]:
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, jax.Array, Whole]:
         authors = (params, frozen) if config.teacher_mix else params
-        return parallel.shard(batch, devices), write(authors, batch, step_key(key_data, step, 1)), frozen
+        return parallel.shard(batch, devices), write(authors, batch, step_key(key_data, step, 1)), Whole(frozen)
 
     weights = {"single": 1.0, "long": 1.0, **({"nll": config.truth_weight} if config.truth_weight else {})}
     return train_fresh(

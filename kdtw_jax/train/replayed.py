@@ -93,7 +93,13 @@ def train_replayed(
         )
     optimizer = make_optimizer(method.optimizer, method.loop.steps)
     update = parallel.data_parallel(
-        make_update(method.loss, method.coefficients, optimizer, target_decay=method.target_decay),
+        make_update(
+            method.loss,
+            method.coefficients,
+            optimizer,
+            target_decay=method.target_decay,
+            accumulate=method.optimizer.accumulate,
+        ),
         devices,
         donate=(0,),
     )

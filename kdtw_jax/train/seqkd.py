@@ -72,7 +72,6 @@ def write_outputs(
     Raises UserError as `beam_search` and `parallel.shard` do, and where `folder` cannot be written or read.
     """
     model, params = teacher
-    frozen = parallel.replicate(params, devices)
 
     def search(params: Params, source_BxS: jax.Array, like_BxT: jax.Array) -> jax.Array:
         return beam_search(
@@ -85,11 +84,10 @@ def write_outputs(
             banned=banned,
         ).tokens_BxT
 
-    searching = parallel.data_parallel(search, devices)
+    searching = parallel.by_rows(search, parallel.hold(params, devices))
 
     def answer(batch: Batch) -> np.ndarray:
-        tokens = searching(frozen, *parallel.shard((batch.source_BxS, batch.target_BxT), devices))
-        return np.asarray(parallel.unshard(tokens, devices))
+        return np.asarray(searching(batch.source_BxS, batch.target_BxT))
 
     targets: dict[int, np.ndarray] = {}
     made = 0

@@ -15,12 +15,20 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.train import parallel
 
+PyTree = Any
 Params = Any
 Metrics = dict[str, Weighted]
-# (params, target params, rows, key) -> named terms. Terms are (sum, weight) pairs over this device's rows.
+# (params, target params, rows, key) -> named terms. Terms are (sum, weight) pairs over this device's rows, which are
+# the first axis of every leaf of `rows` but for those inside a `Whole`.
 LossFn = Callable[[Params, Params, Any, jax.Array], Metrics]
 # Weight of a term in the objective, fixed or as a function of the step (int32 []).
 Coefficient = float | Callable[[jax.Array], jax.Array]
+
+
+class Whole(NamedTuple):
+    """What all rows share, such as the parameters of a teacher: not cut up with them."""
+
+    value: Any
 
 
 class TrainState(NamedTuple):
@@ -67,6 +75,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     beta2: float = 0.98
+    accumulate: int = 1  # parts that a device's rows are cut into, one in memory at a time; the update stays the same
     rates: Rates = field(default_factory=Rates)
 
     def __post_init__(self) -> None:
@@ -76,6 +85,8 @@ class OptimizerConfig:
         for name in ("warmup_steps", "weight_decay"):
             if vars(self)[name] < 0:
                 raise UserError(f"{name} must be at least 0, got {vars(self)[name]}")
+        if self.accumulate < 1:
+            raise UserError(f"accumulate must be at least 1, got {self.accumulate}")
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -137,24 +148,52 @@ def make_update(
     optimizer: optax.GradientTransformation,
     *,
     target_decay: float = 0.0,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """One optimiser step on `sum_k coefficients[k] * mean(term k)`, to be mapped by `parallel.data_parallel`.
 
-    Gradients are `psum(d total) / psum(weight)`: the same for any split of the rows. `target_decay` is the EMA decay of
-    the target parameters (0: none are kept). The returned metrics are summed over devices.
+    Gradients are `psum(d total) / psum(weight)`: the same for any split of the rows, over devices or over `accumulate`
+    parts that follow each other on a device. For the parts the weights of all terms have to be known beforehand; where
+    they are a matter of masks alone that costs nothing, where they depend on the model (which tokens it can emit) a
+    further forward pass. A loss that compares the rows of a minibatch with each other sees a part at a time.
+    `target_decay` is the EMA decay of the target parameters (0: none are kept). The returned metrics are summed over
+    devices. Raises UserError, when traced, for rows that do not divide into the parts.
     """
 
     def update(state: TrainState, rows: Any) -> tuple[TrainState, Metrics]:
         key = parallel.device_key(step_key(state.key_data, state.step, 0))
 
-        def objective(params: Params) -> tuple[jax.Array, Metrics]:
+        def objective(
+            params: Params, rows: Any, key: jax.Array, weights: dict[str, jax.Array] | None
+        ) -> tuple[jax.Array, Metrics]:
             terms = loss_fn(params, state.target_params, rows, key)
+            weights = {k: parallel.psum_weight(terms[k].weight) for k in coefficients} if weights is None else weights
             loss = jnp.zeros(())
             for name, weight in coefficients.items():
-                loss += (weight(state.step) if callable(weight) else weight) * parallel.psum_mean(terms[name])
+                loss += (weight(state.step) if callable(weight) else weight) * (terms[name].total / weights[name])
             return loss, terms
 
-        (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        if accumulate == 1:
+            (loss, terms), grads = gradient(state.params, rows, key, None)
+        else:
+            parts = cut_rows(rows, accumulate)
+
+            def weigh(index: jax.Array) -> dict[str, jax.Array]:
+                terms = loss_fn(state.params, state.target_params, parts(index), jax.random.fold_in(key, index))
+                return {k: terms[k].weight for k in coefficients}
+
+            def add(sums: PyTree, index: jax.Array) -> tuple[PyTree, None]:
+                part = gradient(state.params, parts(index), jax.random.fold_in(key, index), weights)
+                return jax.tree.map(jnp.add, sums, part), None
+
+            places = jnp.arange(accumulate)
+            weights = jax.tree.map(lambda x: parallel.psum_weight(jnp.sum(x)), jax.lax.map(weigh, places))
+            nothing = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype),
+                jax.eval_shape(lambda: gradient(state.params, parts(0), key, weights)),
+            )
+            ((loss, terms), grads), _ = jax.lax.scan(add, nothing, places)
         loss, grads, terms = parallel.psum_tree((loss, grads, terms))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -166,3 +205,20 @@ def make_update(
         return TrainState(state.step + 1, params, opt_state, target, state.key_data), terms
 
     return update
+
+
+def cut_rows(rows: Any, parts: int) -> Callable[[jax.Array | int], Any]:
+    """The parts of rows by their number: leaves [B, ...] become [B / parts, ...], but for those inside a `Whole`.
+
+    Raises UserError where B does not divide.
+    """
+
+    def cut(leaf: Any, index: jax.Array | int) -> Any:
+        if isinstance(leaf, Whole):
+            return leaf
+        count = len(leaf)
+        if count % parts:
+            raise UserError(f"{count} rows a device do not divide into accumulate={parts} parts; choose a divisor")
+        return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), index * (count // parts), count // parts)
+
+    return lambda index: jax.tree.map(lambda leaf: cut(leaf, index), rows, is_leaf=lambda x: isinstance(x, Whole))

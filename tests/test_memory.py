@@ -1,0 +1,119 @@
+"""What saves memory changes no number: chunks of the vocabulary's distributions, blocks made again, bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdtw_jax.data.batches import Batch, training_batches
+from kdtw_jax.losses.kl import TopK
+from kdtw_jax.models import T5Config, make_model, shift_right
+from kdtw_jax.replay import Sample
+from kdtw_jax.train.distil import coefficients, path_loss
+from kdtw_jax.train.fit import likelihood_loss
+from kdtw_jax.train.scoring import Trajectories, score
+from kdtw_jax.train.state import LossFn, Whole
+from tests.world import DISTIL, FIT, WIDE, World
+
+SMOOTH = replace(FIT, label_smoothing=0.1)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+def slope(loss: LossFn, names: tuple[str, ...], key: jax.Array) -> Callable[..., Any]:
+    """Value of these terms' means, and gradient."""
+
+    def objective(params: Any, rows: Any) -> jax.Array:
+        terms = loss(params, params, rows, key)
+        return sum((terms[name].mean() for name in names), jnp.zeros(()))
+
+    return jax.jit(jax.value_and_grad(objective))
+
+
+@pytest.mark.parametrize("kind", ["fit", "pcl"])
+def test_chunks_of_positions_change_no_number(world: World, kind: str) -> None:
+    batch = next(training_batches(world.data, WIDE, seed=0))
+    rows: Any = (batch, Whole(world.teacher[1]))
+    if kind == "pcl":
+        rows = Sample(score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned), jnp.arange(8) % 3)
+
+    def run(chunk: int) -> Any:
+        if kind == "fit":
+            loss = likelihood_loss(world.model, replace(SMOOTH, chunk=chunk), world.banned, world.model)
+            return slope(loss, ("nll", "kl"), jax.random.key(0))(world.params, rows)
+        config = replace(DISTIL, chunk=chunk, pcl=replace(DISTIL.pcl, values="unified"))
+        loss = path_loss(world.model, config, world.banned)
+        return slope(loss, tuple(coefficients(config)), jax.random.key(0))(world.params, rows)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), run(0), run(5))
+
+
+@pytest.mark.parametrize("kind", ["fit", "pcl"])
+def test_chunks_of_positions_save_the_memory_of_whole_distributions(kind: str) -> None:
+    vocabulary, b = 8000, 8
+    model = make_model(T5Config.toy(vocabulary, dropout_rate=0.0, num_layers=1, num_decoder_layers=1))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    row, source = jax.ShapeDtypeStruct((b,), jnp.int32), jax.ShapeDtypeStruct((b, 8), jnp.int32)
+
+    def memory(chunk: int, t: int) -> int:
+        ids, numbers = jax.ShapeDtypeStruct((b, t), jnp.int32), jax.ShapeDtypeStruct((b, t), jnp.float32)
+        if kind == "fit":
+            loss = likelihood_loss(model, replace(FIT, chunk=chunk), (), model)
+            names: tuple[str, ...] = ("nll", "kl")
+            rows: Any = (Batch(row, source, ids), Whole(params))  # type: ignore[arg-type]
+        else:
+            config = replace(DISTIL, chunk=chunk)
+            loss, names = path_loss(model, config, ()), tuple(coefficients(config))
+            kept = [jax.ShapeDtypeStruct((b, t, 4), dtype) for dtype in (jnp.float32, jnp.int32)]
+            rows = Sample(Trajectories(row, source, ids, numbers, TopK(*kept)), row)  # type: ignore[arg-type]
+        compiled = slope(loss, names, jax.random.key(0)).lower(params, rows).compile()
+        return int(compiled.memory_analysis().temp_size_in_bytes)
+
+    one = b * 32 * vocabulary * 4  # bytes of one [B, T, V] at T = 32
+    assert memory(0, 64) - memory(0, 32) > one  # whole, it grows with the length
+    assert memory(8, 64) - memory(8, 32) < one / 4  # by chunks, not by any [B, T, V]
+
+
+def test_blocks_made_again_change_no_number_and_save_memory() -> None:
+    config = T5Config.toy(32, dropout_rate=0.2, num_layers=4, num_decoder_layers=4)
+    assert config == replace(config, remat=True)  # no part of what the model is
+    params = make_model(config).init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    source, target = (rng.integers(3, 32, (8, 32)).astype(np.int32) for _ in range(2))
+    rows = (Batch(np.arange(8, dtype=np.int32), source, target), Whole(()))
+
+    def run(remat: bool) -> tuple[Any, int]:
+        loss = likelihood_loss(make_model(replace(config, remat=remat)), FIT, (), None)
+        # On a CPU, XLA takes away the barriers early and then finds that the same is computed twice.
+        options = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+        compiled = slope(loss, ("nll",), jax.random.key(1)).lower(params, rows).compile(options)
+        return compiled(params, rows), int(compiled.memory_analysis().temp_size_in_bytes)
+
+    (kept, much), (again, little) = run(False), run(True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), kept, again)
+    assert little < 0.7 * much
+
+
+def test_logits_are_summed_and_kept_in_float32_whatever_the_arithmetic() -> None:
+    for tied in (True, False):
+        model = make_model(T5Config.toy(64, dtype="bfloat16", tie_embeddings=tied))
+        params = model.init(jax.random.key(0))
+        hidden = jax.random.normal(jax.random.key(1), (2, 3, 16)).astype(jnp.bfloat16)
+        table = params["shared"]["embedding"].T if tied else params["lm_head"]["kernel"]
+        inner = np.asarray(hidden * 16**-0.5 if tied else hidden).astype(np.float64)
+        want = inner @ np.asarray(table.astype(jnp.bfloat16)).astype(np.float64)
+        got = np.asarray(model.logits(params, hidden))
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, want, atol=1e-5, rtol=1e-5)
+        tokens = jnp.ones((2, 3), jnp.int32)
+        decoded = model.decode(params, model.encode(params, tokens), shift_right(tokens))
+        assert decoded.value_BxT.dtype == jnp.float32
