@@ -159,11 +159,12 @@ def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pyte
     assert len(alone) == len(texts)
     assert "the teacher wrote 0 of" in said
     student = load_model(Path(run) / "seed0" / "ask" / "model")
+    params = jax.tree.map(jnp.asarray, student.params)
     by_hand = []
     for text in texts:
         source = np.asarray([[*student.tokenizer.encode(text), 1]], np.int32)
         found = generate(
-            student.model, student.params, source, None, max_len=32, banned=student.tokenizer.banned_ids
+            student.model, params, source, None, max_len=32, banned=student.tokenizer.banned_ids
         ).tokens_BxT[0]
         by_hand.append(student.tokenizer.decode(np.asarray(found).tolist()))
     assert alone == by_hand
