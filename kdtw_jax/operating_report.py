@@ -183,7 +183,7 @@ def study_points(
     rows, frontiers = [], {}
     for metric in (*setup.task.metrics, REWARD):
         if metric == REWARD:
-            earned = [rewards(harness, data, buckets, o.tokens_NxT) for o in outcomes]
+            earned = rewards(harness, data, buckets, [o.tokens_NxT for o in outcomes])
             judged = [Statistics(np.stack([x, np.ones_like(x)], axis=1), _mean) for x in earned]
         else:
             judged = [sentence_statistics(metric, o.texts, references) for o in outcomes]

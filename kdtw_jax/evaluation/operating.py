@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.constraints.builtin import parameters_by_position
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, evaluation_batches
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluation_batches
 from kdtw_jax.decoding.draft import Checked, Strategy, Verdict, generate_with_checks
 from kdtw_jax.decoding.help import Gate, Moment, forecast, own_gate, stateless
 from kdtw_jax.decoding.policy import log_policy
@@ -22,6 +22,7 @@ from kdtw_jax.decoding.view import readings
 from kdtw_jax.evaluation.gates import entropy_gate, max_prob_gate
 from kdtw_jax.evaluation.helped import Decoder
 from kdtw_jax.models import Model, Params, T5Config, shift_right
+from kdtw_jax.runs import Progress
 from kdtw_jax.train.deferral import Deferral, deferral_gate
 
 GATES = ("silent", "random", "entropy", "max_prob", "learned", "forecast", "co_llm")
@@ -198,17 +199,28 @@ def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Seq
     return Outcome(texts, tokens, (tokens != 0).sum(1).astype(np.int32), *numbers)
 
 
-def rewards(harness: Harness, data: EncodedSplit, buckets: Sequence[Bucket], tokens_NxT: np.ndarray) -> np.ndarray:
-    """The teacher's log-probability of each output, nats, [N]: what students are trained to earn."""
-    found = np.zeros(len(data), np.float64)
-    for batch in evaluation_batches(data, buckets):
-        real_B = batch.example_B >= 0
-        rows_B = np.where(real_B, np.searchsorted(data.examples, batch.example_B), 0)
-        tokens_BxT = tokens_NxT[rows_B, : batch.target_BxT.shape[1]]
-        found[rows_B[real_B]] = np.asarray(harness.reward(harness.decoder.teacher[1], batch.source_BxS, tokens_BxT))[
-            real_B
-        ]
-    return found
+def rewards(
+    harness: Harness, data: EncodedSplit, buckets: Sequence[Bucket], outputs: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """The teacher's log-probability of each output, nats, [N] for tokens [N, T]: what students are trained to earn.
+
+    Many outputs of an example are the same from point to point; each is looked at once.
+    """
+    keys = [[(i, row[row != 0].tobytes()) for i, row in enumerate(tokens_NxT)] for tokens_NxT in outputs]
+    place = {key: x for x, key in enumerate(dict.fromkeys(key for some in keys for key in some))}
+    sources = Ragged.pack([data.sources[i].tolist() for i, _ in place])
+    targets = Ragged.pack([np.frombuffer(written, np.int32).tolist() for _, written in place])
+    distinct = EncodedSplit(sources, targets, np.arange(len(place), dtype=np.int32), 0, 0, 0)
+    found_X = np.zeros(len(place))
+    with Progress("what outputs earn", total=len(place)) as bar:
+        done = 0
+        for batch in evaluation_batches(distinct, buckets):
+            real_B = batch.example_B >= 0
+            earned_B = harness.reward(harness.decoder.teacher[1], batch.source_BxS, batch.target_BxT)
+            found_X[batch.example_B[real_B]] = np.asarray(earned_B)[real_B]
+            done += int(real_B.sum())
+            bar.update(done)
+    return [found_X[[place[key] for key in some]] for some in keys]
 
 
 def _padded(words_KxR: np.ndarray | None, room: int) -> np.ndarray:
