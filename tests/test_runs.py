@@ -182,6 +182,13 @@ def test_a_stage_has_a_configuration_of_its_own(tmp_path: Path) -> None:
         run.claim("seed1/pcl", {"pcl": {"steps": 5}})
 
 
+def test_how_a_step_is_computed_may_change_when_a_run_goes_on(tmp_path: Path) -> None:
+    open_run(tmp_path / "run", {"pcl": {"optimizer": {"accumulate": 1, "rate": 2}}}).close()
+    open_run(tmp_path / "run", {"pcl": {"optimizer": {"accumulate": 4, "rate": 2}, "chunk": 8}, "remat": True}).close()
+    with pytest.raises(UserError, match=r"pcl\.optimizer\.rate was 2, now 3"):
+        open_run(tmp_path / "run", {"pcl": {"optimizer": {"accumulate": 1, "rate": 3}}})
+
+
 def test_a_run_folder_takes_only_its_own_configuration(tmp_path: Path) -> None:
     config: dict[str, Any] = {"preset": "tiny", "pcl": {"lengths": (1, 4), "alpha": 1.0}, "steps": 5}
     open_run(tmp_path / "r", config).close()

@@ -36,10 +36,13 @@ class RunFolder:
         return self._marker(stage).exists()
 
     def mark_done(self, stage: str, info: Mapping[str, Any] | None = None) -> None:
-        """Marks `stage` complete, keeping `info` (JSON-able) for `info(stage)`; then all processes see it."""
-        if is_writer():
-            write_json(self._marker(stage), dict(info or {}))
-        wait(f"done {stage}")
+        """Marks `stage` complete, keeping `info` (JSON-able) for `info(stage)`.
+
+        All processes have to call it: none of them sees the marker before, so that `done` says the same to all.
+        """
+        wait(f"ends {stage}")
+        write_json(self._marker(stage), dict(info or {}))
+        wait(f"ended {stage}")
 
     def info(self, stage: str) -> dict[str, Any]:
         """What `mark_done` kept. Raises UserError when the stage is not done."""
