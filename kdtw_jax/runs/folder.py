@@ -41,7 +41,8 @@ class RunFolder:
         All processes have to call it: none of them sees the marker before, so that `done` says the same to all.
         """
         wait(f"ends {stage}")
-        write_json(self._marker(stage), dict(info or {}))
+        if is_writer():
+            write_json(self._marker(stage), dict(info or {}))
         wait(f"ended {stage}")
 
     def info(self, stage: str) -> dict[str, Any]:
