@@ -60,8 +60,8 @@ def open_asking(run: Path, seed: int = 0) -> AskingStudent:
     check_vocabulary(name, found.tokenizer, student.tokenizer)
     teacher = read_teacher(found, dtype=config.teacher.dtype)
     return AskingStudent(
-        student,
-        teacher,
+        student._replace(params=jax.device_put(student.params)),
+        teacher._replace(params=jax.device_put(teacher.params)),
         known_constraints(config.ask.constraints, teacher.model.config),
         config.ask.distil.pcl.alpha,
         read_json(run / "stages" / "data.json", f"{run} has no data")["instruction"],

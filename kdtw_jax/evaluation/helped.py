@@ -109,6 +109,8 @@ def make_decoder(
     if not student[0].config.gate_width:
         raise UserError("the student has no gate to judge: its gate_width is 0")
     banned = tokenizer.banned_ids
+    # Saved models are loaded into the host's memory: once to the device, not at every call.
+    student, teacher = ((model, jax.device_put(params)) for model, params in (student, teacher))
 
     @jax.jit
     def write(
@@ -198,7 +200,7 @@ def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket],
     scores = np.zeros((len(data), length), np.float32)
     positions, over = np.zeros(len(data), np.int32), np.zeros(len(data), np.float32)
     for index, batch in enumerate(evaluation_batches(data, buckets)):
-        place_B, real_B = _places(data, batch.example_B)
+        place_B, real_B = places(data, batch.example_B)
         words_BxR = wanted.words_KxR[place_B % len(wanted.words_KxR)]
         noise = jax.random.uniform(
             jax.random.fold_in(jax.random.key(decoder.seed), index), (2, *batch.target_BxT.shape)
@@ -220,7 +222,7 @@ def review_split(
     kl, cost = np.zeros(written.tokens_NxT.shape, np.float32), np.zeros(len(data), np.float32)
     params = (decoder.student[1], decoder.teacher[1])
     for batch in evaluation_batches(data, buckets):
-        place_B, real_B = _places(data, batch.example_B)
+        place_B, real_B = places(data, batch.example_B)
         width = batch.target_BxT.shape[1]
         words_BxR = wanted.words_KxR[place_B % len(wanted.words_KxR)]
         tokens_BxT = written.tokens_NxT[place_B, :width]
@@ -271,7 +273,7 @@ def calibrate(
     return best
 
 
-def _places(data: EncodedSplit, example_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def places(data: EncodedSplit, example_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the split that a batch holds (0 for filler), and which of them are real."""
     real_B = example_B >= 0
     return np.where(real_B, np.searchsorted(data.examples, example_B), 0), real_B
