@@ -15,7 +15,7 @@ from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.evaluation.asking import Phrasings, make_phrasings
 from kdtw_jax.evaluation.findings import Found
 from kdtw_jax.evaluation.helped import GATES, Decoder, Wanted, Written, wide, write_split
-from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, sentence_statistics
+from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
 from kdtw_jax.evaluation.operating import (
     Harness,
     Outcome,
@@ -139,7 +139,7 @@ def study_points(
     phrasings = make_phrasings(rules.constraints, rules.encode, rules.room)
     banned = setup.tokenizer.banned_ids
     some = spaced_pairs(setup.train, _DEFERRAL_PAIRS)
-    deferral = train_deferral(look_at(student, teacher, some, wide(setup.buckets, some), banned))
+    deferral = train_deferral(look_at(decoder.student, decoder.teacher, some, wide(setup.buckets, some), banned))
     harness = make_harness(decoder, deferral, config.ask.distil.pcl.alpha)
     data = spaced_pairs(setup.test, config.ask.judged_on or len(setup.test))
     validation = spaced_pairs(setup.test if config.split == "validation" else validation_split(config, setup))
@@ -169,7 +169,7 @@ def study_points(
             outcomes.append(_outcome(write_split(decoder, data, buckets, wanted)))
             names.append((wanted.gate, f"{wanted.budget:g}"))
             tick()
-        largest = max(setup.buckets, key=lambda b: (b.target, b.source))
+        (largest,) = _longest(setup)
         times = {
             column: time_points(
                 harness, points, data, largest, rows, rules.room, batches=count, repeats=timing.repeats, tick=tick
@@ -184,7 +184,7 @@ def study_points(
     for metric in (*setup.task.metrics, REWARD):
         if metric == REWARD:
             earned = rewards(harness, data, buckets, [o.tokens_NxT for o in outcomes])
-            judged = [Statistics(np.stack([x, np.ones_like(x)], axis=1), _mean) for x in earned]
+            judged = [Statistics(np.stack([x, np.ones_like(x)], axis=1), ratio_of_sums) for x in earned]
         else:
             judged = [sentence_statistics(metric, o.texts, references) for o in outcomes]
         values = np.array([s.formula(s.rows.sum(axis=0)) for s in judged])
@@ -217,10 +217,6 @@ def areas(methods: Sequence[str], costs: Sequence[dict[str, float]], values: np.
             best = envelope(use, np.array([alone, *values[own]]))
             found[axis][method] = mean_quality(*best, 0.4)
     return found
-
-
-def _mean(sums: np.ndarray) -> float:
-    return float(sums[0] / sums[1])
 
 
 def _outcome(written: Written) -> Outcome:

@@ -13,7 +13,7 @@ import numpy as np
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.evaluation import diagnostics
 from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, Written, review_split
-from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, sentence_statistics
+from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, marked, piece_classes
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
 
@@ -55,7 +55,9 @@ class Measured(NamedTuple):
 def measure(cells: Sequence[Cell], silent: Cell, test: Texts, resamples: int) -> Measured:
     """Scores with intervals, and gates at equal use. The student that never asks is the first point of every gate."""
     everyone = [*cells, silent]
-    counts = [Statistics(np.stack([c.written.calls_N, c.written.lengths_N], 1).astype(float), _ratio) for c in everyone]
+    counts = [
+        Statistics(np.stack([c.written.calls_N, c.written.lengths_N], 1).astype(float), ratio_of_sums) for c in everyone
+    ]
     use_S, use_RxS = _value_and_draws(counts, resamples)
     scores: list[list[tuple[str, tuple[float, float, float]]]] = [[] for _ in cells]
     compared, draws, alone = {}, {}, {}
@@ -74,10 +76,6 @@ def measure(cells: Sequence[Cell], silent: Cell, test: Texts, resamples: int) ->
 
 def _compared(cell: Cell) -> bool:
     return cell.budget_seen and cell.phrasing == "seen" and not cell.guard
-
-
-def _ratio(sums: np.ndarray) -> float:
-    return float(sums[0] / sums[1])
 
 
 def _value_and_draws(systems: Sequence[Statistics], resamples: int) -> tuple[np.ndarray, np.ndarray]:

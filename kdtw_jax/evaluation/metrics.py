@@ -189,8 +189,13 @@ def _chrf_from_sums(sums: np.ndarray) -> float:
     return float(100.0 * (1 + weight) * precision * recall / bottom) if bottom > 0 else 0.0
 
 
+def ratio_of_sums(sums: np.ndarray) -> float:
+    """A formula for statistics of two columns."""
+    return float(sums[0] / sums[1])
+
+
 def _mean_from_sums(sums: np.ndarray) -> float:
-    return float(100.0 * sums[0] / sums[1])
+    return 100.0 * ratio_of_sums(sums)
 
 
 def bootstrap(systems: Sequence[Statistics], resamples: int, seed: int) -> np.ndarray:

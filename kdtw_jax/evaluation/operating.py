@@ -20,7 +20,7 @@ from kdtw_jax.decoding.rivals import big_little, silent, speculative, speculativ
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.evaluation.gates import entropy_gate, max_prob_gate
-from kdtw_jax.evaluation.helped import Decoder
+from kdtw_jax.evaluation.helped import Decoder, places
 from kdtw_jax.models import Model, Params, T5Config, shift_right
 from kdtw_jax.runs import Progress
 from kdtw_jax.train.deferral import Deferral, deferral_gate
@@ -187,8 +187,7 @@ def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Seq
     tokens = np.zeros((count, length), np.int32)
     numbers = np.zeros((4, count), np.int32)
     for batch in evaluation_batches(data, buckets):
-        real_B = batch.example_B >= 0
-        rows_B = np.where(real_B, np.searchsorted(data.examples, batch.example_B), 0)
+        rows_B, real_B = places(data, batch.example_B)
         found = jax.device_get(write_batch(harness, point, batch, rows_B, harness.decoder.seed))
         tokens[rows_B[real_B], : batch.target_BxT.shape[1]] = found.tokens_BxT[real_B]
         for row, x_B in zip(
