@@ -24,7 +24,7 @@ from kdtw_jax.evaluation.operating_figure import operating_figure
 from kdtw_jax.operating_report import COLUMNS, Timing, show, study_points, table
 from kdtw_jax.pipeline import prepare, train_students, train_teacher
 from kdtw_jax.restore import restore
-from kdtw_jax.runs import open_run, provenance, write_csv, write_json
+from kdtw_jax.runs import keep_compiled, open_run, provenance, write_csv, write_json
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def compare(options: Compare) -> None:
     started = time.time()
+    keep_compiled()
     task, config = restore(options.run)
     seeds, timing = options.seeds or config.seeds, Timing(options.repeats, options.sentences)
     with open_run(options.run, {"task": task, **config.identity()}) as run:

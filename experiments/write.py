@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 import tyro
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.runs import keep_compiled
 from kdtw_jax.writing import open_asking, write_under
 
 
@@ -40,6 +41,7 @@ class Write:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 after a one-line error."""
     options = tyro.cli(Write, description=__doc__, args=arguments)
+    keep_compiled()
     try:
         asking = open_asking(options.run, options.seed)
         sources = options.text or [line.rstrip("\n") for line in sys.stdin]

@@ -26,7 +26,16 @@ from kdtw_jax.pipeline import (
     train_teacher,
 )
 from kdtw_jax.plan import show_plan
-from kdtw_jax.runs import RunFolder, open_run, print_table, provenance, read_metrics, write_csv, write_json
+from kdtw_jax.runs import (
+    RunFolder,
+    keep_compiled,
+    open_run,
+    print_table,
+    provenance,
+    read_metrics,
+    write_csv,
+    write_json,
+)
 from kdtw_jax.runs.provenance import running_code
 
 COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
@@ -55,6 +64,7 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
     """Trains and evaluates teacher and students, writes the results, prints the table; returns its tidy rows."""
     started = time.time()
     running_code()
+    keep_compiled()
     join(config.hosts)
     console = Console(quiet=not is_writer())
     out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"

@@ -1,0 +1,43 @@
+"""Compiled programs are kept between runs, so that a second start of the same sizes need not compile again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from pathlib import Path
+
+import jax
+
+
+def keep_compiled() -> Path | None:
+    """Keeps what XLA compiles in the user's cache folder (`$XDG_CACHE_HOME`, by default `~/.cache`); returns where.
+
+    Nothing is changed where JAX has been told a place itself (`JAX_COMPILATION_CACHE_DIR`), and nothing is kept (None)
+    where the folder cannot be made or the cache is off (`JAX_ENABLE_COMPILATION_CACHE=false`). To be called before
+    anything is compiled: JAX looks once.
+    """
+    if not jax.config.jax_enable_compilation_cache:
+        return None
+    if jax.config.jax_compilation_cache_dir:
+        return Path(jax.config.jax_compilation_cache_dir)
+    caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    folder = Path(caches) / "kdtw_jax" / "compiled" / _instructions()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+def _instructions() -> str:
+    """The processor's instruction set in a few letters. JAX's key does not name it, and a home folder may be shared by
+    machines of several kinds: a program of one could stop another with an illegal instruction."""
+    try:
+        found = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text("utf8"), re.MULTILINE)
+    except OSError:
+        found = None
+    flags = found.group(0) if found else platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(flags.encode()).hexdigest()[:8]}"
