@@ -25,6 +25,7 @@ setup(
     package_data={"kdtw_jax": ["py.typed"]},
     install_requires=requirements(),
     extras_require={
+        "benchmarks": ["torch>=2.4", "transformers>=5.0"],
         "hub": ["huggingface_hub>=0.30"],
         "notebook": ["jupyterlab>=4.2"],
         "parity": ["huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],

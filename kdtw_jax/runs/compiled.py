@@ -18,10 +18,10 @@ def keep_compiled() -> Path | None:
     where the folder cannot be made or the cache is off (`JAX_ENABLE_COMPILATION_CACHE=false`). To be called before
     anything is compiled: JAX looks once.
     """
-    if not jax.config.jax_enable_compilation_cache:
+    if not jax.config.values["jax_enable_compilation_cache"]:
         return None
-    if jax.config.jax_compilation_cache_dir:
-        return Path(jax.config.jax_compilation_cache_dir)
+    if told := jax.config.values["jax_compilation_cache_dir"]:
+        return Path(told)
     caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     folder = Path(caches) / "kdtw_jax" / "compiled" / _instructions()
     try:

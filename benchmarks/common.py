@@ -1,0 +1,82 @@
+"""What the benchmarks share: interleaved timing, and the record of a result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.runs import Progress, print_table, provenance, write_json
+
+Run = Callable[[], Any]
+Line = dict[str, str | int | float | None]
+
+
+def median_seconds(functions: Mapping[str, Run], repeats: int) -> dict[str, float]:
+    """Median wall-clock of each function. After one call of each that compiles, they are called in turn, `repeats`
+    rounds of it: whatever else the machine does meets all of them alike."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    with Progress("rounds", total=repeats + 1) as bar:
+        for done in range(repeats + 1):
+            for name, function in functions.items():
+                started = time.perf_counter()
+                jax.block_until_ready(function())
+                if done:
+                    times[name].append(time.perf_counter() - started)
+            bar.update(done + 1)
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def matrix_product(size: int = 2048) -> tuple[Run, float]:
+    """A square matrix product in float32, what this machine is measured by, and its FLOPs."""
+    matrix = jnp.ones((size, size))
+    multiply = jax.jit(lambda x: x @ x)
+    return lambda: multiply(matrix), 2.0 * size**3
+
+
+def report(
+    name: str,
+    title: str,
+    table: Sequence[Line],
+    ratios: Mapping[str, float],
+    numbers: Mapping[str, Any],
+    results: Path | None,
+    started: float,
+    **more: Any,
+) -> None:
+    """Prints table and ratios (each above 1 where this project is faster), and writes `NAME.json` if asked to."""
+    columns = list(dict.fromkeys(column for line in table for column in line))
+    print_table(title, [{column: line.get(column) for column in columns} for line in table], columns)
+    for label, value in {**ratios, **numbers}.items():
+        print(f"{label}: {value:.3g}" if isinstance(value, float) else f"{label}: {value}")
+    if results is not None:
+        record = provenance(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]], 0, started)
+        content = {"ratios": dict(ratios), "numbers": dict(numbers), "table": list(table), **more, **record}
+        write_json(results / f"{name}.json", content)
+
+
+def torch_versions() -> dict[str, str]:
+    """Of the packages compared with."""
+    found = {}
+    for package in ("torch", "transformers", "trl", "ctranslate2"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def need(*packages: str) -> None:
+    """Raises UserError where one of the packages compared with is missing."""
+    missing = [p for p in packages if importlib.util.find_spec(p) is None]
+    if missing:
+        raise UserError(f"{', '.join(missing)} not installed: pip install '.[benchmarks]'")

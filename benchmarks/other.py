@@ -1,0 +1,34 @@
+"""The same networks in other libraries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdtw_jax.models import T5Config
+
+
+def torch_t5(config: T5Config) -> Any:
+    """A T5 of `transformers` of the same architecture and sizes with random weights, on the processor, in float32."""
+    import torch
+    from transformers import T5Config as TheirConfig
+    from transformers import T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    return T5ForConditionalGeneration(
+        TheirConfig(
+            vocab_size=config.vocab_size,
+            d_model=config.d_model,
+            d_kv=config.d_kv,
+            d_ff=config.d_ff,
+            num_layers=config.num_layers,
+            num_decoder_layers=config.num_decoder_layers,
+            num_heads=config.num_heads,
+            relative_attention_num_buckets=config.relative_attention_num_buckets,
+            relative_attention_max_distance=config.relative_attention_max_distance,
+            dropout_rate=config.dropout_rate,
+            layer_norm_epsilon=config.layer_norm_epsilon,
+            feed_forward_proj=config.feed_forward,
+            tie_word_embeddings=config.tie_embeddings,
+            decoder_start_token_id=0,
+        )
+    )
