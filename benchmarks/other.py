@@ -13,22 +13,21 @@ def torch_t5(config: T5Config) -> Any:
     from transformers import T5Config as TheirConfig
     from transformers import T5ForConditionalGeneration
 
+    settings: dict[str, Any] = {  # some are known to a base class only, by no signature
+        "vocab_size": config.vocab_size,
+        "d_model": config.d_model,
+        "d_kv": config.d_kv,
+        "d_ff": config.d_ff,
+        "num_layers": config.num_layers,
+        "num_decoder_layers": config.num_decoder_layers,
+        "num_heads": config.num_heads,
+        "relative_attention_num_buckets": config.relative_attention_num_buckets,
+        "relative_attention_max_distance": config.relative_attention_max_distance,
+        "dropout_rate": config.dropout_rate,
+        "layer_norm_epsilon": config.layer_norm_epsilon,
+        "feed_forward_proj": config.feed_forward,
+        "tie_word_embeddings": config.tie_embeddings,
+        "decoder_start_token_id": 0,
+    }
     torch.manual_seed(0)
-    return T5ForConditionalGeneration(
-        TheirConfig(
-            vocab_size=config.vocab_size,
-            d_model=config.d_model,
-            d_kv=config.d_kv,
-            d_ff=config.d_ff,
-            num_layers=config.num_layers,
-            num_decoder_layers=config.num_decoder_layers,
-            num_heads=config.num_heads,
-            relative_attention_num_buckets=config.relative_attention_num_buckets,
-            relative_attention_max_distance=config.relative_attention_max_distance,
-            dropout_rate=config.dropout_rate,
-            layer_norm_epsilon=config.layer_norm_epsilon,
-            feed_forward_proj=config.feed_forward,
-            tie_word_embeddings=config.tie_embeddings,
-            decoder_start_token_id=0,
-        )
-    )
+    return T5ForConditionalGeneration(TheirConfig(**settings))

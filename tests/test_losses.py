@@ -148,9 +148,11 @@ def test_entropy_and_kl_survive_banned_tokens(banned: tuple[int, ...]) -> None:
 def test_token_kl_directions_against_float64() -> None:
     student, teacher = log_probs(0), log_probs(1)
     mask = jnp.arange(T)[None] < jnp.array([5, 0, 2])[:, None]
+    middle = jnp.logaddexp(student, teacher) - jnp.log(2.0)
     wants: dict[Direction, np.ndarray] = {
         "forward": kl64(teacher, student),
         "reverse": kl64(student, teacher),
+        "jsd": (kl64(teacher, middle) + kl64(student, middle)) / 2,
     }
     for direction, want in wants.items():
         got = token_kl(student, teacher, mask, direction)
@@ -174,7 +176,7 @@ def test_disjoint_support_costs_much_but_not_infinity() -> None:
     assert 40 < float(token_kl(student, teacher, mask, "forward").total) < 60
 
 
-@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "jsd"])
 @pytest.mark.parametrize("spread", [0.5, 6.0])
 def test_top_k_kl_is_a_lower_bound_that_grows_to_the_full_one(direction: Direction, spread: float) -> None:
     student, teacher = log_probs(0, spread=spread), log_probs(1, spread=spread)
@@ -214,7 +216,7 @@ def test_tails_of_confident_distributions() -> None:
     assert jnp.isfinite(student_tail(log_p, everything)).all()
 
 
-@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "jsd"])
 def test_top_k_kl_survives_banned_tokens(direction: Direction) -> None:
     teacher, banned = jax.nn.log_softmax(ban(log_probs(1), (0, 5, 6))), (0, 5, 6)
 

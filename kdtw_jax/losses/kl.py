@@ -1,7 +1,7 @@
 """Exact per-state divergences between teacher mu and student pi, over the vocabulary or top-k plus a tail.
 
-Merging outcomes never increases a divergence (data processing), so KL over the k kept tokens and one bucket
-for the rest is a lower bound of the full one, in either direction; it grows with k and is exact at k = V.
+Merging outcomes never increases a divergence (data processing), so the one over the k kept tokens and a bucket for the
+rest is a lower bound of the full one, whichever it is; it grows with k and is exact at k = V.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax.losses.jsd import generalized_jsd
 from kdtw_jax.losses.masked import LOG_FLOOR, kl_divergence
 from kdtw_jax.losses.metric import Weighted, weighted
 
-Direction = Literal["forward", "reverse"]
+Direction = Literal["forward", "reverse", "jsd"]  # KL(mu || pi), KL(pi || mu), JSD(1/2)
 
 # A float32 sum of probabilities is no surer than this, so neither is the tail 1 - sum. Taking the tail for
 # larger than it is keeps KL(pi || mu) a lower bound; taking it for zero would not.
@@ -34,7 +35,8 @@ def token_kl(
     mask_BxT: jax.Array,
     direction: Direction = "forward",
 ) -> Weighted:
-    """KL(mu || pi) ("forward") or KL(pi || mu) ("reverse"), nats, summed over the states of the mask.
+    """KL(mu || pi) ("forward"), KL(pi || mu) ("reverse") or the Jensen-Shannon divergence of the two ("jsd", as
+    `generalized_jsd` at 1/2), nats, summed over the states of the mask.
 
     Both arguments are normalised log-probabilities; -inf (a banned token) is harmless in value and gradient.
     """
@@ -95,4 +97,6 @@ def divergence(student: jax.Array, teacher: jax.Array, direction: Direction) -> 
         return kl_divergence(teacher, student)
     if direction == "reverse":
         return kl_divergence(student, teacher)
-    raise ValueError(f'direction must be "forward" or "reverse", got {direction!r}')
+    if direction == "jsd":
+        return generalized_jsd(student, teacher, 0.5)
+    raise ValueError(f'direction must be "forward", "reverse" or "jsd", got {direction!r}')

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from kdtw_jax.decoding.policy import without
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses import pcl
-from kdtw_jax.losses.kl import TopK, topk_divergence
+from kdtw_jax.losses.kl import Direction, TopK, topk_divergence
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Model, shift_right
@@ -52,8 +52,8 @@ class DistilConfig:
     value_weight: float = 1.0  # and in what V learns
     # Updates in which V alone learns from path residuals: until V is about right, all of them say "less of everything"
     value_warmup: int = 0
-    kl_weight: float = 1.0  # weight of the exact token KL over the teacher's stored top-k and tail; 0 leaves it out
-    kl_direction: Literal["forward", "reverse"] = "reverse"
+    kl_weight: float = 1.0  # weight of the exact divergence from the teacher's stored top-k and tail; 0 leaves it out
+    kl_direction: Direction = "reverse"
     top_k: int = 16  # tokens of the teacher's distribution kept a step
     # EMA decay of the parameters that give V at the far end of a segment; 0: the current ones
     target_decay: float = 0.0
