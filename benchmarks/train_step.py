@@ -28,7 +28,7 @@ from kdtw_jax.models import T5Config, make_model
 from kdtw_jax.runs import print_table
 from kdtw_jax.train import parallel
 from kdtw_jax.train.fit import likelihood_loss
-from kdtw_jax.train.state import Coefficient, OptimizerConfig, Whole, init_state, make_optimizer, make_update
+from kdtw_jax.train.state import Coefficient, OptimizerConfig, init_state, make_optimizer, make_update
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def likelihood_step(config: T5Config, batch: Batch, devices: parallel.Devices) -
     """Ours."""
     built = make_model(config)
     loss = likelihood_loss(built, SMALL.mle, (), None)
-    return stepper(loss, {"nll": 1.0}, built.init(jax.random.key(0)), (batch, Whole(())), devices)
+    return stepper(loss, {"nll": 1.0}, built.init(jax.random.key(0)), (batch, ()), devices)
 
 
 def torch_step(config: T5Config, batch: Batch) -> Run:

@@ -113,7 +113,7 @@ class Experiment:
     hosts: HostsConfig = field(default_factory=HostsConfig)
     """several processes that do this run together"""
     teacher_shards: int = 1
-    """devices that the teacher is spread over, where it is too large for one; trains mle, pcl, seqkd and tb"""
+    """devices that the teacher is spread over, where it is too large for one"""
     teacher_model: str | None = None
     """a model to be the teacher instead of training one: the folder of a saved model, a folder in the Hugging Face
     layout (config.json, safetensors, spiece.model), or hf:NAME; sizes and vocabulary are then the model's"""

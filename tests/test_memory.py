@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,8 +19,8 @@ from kdtw_jax.replay import Sample
 from kdtw_jax.train.distil import coefficients, path_loss
 from kdtw_jax.train.fit import likelihood_loss
 from kdtw_jax.train.scoring import Trajectories, score
-from kdtw_jax.train.state import LossFn, Whole
-from tests.world import DISTIL, FIT, WIDE, World
+from kdtw_jax.train.state import LossFn
+from tests.world import DISTIL, FIT, WIDE, World, heard
 
 SMOOTH = replace(FIT, label_smoothing=0.1)
 
@@ -42,7 +43,7 @@ def slope(loss: LossFn, names: tuple[str, ...], key: jax.Array) -> Callable[...,
 @pytest.mark.parametrize("kind", ["fit", "pcl"])
 def test_chunks_of_positions_change_no_number(world: World, kind: str) -> None:
     batch = next(training_batches(world.data, WIDE, seed=0))
-    rows: Any = (batch, Whole(world.teacher[1]))
+    rows: Any = (batch, heard(*world.teacher, batch))
     if kind == "pcl":
         rows = Sample(score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned), jnp.arange(8) % 3)
 
@@ -69,7 +70,8 @@ def test_chunks_of_positions_save_the_memory_of_whole_distributions(kind: str) -
         if kind == "fit":
             loss = likelihood_loss(model, replace(FIT, chunk=chunk), (), model)
             names: tuple[str, ...] = ("nll", "kl")
-            rows: Any = (Batch(row, source, ids), Whole(params))  # type: ignore[arg-type]
+            batch = Batch(row, source, ids)  # type: ignore[arg-type]
+            rows: Any = (batch, jax.eval_shape(partial(heard, model), params, batch))
         else:
             config = replace(DISTIL, chunk=chunk)
             loss, names = path_loss(model, config, ()), tuple(coefficients(config))
@@ -89,7 +91,7 @@ def test_blocks_made_again_change_no_number_and_save_memory() -> None:
     params = make_model(config).init(jax.random.key(0))
     rng = np.random.default_rng(0)
     source, target = (rng.integers(3, 32, (8, 32)).astype(np.int32) for _ in range(2))
-    rows = (Batch(np.arange(8, dtype=np.int32), source, target), Whole(()))
+    rows = (Batch(np.arange(8, dtype=np.int32), source, target), ())
 
     def run(remat: bool) -> tuple[Any, int]:
         loss = likelihood_loss(make_model(replace(config, remat=remat)), FIT, (), None)

@@ -34,13 +34,13 @@ from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.train import parallel
 from kdtw_jax.train.balance import balance, replayed_balance
 from kdtw_jax.train.distil import distil
-from kdtw_jax.train.fresh import Writer
+from kdtw_jax.train.fresh import Listener, Writer
 from kdtw_jax.train.gkd import GKDConfig, divergence_loss, gkd, student_writes
 from kdtw_jax.train.minillm import MiniLLMConfig, minillm, mixture, rollout_loss
 from kdtw_jax.train.scoring import score
 from kdtw_jax.train.seqkd import BeamConfig, beam_buckets, write_outputs
-from kdtw_jax.train.state import Whole, init_state, make_optimizer, make_update
-from tests.world import BUCKETS, DISTIL, FIT, LOOP, WIDE, World, same
+from kdtw_jax.train.state import init_state, make_optimizer, make_update
+from tests.world import BUCKETS, DISTIL, FIT, LOOP, WIDE, World, heard, same
 
 B, T, V = 3, 5, 11
 GKD = GKDConfig(loop=LOOP, optimizer=FIT.optimizer, chunk=5)
@@ -269,7 +269,7 @@ def rows_of(world: World, kind: str, target: Any = None) -> Any:
     batch = batch_of(world)
     given = batch if target is None else batch._replace(target_BxT=np.asarray(target))
     written = np.asarray(given.target_BxT)
-    teacher = Whole(world.teacher[1])
+    teacher = heard(*world.teacher, given)
     return (given, teacher) if kind == "gkd" else (batch, written, teacher)
 
 
@@ -296,7 +296,8 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_teacher_and_nothing_r
     assert largest(world.teacher[1]) < 1e-5 < 1e-2 < largest(world.params)
 
     def of_teacher(teacher_params: Any) -> jax.Array:
-        return objective(loss, jax.tree.map(jnp.asarray, world.params), (*rows[:-1], Whole(teacher_params)))
+        given = (*rows[:-1], heard(world.teacher[0], teacher_params, batch_of(world)))
+        return objective(loss, jax.tree.map(jnp.asarray, world.params), given)
 
     assert not any(np.any(g) for g in jax.tree.leaves(jax.jit(jax.grad(of_teacher))(world.teacher[1])))
 
@@ -310,21 +311,26 @@ def test_padding_splits_and_chunks_change_nothing(world: World, kind: str) -> No
     want = numbers(run[0](world.params, (), rows, key))
 
     def cut(tree: Any, part: slice) -> Any:
-        return (*jax.tree.map(lambda x: x[part], tree[:-1]), tree[-1])
+        return (
+            *jax.tree.map(lambda x: x[part], tree[:-1]),
+            tree[-1]._replace(hidden_BxTxD=tree[-1].hidden_BxTxD[part]),
+        )
 
     halves = [run[0](world.params, (), cut(rows, part), key) for part in (slice(0, 4), slice(4, 8))]
     merged = {k: v.merge(halves[1][k]) for k, v in halves[0].items() if k != "tokens"}
     assert numbers(merged) == pytest.approx({k: x for k, x in want.items() if k[0] != "tokens"}, rel=2e-4, abs=1e-4)
 
     wide = jax.tree.map(lambda x: np.pad(x, ((0, 0), (0, 4))) if x.ndim == 2 else x, rows[:-1])
-    assert numbers(run[5](world.params, (), (*wide, rows[-1]), key)) == pytest.approx(want, rel=2e-4, abs=1e-4)
+    longer = rows[-1]._replace(hidden_BxTxD=np.pad(rows[-1].hidden_BxTxD, ((0, 0), (0, 4), (0, 0))))
+    assert numbers(run[5](world.params, (), (*wide, longer), key)) == pytest.approx(want, rel=2e-4, abs=1e-4)
 
 
 def test_chunks_save_the_memory_of_whole_distributions(world: World) -> None:
     model = make_model(T5Config.toy(2000, dropout_rate=0.0))
     params = jax.eval_shape(model.init, jax.random.key(0))
     ints = jax.ShapeDtypeStruct((8, 64), jnp.int32)
-    rows = (Batch(jax.ShapeDtypeStruct((8,), jnp.int32), ints, ints), Whole(params))  # type: ignore[arg-type]
+    batch = Batch(jax.ShapeDtypeStruct((8,), jnp.int32), ints, ints)  # type: ignore[arg-type]
+    rows = (batch, jax.eval_shape(partial(heard, model), params, batch))
 
     def memory(chunk: int) -> int:
         loss = divergence_loss(model, model, replace(GKD, chunk=chunk), ())
@@ -340,7 +346,7 @@ def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float
     chosen = parallel.select_devices(devices)
     optimizer = make_optimizer(FIT.optimizer, 8)
     batch = batch_of(world)
-    teacher = Whole(parallel.replicate(world.teacher[1], chosen))
+    listener = Listener(world.teacher, chosen)
     weights: dict[str, Any] = {"gkd": {"jsd": 1.0}, "minillm": {"single": 1.0, "long": 1.0, "nll": 1.0}}.get(
         kind, {"tb": 0.1, "kl": 1.0}
     )
@@ -350,10 +356,14 @@ def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float
         rows = parallel.shard(Sample(scored, jnp.arange(8) % 3), chosen)
         loss = replayed_balance(world.model, DISTIL, world.banned)
     else:
-        author = mixture(world.model, world.teacher[0], 0.2, world.banned) if kind == "minillm" else world.model
-        authors = (state.params, teacher.value) if kind == "minillm" else state.params
-        written = Writer(author, world.banned, chosen)(authors, batch, jax.random.key(5))
+        if kind == "minillm":
+            author = mixture(world.model, world.teacher[0], 0.2, world.banned)
+            write = Writer(author, world.banned, chosen, listener.teacher)
+        else:
+            write = Writer(world.model, world.banned, chosen)
+        written = write(state.params, batch, jax.random.key(5))
         sharded = parallel.shard(batch, chosen)
+        teacher = listener(sharded.source_BxS, written)
         rows = (sharded, written, teacher) if kind == "minillm" else (sharded._replace(target_BxT=written), teacher)
         loss = loss_of(world, kind)
     update = parallel.data_parallel(make_update(loss, weights, optimizer), chosen)

@@ -10,14 +10,20 @@ import jax
 import numpy as np
 import pytest
 
+from kdtw_jax.constraints import make_share
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.errors import UserError
+from kdtw_jax.models import make_model
 from kdtw_jax.train import parallel
+from kdtw_jax.train.ask import ask
+from kdtw_jax.train.ask_config import AskConfig, Rules
 from kdtw_jax.train.distil import Collector, distil
 from kdtw_jax.train.fit import fit
+from kdtw_jax.train.gkd import GKDConfig, gkd
 from kdtw_jax.train.loop import LoopConfig
+from kdtw_jax.train.minillm import MiniLLMConfig, minillm
 from kdtw_jax.train.state import init_state, make_optimizer
-from tests.world import BUCKETS, DISTIL, FIT, WIDE, World
+from tests.world import DISTIL, FIT, WIDE, World
 
 
 @pytest.fixture(scope="module")
@@ -47,24 +53,44 @@ def test_a_teacher_spread_over_four_of_eight_devices_scores_and_answers_as_on_on
     np.testing.assert_allclose(found[0][1].top.log_prob_BxTxK, found[1][1].top.log_prob_BxTxK, atol=1e-5)
 
 
-def test_a_training_step_beside_a_spread_teacher_is_that_beside_a_whole_one(world: World, tmp_path: Path) -> None:
-    config = replace(DISTIL, loop=LoopConfig(steps=2, log_every=2, checkpoint_every=2))
-    devices = parallel.select_devices(2)
+@pytest.mark.parametrize("method", ["pcl", "word_kd", "gkd", "minillm", "ask"])
+def test_a_student_beside_a_spread_teacher_learns_what_it_does_beside_a_whole_one(
+    world: World, tmp_path: Path, method: str
+) -> None:
+    """Two groups of two devices, so that neither groups nor parts of a group can be taken for each other."""
+    devices = parallel.select_devices(4)
+    loop = LoopConfig(steps=2, log_every=2, checkpoint_every=2)
+    gated = make_model(replace(world.config, gate_width=8))
+    rules = (make_share(),)
 
     def train(name: str, shards: int) -> Any:
+        folder, params = tmp_path / name, world.params
         teacher = (world.model, parallel.spread(world.teacher[1], devices, shards))
-        return distil(name, tmp_path / name, world.model, world.params, teacher, world.data, BUCKETS, config,
-                      seed=0, devices=devices, banned=world.banned)  # fmt: skip
+        how: dict[str, Any] = {"seed": 0, "devices": devices, "banned": world.banned}
+        if method == "pcl":
+            config = replace(DISTIL, loop=loop)
+            return distil(method, folder, world.model, params, teacher, world.data, WIDE, config, **how)
+        if method == "word_kd":
+            fitted = replace(FIT, loop=loop, kl_weight=1.0)
+            return fit(method, folder, world.model, params, world.data, WIDE, fitted, teacher=teacher, **how)
+        if method == "gkd":
+            mixed = GKDConfig(loop=loop, optimizer=FIT.optimizer)
+            return gkd(method, folder, world.model, params, teacher, world.data, WIDE, mixed, **how)
+        if method == "minillm":
+            gradient = MiniLLMConfig(loop=loop, optimizer=FIT.optimizer, teacher_mix=0.2)
+            return minillm(method, folder, world.model, params, teacher, world.data, WIDE, gradient, **how)
+        asking = AskConfig(distil=replace(DISTIL, loop=loop, target_decay=0.0), constraints=("share",), gate_width=8)
+        told = Rules(rules, lambda text: [5] * len(text.split()), 24)
+        start = jax.device_get(gated.init(jax.random.key(0)))
+        return ask(method, folder, gated, start, teacher, world.data, WIDE, asking, told, **how)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), train("whole", 1), train("spread", 2))
+    whole, spread = train("whole", 1), train("spread", 2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), whole, spread)
 
 
-def test_what_a_spread_teacher_cannot_do_is_refused_in_words(world: World, tmp_path: Path) -> None:
+def test_what_cannot_be_spread_is_refused_in_words(world: World) -> None:
     devices = parallel.select_devices(8)
     with pytest.raises(UserError, match="teacher_shards=3 must divide the number of devices, 8"):
         parallel.spread(world.teacher[1], devices, 3)
-    teacher = (world.model, parallel.spread(world.teacher[1], devices, 8))
-    with pytest.raises(UserError, match="spread over devices"):
-        fit(
-            "t", tmp_path, world.model, world.params, world.data, BUCKETS, FIT, seed=0, devices=devices, teacher=teacher
-        )
+    with pytest.raises(ValueError, match="spread over devices"):
+        parallel.replicate(parallel.spread(world.teacher[1], devices, 8), devices)

@@ -23,6 +23,7 @@ from kdtw_jax.train.balance import balance
 from kdtw_jax.train.checkpoint import Checkpoints, load_model, save_model
 from kdtw_jax.train.distil import coefficients, distil, path_loss
 from kdtw_jax.train.fit import fit, likelihood_loss
+from kdtw_jax.train.fresh import Listener
 from kdtw_jax.train.loop import LoopConfig
 from kdtw_jax.train.scoring import score
 from kdtw_jax.train.state import (
@@ -30,7 +31,6 @@ from kdtw_jax.train.state import (
     OptimizerConfig,
     Rates,
     TrainState,
-    Whole,
     init_state,
     make_optimizer,
     make_update,
@@ -61,10 +61,11 @@ def updated(world: World, devices: int, kind: str, accumulate: int = 1) -> tuple
     one_step = make_update(loss, weights, optimizer, target_decay=0.9, accumulate=accumulate)
     update = parallel.data_parallel(one_step, chosen)
     state = parallel.replicate(init_state(world.params, optimizer, 0, target=True), chosen)
-    teacher = parallel.replicate(world.teacher[1], chosen)
+    listener = Listener(world.teacher, chosen)
     for batch in batches:
         sharded = parallel.shard(batch, chosen)
-        state, metrics = update(state, (sharded, Whole(teacher)) if kind == "fit" else sharded)
+        rows = (sharded, listener(sharded.source_BxS, sharded.target_BxT)) if kind == "fit" else sharded
+        state, metrics = update(state, rows)
     found = parallel.unreplicate(metrics)
     means = {k: float(v.total if k == "tokens" else v.mean()) for k, v in found.items()}
     return parallel.unreplicate(state).params, means

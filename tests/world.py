@@ -6,18 +6,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, encode_split
 from kdtw_jax.data.tokenizer import Tokenizer, train_tokenizer
 from kdtw_jax.losses.pcl import PCLConfig
-from kdtw_jax.models import Model, T5Config, make_model
+from kdtw_jax.models import Model, Params, T5Config, make_model, output_layer
 from kdtw_jax.train.distil import DistilConfig
 from kdtw_jax.train.fit import FitConfig
+from kdtw_jax.train.fresh import Heard, read
 from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import (
-    OptimizerConfig,
-)
+from kdtw_jax.train.state import OptimizerConfig, Whole
 
 BUCKETS = (Bucket(8, 8, 8), Bucket(12, 12, 4))
 WIDE = (Bucket(12, 12, 8),)
@@ -51,6 +51,12 @@ class World:
         self.model: Model = make_model(self.config)
         self.params = jax.device_get(self.model.init(jax.random.key(0)))
         self.teacher = (self.model, jax.device_get(self.model.init(jax.random.key(1))))
+
+
+def heard(model: Model, params: Params, batch: Batch) -> Heard:
+    """What a teacher makes of a whole batch."""
+    hidden_BxTxD = read(model, params, jnp.asarray(batch.source_BxS), jnp.asarray(batch.target_BxT))
+    return Heard(hidden_BxTxD, Whole(output_layer(model.config, params)))
 
 
 def same(a: Any, b: Any) -> bool:

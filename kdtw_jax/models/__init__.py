@@ -10,6 +10,7 @@ from kdtw_jax.models.model import (
     Params,
     count_params,
     make_model,
+    output_layer,
     select_rows,
     shift_right,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "View",
     "count_params",
     "make_model",
+    "output_layer",
     "select_rows",
     "shift_right",
 ]

@@ -58,7 +58,8 @@ class Model(NamedTuple):
     extend: Callable[..., tuple[Decoded, Cache]]  # (params, cache, tokens_BxN, position [] or [B])
     read_rule: Callable[[Params, Encoded], jax.Array]  # what the gate makes of a source that holds a rule, [B, P]
     weigh: Callable[[Params, jax.Array, View], Odds]  # (params, what was read, what is seen): whether to ask
-    logits: Callable[[Params, jax.Array], jax.Array]  # (params, hidden_BxTxD): `decode`'s, for a part of the positions
+    # (params, hidden_BxTxD): `decode`'s, for a part of the positions; reads `output_layer(params)` alone
+    logits: Callable[[Params, jax.Array], jax.Array]
 
 
 def make_model(config: T5Config) -> Model:
@@ -121,6 +122,12 @@ def make_model(config: T5Config) -> Model:
 def shift_right(tokens_BxT: jax.Array) -> jax.Array:
     """Decoder inputs for targets: the start token (pad, 0) in front, the last target dropped."""
     return jnp.pad(tokens_BxT[:, :-1], ((0, 0), (1, 0)))
+
+
+def output_layer(config: T5Config, params: Params) -> Params:
+    """The part of the parameters that `Model.logits` reads."""
+    name = "shared" if config.tie_embeddings else "lm_head"
+    return {name: params[name]}
 
 
 def count_params(params: Params) -> int:

@@ -14,7 +14,6 @@ from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.help import generate_with_help, own_gate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.duals import Duals, price, start_duals, update_duals
-from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
@@ -73,8 +72,6 @@ class AskingCollector:
     ):
         self.config, self.rules, self.devices, self.seed = config, rules, devices, seed
         self.plain = Collector(student, teacher, config.distil, banned, devices)
-        if self.plain.teacher.mesh is not None:
-            raise UserError(parallel.WHOLE_TEACHER)
         self.duals = dual_configs(config, rules.constraints)
         self.bank = draw_rules(
             rules.constraints,
@@ -87,8 +84,15 @@ class AskingCollector:
         )
         alpha = config.distil.pcl.alpha
 
-        def write(sampled: bool, params: Params, teacher_params: Params, rows: Any) -> Any:
-            source_BxS, rule_BxR, gate_noise_BxT, token_noise_BxT = rows
+        def write(
+            sampled: bool,
+            params: Params,
+            teacher_params: Params,
+            source_BxS: jax.Array,
+            rule_BxR: jax.Array,
+            gate_noise_BxT: jax.Array,
+            token_noise_BxT: jax.Array,
+        ) -> tuple[jax.Array, jax.Array]:
             read_BxX, rule_BxX = readings(student.config, rule_BxR, source_BxS)
             helped = generate_with_help(
                 (student, params),
@@ -104,8 +108,8 @@ class AskingCollector:
             )
             return helped.tokens_BxT, helped.asked_BxT
 
-        self._as_at_test_time = parallel.data_parallel(partial(write, False), devices)
-        self._sampled = parallel.data_parallel(partial(write, True), devices)
+        self._as_at_test_time = parallel.beside(partial(write, False), self.plain.teacher)
+        self._sampled = parallel.beside(partial(write, True), self.plain.teacher)
         self._measure = jax.jit(self._move_prices)
         self._flags = jax.jit(self._flag)
 
@@ -128,8 +132,7 @@ class AskingCollector:
         for source, write, (gate_noise, token_noise), count in plans:
             few, of = Batch(*(x[:count] for x in batch)), Terms(*(x[:count] for x in terms))
             given = (few.source_BxS, words[:count], gate_noise[:count], token_noise[:count])
-            fixed = (params, self.plain.teacher.params)
-            tokens, asked = parallel.map_rows(write, fixed, (given,), self.devices)
+            tokens, asked = parallel.map_rows(write, (params,), given, self.devices)
             found[source] = self._rows(with_targets(few, tokens), of, words[:count], asked)
         helped = found[HELPED]
         extra = self._measure(

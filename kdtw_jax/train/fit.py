@@ -16,9 +16,9 @@ from kdtw_jax.losses.kl import divergence
 from kdtw_jax.losses.likelihood import token_loss
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
-from kdtw_jax.models import Model, shift_right
+from kdtw_jax.models import Model
 from kdtw_jax.train import parallel
-from kdtw_jax.train.fresh import train_fresh
+from kdtw_jax.train.fresh import Heard, Listener, read, train_fresh
 from kdtw_jax.train.loop import LoopConfig
 from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, Whole
 
@@ -42,30 +42,25 @@ class FitConfig:
 def likelihood_loss(model: Model, config: FitConfig, banned: tuple[int, ...], teacher: Model | None) -> LossFn:
     """Terms "nll" and, with a teacher, "kl" = KL(mu || pi) a token, both on the targets of the batch.
 
-    Rows are `(Batch, Whole(teacher params))`; teacher params are () without a teacher.
+    Rows are `(Batch, what the teacher made of it)`, () without a teacher.
     """
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, Whole], key: jax.Array) -> Metrics:
-        batch, frozen = rows
+    def loss(params: Params, _: Params, rows: tuple[Batch, Heard | tuple[()]], key: jax.Array) -> Metrics:
+        batch, heard = rows
         target_BxT = jnp.asarray(batch.target_BxT)
-        inputs, mask = shift_right(target_BxT), target_BxT != 0
-        encoder_key, decoder_key = jax.random.split(key)
-        encoded = model.encode(params, batch.source_BxS, encoder_key)
-        hidden_BxTxD = model.decode(params, encoded, inputs, decoder_key).hidden_BxTxD
-        other_BxTxD: jax.Array | tuple[()] = ()
-        if teacher is not None:
-            read = teacher.encode(frozen.value, batch.source_BxS)
-            other_BxTxD = jax.lax.stop_gradient(teacher.decode(frozen.value, read, inputs).hidden_BxTxD)
+        mask = target_BxT != 0
+        own_BxTxD = read(model, params, jnp.asarray(batch.source_BxS), target_BxT, key)
+        other_BxTxD, output = jax.lax.stop_gradient(heard) if heard else ((), Whole(()))
 
-        def part(hidden_BxXxD: jax.Array, other_BxXxD: jax.Array, target_BxX: jax.Array) -> dict[str, jax.Array]:
-            logits = model.logits(params, hidden_BxXxD)
+        def part(own_BxXxD: jax.Array, other_BxXxD: jax.Array, target_BxX: jax.Array) -> dict[str, jax.Array]:
+            logits = model.logits(params, own_BxXxD)
             found = {"nll": token_loss(logits, target_BxX, config.label_smoothing, config.z_loss)}
             if teacher is not None:
-                mu = jax.lax.stop_gradient(log_policy(teacher.logits(frozen.value, other_BxXxD), banned))
+                mu = log_policy(teacher.logits(output.value, other_BxXxD), banned)
                 found["kl"] = divergence(log_policy(logits, banned), mu, "forward")
             return found
 
-        found = over_positions(part, (hidden_BxTxD, other_BxTxD, target_BxT), config.chunk)
+        found = over_positions(part, (own_BxTxD, other_BxTxD, target_BxT), config.chunk)
         tokens = Weighted(jnp.sum(mask.astype(jnp.float32)), jnp.ones(()))
         return {**{name: weighted(x_BxT, mask) for name, x_BxT in found.items()}, "tokens": tokens}
 
@@ -92,10 +87,11 @@ def fit(
     Raises UserError as `run_loop` does.
     """
     coefficients = {"nll": 1.0} if teacher is None else {"nll": 1.0 - config.kl_weight, "kl": config.kl_weight}
-    frozen_teacher = () if teacher is None else parallel.replicate(teacher[1], devices)
+    listener = None if teacher is None else Listener(teacher, devices)
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Whole]:
-        return parallel.shard(batch, devices), Whole(frozen_teacher)
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Heard | tuple[()]]:
+        rows = parallel.shard(batch, devices)
+        return rows, () if listener is None else listener(rows.source_BxS, rows.target_BxT)
 
     return train_fresh(
         name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, training_batches
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.positions import over_positions
-from kdtw_jax.models import Model, shift_right
+from kdtw_jax.models import Model, output_layer, shift_right
 from kdtw_jax.train import parallel
 from kdtw_jax.train.loop import LoopConfig, Report, run_loop
 from kdtw_jax.train.state import (
@@ -23,6 +23,7 @@ from kdtw_jax.train.state import (
     OptimizerConfig,
     Params,
     TrainState,
+    Whole,
     init_state,
     make_optimizer,
     make_update,
@@ -87,23 +88,63 @@ def train_fresh(
 
 
 class Writer:
-    """Samples outputs of a model at temperature 1; they do not depend on the number of devices."""
+    """Samples outputs of a model at temperature 1; they do not depend on the number of devices.
 
-    def __init__(self, model: Model, banned: tuple[int, ...], devices: parallel.Devices):
+    With a teacher, `model` takes the pair of the student's parameters and the teacher's.
+    """
+
+    def __init__(
+        self, model: Model, banned: tuple[int, ...], devices: parallel.Devices, teacher: parallel.Held | None = None
+    ):
         self.devices = devices
 
         def write(params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
             length = noise_BxT.shape[-1]
             return generate(model, params, source_BxS, noise_BxT, max_len=length, banned=banned).tokens_BxT
 
-        self._write = parallel.data_parallel(write, devices)
+        if teacher is None:
+            self._write = parallel.data_parallel(write, devices)
+        else:
+            self._write = parallel.beside(lambda own, other, *rows: write((own, other), *rows), teacher)
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> jax.Array:
         """As long as the batch's targets at the most, split between devices as its rows are. The noise is drawn for the
-        whole batch."""
+        whole batch; `params` are the student's."""
         noise_BxT = jax.random.uniform(key, batch.target_BxT.shape)
         tokens: jax.Array = self._write(params, *parallel.shard((batch.source_BxS, noise_BxT), self.devices))
         return tokens
+
+
+class Heard(NamedTuple):
+    """What a teacher makes of outputs up to its last layer, and that layer: its distributions are made of them where
+    they are needed, some positions at a time, and are nowhere held for all of them."""
+
+    hidden_BxTxD: jax.Array
+    output: Whole  # `output_layer` of its parameters
+
+
+class Listener:
+    """Has the teacher read outputs before the student's step, so that no device need hold all of it."""
+
+    def __init__(self, teacher: tuple[Model, Params], devices: parallel.Devices):
+        model = teacher[0]
+        self.teacher = parallel.hold(teacher[1], devices)
+        self._output = Whole(parallel.copied(output_layer(model.config, self.teacher.params), self.teacher))
+        self._listen = parallel.beside(lambda _, params, *rows: read(model, params, *rows), self.teacher)
+
+    def __call__(self, source_BxS: jax.Array, tokens_BxT: jax.Array) -> Heard:
+        """Of rows split between devices (`parallel.shard`), as is what comes back."""
+        return Heard(self._listen((), source_BxS, tokens_BxT), self._output)
+
+
+def read(
+    model: Model, params: Params, source_BxS: jax.Array, tokens_BxT: jax.Array, key: jax.Array | None = None
+) -> jax.Array:
+    """The states over outputs, BxTxD; with a key there is dropout. Their logits are not used and so never made."""
+    keys = (None, None) if key is None else tuple(jax.random.split(key))
+    encoded = model.encode(params, source_BxS, keys[0])
+    states_BxTxD: jax.Array = model.decode(params, encoded, shift_right(tokens_BxT), keys[1]).hidden_BxTxD
+    return states_BxTxD
 
 
 class Compare(Protocol):
@@ -114,7 +155,7 @@ class Compare(Protocol):
 
 def side_by_side(
     student: tuple[Model, Params],
-    teacher: tuple[Model, Params],
+    teacher: tuple[Model, Heard],
     source_BxS: jax.Array,
     tokens_BxT: jax.Array,
     compare: Compare,
@@ -125,24 +166,14 @@ def side_by_side(
 ) -> PyTree:
     """`compare` at every position of these outputs, BxT, `chunk` positions at a time (0: all).
 
-    Both models read the outputs in this very step; nothing reaches the teacher's parameters. With a key the student
-    has its dropout.
+    The student reads them in this very step, with its dropout if there is a key; nothing reaches the teacher.
     """
-    inputs_BxT = shift_right(tokens_BxT)
-    keys = (None, None) if key is None else tuple(jax.random.split(key))
-
-    def hidden(model: Model, params: Params, keys: tuple[jax.Array | None, ...]) -> jax.Array:
-        # Its own logits are not used and so never made: they are made below, chunk by chunk.
-        states: jax.Array = model.decode(
-            params, model.encode(params, source_BxS, keys[0]), inputs_BxT, keys[1]
-        ).hidden_BxTxD
-        return states
 
     def part(own_BxXxD: jax.Array, other_BxXxD: jax.Array, tokens_BxX: jax.Array) -> PyTree:
         pi_BxXxV = log_policy(student[0].logits(student[1], own_BxXxD), banned)
-        mu_BxXxV = log_policy(teacher[0].logits(frozen, other_BxXxD), banned)
+        mu_BxXxV = log_policy(teacher[0].logits(output.value, other_BxXxD), banned)
         return compare(pi_BxXxV, mu_BxXxV, tokens_BxX)
 
-    frozen = jax.lax.stop_gradient(teacher[1])
-    states = (hidden(*student, keys), hidden(teacher[0], frozen, (None, None)))
-    return over_positions(part, (*states, jnp.asarray(tokens_BxT)), chunk)
+    other_BxTxD, output = jax.lax.stop_gradient(teacher[1])
+    tokens_BxT = jnp.asarray(tokens_BxT)
+    return over_positions(part, (read(*student, source_BxS, tokens_BxT, key), other_BxTxD, tokens_BxT), chunk)

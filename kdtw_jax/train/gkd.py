@@ -19,9 +19,9 @@ from kdtw_jax.losses.jsd import generalized_jsd
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.models import Model
 from kdtw_jax.train import parallel
-from kdtw_jax.train.fresh import Writer, side_by_side, train_fresh
+from kdtw_jax.train.fresh import Heard, Listener, Writer, side_by_side, train_fresh
 from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, Whole, step_key
+from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, step_key
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class GKDConfig:
 
 
 def divergence_loss(student: Model, teacher: Model, config: GKDConfig, banned: tuple[int, ...]) -> LossFn:
-    """Term "jsd", nats a token. Rows are `(Batch, Whole(teacher params))`, the batch's targets being the outputs."""
+    """Term "jsd", nats a token. Rows are `(Batch, Heard)`, the batch's targets being the outputs."""
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, Whole], key: jax.Array) -> Metrics:
-        batch, frozen = rows
+    def loss(params: Params, _: Params, rows: tuple[Batch, Heard], key: jax.Array) -> Metrics:
+        batch, heard = rows
         tokens_BxT = jnp.asarray(batch.target_BxT)
         mask_BxT = tokens_BxT != 0
-        models = (student, params), (teacher, frozen.value)
+        models = (student, params), (teacher, heard)
 
         def compare(pi_BxXxV: jax.Array, mu_BxXxV: jax.Array, tokens_BxX: jax.Array) -> jax.Array:
             return generalized_jsd(pi_BxXxV, mu_BxXxV, config.beta)
@@ -90,14 +90,14 @@ def gkd(
 
     Raises UserError as `run_loop` does.
     """
-    frozen = parallel.replicate(teacher[1], devices)
+    listener = Listener(teacher, devices)
     write = Writer(student, banned, devices)
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Whole]:
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Heard]:
         rows = parallel.shard(batch, devices)
         if student_writes(config, key_data, step):
             rows = rows._replace(target_BxT=write(params, batch, step_key(key_data, step, 1)))
-        return rows, Whole(frozen)
+        return rows, listener(rows.source_BxS, rows.target_BxT)
 
     return train_fresh(
         name,

@@ -24,11 +24,11 @@ from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.policy_gradient import importance_weights, sequence_kl_surrogate
 from kdtw_jax.losses.positions import over_positions
-from kdtw_jax.models import Decoded, Model, shift_right
+from kdtw_jax.models import Decoded, Model
 from kdtw_jax.train import parallel
-from kdtw_jax.train.fresh import Writer, side_by_side, train_fresh
+from kdtw_jax.train.fresh import Heard, Listener, Writer, read, side_by_side, train_fresh
 from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, Whole, step_key
+from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, step_key
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ def rollout_loss(student: Model, teacher: Model, config: MiniLLMConfig, banned: 
     """Terms "single" and "long" of the policy gradient and "nll" of the ground truth, a token each; "kl", the reverse
     KL a token of the outputs, and what else tells how it goes.
 
-    Rows are `(Batch, outputs [B, T], Whole(teacher params))`. There is no dropout: the policy is the one that wrote.
+    Rows are `(Batch, outputs [B, T], Heard)`. There is no dropout: the policy is the one that wrote.
     """
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, jax.Array, Whole], key: jax.Array) -> Metrics:
-        batch, written_BxT, frozen = rows
+    def loss(params: Params, _: Params, rows: tuple[Batch, jax.Array, Heard], key: jax.Array) -> Metrics:
+        batch, written_BxT, heard = rows
         source_BxS, target_BxT = jnp.asarray(batch.source_BxS), jnp.asarray(batch.target_BxT)
-        models = (student, params), (teacher, frozen.value)
+        models = (student, params), (teacher, heard)
 
         def compare(
             pi_BxXxV: jax.Array, mu_BxXxV: jax.Array, tokens_BxX: jax.Array
@@ -115,8 +115,7 @@ def rollout_loss(student: Model, teacher: Model, config: MiniLLMConfig, banned: 
             "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
         }
         if config.truth_weight:
-            encoded = student.encode(params, source_BxS)
-            hidden_BxTxD = student.decode(params, encoded, shift_right(target_BxT)).hidden_BxTxD
+            hidden_BxTxD = read(student, params, source_BxS, target_BxT)
 
             def nll(hidden_BxXxD: jax.Array, target_BxX: jax.Array) -> jax.Array:
                 return token_loss(student.logits(params, hidden_BxXxD), target_BxX)
@@ -147,13 +146,15 @@ def minillm(
 
     Raises UserError as `run_loop` does.
     """
-    frozen = parallel.replicate(teacher[1], devices)
-    author = mixture(student, teacher[0], config.teacher_mix, banned) if config.teacher_mix else student
-    write = Writer(author, banned, devices)
+    listener = Listener(teacher, devices)
+    if config.teacher_mix:
+        write = Writer(mixture(student, teacher[0], config.teacher_mix, banned), banned, devices, listener.teacher)
+    else:
+        write = Writer(student, banned, devices)
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, jax.Array, Whole]:
-        authors = (params, frozen) if config.teacher_mix else params
-        return parallel.shard(batch, devices), write(authors, batch, step_key(key_data, step, 1)), Whole(frozen)
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, jax.Array, Heard]:
+        rows, written = parallel.shard(batch, devices), write(params, batch, step_key(key_data, step, 1))
+        return rows, written, listener(rows.source_BxS, written)
 
     weights = {"single": 1.0, "long": 1.0, **({"nll": config.truth_weight} if config.truth_weight else {})}
     return train_fresh(

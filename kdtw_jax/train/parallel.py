@@ -7,7 +7,8 @@ function, as `psum(total) / psum(weight)`, so that the update does not depend on
 Several processes (`kdtw_jax.hosts`) run the same program on the same batches: each takes its own rows of a batch in
 `shard`, and has all of them again after `unshard`. What is not mapped is done by each of them alike.
 
-A model too large for one device is spread over several of them (`spread`) for scoring and writing (`by_rows`).
+A model too large for one device is spread over several of them (`spread`) for scoring and writing (`by_rows`), also
+together with a model in training (`beside`); a mapped function never sees it.
 
 For `shard_map`: `pmap` is in maintenance in JAX. `data_parallel` would become `jit(shard_map(fn, mesh,
 in_specs=P(AXIS), out_specs=P(AXIS)))` over the mesh below; nothing outside this file would change.
@@ -16,6 +17,7 @@ in_specs=P(AXIS), out_specs=P(AXIS)))` over the mesh below; nothing outside this
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,10 +31,6 @@ from kdtw_jax.losses.metric import Weighted
 
 AXIS = "devices"
 SHARDS = "shards"  # the axis of a mesh that a model is spread over
-WHOLE_TEACHER = (
-    "a teacher spread over devices (teacher_shards) can teach mle, pcl, tb and seqkd; other methods read it inside the "
-    "student's step, where each device needs all of it"
-)
 PyTree = Any
 Devices = Sequence[jax.Device]
 
@@ -86,10 +84,10 @@ def _sharding(devices: Devices) -> NamedSharding:
 def replicate(tree: PyTree, devices: Devices) -> PyTree:
     """Puts one copy of every leaf on each device: `[...]` becomes `[devices of this process, ...]`.
 
-    Raises UserError for what has been spread over devices, since it does not fit on one.
+    Raises ValueError for what has been spread over devices, since it does not fit on one.
     """
     if _mesh_of(tree) is not None:
-        raise UserError(WHOLE_TEACHER)
+        raise ValueError("these parameters are spread over devices; `hold` them, and use them by `by_rows` or `beside`")
     sharding = _sharding(_own(devices))
     n = len(sharding.device_set)
     return jax.tree.map(
@@ -201,8 +199,7 @@ def hold(params: PyTree, devices: Devices) -> Held:
     mesh = _mesh_of(params)
     if mesh is None:
         return Held(replicate(params, devices), devices, None)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return Held(jax.tree.map(lambda x: x if _mesh_of(x) else _put(x, everywhere), params), devices, mesh)
+    return Held(_everywhere(params, mesh), devices, mesh)
 
 
 def by_rows(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
@@ -214,12 +211,42 @@ def by_rows(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
     if mesh is None:
         mapped = data_parallel(fn, devices)
         return lambda *rows: map_rows(mapped, (params,), rows, devices)
-    everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
-    jitted = jax.jit(fn, out_shardings=everywhere)
-    groups = mesh.shape[AXIS]
+    return partial(_over_mesh(fn, mesh), params)
 
-    def call(*rows: PyTree) -> PyTree:
-        count, padded = _padded(rows, groups)
+
+def beside(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
+    """`fn(own, params, *rows)` beside a model in training: `own` as `replicate` gives it, rows and results as `shard`.
+
+    With spread parameters, `own` is copied to where they are at every call, and results go through each process's
+    first device.
+    """
+    params, devices, mesh = held
+    if mesh is None:
+        mapped = data_parallel(fn, devices)
+        return lambda own, *rows: mapped(own, params, *rows)
+    whole = _over_mesh(lambda both, *rows: fn(*both, *rows), mesh)
+
+    def call(own: PyTree, *rows: PyTree) -> PyTree:
+        return shard(whole((_everywhere(unreplicate(own), mesh), params), *unshard(rows, devices)), devices)
+
+    return call
+
+
+def copied(part: PyTree, held: Held) -> PyTree:
+    """Some of the held parameters with a copy on each device, for a mapped function."""
+    if held.mesh is None:
+        return part
+    whole = jax.jit(lambda x: x, out_shardings=NamedSharding(held.mesh, PartitionSpec()))(part)
+    return replicate(jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole), held.devices)
+
+
+def _over_mesh(fn: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]:
+    """`fn(params, *rows)` of parameters on a mesh and whole batches, computed there, the rows split over its groups."""
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    jitted = jax.jit(fn, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def call(params: PyTree, *rows: PyTree) -> PyTree:
+        count, padded = _padded(rows, mesh.shape[AXIS])
         found = jitted(params, *jax.tree.map(lambda x: _put(x, split), padded))
         return jax.tree.map(lambda x: x.addressable_data(0)[:count], found)
 
@@ -250,6 +277,12 @@ def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     """On devices of all processes, each of which has the whole of `x` and copies its part."""
     whole = np.asarray(x)
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def _everywhere(params: PyTree, mesh: Mesh) -> PyTree:
+    """A copy on every device of the mesh, of what is not spread over it already."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: x if _mesh_of(x) else _put(x, everywhere), params)
 
 
 def _mesh_of(tree: PyTree) -> Mesh | None:
