@@ -25,7 +25,7 @@ setup(
     package_data={"kdtw_jax": ["py.typed"]},
     install_requires=requirements(),
     extras_require={
-        "benchmarks": ["torch>=2.4", "transformers>=5.0"],
+        "benchmarks": ["accelerate", "ctranslate2>=4.5", "datasets", "torch>=2.4", "transformers>=5.0", "trl>=1.0"],
         "hub": ["huggingface_hub>=0.30"],
         "notebook": ["jupyterlab>=4.2"],
         "parity": ["huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
