@@ -50,10 +50,10 @@ def path_consistency(
     """A stage of Path Consistency Learning with the project's defaults."""
     chosen = {
         "pcl": PCLConfig(values="head", lengths=(1, 2), huber=2.0),
-        "pcl_weight": 0.1,
+        "pcl_weight": 0.01,
         "value_weight": 0.1,
         "value_warmup": steps // 3,
-        "kl_direction": "forward",
+        "kl_direction": "jsd",
         "top_k": 64,
         "updates_per_rollout": 4,
         "student_share": 0.125,
@@ -68,9 +68,13 @@ def path_consistency(
 
 
 def asking(distil: DistilConfig, gate_rate: float = 1.0, judged_on: int = 0) -> AskConfig:
-    """A stage of the same length in which the student also learns to ask; `gate_rate` as in `Rates`."""
+    """A stage of the same length in which the student also learns to ask; `gate_rate` as in `Rates`.
+
+    Its distributions are matched by the forward KL, with the path loss at the weight that asking was measured with.
+    """
     optimizer = replace(distil.optimizer, rates=replace(distil.optimizer.rates, gate=gate_rate))
-    return AskConfig(distil=replace(distil, optimizer=optimizer), judged_on=judged_on)
+    words = replace(distil, optimizer=optimizer, kl_direction="forward", pcl_weight=0.1)
+    return AskConfig(distil=words, judged_on=judged_on)
 
 
 class Rivals(TypedDict):
