@@ -140,7 +140,7 @@ def _tokenizer(config: Experiment, task: Task, path: Path, models: Sequence[Name
         return tokenizer
     if not path.exists():
         pairs = task.splits["train"]
-        texts = [text for i in range(len(pairs)) for pair in [pairs[i]] for text in (pair["source"], pair["target"])]
+        texts = [text for pair in pairs for text in (pair["source"], pair["target"])]
         # The student reads rules, too: what only they are written with has to be in the vocabulary.
         rules = [text for c in known_constraints(config.ask.constraints, config.teacher) for text in sayings(c)]
         if set("".join(rules)) - set("".join(texts)):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kdtw_jax.data import store
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.data.store import stored
@@ -28,7 +29,8 @@ def refuse() -> PairSplits:
     raise AssertionError("these pairs are there already")
 
 
-def test_pairs_come_back_as_they_were_and_are_not_made_again(tmp_path: Path) -> None:
+def test_pairs_come_back_as_they_were_and_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_READ_AT_ONCE", 4)  # neither 30 nor 3 are multiples
     first = stored(tmp_path, "a/b", "recipe 1", made)
     again = stored(tmp_path, "a/b", "recipe 1", refuse)
     assert {split: list(source) for split, source in again.splits.items()} == made().splits

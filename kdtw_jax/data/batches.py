@@ -145,8 +145,7 @@ def encode_split(
     dropped = truncated_pairs = truncated_tokens = 0
     pairs = task.splits[split]
     total = len(pairs)
-    for i in range(total):
-        pair = pairs[i]
+    for i, pair in enumerate(pairs):
         text = task.instruction.replace("{source}", pair["source"]) if instruct else pair["source"]
         source, target = [*tokenizer.encode(text), EOS_ID], [*tokenizer.encode(pair["target"]), EOS_ID]
         excess = max(len(source) - max_source, 0) + max(len(target) - max_target, 0)
