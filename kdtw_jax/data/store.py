@@ -45,10 +45,12 @@ class StoredPairs:
         return self._pair(self.data[int(index) % len(self.data)])
 
     def __iter__(self) -> Iterator[Pair]:
-        """Reads many rows at once, which takes a third of the time of one by one."""
-        for start in range(0, len(self), _READ_AT_ONCE):
-            rows = self.data.__getitems__(range(start, min(start + _READ_AT_ONCE, len(self))))
-            yield from map(self._pair, rows)
+        """Reads many rows at once, which takes a third of the time of one by one; the rest, less than that, so."""
+        whole = len(self) - len(self) % _READ_AT_ONCE
+        for start in range(0, whole, _READ_AT_ONCE):
+            yield from map(self._pair, self.data.__getitems__(range(start, start + _READ_AT_ONCE)))
+        # The stand-in for data sets that tensorflow-datasets offers to tests can read them only like this.
+        yield from (self[i] for i in range(whole, len(self)))
 
     def _pair(self, row: Any) -> Pair:
         group = "" if self.group is None else as_text(row[self.group])
