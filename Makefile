@@ -1,5 +1,5 @@
 # make quickstart   the main job on the embedded corpus: about 10 minutes on 2 cores
-# make test         lint, types and all tests: at most 15 minutes on 2 cores
+# make test         lint, types and all tests: at most half an hour on 2 cores
 # Each installs what it needs into VENV first. A Python older than 3.11 as python3? Add PYTHON=/path/to/python.
 
 PYTHON ?= python3
