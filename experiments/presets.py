@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from kdtw_jax.config import Experiment, TextConfig
 from kdtw_jax.losses.pcl import PCLConfig
@@ -86,20 +86,18 @@ class Rivals(TypedDict):
     tb: DistilConfig
 
 
-def rivals(
-    steps: int, learning_rate: float, save: int = 400, log: int = 40, capacity: int = 2048, top_k: int = 64
-) -> Rivals:
-    """Stages of the same length and rate for each rival; trajectory balance on the rows of `path_consistency`.
+def rivals(steps: int, learning_rate: float, save: int = 400, log: int = 40, **changes: object) -> Rivals:
+    """Stages of the same length and rate for each rival; trajectory balance changes `path_consistency` by `changes`.
 
     Balance is the squared deviation itself, from the first step: it has no V to wait for.
     """
     same = schedule(steps, learning_rate, save, log)
-    rows = {"capacity": capacity, "top_k": top_k}
+    balance = {**changes, "pcl": PCLConfig(values="head"), "value_warmup": 0}
     return {
         "seqkd": likelihood(steps, learning_rate, save, log),
         "gkd": GKDConfig(**same),  # type: ignore[arg-type]
         "minillm": MiniLLMConfig(**same),  # type: ignore[arg-type]
-        "tb": path_consistency(steps, learning_rate, save, log, pcl=PCLConfig(values="head"), value_warmup=0, **rows),
+        "tb": path_consistency(steps, learning_rate, save, log, **balance),
     }
 
 
@@ -119,6 +117,9 @@ TINY = Experiment(
     beam_size=2,
 )
 
+# So short a training starts far from its teacher, where a divergence that is bounded has little slope.
+FROM_AFAR: dict[str, Any] = {"kl_direction": "forward", "pcl_weight": 0.1}
+
 QUICKSTART = Experiment(
     preset="quickstart",
     data="cldr",
@@ -129,10 +130,9 @@ QUICKSTART = Experiment(
     warmup=likelihood(400, 6e-3),
     mle=likelihood(600, 3e-3),
     word_kd=likelihood(600, 3e-3),
-    # So short a training starts far from its teacher, where a divergence that is bounded has little slope.
-    pcl=path_consistency(600, 3e-3, kl_direction="forward", pcl_weight=0.1),
+    pcl=path_consistency(600, 3e-3, **FROM_AFAR),
     ask=asking(path_consistency(600, 3e-3)),
-    **rivals(600, 3e-3),
+    **rivals(600, 3e-3, **FROM_AFAR),
     methods=("mle", "pcl", "ask"),
 )
 
