@@ -59,6 +59,7 @@ def asking_decoder(
         sampled_gate=config.ask.gate == "sample" and not greedy,
         sampled_tokens=config.ask.tokens == "sample" and not greedy,
         seed=seed,
+        devices=setup.devices,
     )
 
 
@@ -89,7 +90,7 @@ def study_asking(
         if twin is not None:
             mode = Decoding("sample" if config.ask.tokens == "sample" else "greedy", seed=seed)
             parts = (twin.model, twin.params, data, setup.buckets, setup.tokenizer, mode)
-            texts = decode_split(f"pcl {seed}, without help", *parts).texts
+            texts = decode_split(f"pcl {seed}, without help", *parts, devices=setup.devices).texts
             outputs = [texts[int(i)] for i in data.examples]
         found = evaluate_asking(
             f"asking {seed}",

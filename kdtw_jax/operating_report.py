@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -135,6 +136,8 @@ def study_points(
         return run.info(stage)
     asked = run.info(asking_stage(config, seed))
     rules = asking_rules(config, setup, teacher)
+    # Saved models are loaded into the host's memory: once to the device, not at every call.
+    student, teacher = (t._replace(params=jax.device_put(t.params)) for t in (student, teacher))
     decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=True)
     phrasings = make_phrasings(rules.constraints, rules.encode, rules.room)
     banned = setup.tokenizer.banned_ids

@@ -34,6 +34,7 @@ from kdtw_jax.evaluation.helped import (
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, marked, piece_classes
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates, mean_quality, pool, quality_at
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
+from kdtw_jax.train import parallel
 from tests.world import World
 
 SHARE = make_share()
@@ -66,6 +67,27 @@ def decoder(student: tuple[Model, Any] = STUDENT, **changes: Any) -> Decoder:
 
 
 DECODER = decoder()
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_several_devices_write_and_review_what_one_does(spread: bool) -> None:
+    devices = parallel.select_devices(4)
+    teacher = (TEACHER[0], parallel.spread(TEACHER[1], devices, 2 if spread else 1))
+    settings = {"alpha": 1.0, "sampled_gate": True, "sampled_tokens": True, "seed": 3}
+    one, several = (
+        make_decoder(STUDENT, other, WORLD.tokenizer, KNOWN, **settings, devices=chosen)  # type: ignore[arg-type]
+        for other, chosen in ((TEACHER, None), (teacher, devices))
+    )
+    data = spaced_pairs(WORLD.data, 37)  # a number that does not divide
+    rows = (BUCKETS[0]._replace(rows=37),)
+    for wanted in (want("learned"), want("learned", guard=True), want("oracle_regret", level=1.0)):
+        written = [write_split(each, data, rows, wanted) for each in (one, several)]
+        for x, y in zip(*(w[1:] for w in written), strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-4)
+        assert 0 < written[0].calls_N.sum() < written[0].lengths_N.sum()
+        reviews = [review_split(each, data, rows, wanted, written[0]) for each in (one, several)]
+        for x, y in zip(*reviews, strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-4)
 
 
 def want(gate: str, budget: float = 0.2, **changes: Any) -> Wanted:

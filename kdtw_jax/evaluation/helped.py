@@ -1,7 +1,7 @@
 """Writing a split with help, at many budgets and thresholds, and looking back on what was written.
 
 One program a shape: what changes from one decoding to the next (the gate, its threshold, the rule in words and as a
-number, whether it is enforced) are arrays.
+number, whether it is enforced) are arrays, and rows of the batch like the rest, which devices share.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.gates import divergence, entropy_gate, max_prob_gate, oracle_gate, random_gate, regret
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.models import Model, Params, shift_right
+from kdtw_jax.train import parallel
 
 GateName = Literal["learned", "random", "entropy", "max_prob", "oracle_kl", "oracle_regret"]
 GATES: tuple[GateName, ...] = ("learned", "random", "entropy", "max_prob", "oracle_kl", "oracle_regret")
@@ -66,7 +67,7 @@ class Review(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """A student that may ask, its teacher, and their programs; `make_decoder` makes one."""
+    """A student that may ask, its teacher, and their programs over whole batches; `make_decoder` makes one."""
 
     student: tuple[Model, Params]
     teacher: tuple[Model, Params]
@@ -99,8 +100,9 @@ def make_decoder(
     sampled_gate: bool,
     sampled_tokens: bool,
     seed: int,
+    devices: parallel.Devices | None = None,
 ) -> Decoder:
-    """Compiles at the first call of a shape.
+    """Compiles at the first call of a shape; rows are split between `devices` (None: the first one alone).
 
     `constraints` are all that the student knows, the share of words among them. `seed` is that of the gate's and the
     tokens' noise. Raises UserError for a student without that constraint or without a gate.
@@ -109,38 +111,35 @@ def make_decoder(
     if not student[0].config.gate_width:
         raise UserError("the student has no gate to judge: its gate_width is 0")
     banned = tokenizer.banned_ids
-    # Saved models are loaded into the host's memory: once to the device, not at every call.
-    student, teacher = ((model, jax.device_put(params)) for model, params in (student, teacher))
 
-    @jax.jit
     def write(
         params: tuple[Params, Params],
         source_BxS: jax.Array,
         words_BxR: jax.Array,
-        noise_2xBxT: jax.Array,
-        which: jax.Array,  # int32 [], of GATES
-        level: jax.Array,  # float32 []
-        draw: jax.Array,  # bool [], the gate's decision is drawn
-        budget_C: jax.Array,  # float32
-        said_C: jax.Array,  # bool, the rule is about this constraint
-        guard: jax.Array,  # bool []
+        noise_Bx2xT: jax.Array,
+        which_B: jax.Array,  # int32, of GATES; this and what follows is the same for all rows
+        level_B: jax.Array,  # float32
+        draw_B: jax.Array,  # bool, the gate's decision is drawn
+        budget_BxC: jax.Array,  # float32
+        said_BxC: jax.Array,  # bool, the rule is about this constraint
+        guard_B: jax.Array,  # bool
     ) -> tuple[jax.Array, ...]:
+        which, level, draw, budget_C, said_C = (x[0] for x in (which_B, level_B, draw_B, budget_BxC, said_BxC))
         own, other = (student[0], params[0]), (teacher[0], params[1])
         read_BxX, rule_BxX = readings(own[0].config, words_BxR, source_BxS)
-        rows = source_BxS.shape[0]
         learned = own_gate(*own, own[0].encode(own[1], rule_BxX), alpha)
         rivals = (random_gate(level), entropy_gate(), max_prob_gate(), oracle_gate(divergence), oracle_gate(regret))
         scores = [partial(_stateless, gate) for gate in (learned, *rivals)]
-        terms = Terms(*(jnp.broadcast_to(x, (rows, len(constraints))) for x in (budget_C, guard & said_C)))
+        terms = Terms(budget_BxC, guard_B[:, None] & said_BxC)
         helped = generate_with_help(
             own,
             other,
             read_BxX,
             source_BxS,
-            jnp.where(draw, noise_2xBxT[0], level),  # a threshold is noise that is the same everywhere
-            noise_2xBxT[1] if sampled_tokens else None,
+            jnp.where(draw, noise_Bx2xT[:, 0], level),  # a threshold is noise that is the same everywhere
+            noise_Bx2xT[:, 1] if sampled_tokens else None,
             banned=banned,
-            max_len=noise_2xBxT.shape[2],
+            max_len=noise_Bx2xT.shape[2],
             rule=as_rule(constraints, terms),
             gate=stateless(lambda moment: jax.lax.switch(which, scores, moment)),
             read_along=True,
@@ -150,7 +149,6 @@ def make_decoder(
         over_B = jnp.max(jnp.where(said_C[:, None], over_CxB, -jnp.inf), axis=0)
         return helped.tokens_BxT, helped.asked_BxT, helped.score_BxT, helped.positions_B, over_B
 
-    @jax.jit
     def review(
         params: tuple[Params, Params], source_BxS: jax.Array, words_BxR: jax.Array, tokens_BxT: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
@@ -166,7 +164,9 @@ def make_decoder(
         odds = own.weigh(params[0], own.read_rule(params[0], own.encode(params[0], rule_BxX)), view)
         return jnp.where(tokens_BxT != 0, kl_BxT, 0.0), odds.cost_BxT[:, 0]
 
-    return Decoder(student, teacher, tokenizer, tuple(constraints), sampled_gate, seed, write, review)
+    held = parallel.hold((student[1], teacher[1]), devices or parallel.one_device())
+    programs = parallel.by_rows(write, held), parallel.by_rows(review, held)
+    return Decoder(student, teacher, tokenizer, tuple(constraints), sampled_gate, seed, *programs)
 
 
 def wide(buckets: Sequence[Bucket], data: EncodedSplit, factor: int = 4) -> tuple[Bucket, ...]:
@@ -194,7 +194,6 @@ def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket],
         said_C > 0,
         np.bool_(wanted.guard),
     )
-    params = (decoder.student[1], decoder.teacher[1])
     length = max(bucket.target for bucket in buckets)
     tokens, asked = np.zeros((len(data), length), np.int32), np.zeros((len(data), length), bool)
     scores = np.zeros((len(data), length), np.float32)
@@ -202,10 +201,10 @@ def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket],
     for index, batch in enumerate(evaluation_batches(data, buckets)):
         place_B, real_B = places(data, batch.example_B)
         words_BxR = wanted.words_KxR[place_B % len(wanted.words_KxR)]
-        noise = jax.random.uniform(
-            jax.random.fold_in(jax.random.key(decoder.seed), index), (2, *batch.target_BxT.shape)
-        )
-        found = jax.device_get(decoder.write(params, batch.source_BxS, words_BxR, noise, *numbers))
+        key = jax.random.fold_in(jax.random.key(decoder.seed), index)
+        noise = jnp.swapaxes(jax.random.uniform(key, (2, *batch.target_BxT.shape)), 0, 1)
+        same = (np.broadcast_to(x, (len(noise), *x.shape)) for x in numbers)
+        found = jax.device_get(decoder.write(batch.source_BxS, words_BxR, noise, *same))
         rows, width = place_B[real_B], batch.target_BxT.shape[1]
         for whole, part in zip((tokens, asked, scores), found, strict=False):
             whole[rows, :width] = part[real_B]
@@ -220,13 +219,12 @@ def review_split(
 ) -> Review:
     """Student beside teacher at the states that `written` visited under the words of `wanted`."""
     kl, cost = np.zeros(written.tokens_NxT.shape, np.float32), np.zeros(len(data), np.float32)
-    params = (decoder.student[1], decoder.teacher[1])
     for batch in evaluation_batches(data, buckets):
         place_B, real_B = places(data, batch.example_B)
         width = batch.target_BxT.shape[1]
         words_BxR = wanted.words_KxR[place_B % len(wanted.words_KxR)]
         tokens_BxT = written.tokens_NxT[place_B, :width]
-        kl_BxT, cost_B = jax.device_get(decoder.review(params, batch.source_BxS, words_BxR, tokens_BxT))
+        kl_BxT, cost_B = jax.device_get(decoder.review(batch.source_BxS, words_BxR, tokens_BxT))
         kl[place_B[real_B], :width], cost[place_B[real_B]] = kl_BxT[real_B], cost_B[real_B]
     return Review(kl, cost)
 
