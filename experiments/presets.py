@@ -59,6 +59,7 @@ def path_consistency(
         "student_share": 0.125,
         "teacher_share": 0.375,
         "truth_share": 0.5,
+        "student_rows": 0.5,
         "teacher_rows": 0.5,
         "teacher_temperature": 0.5,
         "truth_batches": 2,

@@ -82,7 +82,8 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
             held += scores(teacher, bucket) / devices + cache(teacher, bucket) / devices
         flops = 3 * own
         if replayed is not None:  # a batch is written, scored thrice and answered in part once in so many updates
-            per_batch = own + (1 + replayed.teacher_rows * 2 + replayed.truth_batches) * other
+            read = replayed.student_rows + 2 * replayed.teacher_rows + replayed.truth_batches
+            per_batch = replayed.student_rows * own + read * other
             flops += per_batch / replayed.updates_per_rollout
         elif taught:
             flops += other + (0 if method == "word_kd" else own)

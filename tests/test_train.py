@@ -219,8 +219,11 @@ def test_a_full_disk_ends_a_run_in_one_line_and_nothing_is_lost(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "Traceback" not in capfd.readouterr().err
-    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["4"]
+    # A thread of Orbax that is still at it may leave a folder of a temporary name, which the next start removes.
+    left = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert [name for name in left if not name.endswith(".orbax-checkpoint-tmp")] == ["4"]
     assert same(whole, train(world, tmp_path / "run", "fit"))
+    assert all(p.name.isdecimal() for p in (tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_a_failed_write_of_a_model_leaves_the_old_one(
@@ -243,6 +246,7 @@ def test_settings_that_cannot_work_are_refused(world: World, tmp_path: Path) -> 
         ({"student_share": 0.9}, "add to 1"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"teacher_rows": 0.0}, "teacher_rows must be too"),
+        ({"student_rows": 0.0}, "student_rows must be too"),
         ({"updates_per_rollout": 0}, "at least 1"),
         ({"target_decay": 1.0}, r"target_decay must be in \[0, 1\)"),
         ({"teacher_temperature": 0.0}, "teacher_temperature must be above 0"),

@@ -124,25 +124,26 @@ class AskingCollector:
         rows, length = batch.target_BxT.shape
         terms, words = self._draw(rows, step)
         noise = jax.random.uniform(step_key(key_data, step, 4), (4, rows, length))
+        everything = (batch, terms, words, *noise)
+        own, shown = self.plain.some(everything, STUDENT), self.plain.some(everything, TEACHER)
+        plans = (
+            (HELPED, self._as_at_test_time, everything[:5]),
+            (STUDENT, self._sampled, (*own[:3], *own[5:])),
+        )
         found: dict[int, HelpedRows] = {}
-        some = self.plain.teacher_count(rows) or rows  # prompts that the other samples are drawn for
-        plans = [(HELPED, self._as_at_test_time, noise[:2], rows)]
-        if self.config.distil.student_share:
-            plans.append((STUDENT, self._sampled, noise[2:], some))
-        for source, write, (gate_noise, token_noise), count in plans:
-            few, of = Batch(*(x[:count] for x in batch)), Terms(*(x[:count] for x in terms))
-            given = (few.source_BxS, words[:count], gate_noise[:count], token_noise[:count])
-            tokens, asked = parallel.map_rows(write, (params,), given, self.devices)
-            found[source] = self._rows(with_targets(few, tokens), of, words[:count], asked)
+        for source, write, (prompts, of, said, gate_noise, token_noise) in plans:
+            if len(said):
+                given = (prompts.source_BxS, said, gate_noise, token_noise)
+                tokens, asked = parallel.map_rows(write, (params,), given, self.devices)
+                found[source] = self._rows(with_targets(prompts, tokens), of, said, asked)
         helped = found[HELPED]
         extra = self._measure(
             extra, helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT, helped.terms, self._pace(step)
         )
-        if count := self.plain.teacher_count(rows):
-            few = Batch(*(x[:count] for x in batch))
-            tokens = self.plain.teacher_writes(few, key_data, step)
-            of = Terms(*(x[:count] for x in terms))
-            found[TEACHER] = self._marked(with_targets(few, tokens), of, words[:count], step)
+        prompts, of, said = shown[:3]
+        if len(said):
+            tokens = self.plain.teacher_writes(prompts, key_data, step)
+            found[TEACHER] = self._marked(with_targets(prompts, tokens), of, said, step)
         if self.config.distil.truth_share:
             found[TRUTH] = self._marked(batch, terms, words, step)
         return found, extra

@@ -7,6 +7,7 @@ source follow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
 from kdtw_jax.decoding.policy import without
@@ -64,7 +64,8 @@ class DistilConfig:
     student_share: float = 0.5  # of a minibatch; the shares are kept exactly, up to rounding to rows
     teacher_share: float = 0.25
     truth_share: float = 0.25
-    teacher_rows: float = 0.25  # share of each batch of prompts that the teacher also answers itself
+    student_rows: float = 1.0  # share of each batch of prompts that the student answers
+    teacher_rows: float = 0.25  # and that the teacher answers
     # Below 1 the teacher demonstrates what it finds likely, nearer to what greedy decoding is after. Any path is a
     # valid demonstration: nothing in the residual asks how it was drawn.
     teacher_temperature: float = 1.0
@@ -83,10 +84,13 @@ class DistilConfig:
             raise UserError("top_k, value_warmup, chunk and the weights must be at least 0")
         if not self.teacher_temperature > 0:
             raise UserError(f"teacher_temperature must be above 0, got {self.teacher_temperature}")
-        if not 0 <= self.target_decay < 1 or not 0 <= self.teacher_rows <= 1:
-            raise UserError("target_decay must be in [0, 1) and teacher_rows in [0, 1]")
-        if self.teacher_share > 0 and self.teacher_rows == 0:
-            raise UserError("teacher_share is above 0, so teacher_rows must be too: the buffer would hold no such rows")
+        if not 0 <= self.target_decay < 1 or not all(0 <= x <= 1 for x in (self.student_rows, self.teacher_rows)):
+            raise UserError("target_decay must be in [0, 1), student_rows and teacher_rows in [0, 1]")
+        for name in ("student", "teacher"):
+            if vars(self)[f"{name}_share"] > 0 and vars(self)[f"{name}_rows"] == 0:
+                raise UserError(
+                    f"{name}_share is above 0, so {name}_rows must be too: the buffer would hold no such rows"
+                )
         if self.kl_weight > 0 and self.top_k == 0:
             raise UserError("kl_weight is above 0, so top_k must be at least 1: the term reads the stored distribution")
 
@@ -230,22 +234,27 @@ class Collector:
         self._teacher = parallel.by_rows(partial(roll_out, teacher[0], config.teacher_temperature), self.teacher)
         self._score = parallel.by_rows(score_rows, self.teacher)
 
-    def teacher_count(self, rows: int) -> int:
-        """Prompts of a batch that the teacher answers itself."""
-        return int(np.ceil(self.config.teacher_rows * rows)) if self.config.teacher_share else 0
+    def some(self, batch: Any, source: int) -> Any:
+        """The prompts of a batch that the student or the teacher answers: the first ones, perhaps none."""
+        config = self.config
+        share, part = {
+            STUDENT: (config.student_share, config.student_rows),
+            TEACHER: (config.teacher_share, config.teacher_rows),
+        }[source]
+        count = math.ceil(part * len(jax.tree.leaves(batch)[0])) if share else 0
+        return jax.tree.map(lambda x: x[:count], batch)
 
     def __call__(self, params: Params, batch: Batch, key_data: jax.Array, step: int) -> dict[int, Trajectories]:
         """Rows by source. The noise is drawn for the whole batch, so rows do not depend on the number of devices."""
-        shape = batch.target_BxT.shape
         paths: list[tuple[int, Batch]] = []
-        if self.config.student_share:
-            noise = jax.random.uniform(step_key(key_data, step, 1), shape)
-            tokens = parallel.map_rows(self._student, (params,), (batch.source_BxS, noise), self.devices)
-            paths.append((STUDENT, with_targets(batch, tokens)))
-        count = self.teacher_count(shape[0])
-        if count:
-            few = Batch(*(x[:count] for x in batch))
-            paths.append((TEACHER, with_targets(few, self.teacher_writes(few, key_data, step))))
+        own: Batch = self.some(batch, STUDENT)
+        if len(own.example_B):
+            noise = jax.random.uniform(step_key(key_data, step, 1), own.target_BxT.shape)
+            tokens = parallel.map_rows(self._student, (params,), (own.source_BxS, noise), self.devices)
+            paths.append((STUDENT, with_targets(own, tokens)))
+        shown: Batch = self.some(batch, TEACHER)
+        if len(shown.example_B):
+            paths.append((TEACHER, with_targets(shown, self.teacher_writes(shown, key_data, step))))
         if self.config.truth_share:
             paths.append((TRUTH, batch))
         return {source: self.scored(rows) for source, rows in paths}
