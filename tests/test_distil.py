@@ -39,18 +39,18 @@ def test_fresh_rows_do_not_depend_on_the_number_of_devices(world: World) -> None
     found = []
     for devices in (1, 4):
         chosen = parallel.select_devices(devices)
-        collect = Collector(
-            world.model, world.teacher, DISTIL, world.banned, chosen
-        )  # the teacher answers two of eight
+        some = replace(DISTIL, student_rows=0.7)  # the student answers six of eight, the teacher two
+        collect = Collector(world.model, world.teacher, some, world.banned, chosen)
         found.append(collect(parallel.replicate(world.params, chosen), batch, key, 0))
-    assert set(found[0]) == {STUDENT, TEACHER, TRUTH}
+    assert {source: len(rows.example_B) for source, rows in found[0].items()} == {STUDENT: 6, TEACHER: 2, TRUTH: 8}
     for source, rows in found[0].items():
+        assert np.array_equal(rows.example_B, batch.example_B[: len(rows.example_B)])
         assert np.array_equal(rows.tokens_BxT, found[1][source].tokens_BxT)
         np.testing.assert_allclose(
             rows.teacher_log_prob_BxT, found[1][source].teacher_log_prob_BxT, rtol=1e-5, atol=1e-5
         )
     assert np.array_equal(found[0][TRUTH].tokens_BxT, batch.target_BxT)
-    assert not np.array_equal(found[0][STUDENT].tokens_BxT, batch.target_BxT)
+    assert not np.array_equal(found[0][STUDENT].tokens_BxT, batch.target_BxT[:6])
 
 
 def test_the_teacher_is_asked_once_a_path_and_its_numbers_are_replayed(world: World, tmp_path: Path) -> None:
