@@ -43,8 +43,8 @@ class TextConfig:
     test_limit: int = 0
     """test (or validation) pairs to judge on at the most; 0: all"""
     tokenizer: Path | None = None
-    """a sentencepiece model to use, such as T5's spiece.model; by default that of --teacher-model or --student-model,
-    and without these one trained on the training split"""
+    """a sentencepiece model to use, such as T5's spiece.model, or byt5 for bytes; by default that of --teacher-model or
+    --student-model, and without these one trained on the training split"""
     vocab_size: int = 4000
     """pieces of the vocabulary trained here"""
     max_source: int = 32

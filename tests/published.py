@@ -30,6 +30,7 @@ _COMMON: dict[str, Any] = {
 V10 = {**_COMMON, "feed_forward_proj": "relu", "tie_word_embeddings": True}
 V11 = {**_COMMON, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}  # FLAN-T5 as well
 MT5 = {**V11, "model_type": "mt5"}
+BYT5 = {**V11, "vocab_size": 384, "tokenizer_class": "ByT5Tokenizer"}
 VARIANTS = {"v1.0": V10, "v1.1": V11, "mt5": MT5}
 
 
@@ -96,7 +97,8 @@ def write_folder(
     folder.mkdir(parents=True)
     weights = tensors(config) if weights is None else weights
     (folder / "config.json").write_text(json.dumps(config), encoding="utf8")
-    (folder / "spiece.model").write_bytes(pieces(config["model_type"] == "mt5"))
+    if "tokenizer_class" not in config:
+        (folder / "spiece.model").write_bytes(pieces(config["model_type"] == "mt5"))
     if shards == 1:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         return folder

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from published import MT5, PIECES, ROWS, V10, V11, VARIANTS, tensors, write_folder
+from published import BYT5, MT5, PIECES, ROWS, V10, V11, VARIANTS, tensors, write_folder
 from safetensors.numpy import save_file
 
 from kdtw_jax.data.tokenizer import UNK_ID, load_tokenizer
@@ -226,6 +226,21 @@ def test_sentinels_and_padding_are_never_written(variant: str, tmp_path: Path) -
     assert tokenizer.decode([*ids, ROWS - 1, tokenizer.help_id]) == tokenizer.decode(ids)
     assert tokenizer.padded_to(ROWS) == tokenizer != load_tokenizer(tmp_path / "model" / "spiece.model")
     assert len(tokenizer.pieces) == ROWS
+
+
+@pytest.mark.parametrize("named_in", ["config.json", "tokenizer_config.json"])
+def test_a_model_of_bytes_needs_no_sentencepiece_model(named_in: str, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "model", BYT5)
+    assert not (folder / "spiece.model").exists()
+    if named_in != "config.json":
+        (folder / "config.json").write_text(json.dumps({k: v for k, v in BYT5.items() if k != "tokenizer_class"}))
+        with pytest.raises(UserError, match=r"has no spiece\.model"):
+            open_published(folder)
+        (folder / named_in).write_text(json.dumps({"tokenizer_class": BYT5["tokenizer_class"]}))
+    tokenizer = open_published(folder).tokenizer
+    assert tokenizer == load_tokenizer("byt5")
+    assert tokenizer.vocab_size == 384 and tokenizer.help_id == 383
+    assert tokenizer.banned_ids == (0, UNK_ID, *range(259, 384))
 
 
 def test_a_student_starts_from_a_published_model_with_fresh_heads(tmp_path: Path) -> None:

@@ -207,6 +207,25 @@ def test_a_t5_model_has_its_sentinels_above_the_pieces(tmp_path: Path) -> None:
     assert load_tokenizer(tmp_path / "copy.model") == tokenizer
 
 
+@pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE, *SPECIAL])
+def test_bytes_say_every_text(text: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer("byt5")
+    ids = tokenizer.encode(text)
+    assert ids == [3 + byte for byte in normalize(text).encode()]
+    assert tokenizer.decode([*ids, EOS_ID, *ids]) == normalize(text)
+    assert not {*ids} & {*tokenizer.banned_ids, EOS_ID}
+    tokenizer.save(tmp_path / "copy.model")
+    assert load_tokenizer(tmp_path / "copy.model") == tokenizer
+
+
+def test_bytes_that_are_no_text_are_left_out() -> None:
+    tokenizer = load_tokenizer("byt5")
+    ids = tokenizer.encode("aé b")
+    assert tokenizer.decode([ids[0], ids[1], *ids[3:]]) == "a b"  # half of é
+    assert tokenizer.decode([ids[0], UNK_ID, tokenizer.help_id, ids[-1]]) == "a⁇b"
+    assert [tokenizer.pieces[i] for i in (*ids, tokenizer.help_id)] == ["a", "<0xC3>", "<0xA9>", "▁", "b", ""]
+
+
 def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         load_tokenizer(tmp_path / "missing.model")

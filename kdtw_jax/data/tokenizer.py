@@ -1,4 +1,4 @@
-"""Text to ids and back: a sentencepiece unigram model, our own or T5's, with ids that never move.
+"""Text to ids and back: a sentencepiece unigram model, our own or T5's, or bytes, with ids that never move.
 
 Our own layout: pad 0, EOS 1, unknown 2, `<help>` 3, `<reserved_0>` .. `<reserved_11>` at 4 .. 15, pieces
 from 16 on. A T5 `spiece.model` (pad 0, EOS 1, unknown 2, 32000 pieces) has no `<help>` piece, which is how
@@ -6,6 +6,8 @@ the two are told apart; above its pieces lie T5's 100 sentinels, `<extra_id_0>` 
 `<extra_id_99>` = 32000 (mT5 has them among its pieces, likewise downwards), and the last of them serves as help: it
 has a row in every published embedding, and as span corruption numbers its gaps from 0, a text of 512 pieces with some
 26 gaps never came near it.
+
+byT5 has no file: its vocabulary is the bytes (`kdtw_jax.data.byt5`), with 125 sentinels above them, which go upwards.
 
 The specials are *control symbols*: no text, not even the text "<help>", is ever encoded into one.
 
@@ -30,6 +32,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from kdtw_jax.data.byt5 import BYT5, PROTO, SENTINELS, ByteProcessor
 from kdtw_jax.errors import UserError
 
 PAD_ID = 0
@@ -61,7 +64,7 @@ def normalize(text: str) -> str:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """An immutable sentencepiece model; two are equal if their model bytes and numbers of ids are.
+    """An immutable sentencepiece model, or the bytes; two are equal if their model bytes and numbers of ids are.
 
     Attributes:
       vocab_size: ids are 0 .. vocab_size - 1 (32100 for T5, whose checkpoints pad the embedding to 32128: `padded_to`).
@@ -75,7 +78,7 @@ class Tokenizer:
     banned_ids: tuple[int, ...]
     fingerprint: str
     proto: bytes = field(repr=False)
-    _processor: sentencepiece.SentencePieceProcessor = field(repr=False, compare=False)
+    _processor: sentencepiece.SentencePieceProcessor | ByteProcessor = field(repr=False, compare=False)
     _never: frozenset[int] = field(repr=False, compare=False)  # what no text may encode to, unknown aside
 
     def encode(self, text: str) -> list[int]:
@@ -95,8 +98,15 @@ class Tokenizer:
         return str(self._processor.decode(kept))
 
     @property
+    def is_bytes(self) -> bool:
+        """Whether this is byT5's vocabulary."""
+        return isinstance(self._processor, ByteProcessor)
+
+    @property
     def sentinels(self) -> int:
-        """Sentinels above the pieces: 100 for T5, none where they are pieces themselves or there are none."""
+        """Sentinels above the pieces: 100 for T5, 125 for byT5, none where they are pieces or there are none."""
+        if self.is_bytes:
+            return SENTINELS
         return T5_SENTINELS if self.help_id == self._processor.vocab_size() else 0
 
     def padded_to(self, rows: int) -> Tokenizer:
@@ -112,7 +122,7 @@ class Tokenizer:
 
     @property
     def pieces(self) -> list[str]:
-        """The text of every id as sentencepiece writes it, a space as "▁"; T5's sentinels are empty."""
+        """The text of every id as sentencepiece writes it, a space as "▁"; T5's and byT5's sentinels are empty."""
         known = [str(self._processor.id_to_piece(i)) for i in range(self._processor.vocab_size())]
         return known + [""] * (self.vocab_size - len(known))
 
@@ -186,12 +196,14 @@ def train_tokenizer(
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
-    """Read a model that `Tokenizer.save` wrote, or a T5 `spiece.model`.
+    """Read a model that `Tokenizer.save` wrote, or a T5 `spiece.model`; "byt5" names the vocabulary of bytes.
 
     Raises:
       UserError: no such file, not a sentencepiece model, or one with other ids for pad, EOS and unknown.
     """
     path = Path(path)
+    if str(path) == BYT5:
+        return _from_proto(PROTO, BYT5)
     try:
         proto = path.read_bytes()
     except OSError as error:
@@ -202,6 +214,10 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
 def _from_proto(proto: bytes, name: str) -> Tokenizer:
     if not proto:
         raise UserError(f"{name} is empty; expected a sentencepiece model")
+    if proto == PROTO:
+        of_bytes = ByteProcessor()
+        above = range(of_bytes.vocab_size(), of_bytes.vocab_size() + SENTINELS)
+        return _tokenizer(proto, of_bytes, above.stop, above[-1], {*above})
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     except RuntimeError as error:
@@ -220,6 +236,17 @@ def _from_proto(proto: bytes, name: str) -> Tokenizer:
         vocab_size = pieces + T5_SENTINELS
         help_id = pieces
         own |= set(range(pieces, vocab_size))
+    return _tokenizer(proto, processor, vocab_size, help_id, own)
+
+
+def _tokenizer(
+    proto: bytes,
+    processor: sentencepiece.SentencePieceProcessor | ByteProcessor,
+    vocab_size: int,
+    help_id: int,
+    own: set[int],
+) -> Tokenizer:
+    """Of a processor and the ids that no text may encode to."""
     return Tokenizer(
         vocab_size=vocab_size,
         help_id=help_id,

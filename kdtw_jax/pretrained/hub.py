@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.pretrained.layout import CONFIG, PIECES
+from kdtw_jax.pretrained.layout import CONFIG, PIECES, TOKENIZER
 from kdtw_jax.pretrained.tensors import INDEX, SINGLE
 
 PREFIX = "hf:"
@@ -29,7 +29,7 @@ def fetch(name: str, *, offline: bool = False, weights: bool = True) -> Path:
         found = snapshot_download(
             repository,
             revision=revision or None,
-            allow_patterns=[CONFIG, PIECES, *(_WEIGHTS if weights else ())],
+            allow_patterns=[CONFIG, PIECES, TOKENIZER, *(_WEIGHTS if weights else ())],
             local_files_only=offline,
         )
     except HFValidationError as error:

@@ -13,7 +13,9 @@ from kdtw_jax.restore import read_json
 
 CONFIG = "config.json"
 PIECES = "spiece.model"
-KINDS = ("t5", "mt5")  # FLAN-T5 and T5 v1.1 say t5
+TOKENIZER = "tokenizer_config.json"
+_BYTES = "ByT5Tokenizer"
+KINDS = ("t5", "mt5")  # FLAN-T5, T5 v1.1 and byT5 say t5
 _SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
 # What may be left out, and what it then is, in the library that wrote the published files.
 _OPTIONAL = {
@@ -37,7 +39,8 @@ def read_layout(folder: Path) -> T5Config:
     stated = read_json(file, f"{folder} is no model in the Hugging Face layout")
     kind = stated.get("model_type")
     if kind not in KINDS:
-        raise UserError(f"{file} is of model_type {kind!r}; known are {', '.join(KINDS)} (v1.0, v1.1, FLAN-T5, mT5)")
+        known = f"{', '.join(KINDS)} (v1.0, v1.1, FLAN-T5, byT5, mT5)"
+        raise UserError(f"{file} is of model_type {kind!r}; known are {known}")
     if missing := [name for name in _SIZES if name not in stated]:
         raise UserError(f"{file} does not say {', '.join(missing)}")
     for name, wanted in _IDS.items():
@@ -58,6 +61,12 @@ def read_layout(folder: Path) -> T5Config:
 def head_may_be_shared(folder: Path) -> bool:
     """Whether a head that is not in the file is the embedding: what newer files mean, where older ones lack it."""
     return read_json(Path(folder) / CONFIG, "").get("tie_word_embeddings", True) is not False
+
+
+def of_bytes(folder: Path) -> bool:
+    """Whether the vocabulary is byT5's, which is in no file: one of the JSON files names its tokenizer."""
+    files = [file for file in (Path(folder) / CONFIG, Path(folder) / TOKENIZER) if file.is_file()]
+    return any(read_json(file, "").get("tokenizer_class") == _BYTES for file in files)
 
 
 def _feed_forward(file: Path, stated: Any) -> FeedForward:
@@ -82,5 +91,6 @@ def write_layout(config: T5Config, tokenizer: Tokenizer) -> dict[str, dict[str, 
         **_IDS,
     }
     generation = {**_IDS, "suppress_tokens": list(tokenizer.banned_ids), "renormalize_logits": True}
-    pieces = {"tokenizer_class": "T5Tokenizer", "extra_ids": tokenizer.sentinels}
-    return {CONFIG: model, "generation_config.json": generation, "tokenizer_config.json": pieces}
+    name = _BYTES if tokenizer.is_bytes else "T5Tokenizer"
+    pieces = {"tokenizer_class": name, "extra_ids": tokenizer.sentinels}
+    return {CONFIG: model, "generation_config.json": generation, TOKENIZER: pieces}
