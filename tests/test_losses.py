@@ -10,7 +10,7 @@ import pytest
 
 from kdtw_jax import losses
 from kdtw_jax.losses import weighted
-from kdtw_jax.losses.kl import Direction, student_tail, teacher_tail
+from kdtw_jax.losses.kl import Direction, student_outcomes, teacher_tail, topk_divergence
 from kdtw_jax.losses.masked import entropy, kl_divergence, masked_mean, masked_sum, mul_exp
 from kdtw_jax.losses.metric import Weighted
 
@@ -208,12 +208,22 @@ def test_tails_of_confident_distributions() -> None:
     """
     logits = jnp.zeros((1, 1, V)).at[0, 0, 2].set(40.0)
     log_p, ids = jax.nn.log_softmax(logits), jnp.array([[[2]]])
-    np.testing.assert_allclose(student_tail(log_p, ids), [[np.log(V - 1) - 40]], rtol=1e-6)
-    gradient = jax.grad(lambda x: student_tail(jax.nn.log_softmax(x), ids).sum())(logits)
+    np.testing.assert_allclose(student_outcomes(log_p, ids), [[[0.0, np.log(V - 1) - 40]]], rtol=1e-6)
+    gradient = jax.grad(lambda x: student_outcomes(x, ids)[..., 1].sum())(logits)
     np.testing.assert_allclose(gradient[0, 0], np.where(np.arange(V) == 2, -1, 1 / (V - 1)), rtol=1e-5)
     assert -17 < float(teacher_tail(top_k_with_tail(log_p, 1))[0, 0]) < -15
-    everything = jnp.tile(jnp.arange(V), (1, 1, 1))
-    assert jnp.isfinite(student_tail(log_p, everything)).all()
+    sure = jnp.full((1, 1, V), -jnp.inf).at[0, 0, 2].set(0.0)  # nothing is left for the tail: the floor, no gradient
+    np.testing.assert_allclose(student_outcomes(sure, ids), [[[0.0, -100.0]]], rtol=1e-6)
+    assert jnp.isfinite(jax.grad(lambda x: student_outcomes(x, ids)[..., 1].sum())(sure)).all()
+
+
+@pytest.mark.parametrize("k", [3, V])
+def test_top_k_divergence_takes_logits_as_they_are(k: int) -> None:
+    student, top = log_probs(0), top_k_with_tail(log_probs(1), k)
+    shifted = student + jnp.linspace(-9.0, 9.0, student.shape[1])[None, :, None]
+    for direction in ("forward", "reverse", "jsd"):
+        found = topk_divergence(shifted, top, direction)
+        np.testing.assert_allclose(found, topk_divergence(student, top, direction), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "jsd"])

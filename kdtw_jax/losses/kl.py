@@ -58,16 +58,23 @@ def teacher_tail(topk: TopK) -> jax.Array:
     return jnp.log1p(-jnp.minimum(kept_BxT, 1.0 - _LEAST_TAIL))
 
 
-def student_tail(student_logp_BxTxV: jax.Array, ids_BxTxK: jax.Array) -> jax.Array:
-    """log of the student's probability outside `ids_BxTxK` (distinct a row), BxT; at least `LOG_FLOOR`.
+def student_outcomes(student_BxTxV: jax.Array, ids_BxTxK: jax.Array) -> jax.Array:
+    """log of the student's probabilities of `ids_BxTxK` (distinct a row) and, where these are not all there are, of any
+    other token: BxTx(K + 1) float32, the last at least about `LOG_FLOOR`. From logits, normalised or not.
 
-    Summed over the other tokens instead of taken as 1 - sum: a confident student's tail is then right to
-    float32's relative precision, and so is its gradient, which 1 - sum would build from differences of huge
-    numbers.
+    The others are summed up instead of taken as 1 - sum: a confident student's tail is then right to float32's relative
+    precision, and so is its gradient, which 1 - sum would build from differences of huge numbers. Nothing is normalised
+    over the whole vocabulary: elementwise work over V is most of what this costs.
     """
+    student_BxTxV = student_BxTxV.astype(jnp.float32)
+    kept_BxTxK = jnp.take_along_axis(student_BxTxV, ids_BxTxK, axis=-1)
+    if ids_BxTxK.shape[-1] == student_BxTxV.shape[-1]:
+        return jax.nn.log_softmax(kept_BxTxK, axis=-1)
+    floor_BxTx1 = jax.lax.stop_gradient(jnp.max(kept_BxTxK, axis=-1, keepdims=True)) + LOG_FLOOR
     rows_B, cols_T = jnp.indices(ids_BxTxK.shape[:2], sparse=True)
-    others_BxTxV = student_logp_BxTxV.at[rows_B[..., None], cols_T[..., None], ids_BxTxK].set(LOG_FLOOR)
-    return jax.nn.logsumexp(others_BxTxV, axis=-1)
+    others_BxTxV = student_BxTxV.at[rows_B[..., None], cols_T[..., None], ids_BxTxK].set(floor_BxTx1)
+    tail_BxTx1 = jax.nn.logsumexp(others_BxTxV, axis=-1, keepdims=True)
+    return jax.nn.log_softmax(jnp.concatenate([kept_BxTxK, tail_BxTx1], axis=-1), axis=-1)
 
 
 def topk_kl(
@@ -80,14 +87,12 @@ def topk_kl(
     return weighted(topk_divergence(student_logp_BxTxV, topk, direction), mask_BxT)
 
 
-def topk_divergence(student_logp_BxTxV: jax.Array, topk: TopK, direction: Direction) -> jax.Array:
-    """The terms of `topk_kl`, BxT."""
-    student_logp_BxTxV = student_logp_BxTxV.astype(jnp.float32)
+def topk_divergence(student_BxTxV: jax.Array, topk: TopK, direction: Direction) -> jax.Array:
+    """The terms of `topk_kl`, BxT; the student's logits need not be normalised."""
+    student = student_outcomes(student_BxTxV, topk.ids_BxTxK)
     teacher = topk.log_prob_BxTxK
-    student = jnp.take_along_axis(student_logp_BxTxV, topk.ids_BxTxK, axis=-1)
-    if topk.ids_BxTxK.shape[-1] < student_logp_BxTxV.shape[-1]:
+    if teacher.shape[-1] < student.shape[-1]:
         teacher = jnp.concatenate([teacher, teacher_tail(topk)[..., None]], axis=-1)
-        student = jnp.concatenate([student, student_tail(student_logp_BxTxV, topk.ids_BxTxK)[..., None]], axis=-1)
     return divergence(student, teacher, direction)
 
 

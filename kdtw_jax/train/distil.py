@@ -178,8 +178,7 @@ def stored_divergence(config: DistilConfig, logits_BxTxV: jax.Array, top: TopK) 
     """Of the student's own tokens from the stored distribution of the teacher, BxT nats; 0 if it is not asked for."""
     if not config.kl_weight:
         return jnp.zeros(logits_BxTxV.shape[:2])
-    pi_BxTxV = jax.nn.log_softmax(logits_BxTxV / config.pcl.alpha, axis=-1)
-    return topk_divergence(pi_BxTxV, top, config.kl_direction)
+    return topk_divergence(logits_BxTxV / config.pcl.alpha, top, config.kl_direction)
 
 
 def coefficients(config: DistilConfig) -> dict[str, Coefficient]:
