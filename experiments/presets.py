@@ -59,7 +59,6 @@ def path_consistency(
         "student_share": 0.125,
         "teacher_share": 0.375,
         "truth_share": 0.5,
-        "student_rows": 0.5,
         "teacher_rows": 0.5,
         "teacher_temperature": 0.5,
         "truth_batches": 2,
@@ -74,7 +73,7 @@ def asking(distil: DistilConfig, gate_rate: float = 1.0, judged_on: int = 0) -> 
     Its distributions are matched by the forward KL, with the path loss at the weight that asking was measured with.
     """
     optimizer = replace(distil.optimizer, rates=replace(distil.optimizer.rates, gate=gate_rate))
-    words = replace(distil, optimizer=optimizer, kl_direction="forward", pcl_weight=0.1)
+    words = replace(distil, optimizer=optimizer, kl_direction="forward", pcl_weight=0.1, student_rows=0.5)
     return AskConfig(distil=words, judged_on=judged_on)
 
 
