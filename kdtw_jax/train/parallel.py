@@ -217,8 +217,8 @@ def by_rows(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
 def beside(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
     """`fn(own, params, *rows)` beside a model in training: `own` as `replicate` gives it, rows and results as `shard`.
 
-    With spread parameters, `own` is copied to where they are at every call, and results go through each process's
-    first device.
+    With spread parameters, their mesh sees `own` where it is, and rows and results go through each process's first
+    device.
     """
     params, devices, mesh = held
     if mesh is None:
@@ -227,7 +227,7 @@ def beside(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
     whole = _over_mesh(lambda both, *rows: fn(*both, *rows), mesh)
 
     def call(own: PyTree, *rows: PyTree) -> PyTree:
-        return shard(whole((_everywhere(unreplicate(own), mesh), params), *unshard(rows, devices)), devices)
+        return shard(whole((_seen_by(mesh, own), params), *unshard(rows, devices)), devices)
 
     return call
 
@@ -283,6 +283,17 @@ def _everywhere(params: PyTree, mesh: Mesh) -> PyTree:
     """A copy on every device of the mesh, of what is not spread over it already."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: x if _mesh_of(x) else _put(x, everywhere), params)
+
+
+def _seen_by(mesh: Mesh, copies: PyTree) -> PyTree:
+    """What `replicate` gave to the devices of a mesh, as the mesh knows it; nothing leaves its device."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def view(x: jax.Array) -> jax.Array:
+        own = [part.data.reshape(x.shape[1:]) for part in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape[1:], everywhere, own)
+
+    return jax.tree.map(view, copies)
 
 
 def _mesh_of(tree: PyTree) -> Mesh | None:
