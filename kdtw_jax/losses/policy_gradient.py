@@ -10,6 +10,9 @@ Paths may be drawn from the mixture a mu + (1 - a) pi, token by token, with weig
 both parts: the paper's approximation, since only the product of all weights up to t would be exact. R_{t+1} is divided
 by the number of tokens it sums over, which takes away the gain of ending early. There is no clipped ratio: it only
 matters when a rollout is used for several updates, and here each is used for one.
+
+These are the paper's equations. Its authors' code (microsoft/LMOps, minillm) differs: rewards are summed from t itself,
+the quotients are whitened over the batch, and only the long-term part has weights.
 """
 
 from __future__ import annotations
