@@ -28,7 +28,7 @@ from kdtw_jax.models import Model, make_model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.distil import Collector, coefficients, minibatch_shares, path_loss
-from kdtw_jax.train.scoring import score
+from kdtw_jax.train.scoring import STUDENT, TEACHER, score
 
 BANNED = (0, 2, 3)
 
@@ -88,10 +88,9 @@ def main(args: Args) -> None:
         "teacher pass": "teacher pass (one batch, forward)",
     }
     table: list[Line] = [{"what": words, "ms": 1e3 * seconds[name]} for name, words in what.items()]
-    student_rows, teacher_rows = args.rows, collect.teacher_count(args.rows)
-    scored = (
-        student_rows + config.truth_batches * args.rows + teacher_rows
-    ) / args.rows  # teacher passes of `rows` rows a collection
+    answered = sum(len(collect.some(batch, writer).example_B) for writer in (STUDENT, TEACHER))
+    # teacher passes of `rows` rows a collection
+    scored = config.truth_batches + answered / args.rows
     per_pass = config.updates_per_rollout / scored
     with_replay = seconds["pcl update"] + seconds["collect"] / config.updates_per_rollout
     without = seconds["pcl update"] + seconds["collect"]
