@@ -127,6 +127,9 @@ class Experiment:
     """peak of one accelerator, in TFLOP/s, for the hours of --plan"""
     plan_utilization: float = 0.3
     """share of that peak to expect"""
+    beam_targets: tuple[Method, ...] = ()
+    """further methods that learn from the teacher's beam outputs in place of the data's targets, as seqkd does: in the
+    loss, and as the ground truth of a replay buffer"""
     beam_size: int = 4
     """of the teacher's beam search, whether judged or learned from"""
     length_penalty: float = 0.6
@@ -152,14 +155,15 @@ class Experiment:
     def identity(self) -> dict[str, Any]:
         """What a run's folder is for: all that every stage depends on. Methods and seeds may join later."""
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *get_args(Method)]
-        apart += ["offline", "plan", "plan_tflops", "plan_utilization"]
+        apart += ["offline", "plan", "plan_tflops", "plan_utilization", "beam_targets"]
         if self.student_model is None:  # runs from before there was a choice go on
             apart.append("student_model")
         return {**{k: v for k, v in self.to_json().items() if k not in apart}, "teacher_seed": self.seeds[0]}
 
     def identity_of(self, method: Method) -> dict[str, Any]:
         """What the students of a method depend on beyond that."""
-        return {method: self.to_json()[method]}
+        targets = {"targets": "beam"} if method in self.beam_targets else {}
+        return {method: self.to_json()[method], **targets}
 
 
 def parse(

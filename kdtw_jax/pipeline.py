@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from kdtw_jax.config import Experiment
+from kdtw_jax.config import Experiment, Method
 from kdtw_jax.constraints import known_constraints, sayings, word_tokens
 from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_buckets
 from kdtw_jax.data.task import Task, load_task
@@ -203,12 +204,12 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
     data."""
     named = setup.student
     size = _with_vocabulary(config.student, setup) if named is None else student_config(named.config, config.student)
-    data, buckets, banned = setup.train, setup.buckets, setup.tokenizer.banned_ids
+    buckets, banned = setup.buckets, setup.tokenizer.banned_ids
     common: dict[str, Any] = {"seed": seed, "devices": setup.devices}
 
     def warm_up(model: Model, folder: Path) -> Params:
         params = model.init(jax.random.key(seed + 1000))
-        return fit(f"warm-up {seed}", folder, model, params, data, buckets, config.warmup, **common)
+        return fit(f"warm-up {seed}", folder, model, params, setup.train, buckets, config.warmup, **common)
 
     if named is None:
         start = _stage(run, f"seed{seed}/warmup", size, setup, warm_up)
@@ -216,10 +217,10 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
         start = Trained(make_model(size), read_student(named, size, jax.random.key(seed + 1000)))
     after = {**common, "seed": seed + 2000}  # other batches than in the warm-up
 
-    def mle(model: Model, folder: Path) -> Params:
+    def mle(model: Model, folder: Path, data: EncodedSplit) -> Params:
         return fit(f"mle {seed}", folder, model, start.params, data, buckets, config.mle, **after)
 
-    def word_kd(model: Model, folder: Path) -> Params:
+    def word_kd(model: Model, folder: Path, data: EncodedSplit) -> Params:
         return fit(
             f"word_kd {seed}",
             folder,
@@ -233,12 +234,12 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
             **after,
         )
 
-    def pcl(model: Model, folder: Path) -> Params:
+    def pcl(model: Model, folder: Path, data: EncodedSplit) -> Params:
         return distil(
             f"pcl {seed}", folder, model, start.params, teacher, data, buckets, config.pcl, banned=banned, **after
         )
 
-    def with_help(model: Model, folder: Path) -> Params:
+    def with_help(model: Model, folder: Path, data: EncodedSplit) -> Params:
         rules = asking_rules(config, setup, teacher)
         fresh = model.init(jax.random.key(seed + 3000))
         params = {**fresh, **start.params}  # only the gate is new
@@ -252,27 +253,26 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
         )
         return params
 
-    def seqkd(model: Model, folder: Path) -> Params:
-        answered = beam_outputs(config, setup, teacher, run)
-        return fit(f"seqkd {seed}", folder, model, start.params, answered, buckets, config.seqkd, **after)
+    def seqkd(model: Model, folder: Path, data: EncodedSplit) -> Params:
+        return fit(f"seqkd {seed}", folder, model, start.params, data, buckets, config.seqkd, **after)
 
-    def generalised(model: Model, folder: Path) -> Params:
+    def generalised(model: Model, folder: Path, data: EncodedSplit) -> Params:
         return gkd(
             f"gkd {seed}", folder, model, start.params, teacher, data, buckets, config.gkd, banned=banned, **after
         )
 
-    def by_policy_gradient(model: Model, folder: Path) -> Params:
+    def by_policy_gradient(model: Model, folder: Path, data: EncodedSplit) -> Params:
         settings = config.minillm
         return minillm(
             f"minillm {seed}", folder, model, start.params, teacher, data, buckets, settings, banned=banned, **after
         )
 
-    def tb(model: Model, folder: Path) -> Params:
+    def tb(model: Model, folder: Path, data: EncodedSplit) -> Params:
         return balance(
             f"tb {seed}", folder, model, start.params, teacher, data, buckets, config.tb, banned=banned, **after
         )
 
-    trainers: dict[str, Train] = {
+    trainers: dict[str, Callable[[Model, Path, EncodedSplit], Params]] = {
         "mle": mle,
         "word_kd": word_kd,
         "pcl": pcl,
@@ -285,10 +285,17 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
     sizes = {
         "ask": dataclasses.replace(size, gate_width=config.ask.gate_width, rule_in_source=config.ask.rule_in_source)
     }
+
+    def train(method: Method, model: Model, folder: Path) -> Params:
+        by_beam = method == "seqkd" or method in config.beam_targets
+        data = beam_outputs(config, setup, teacher, run) if by_beam else setup.train
+        return trainers[method](model, folder, data)
+
     students: dict[str, Trained] = {}
     for method in config.methods:
-        run.claim(f"seed{seed}/{method}", config.identity_of(method))
-        students[method] = _stage(run, f"seed{seed}/{method}", sizes.get(method, size), setup, trainers[method])
+        name = f"seed{seed}/{method}"
+        run.claim(name, config.identity_of(method))
+        students[method] = _stage(run, name, sizes.get(method, size), setup, partial(train, method))
     return students
 
 
