@@ -33,6 +33,7 @@ from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.train import parallel
 from kdtw_jax.train.balance import balance, replayed_balance
+from kdtw_jax.train.checkpoint import load_model
 from kdtw_jax.train.distil import distil
 from kdtw_jax.train.fresh import Listener, Writer
 from kdtw_jax.train.gkd import GKDConfig, divergence_loss, gkd, student_writes
@@ -515,18 +516,22 @@ def test_all_rivals_from_the_command_line(tmp_path: Path) -> None:
         (tmp_path / f"a.{side}").write_text("\n".join(text) + "\n", encoding="utf8")
     out, methods = tmp_path / "run", ["seqkd", "gkd", "minillm", "tb"]
     arguments = ["--preset", "tiny", "--data", "files", "--out", str(out), "--text.folder", str(tmp_path / "data")]
-    arguments += ["--text.files.train-source", str(tmp_path / "a.en"), "--devices", "1", "--methods", *methods]
-    arguments += ["--text.files.train-target", str(tmp_path / "a.de")]
-    assert main("translation", PRESETS, None, arguments) == 0
+    arguments += ["--text.files.train-source", str(tmp_path / "a.en"), "--devices", "1"]
+    arguments += ["--text.files.train-target", str(tmp_path / "a.de"), "--methods", *methods]
+    assert main("translation", PRESETS, None, [*arguments, "mle", "--beam-targets", "mle"]) == 0
     rows = read_csv(out / "distil.csv")
-    assert {row["method"] for row in rows} == {"teacher", *methods}
+    assert {row["method"] for row in rows} == {"teacher", "mle", *methods}
     bleu = [row["value"] for row in rows if row["metric"] == "bleu"]
-    assert len(bleu) == 5 and all(0 <= float(str(value)) <= 100 for value in bleu)
+    assert len(bleu) == 6 and all(0 <= float(str(value)) <= 100 for value in bleu)
     for method, term in zip(methods, ("nll", "jsd", "single", "tb"), strict=True):
         assert all(np.isfinite(line[term]) for line in read_metrics(out / "seed0" / method))
     assert (out / "stages" / "teacher" / "beam.json").exists()
     assert list((out / "teacher" / "beam").glob("*.npz"))
     assert (out / "distil.png").stat().st_size > 10_000
+    # Likelihood of the teacher's beam outputs is sequence-level distillation; of the references it is another student.
+    models = [load_model(out / "seed0" / method / "model").params for method in ("mle", "seqkd")]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *models))
+    assert main("translation", PRESETS, None, [*arguments, "mle"]) == 2
 
 
 def test_every_preset_gives_rivals_the_steps_and_rates_of_the_others() -> None:
