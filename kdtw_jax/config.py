@@ -162,7 +162,7 @@ class Experiment:
 
     def identity_of(self, method: Method) -> dict[str, Any]:
         """What the students of a method depend on beyond that."""
-        targets = {"targets": "beam"} if method in self.beam_targets else {}
+        targets = {"targets": "beam"} if method in self.beam_targets and method != "seqkd" else {}
         return {method: self.to_json()[method], **targets}
 
 

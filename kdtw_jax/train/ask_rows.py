@@ -124,7 +124,7 @@ class AskingCollector:
         rows, length = batch.target_BxT.shape
         terms, words = self._draw(rows, step)
         noise = jax.random.uniform(step_key(key_data, step, 4), (4, rows, length))
-        everything = (batch, terms, words, *noise)
+        everything = (batch, terms, words, *noise)  # two kinds of noise as at test time, two for the student's samples
         own, shown = self.plain.some(everything, STUDENT), self.plain.some(everything, TEACHER)
         plans = (
             (HELPED, self._as_at_test_time, everything[:5]),

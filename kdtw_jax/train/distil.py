@@ -244,7 +244,7 @@ class Collector:
         return jax.tree.map(lambda x: x[:count], batch)
 
     def __call__(self, params: Params, batch: Batch, key_data: jax.Array, step: int) -> dict[int, Trajectories]:
-        """Rows by source. The noise is drawn for the whole batch, so rows do not depend on the number of devices."""
+        """Rows by source. Noise is drawn for all answered prompts at once, whatever the number of devices."""
         paths: list[tuple[int, Batch]] = []
         own: Batch = self.some(batch, STUDENT)
         if len(own.example_B):
