@@ -34,7 +34,7 @@ from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.train import parallel
 from kdtw_jax.train.balance import balance, replayed_balance
 from kdtw_jax.train.checkpoint import load_model
-from kdtw_jax.train.distil import distil
+from kdtw_jax.train.distil import Collector, distil, path_loss
 from kdtw_jax.train.fresh import Listener, Writer
 from kdtw_jax.train.gkd import GKDConfig, divergence_loss, gkd, student_writes
 from kdtw_jax.train.minillm import MiniLLMConfig, minillm, mixture, rollout_loss
@@ -386,6 +386,26 @@ def test_one_and_four_devices_write_the_same_and_give_the_same_update(world: Wor
     assert means == pytest.approx(numbers, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gkd", "pcl"])
+def test_a_sharper_teacher_is_matched_by_a_student_as_much_sharper(world: World, kind: str) -> None:
+    model, params = world.teacher
+    sharp = model._replace(logits=lambda *given: model.logits(*given) / 0.5)
+
+    def left(student: Any) -> float:
+        if kind == "gkd":
+            loss = divergence_loss(student, model, replace(GKD, teacher_temperature=0.5), world.banned)
+            return float(objective(loss, params, rows_of(world, kind)))
+        config = replace(DISTIL, reward_temperature=0.5, target_decay=0.0)
+        collected = Collector(student, world.teacher, config, world.banned, parallel.select_devices(1))
+        rows = collected.scored(jax.tree.map(jnp.asarray, batch_of(world)))
+        terms = path_loss(student, config, world.banned)(
+            params, (), Sample(rows, jnp.zeros(8, jnp.int32)), jax.random.key(0)
+        )
+        return max(float(terms["pcl"].mean()), float(terms["kl"].mean()))
+
+    assert left(sharp) < 1e-4 < 1e-3 < left(model)
+
+
 def test_balance_is_zero_where_the_student_is_the_teacher(world: World) -> None:
     scored = score(*world.teacher, *map(jnp.asarray, batch_of(world)), top_k=4, banned=world.banned)
     loss = replayed_balance(world.model, DISTIL, world.banned)
@@ -500,6 +520,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
     for config, changes, message in (
         (GKD, {"student_share": 1.5}, r"gkd\.student_share must be in \[0, 1\]"),
         (GKD, {"beta": -0.1}, r"gkd\.beta must be in \[0, 1\]"),
+        (GKD, {"teacher_temperature": 0.0}, r"gkd\.teacher_temperature must be above 0"),
         (GKD, {"chunk": -1}, r"gkd\.chunk must be 0"),
         (MINILLM, {"teacher_mix": 1.0}, r"minillm\.teacher_mix must be at least 0 and below 1"),
         (MINILLM, {"truth_weight": -1.0}, r"minillm\.truth_weight must be at least 0"),

@@ -69,6 +69,9 @@ class DistilConfig:
     # Below 1 the teacher demonstrates what it finds likely, nearer to what greedy decoding is after. Any path is a
     # valid demonstration: nothing in the residual asks how it was drawn.
     teacher_temperature: float = 1.0
+    # Of the teacher whose log-probability is the reward and whose top k is matched. Below 1 the optimal policy is
+    # sharper than the teacher: better to sample from, not nearer to it.
+    reward_temperature: float = 1.0
     truth_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
     chunk: int = 0  # positions whose distributions over the vocabulary are held at once; 0: all, faster with memory
 
@@ -82,8 +85,9 @@ class DistilConfig:
             raise UserError("updates_per_rollout, capacity and truth_batches must be at least 1")
         if min(self.top_k, self.value_warmup, self.chunk, self.pcl_weight, self.value_weight, self.kl_weight) < 0:
             raise UserError("top_k, value_warmup, chunk and the weights must be at least 0")
-        if not self.teacher_temperature > 0:
-            raise UserError(f"teacher_temperature must be above 0, got {self.teacher_temperature}")
+        for name in ("teacher_temperature", "reward_temperature"):
+            if not vars(self)[name] > 0:
+                raise UserError(f"{name} must be above 0, got {vars(self)[name]}")
         if not 0 <= self.target_decay < 1 or not all(0 <= x <= 1 for x in (self.student_rows, self.teacher_rows)):
             raise UserError("target_decay must be in [0, 1), student_rows and teacher_rows in [0, 1]")
         for name in ("student", "teacher"):
@@ -225,7 +229,8 @@ class Collector:
             return generate(model, params, source_BxS, noise_BxT, **limits).tokens_BxT
 
         def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
-            return score(teacher[0], params, example, source, tokens, top_k=config.top_k, banned=banned)
+            how: dict[str, Any] = {"top_k": config.top_k, "banned": banned, "temperature": config.reward_temperature}
+            return score(teacher[0], params, example, source, tokens, **how)
 
         # The student's policy is softmax(logits / alpha), and V is that of its own samples: no temperature there.
         self._student = parallel.data_parallel(partial(roll_out, student, config.pcl.alpha), devices)

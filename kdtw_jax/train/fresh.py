@@ -162,6 +162,7 @@ def side_by_side(
     *,
     banned: tuple[int, ...],
     chunk: int,
+    teacher_temperature: float = 1.0,
     key: jax.Array | None = None,
 ) -> PyTree:
     """`compare` at every position of these outputs, BxT, `chunk` positions at a time (0: all).
@@ -171,7 +172,7 @@ def side_by_side(
 
     def part(own_BxXxD: jax.Array, other_BxXxD: jax.Array, tokens_BxX: jax.Array) -> PyTree:
         pi_BxXxV = log_policy(student[0].logits(student[1], own_BxXxD), banned)
-        mu_BxXxV = log_policy(teacher[0].logits(output.value, other_BxXxD), banned)
+        mu_BxXxV = log_policy(teacher[0].logits(output.value, other_BxXxD), banned, teacher_temperature)
         return compare(pi_BxXxV, mu_BxXxV, tokens_BxX)
 
     other_BxTxD, output = jax.lax.stop_gradient(teacher[1])

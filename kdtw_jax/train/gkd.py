@@ -35,6 +35,8 @@ class GKDConfig:
     beta: float = 0.5
     """of the Jensen-Shannon divergence: near 0 it ranks like the forward KL, near 1 like the reverse KL, and 0 and 1
     stand for these themselves"""
+    teacher_temperature: float = 1.0
+    """of the teacher that is matched; below 1 it is sharper than it is"""
     chunk: int = 16
     """positions whose distributions over the vocabulary are held at once; 0: all, faster where memory allows"""
 
@@ -42,6 +44,8 @@ class GKDConfig:
         for name in ("student_share", "beta"):
             if not 0 <= vars(self)[name] <= 1:
                 raise UserError(f"gkd.{name} must be in [0, 1], got {vars(self)[name]}")
+        if not self.teacher_temperature > 0:
+            raise UserError(f"gkd.teacher_temperature must be above 0, got {self.teacher_temperature}")
         if self.chunk < 0:
             raise UserError(f"gkd.chunk must be 0 (all) or more, got {self.chunk}")
 
@@ -59,6 +63,7 @@ def divergence_loss(student: Model, teacher: Model, config: GKDConfig, banned: t
             return generalized_jsd(pi_BxXxV, mu_BxXxV, config.beta)
 
         how: dict[str, Any] = {"banned": banned, "chunk": config.chunk, "key": key}
+        how["teacher_temperature"] = config.teacher_temperature
         jsd_BxT = side_by_side(*models, jnp.asarray(batch.source_BxS), tokens_BxT, compare, **how)
         tokens = jnp.sum(mask_BxT.astype(jnp.float32))
         return {"jsd": weighted(jsd_BxT, mask_BxT), "tokens": Weighted(tokens, jnp.ones(()))}

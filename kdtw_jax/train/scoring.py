@@ -41,11 +41,12 @@ def score(
     *,
     top_k: int,
     banned: tuple[int, ...],
+    temperature: float = 1.0,
 ) -> Trajectories:
-    """One teacher-forced pass of the teacher over finished paths."""
+    """One teacher-forced pass of the teacher, softmax(logits / temperature), over finished paths."""
     encoded = teacher.encode(params, source_BxS)
     logits = teacher.decode(params, encoded, shift_right(tokens_BxT)).logits_BxTxV
-    mu_BxTxV = log_policy(logits, banned)
+    mu_BxTxV = log_policy(logits, banned, temperature)
     mask_BxT = tokens_BxT != 0
     none = jnp.zeros((*tokens_BxT.shape, 0))
     taken_BxT = jnp.take_along_axis(mu_BxTxV, tokens_BxT[..., None], axis=-1)[..., 0]
