@@ -146,6 +146,9 @@ class Experiment:
             )
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise UserError(f"methods must be distinct, at least one, got {self.methods}")
+        if idle := set(self.beam_targets) - set(self.methods):
+            trained = ", ".join(self.methods)
+            raise UserError(f"beam_targets names {', '.join(sorted(idle))}, which is not among the methods {trained}")
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain values."""

@@ -168,7 +168,7 @@ def show_plan(config: Experiment) -> list[Stage]:
     total = sum(hours(stage, config, devices) for stage in stages)
     print(
         f"{total:.2f} hours of training at {config.plan_utilization:.0%} of {config.plan_tflops:g} TFLOP/s a device; "
-        "evaluation, asking's helped rows and compilation not counted. "
+        "evaluation, the teacher's beam outputs, asking's helped rows and compilation not counted. "
         "States: parameters, gradients and Adam's moments."
     )
     return stages

@@ -245,6 +245,7 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
         (["--preset", "tiny", "--pcl.capacity", "0"], "capacity and truth_batches must be at least 1"),
         (["--preset", "tiny", "--teacher.d-model", "-8"], "d_model is -8"),
         (["--preset", "tiny", "--seeds", "0", "0"], "seeds must be distinct"),
+        (["--preset", "tiny", "--beam-targets", "gkd"], "which is not among the methods mle"),
         (["--preset", "tiny", "--devices", "77"], "devices=77"),
         (["--preset", "tiny", "--data", "files"], "files"),
         (["--preset", "tiny", "--teacher-model", "nowhere"], "is not a saved model"),
