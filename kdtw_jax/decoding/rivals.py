@@ -26,7 +26,10 @@ def speculative(draft_length: int | jax.Array) -> Strategy:
 
 def speculative_lossy(draft_length: int | jax.Array, tolerance: float | jax.Array) -> Strategy:
     """Speculative decoding with lenience (arXiv 2211.17192, appendix A.5), for greedy tokens: a draft stands unless its
-    regret log mu(best) - log mu(draft) exceeds `tolerance` nats, which is minus the logarithm of their factor."""
+    regret log mu(best) - log mu(draft) exceeds `tolerance` nats, which is minus the logarithm of their factor.
+
+    It is also, for greedy tokens, the speculative cascade TokenV3 of arXiv 2405.19261 (equation 15) at an alpha of
+    1 - exp(-tolerance)."""
     return Strategy(within(tolerance), silent(), draft_length=draft_length)
 
 
@@ -34,9 +37,10 @@ def speculative_cascade(rule: Deferral, alpha: float | jax.Array, draft_length: 
     """Speculative cascade (Narasimhan et al., arXiv 2405.19261): speculative execution of a cascade that takes each
     token from mu where the rule defers and from pi elsewhere.
 
-    "chow" defers where max pi < 1 - alpha; "diff" where max pi < max mu - alpha; "opt" where max pi < max mu - alpha
-    TV(pi, mu), TV being the total variation. All three look at the distributions themselves, also where tokens are
-    greedy.
+    "chow" defers where max pi < 1 - alpha (equation 2); "diff" where max pi < max mu - alpha (5); "opt" where max pi <
+    max mu - alpha TV(pi, mu), TV being the total variation (10). All three look at the distributions themselves, also
+    where tokens are greedy. The authors' notebook (google-research, speculative_cascades) takes TV of what tokens are
+    drawn from, which for greedy tokens is 0 or 1 and makes "opt" "diff"; here the two stay two rules.
     """
 
     def cascade(log_pi: jax.Array, log_mu: jax.Array) -> jax.Array:
