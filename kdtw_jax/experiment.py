@@ -13,6 +13,7 @@ from rich.console import Console
 from kdtw_jax.ask_report import report_asking, study_asking
 from kdtw_jax.config import Experiment, parse
 from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.figures import distil_figure
 from kdtw_jax.hosts import is_writer, join, wait
 from kdtw_jax.pipeline import (
@@ -39,6 +40,7 @@ from kdtw_jax.runs import (
 from kdtw_jax.runs.provenance import running_code
 
 COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
+DIFFERENCES = ("task", "data", "preset", "seeds", "method", "minus", "metric", "value", "low", "high", "least", "most")
 
 
 def main(
@@ -83,8 +85,9 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
         wait("evaluated")
         if not is_writer():
             return rows
-        _write(config, setup, run, rows, started)
-        _show(config, setup, rows)
+        ahead = _compare(task, config, setup, run)
+        _write(config, setup, run, rows, ahead, started)
+        _show(config, setup, rows, ahead)
         if judged:
             report_asking(task, config, setup, run)
         elif "ask" in config.methods:
@@ -95,7 +98,19 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
     return rows
 
 
-def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], started: float) -> None:
+def _compare(task: str, config: Experiment, setup: Setup, run: RunFolder) -> list[Row]:
+    """Rows of differences.csv: path consistency, or else the first method, against each other one; greedy outputs."""
+    base = "pcl" if "pcl" in config.methods else config.methods[0]
+    pairs = setup.task.splits[config.split]
+    outputs: dict[str, list[list[str]]] = {
+        m: [run.info(evaluation_stage(config, m, seed))["outputs"] for seed in config.seeds] for m in config.methods
+    }
+    references = [pairs[int(i)]["target"] for i in np.sort(setup.test.examples)]
+    named = {"task": task, "data": config.data, "preset": config.preset, "seeds": " ".join(map(str, config.seeds))}
+    return [{**named, **row} for row in differences(base, outputs, references, setup.task.metrics)]
+
+
+def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ahead: list[Row], started: float) -> None:
     stages = ["teacher"] if config.teacher_model is None else []
     first = ["warmup"] if config.student_model is None else []
     stages += [f"seed{seed}/{m}" for seed in config.seeds for m in (*first, *config.methods)]
@@ -123,13 +138,15 @@ def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], st
     }
     for folder in [run.path] + ([config.results] if config.results is not None else []):
         write_csv(folder / "distil.csv", rows, COLUMNS)
+        write_csv(folder / "differences.csv", ahead, DIFFERENCES)
         write_json(folder / "provenance.json", {**record, "config": config.to_json()})
         distil_figure(rows, curves, setup.task.metrics[0], folder / "distil.png")
     write_json(run.path / "results.json", {"rows": rows, **record, "config": config.to_json()})
 
 
-def _show(config: Experiment, setup: Setup, rows: list[Row]) -> None:
-    """One line a method: means over seeds, and how much of the way from likelihood student to teacher was made."""
+def _show(config: Experiment, setup: Setup, rows: list[Row], ahead: list[Row]) -> None:
+    """One line a method: means over seeds, and how much of the way from likelihood student to teacher was made; and one
+    line a difference."""
     shown = [*setup.task.metrics, "tokens_per_s", "parameters"]
 
     def mean(method: str, metric: str) -> float:
@@ -146,3 +163,5 @@ def _show(config: Experiment, setup: Setup, rows: list[Row]) -> None:
     print_table(
         f"{config.data}, {len(setup.test)} {config.split} pairs, {seeds}", table, ["method", *shown, "gap closed %"]
     )
+    if ahead:
+        print_table("differences, paired over test sentences", ahead, [*DIFFERENCES[4:]])

@@ -8,7 +8,7 @@ import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation import metrics, paired_difference, score, score_all
+from kdtw_jax.evaluation import differences, metrics, score, score_all
 
 WORDS = [
     "the",
@@ -116,22 +116,35 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation() -> None:
 def test_paired_differences(name: str) -> None:
     worse, references = corpus(120, 0.6)
     better = [r if i % 4 == 0 else h for i, (h, r) in enumerate(zip(worse, references, strict=True))]
-    same = paired_difference(name, worse, worse, references, resamples=100)
-    assert same == (0.0, 0.0, 0.0)  # the same resamples for both, so not a grain of noise
-    ahead = paired_difference(name, better, worse, references, resamples=200)
-    behind = paired_difference(name, worse, better, references, resamples=200)
-    assert 0 < ahead.low <= ahead.value <= ahead.high
-    assert ahead == pytest.approx((-behind.value, -behind.high, -behind.low))
+    outputs = {"worse": [worse], "twin": [worse], "better": [better]}
+    same, behind = differences("worse", outputs, references, [name], resamples=200)
+    assert [r["minus"] for r in (same, behind)] == ["twin", "better"]
+    # The same resamples for both, so not a grain of noise.
+    assert [same[k] for k in ("value", "low", "high", "least", "most")] == [0.0] * 5
+    ahead, _ = differences("better", outputs, references, [name], resamples=200)
+    assert 0 < ahead["low"] <= ahead["value"] <= ahead["high"]
+    assert [ahead[k] for k in ("value", "low", "high")] == pytest.approx([-behind[k] for k in ("value", "high", "low")])
     separate = score(name, better, references, resamples=2).value - score(name, worse, references, resamples=2).value
-    assert ahead.value == pytest.approx(separate)
+    assert ahead["value"] == ahead["least"] == ahead["most"] == pytest.approx(separate)
+
+
+def test_differences_are_of_the_mean_over_seeds() -> None:
+    worse, references = corpus(120, 0.6)
+    better = [r if i % 4 == 0 else h for i, (h, r) in enumerate(zip(worse, references, strict=True))]
+    (one,) = differences("a", {"a": [better], "b": [worse]}, references, ["chrf"], resamples=200)
+    (two,) = differences("a", {"a": [better, worse], "b": [worse, worse]}, references, ["chrf"], resamples=200)
+    for name in ("value", "low", "high"):
+        assert two[name] == pytest.approx(one[name] / 2)
+    assert (two["least"], two["most"]) == (0.0, one["value"])
 
 
 def test_pairing_removes_the_noise_that_both_systems_share() -> None:
     hypotheses, references = corpus(200, 0.6)
     slightly = [f"{h} large" for h in hypotheses]  # a small change everywhere
-    paired = paired_difference("chrf", slightly, hypotheses, references, resamples=200)
+    outputs = {"slightly": [slightly], "not": [hypotheses]}
+    (paired,) = differences("slightly", outputs, references, ["chrf"], resamples=200)
     alone = score("chrf", hypotheses, references, resamples=200)
-    assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
+    assert paired["high"] - paired["low"] < 0.5 * (alone.high - alone.low)
 
 
 def test_the_order_of_sentences_does_not_change_a_value() -> None:
@@ -166,4 +179,4 @@ def test_bad_input_is_named(
         score(name, hypotheses, references, resamples=resamples)
     if name != "rouge1":
         with pytest.raises(UserError, match=message):
-            paired_difference(name, hypotheses, hypotheses, references, resamples=resamples)
+            differences("a", {"a": [hypotheses], "b": [hypotheses]}, references, [name], resamples=resamples)

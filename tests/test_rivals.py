@@ -546,6 +546,13 @@ def test_all_rivals_from_the_command_line(tmp_path: Path) -> None:
     assert len(bleu) == 6 and all(0 <= float(str(value)) <= 100 for value in bleu)
     for method, term in zip(methods, ("nll", "jsd", "single", "tb"), strict=True):
         assert all(np.isfinite(line[term]) for line in read_metrics(out / "seed0" / method))
+    found = {(row["minus"], row["metric"]): row for row in read_csv(out / "differences.csv")}
+    assert {minus for minus, _ in found} == {*methods[1:], "mle"}
+    assert all(row["method"] == "seqkd" and str(row["seeds"]) == "0" for row in found.values())
+    of_gkd = next(float(str(r["value"])) for r in rows if r["method"] == "gkd" and r["metric"] == "chrf")
+    of_seqkd = next(float(str(r["value"])) for r in rows if r["method"] == "seqkd" and r["metric"] == "chrf")
+    assert float(str(found["gkd", "chrf"]["value"])) == pytest.approx(of_seqkd - of_gkd, abs=1e-3)
+    assert float(str(found["mle", "bleu"]["value"])) == 0
     assert (out / "stages" / "teacher" / "beam.json").exists()
     assert list((out / "teacher" / "beam").glob("*.npz"))
     assert (out / "distil.png").stat().st_size > 10_000

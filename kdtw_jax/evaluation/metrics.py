@@ -35,14 +35,6 @@ class Score(NamedTuple):
     signature: str  # how it was computed, as far as that can vary
 
 
-class Difference(NamedTuple):
-    """Score of system a minus system b, with its paired 95% bootstrap interval, in points."""
-
-    value: float
-    low: float
-    high: float
-
-
 # Sums of statistics of a (re)sample of sentences -> score. One row a sentence, one column a statistic.
 Formula = Callable[[np.ndarray], float]
 
@@ -80,26 +72,6 @@ def score_all(
 ) -> list[Score]:
     """`score` for each of `names`, in that order."""
     return [score(name, hypotheses, references, resamples=resamples, seed=seed) for name in names]
-
-
-def paired_difference(
-    name: str,
-    hypotheses_a: Sequence[str],
-    hypotheses_b: Sequence[str],
-    references: Sequence[str],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Difference:
-    """How much better a scores than b on the same references; both are resampled together.
-
-    The difference is significant at the 5% level where the interval leaves out 0. Raises as `score` does.
-    """
-    a = sentence_statistics(name, hypotheses_a, references)
-    b = sentence_statistics(name, hypotheses_b, references)
-    draws = bootstrap([a, b], resamples, seed)
-    value = a.formula(a.rows.sum(axis=0)) - b.formula(b.rows.sum(axis=0))
-    return Difference(value, *interval(draws[:, 0] - draws[:, 1], value))
 
 
 def signature(name: str) -> str:

@@ -1,0 +1,39 @@
+"""How much one way of training is ahead of each other one, on the same sentences and over the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from kdtw_jax.evaluation.metrics import bootstrap, interval, sentence_statistics
+
+
+def differences(
+    base: str,
+    outputs: Mapping[str, Sequence[Sequence[str]]],
+    references: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    resamples: int = 1000,
+) -> list[dict[str, str | float]]:
+    """`base` minus each other method, in points of each metric: the mean over seeds, with a paired 95% interval over
+    test sentences (all methods and seeds see the same resamples), and the least and the most of single seeds.
+
+    outputs: by method, the outputs of each seed in the order of the references. Raises UserError as `score` does.
+    """
+    rows: list[dict[str, str | float]] = []
+    for metric in metrics:
+        value, draws = {}, {}
+        for method, seeds in outputs.items():
+            judged = [sentence_statistics(metric, texts, references) for texts in seeds]
+            value[method] = np.array([s.formula(s.rows.sum(axis=0)) for s in judged])
+            draws[method] = bootstrap(judged, resamples, seed=0)
+        for method in outputs:
+            if method != base:
+                ahead = value[base] - value[method]
+                low, high = interval((draws[base] - draws[method]).mean(axis=1), float(ahead.mean()))
+                of_seeds = {"least": float(ahead.min()), "most": float(ahead.max())}
+                named = {"method": base, "minus": method, "metric": metric}
+                rows.append({**named, "value": float(ahead.mean()), "low": low, "high": high, **of_seeds})
+    return rows
