@@ -166,12 +166,7 @@ class Experiment:
     def identity_of(self, method: Method) -> dict[str, Any]:
         """What the students of a method depend on beyond that."""
         targets = {"targets": "beam"} if method in self.beam_targets and method != "seqkd" else {}
-        own = self.to_json()[method]
-        # Options of later versions are left out at their defaults: runs from before them go on.
-        replayed, later = own.get("distil", own), "teacher_temperature" if method == "gkd" else "reward_temperature"
-        if replayed.get(later) == 1.0:
-            del replayed[later]
-        return {method: own, **targets}
+        return {method: self.to_json()[method], **targets}
 
 
 def parse(

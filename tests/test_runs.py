@@ -182,6 +182,16 @@ def test_a_stage_has_a_configuration_of_its_own(tmp_path: Path) -> None:
         run.claim("seed1/pcl", {"pcl": {"steps": 5}})
 
 
+def test_runs_from_before_there_was_an_option_go_on_at_its_default(tmp_path: Path) -> None:
+    open_run(tmp_path / "run", {"ask": {"distil": {"steps": 3}}}).close()
+    later = {"steps": 3, "student_rows": 1.0, "reward_temperature": 1.0}
+    open_run(tmp_path / "run", {"ask": {"distil": later}}).close()
+    with pytest.raises(UserError, match=r"ask\.distil\.reward_temperature was 1\.0, now 0\.5"):
+        open_run(tmp_path / "run", {"ask": {"distil": {**later, "reward_temperature": 0.5}}})
+    with pytest.raises(UserError, match=r"ask\.distil\.other was '?\(unset\)'?, now 1\.0"):
+        open_run(tmp_path / "run", {"ask": {"distil": {**later, "other": 1.0}}})
+
+
 def test_how_a_step_is_computed_may_change_when_a_run_goes_on(tmp_path: Path) -> None:
     open_run(tmp_path / "run", {"pcl": {"optimizer": {"accumulate": 1, "rate": 2}}}).close()
     open_run(tmp_path / "run", {"pcl": {"optimizer": {"accumulate": 4, "rate": 2}, "chunk": 8}, "remat": True}).close()

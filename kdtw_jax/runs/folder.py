@@ -19,6 +19,8 @@ LOCK = ".lock"
 SHOWN_DIFFERENCES = 3
 # How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
 FREE = ("accumulate", "chunk", "remat")
+# Options that came later, and what runs from before them did, which go on.
+LATER = {"student_rows": 1.0, "reward_temperature": 1.0, "teacher_temperature": 1.0}
 
 
 class RunFolder:
@@ -153,6 +155,9 @@ def _bind(path: Path, config: Mapping[str, Any], what: str) -> None:
 
 def _compare(what: str, old: dict[str, Any], new: dict[str, Any]) -> None:
     old_flat, new_flat = _flatten(old), _flatten(new)
+    for name in new_flat:
+        if (option := name.rpartition(".")[2]) in LATER:
+            old_flat.setdefault(name, LATER[option])
     bound = [n for n in {**old_flat, **new_flat} if n.rpartition(".")[2] not in FREE]
     names = [n for n in bound if old_flat.get(n, "(unset)") != new_flat.get(n, "(unset)")]
     if not names:
