@@ -107,7 +107,8 @@ def test_a_run_killed_at_any_moment_ends_as_an_uninterrupted_one(tmp_path: Path,
     published = json.loads((whole / "published" / "provenance.json").read_text(encoding="utf8"))
     assert published["stages"].keys() == {"teacher", "seed0/warmup", "seed0/mle", "seed0/pcl"}
     assert str(Path.home()) + "/" not in json.dumps(published["command"])
-    assert (whole / "published" / "distil.csv").read_bytes() == (whole / "distil.csv").read_bytes()
+    for name in ("distil.csv", "differences.csv"):
+        assert (whole / "published" / name).read_bytes() == (whole / name).read_bytes()
     assert (whole / "distil.png").stat().st_size > 10_000
 
 
