@@ -163,6 +163,10 @@ class Experiment:
             apart.append("student_model")
         return {**{k: v for k, v in self.to_json().items() if k not in apart}, "teacher_seed": self.seeds[0]}
 
+    def learns_from_beams(self, method: Method) -> bool:
+        """Whether the targets of a method are the teacher's beam outputs."""
+        return method == "seqkd" or method in self.beam_targets
+
     def identity_of(self, method: Method) -> dict[str, Any]:
         """What the students of a method depend on beyond that."""
         targets = {"targets": "beam"} if method in self.beam_targets and method != "seqkd" else {}

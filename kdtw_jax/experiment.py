@@ -28,6 +28,7 @@ from kdtw_jax.pipeline import (
 )
 from kdtw_jax.plan import show_plan
 from kdtw_jax.runs import (
+    Progress,
     RunFolder,
     keep_compiled,
     open_run,
@@ -107,14 +108,17 @@ def _compare(task: str, config: Experiment, setup: Setup, run: RunFolder) -> lis
     }
     references = [pairs[int(i)]["target"] for i in np.sort(setup.test.examples)]
     named = {"task": task, "data": config.data, "preset": config.preset, "seeds": " ".join(map(str, config.seeds))}
-    return [{**named, **row} for row in differences(base, outputs, references, setup.task.metrics)]
+    metrics = setup.task.metrics
+    with Progress("comparing methods", total=len(metrics) * len(outputs)) as bar:
+        ahead = differences(base, outputs, references, metrics, progress=bar.update)
+    return [{**named, **row} for row in ahead]
 
 
 def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ahead: list[Row], started: float) -> None:
     stages = ["teacher"] if config.teacher_model is None else []
     first = ["warmup"] if config.student_model is None else []
     stages += [f"seed{seed}/{m}" for seed in config.seeds for m in (*first, *config.methods)]
-    stages += [BEAM_STAGE] if "seqkd" in config.methods else []
+    stages += [BEAM_STAGE] if any(map(config.learns_from_beams, config.methods)) else []
     by_stage = {stage: run.info(stage) for stage in stages}
     record = provenance(
         ["python", *sys.argv],

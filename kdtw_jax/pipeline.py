@@ -287,8 +287,8 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
     }
 
     def train(method: Method, model: Model, folder: Path) -> Params:
-        by_beam = method == "seqkd" or method in config.beam_targets
-        data = beam_outputs(config, setup, teacher, run) if by_beam else setup.train
+        beams = config.learns_from_beams(method)
+        data = beam_outputs(config, setup, teacher, run) if beams else setup.train
         return trainers[method](model, folder, data)
 
     students: dict[str, Trained] = {}

@@ -78,6 +78,8 @@ def test_runs_from_before_there_was_a_choice_go_on() -> None:
     plain = PRESETS["tiny"]
     assert "student_model" not in plain.identity() and "plan" not in plain.identity()
     assert dataclasses.replace(plain, student_model="x").identity()["student_model"] == "x"
+    beams = dataclasses.replace(plain, methods=("mle", "pcl", "seqkd"), beam_targets=("pcl",))
+    assert [beams.learns_from_beams(m) for m in beams.methods] == [False, True, True]
     assert dataclasses.replace(plain, plan=True, offline=True).identity() == plain.identity()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,19 +16,22 @@ def differences(
     metrics: Sequence[str],
     *,
     resamples: int = 1000,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, str | float]]:
     """`base` minus each other method, in points of each metric: the mean over seeds, with a paired 95% interval over
     test sentences (all methods and seeds see the same resamples), and the least and the most of single seeds.
 
-    outputs: by method, the outputs of each seed in the order of the references. Raises UserError as `score` does.
+    outputs: by method, the outputs of each seed in the order of the references. progress: is told how many methods have
+    been judged, each counted once a metric. Raises UserError as `score` does.
     """
     rows: list[dict[str, str | float]] = []
-    for metric in metrics:
+    for i, metric in enumerate(metrics):
         value, draws = {}, {}
-        for method, seeds in outputs.items():
+        for j, (method, seeds) in enumerate(outputs.items()):
             judged = [sentence_statistics(metric, texts, references) for texts in seeds]
             value[method] = np.array([s.formula(s.rows.sum(axis=0)) for s in judged])
             draws[method] = bootstrap(judged, resamples, seed=0)
+            progress(i * len(outputs) + j + 1)
         for method in outputs:
             if method != base:
                 ahead = value[base] - value[method]

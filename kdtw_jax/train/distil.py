@@ -69,8 +69,7 @@ class DistilConfig:
     # Below 1 the teacher demonstrates what it finds likely, nearer to what greedy decoding is after. Any path is a
     # valid demonstration: nothing in the residual asks how it was drawn.
     teacher_temperature: float = 1.0
-    # Of the teacher whose log-probability is the reward and whose top k is matched. Below 1 the optimal policy is
-    # sharper than the teacher: better to sample from, not nearer to it.
+    # Of the teacher whose log-probability is the reward and whose top k is matched; below 1 it is sharper than it is.
     reward_temperature: float = 1.0
     truth_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
     chunk: int = 0  # positions whose distributions over the vocabulary are held at once; 0: all, faster with memory
