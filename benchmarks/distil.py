@@ -32,7 +32,8 @@ from kdtw_jax.models import Model, Params, count_params, make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import Progress
 from kdtw_jax.train import parallel
-from kdtw_jax.train.distil import Collector, coefficients, path_loss
+from kdtw_jax.train.collect import Collector
+from kdtw_jax.train.distil import coefficients, path_loss
 from kdtw_jax.train.fresh import Listener, Writer
 from kdtw_jax.train.gkd import divergence_loss
 from kdtw_jax.train.scoring import score

@@ -26,7 +26,8 @@ from kdtw_jax.losses.kl import TopK
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample, make_replay
 from kdtw_jax.train import parallel
-from kdtw_jax.train.distil import coefficients, empty_row, minibatch_shares, path_loss
+from kdtw_jax.train.collect import empty_row, minibatch_shares
+from kdtw_jax.train.distil import coefficients, path_loss
 from kdtw_jax.train.scoring import SOURCES, Trajectories
 from kdtw_jax.train.state import init_state, make_optimizer, make_update
 

@@ -27,7 +27,8 @@ from kdtw_jax.decoding import generate
 from kdtw_jax.models import Model, make_model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
-from kdtw_jax.train.distil import Collector, coefficients, minibatch_shares, path_loss
+from kdtw_jax.train.collect import Collector, minibatch_shares
+from kdtw_jax.train.distil import coefficients, path_loss
 from kdtw_jax.train.scoring import STUDENT, TEACHER, score
 
 BANNED = (0, 2, 3)

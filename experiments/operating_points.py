@@ -22,7 +22,8 @@ from rich.console import Console
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
 from kdtw_jax.operating_report import COLUMNS, Timing, show, study_points, table
-from kdtw_jax.pipeline import prepare, train_students, train_teacher
+from kdtw_jax.pipeline import train_students, train_teacher
+from kdtw_jax.prepare import prepare
 from kdtw_jax.restore import restore
 from kdtw_jax.runs import keep_compiled, open_run, provenance, write_csv, write_json
 

@@ -9,7 +9,7 @@ from kdtw_jax.config import Experiment, TextConfig
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.models import T5Config
 from kdtw_jax.train.ask_config import AskConfig
-from kdtw_jax.train.distil import DistilConfig
+from kdtw_jax.train.distil_config import DistilConfig
 from kdtw_jax.train.fit import FitConfig
 from kdtw_jax.train.gkd import GKDConfig
 from kdtw_jax.train.loop import LoopConfig

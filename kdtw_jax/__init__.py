@@ -21,7 +21,8 @@ from kdtw_jax.replay import make_replay
 from kdtw_jax.train.ask import ask
 from kdtw_jax.train.ask_config import AskConfig, make_rules
 from kdtw_jax.train.checkpoint import load_model, save_model
-from kdtw_jax.train.distil import DistilConfig, distil
+from kdtw_jax.train.distil import distil
+from kdtw_jax.train.distil_config import DistilConfig
 from kdtw_jax.train.fit import FitConfig, fit
 
 __all__ = [

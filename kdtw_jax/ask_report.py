@@ -15,7 +15,8 @@ from kdtw_jax.evaluation.figures import asking_figure
 from kdtw_jax.evaluation.findings import Found, Texts, obedience
 from kdtw_jax.evaluation.helped import GATES, Decoder, make_decoder
 from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
-from kdtw_jax.pipeline import Row, Setup, Trained, asking_rules, evaluation_stage
+from kdtw_jax.pipeline import Row, Trained, asking_rules, evaluation_stage
+from kdtw_jax.prepare import Setup
 from kdtw_jax.runs import RunFolder, print_table, write_csv, write_json, write_text
 from kdtw_jax.train.ask_config import Rules
 

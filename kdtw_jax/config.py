@@ -19,7 +19,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.hosts import HostsConfig
 from kdtw_jax.models import T5Config
 from kdtw_jax.train.ask_config import AskConfig
-from kdtw_jax.train.distil import DistilConfig
+from kdtw_jax.train.distil_config import DistilConfig
 from kdtw_jax.train.fit import FitConfig
 from kdtw_jax.train.gkd import GKDConfig
 from kdtw_jax.train.minillm import MiniLLMConfig

@@ -16,17 +16,9 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.figures import distil_figure
 from kdtw_jax.hosts import is_writer, join, wait
-from kdtw_jax.pipeline import (
-    BEAM_STAGE,
-    Row,
-    Setup,
-    evaluate,
-    evaluation_stage,
-    prepare,
-    train_students,
-    train_teacher,
-)
+from kdtw_jax.pipeline import BEAM_STAGE, Row, evaluate, evaluation_stage, train_students, train_teacher
 from kdtw_jax.plan import show_plan
+from kdtw_jax.prepare import Setup, prepare
 from kdtw_jax.runs import (
     Progress,
     RunFolder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,8 @@ from kdtw_jax.evaluation.operating import (
     write_point,
 )
 from kdtw_jax.evaluation.tradeoff import envelope, mean_quality
-from kdtw_jax.pipeline import Row, Setup, Trained, asking_rules
+from kdtw_jax.pipeline import Row, Trained, asking_rules
+from kdtw_jax.prepare import Setup
 from kdtw_jax.runs import Progress, RunFolder, print_table
 from kdtw_jax.train.deferral import look_at, train_deferral
 
@@ -134,19 +135,18 @@ def study_points(
     stage = f"seed{seed}/ask/{config.split}-operating"
     if run.done(stage):
         return run.info(stage)
-    asked = run.info(asking_stage(config, seed))
     rules = asking_rules(config, setup, teacher)
     # Saved models are loaded into the host's memory: once to the device, not at every call.
     student, teacher = (t._replace(params=jax.device_put(t.params)) for t in (student, teacher))
     decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=True)
     phrasings = make_phrasings(rules.constraints, rules.encode, rules.room)
-    banned = setup.tokenizer.banned_ids
     some = spaced_pairs(setup.train, _DEFERRAL_PAIRS)
-    deferral = train_deferral(look_at(decoder.student, decoder.teacher, some, wide(setup.buckets, some), banned))
-    harness = make_harness(decoder, deferral, config.ask.distil.pcl.alpha)
+    states = look_at(decoder.student, decoder.teacher, some, wide(setup.buckets, some), setup.tokenizer.banned_ids)
+    harness = make_harness(decoder, train_deferral(states), config.ask.distil.pcl.alpha)
     data = spaced_pairs(setup.test, config.ask.judged_on or len(setup.test))
     validation = spaced_pairs(setup.test if config.split == "validation" else validation_split(config, setup))
-    levels = {**asked["levels"], "co_llm": _deferral_levels(harness, validation, setup, rules.room)}
+    deferral_levels = _deferral_levels(harness, validation, setup, rules.room)
+    levels = {**run.info(asking_stage(config, seed))["levels"], "co_llm": deferral_levels}
     points = fixed_points() + threshold_points(levels, phrasings)
     oracles = [
         Wanted(gate, phrasings.of(float(budget), "seen"), float(budget), level)
@@ -154,55 +154,78 @@ def study_points(
         if gate.startswith("oracle")
         for budget, level in levels[gate].items()
     ]
-    buckets = wide(setup.buckets, data)
-    outcomes: list[Outcome] = []
-    with Progress(f"operating points {seed}", total=len(points) + len(oracles) + 2 * (timing.repeats + 1)) as bar:
-        done = 0
+    count = len(points) + len(oracles) + 2 * (timing.repeats + 1)
+    with Progress(f"operating points {seed}", total=count) as bar:
+        ticks = itertools.count(1)
 
         def tick() -> None:
-            nonlocal done
-            done += 1
-            bar.update(done)
+            bar.update(next(ticks))
 
+        outcomes = []
         for point in points:
-            outcomes.append(write_point(harness, point, data, buckets, rules.room))
+            outcomes.append(write_point(harness, point, data, wide(setup.buckets, data), rules.room))
             tick()
-        names = [(p.method, p.setting) for p in points]
         for wanted in oracles:
-            outcomes.append(_outcome(write_split(decoder, data, buckets, wanted)))
-            names.append((wanted.gate, f"{wanted.budget:g}"))
+            outcomes.append(_outcome(write_split(decoder, data, wide(setup.buckets, data), wanted)))
             tick()
-        (largest,) = _longest(setup)
-        times = {
-            column: time_points(
-                harness, points, data, largest, rows, rules.room, batches=count, repeats=timing.repeats, tick=tick
-            )
-            for column, rows, count in (("ms_b1", 1, timing.sentences), ("ms_b32", 32, -(-timing.sentences // 12)))
-        }
+        times = _times(harness, points, data, setup, rules.room, timing, tick)
+    names = [(p.method, p.setting) for p in points] + [(w.gate, f"{w.budget:g}") for w in oracles]
+    found = _judge(names, outcomes, times, harness, data, config, setup)
+    run.mark_done(stage, found)
+    return found
+
+
+def _times(
+    harness: Harness,
+    points: Sequence[Point],
+    data: EncodedSplit,
+    setup: Setup,
+    room: int,
+    timing: Timing,
+    tick: Callable[[], None],
+) -> dict[str, np.ndarray]:
+    """Milliseconds a sentence, [points], by the table's column: one by one, and in batches of 32."""
+    (largest,) = _longest(setup)
+    batches = {"ms_b1": (1, timing.sentences), "ms_b32": (32, -(-timing.sentences // 12))}
+    return {
+        column: time_points(
+            harness, points, data, largest, rows, room, batches=count, repeats=timing.repeats, tick=tick
+        )
+        for column, (rows, count) in batches.items()
+    }
+
+
+def _judge(
+    names: Sequence[tuple[str, str]],
+    outcomes: Sequence[Outcome],
+    times: Mapping[str, np.ndarray],
+    harness: Harness,
+    data: EncodedSplit,
+    config: Experiment,
+    setup: Setup,
+) -> Found:
+    """Rows of the table, one a point and metric, and the area under each frontier. The first points are timed."""
+    student, teacher = harness.decoder.student[0].config, harness.decoder.teacher[0].config
     sources_N = np.asarray(data.sources.lengths)
     pairs = setup.task.splits[config.split]
     references = [pairs[int(i)]["target"] for i in data.examples]
-    costs = [per_token(o, student.model.config, teacher.model.config, sources_N) for o in outcomes]
+    costs = [per_token(o, student, teacher, sources_N) for o in outcomes]
+    earned = rewards(harness, data, wide(setup.buckets, data), [o.tokens_NxT for o in outcomes])
+    judged = {m: [sentence_statistics(m, o.texts, references) for o in outcomes] for m in setup.task.metrics}
+    judged[REWARD] = [Statistics(np.stack([x, np.ones_like(x)], axis=1), ratio_of_sums) for x in earned]
     rows, frontiers = [], {}
-    for metric in (*setup.task.metrics, REWARD):
-        if metric == REWARD:
-            earned = rewards(harness, data, buckets, [o.tokens_NxT for o in outcomes])
-            judged = [Statistics(np.stack([x, np.ones_like(x)], axis=1), ratio_of_sums) for x in earned]
-        else:
-            judged = [sentence_statistics(metric, o.texts, references) for o in outcomes]
-        values = np.array([s.formula(s.rows.sum(axis=0)) for s in judged])
-        draws = bootstrap(judged, 1000, seed=0)
+    for metric, each in judged.items():
+        values = np.array([s.formula(s.rows.sum(axis=0)) for s in each])
+        draws = bootstrap(each, 1000, seed=0)
         for i, (method, setting) in enumerate(names):
             low, high = interval(draws[:, i], float(values[i]))
-            timed = {c: float(t[i]) if i < len(points) else None for c, t in times.items()}
+            timed = {column: float(t[i]) if i < len(t) else None for column, t in times.items()}
             rows.append(
                 {"method": method, "setting": setting, "metric": metric, "value": float(values[i]), "low": low}
                 | {"high": high, **costs[i], **timed}
             )
         frontiers[metric] = areas([name for name, _ in names], costs, values)
-    found = {"rows": rows, "frontiers": frontiers}
-    run.mark_done(stage, found)
-    return found
+    return {"rows": rows, "frontiers": frontiers}
 
 
 def areas(methods: Sequence[str], costs: Sequence[dict[str, float]], values: np.ndarray) -> dict[str, Any]:

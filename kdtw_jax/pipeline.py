@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from kdtw_jax.config import Experiment, Method
-from kdtw_jax.constraints import known_constraints, sayings, word_tokens
-from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_buckets
-from kdtw_jax.data.task import Task, load_task
-from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from kdtw_jax.constraints import known_constraints, word_tokens
+from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.decoding.view import told
 from kdtw_jax.duals import prices
-from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.evaluation.metrics import Score, score_all
-from kdtw_jax.hosts import first_alone
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
-from kdtw_jax.pretrained.named import Named, find_model, read_student, read_teacher, student_config
-from kdtw_jax.runs import Progress, RunFolder, write_json
+from kdtw_jax.prepare import Setup
+from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
+from kdtw_jax.runs import RunFolder, write_json
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask import ask
 from kdtw_jax.train.ask_config import Rules, dual_configs, make_rules
 from kdtw_jax.train.balance import balance
-from kdtw_jax.train.checkpoint import check_vocabulary, load_model, save_model
+from kdtw_jax.train.checkpoint import load_model, save_model
 from kdtw_jax.train.distil import distil
 from kdtw_jax.train.fit import fit
 from kdtw_jax.train.gkd import gkd
@@ -44,20 +40,6 @@ Row = dict[str, str | int | float | None]
 BEAM_STAGE = "teacher/beam"  # the teacher's outputs for the training sources
 
 
-class Setup(NamedTuple):
-    """Data and vocabulary of a run."""
-
-    task: Task
-    tokenizer: Tokenizer
-    buckets: tuple[Bucket, ...]
-    train: EncodedSplit
-    test: EncodedSplit  # or validation, as configured
-    references: list[str]
-    devices: parallel.Devices
-    teacher: Named | None  # models that were named instead of trained
-    student: Named | None
-
-
 Train = Callable[[Model, Path], Params]  # (model, the stage's folder) -> trained parameters
 
 
@@ -66,88 +48,6 @@ class Trained(NamedTuple):
 
     model: Model
     params: Params
-
-
-def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
-    """Loads the text, trains or loads the vocabulary, cuts everything into pieces, and says what was left out."""
-    devices = parallel.select_devices(config.devices)
-    text = config.text
-
-    def load() -> Task:
-        return load_task(
-            config.data,
-            data_dir=text.folder,
-            files=text.files,
-            features=text.features,
-            limit=text.limit or None,
-            test_limit=text.test_limit or None,
-        )
-
-    task = first_alone(load, "data")
-    if run.done("data") and run.info("data")["fingerprint"] != task.fingerprint:
-        raise UserError(
-            f"the text of {task.name} is not what the run in {run.path} was started on; "
-            "choose another --out or restore the text"
-        )
-    instruction = task.instruction if text.instruct else "{source}"
-    buckets = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=len(devices))
-    if run.done("data") and (begun := run.info("data").get("buckets")):
-        buckets = tuple(Bucket(*shape) for shape in begun)  # of as many rows on any number of devices
-        devices = parallel.dividing_devices(config.devices, [bucket.rows for bucket in buckets])
-    about = {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction, "buckets": buckets}
-    run.mark_done("data", about)
-    for note, value in task.notes.items():
-        console.print(f"{task.name}: {note} {value:g}")
-    teacher, student = (
-        None if name is None else find_model(name, offline=config.offline)
-        for name in (config.teacher_model, config.student_model)
-    )
-    named = [model for model in (teacher, student) if model is not None]
-    tokenizer = first_alone(lambda: _tokenizer(config, task, run.path / "tokenizer.model", named), "tokenizer")
-    encoded = {}
-    for split in ("train", config.split):
-        with Progress(f"encoding {split}", total=len(task.splits[split])) as progress:
-            part = encode_split(
-                task,
-                split,
-                tokenizer,
-                max_source=text.max_source,
-                max_target=text.max_target,
-                on_long=text.on_long,
-                instruct=text.instruct,
-                progress=lambda done, _, bar=progress: bar.update(done),  # type: ignore[misc]
-            )
-        console.print(
-            f"{task.name} {split}: {len(part)} pairs of at most {text.max_source} and {text.max_target} pieces; "
-            f"{part.dropped} longer ones left out, {part.truncated_pairs} cut ({part.truncated_tokens} pieces lost)"
-        )
-        encoded[split] = part
-    test = encoded[config.split]
-    references = [task.splits[config.split][int(i)]["target"] for i in test.examples]
-    return Setup(task, tokenizer, buckets, encoded["train"], test, references, devices, teacher, student)
-
-
-def _tokenizer(config: Experiment, task: Task, path: Path, models: Sequence[Named]) -> Tokenizer:
-    """The configured vocabulary, or that of the models that were named, or one trained here; all models share it."""
-    if config.text.tokenizer is not None:
-        tokenizer = load_tokenizer(config.text.tokenizer)
-        models_ids = models[0].tokenizer.vocab_size if models else tokenizer.vocab_size
-        tokenizer = tokenizer.padded_to(max(models_ids, tokenizer.vocab_size))
-    elif models:
-        tokenizer = models[0].tokenizer
-    for model in models:
-        check_vocabulary(str(model.folder), model.tokenizer, tokenizer)
-    if config.text.tokenizer is not None or models:
-        return tokenizer
-    if not path.exists():
-        pairs = task.splits["train"]
-        texts = [text for pair in pairs for text in (pair["source"], pair["target"])]
-        # The student reads rules, too: what only they are written with has to be in the vocabulary.
-        rules = [text for c in known_constraints(config.ask.constraints, config.teacher) for text in sayings(c)]
-        if set("".join(rules)) - set("".join(texts)):
-            texts += rules
-        train_tokenizer(texts, vocab_size=config.text.vocab_size).save(path)
-    return load_tokenizer(path)
 
 
 def _stage(run: RunFolder, name: str, config: T5Config, setup: Setup, train: Train) -> Trained:

@@ -13,7 +13,7 @@ from kdtw_jax.models import T5Config, count_params
 from kdtw_jax.pretrained.named import find_config, student_config
 from kdtw_jax.pretrained.names import parameter_shapes
 from kdtw_jax.runs import print_table
-from kdtw_jax.train.distil import DistilConfig
+from kdtw_jax.train.distil_config import DistilConfig
 
 GIB = 2**30
 _WORDS = {"float32": 4, "bfloat16": 2}

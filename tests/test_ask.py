@@ -198,7 +198,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_save_and_asks_at_the_rate_
     deaf = deaf._replace(encode=lambda p, s, k=None: world.teacher[0].encode(p, jnp.zeros_like(s).at[:, 0].set(1), k))
     collector = AskingCollector(blind, (deaf, world.teacher[1]), config, rules, world.banned, chosen, 0)
     batch = next(training_batches(world.data, WIDE, seed=0))
-    rows = collector._marked(batch, *collector._draw(8, 0), 0)
+    rows = collector.demonstrate(batch, 0)
     log_price = -0.7
     gate = {**params["gate"], "saving_out": jax.tree.map(jnp.zeros_like, params["gate"]["saving_out"])}
     gate["price_out"] = {"kernel": jnp.zeros((8, 1)), "bias": jnp.full(1, log_price)}

@@ -31,10 +31,12 @@ from kdtw_jax.evaluation.helped import (
     wide,
     write_split,
 )
+from kdtw_jax.evaluation.operating import make_harness, rewards
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, marked, piece_classes
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates, mean_quality, pool, quality_at
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.train import parallel
+from kdtw_jax.train.deferral import Deferral
 from tests.world import World
 
 SHARE = make_share()
@@ -228,6 +230,23 @@ def test_a_review_sees_what_the_oracle_saw() -> None:
     review = review_split(DECODER, DATA, WIDE, wanted, written)
     np.testing.assert_allclose(review.kl_NxT, written.score_NxT, atol=2e-4)
     assert review.cost_N.std() > 0
+
+
+def test_an_output_earns_the_teachers_log_probability_of_its_tokens() -> None:
+    """In the order of the outputs, however often one is among them."""
+    nothing = Deferral(*(jnp.zeros(1) for _ in Deferral._fields))
+    harness = make_harness(DECODER, nothing, 1.0)
+    targets = [np.asarray(DATA.targets[i]) for i in range(len(DATA))]
+    tokens_NxT = np.stack([np.pad(x, (0, LENGTH - len(x))) for x in targets])
+    others_NxT = np.where(np.arange(len(DATA))[:, None] % 3 == 0, tokens_NxT, np.roll(tokens_NxT, 1, axis=0))
+    source = np.stack([np.pad(x, (0, LENGTH - len(x))) for x in (DATA.sources[i] for i in range(len(DATA)))])
+    found = rewards(harness, DATA, WIDE, [tokens_NxT, others_NxT])
+    for earned_N, outputs in zip(found, (tokens_NxT, others_NxT), strict=True):
+        log_mu = np.asarray(distributions(jnp.asarray(outputs), jnp.asarray(source), jnp.asarray(source))[1])
+        taken = np.take_along_axis(log_mu, outputs[..., None], axis=-1)[..., 0]
+        expected_N = np.where(outputs != 0, taken, 0.0).sum(axis=1)
+        np.testing.assert_allclose(earned_N, expected_N, rtol=1e-4)
+        assert len(np.unique(np.round(earned_N, 3))) > len(DATA) // 2
 
 
 def test_curves_are_straight_between_their_points() -> None:

@@ -17,7 +17,9 @@ from kdtw_jax.losses.pcl import PCLConfig, pcl_loss, policy_and_value
 from kdtw_jax.models import shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
-from kdtw_jax.train.distil import Collector, DistilConfig, coefficients, distil, minibatch_shares, path_loss
+from kdtw_jax.train.collect import Collector, minibatch_shares
+from kdtw_jax.train.distil import coefficients, distil, path_loss
+from kdtw_jax.train.distil_config import DistilConfig
 from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH, finished, score
 from kdtw_jax.train.state import (
     OptimizerConfig,

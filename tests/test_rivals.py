@@ -34,7 +34,8 @@ from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.train import parallel
 from kdtw_jax.train.balance import balance, replayed_balance
 from kdtw_jax.train.checkpoint import load_model
-from kdtw_jax.train.distil import Collector, distil, path_loss
+from kdtw_jax.train.collect import Collector
+from kdtw_jax.train.distil import distil, path_loss
 from kdtw_jax.train.fresh import Listener, Writer
 from kdtw_jax.train.gkd import GKDConfig, divergence_loss, gkd, student_writes
 from kdtw_jax.train.minillm import MiniLLMConfig, minillm, mixture, rollout_loss

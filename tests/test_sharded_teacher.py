@@ -17,7 +17,8 @@ from kdtw_jax.models import make_model
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask import ask
 from kdtw_jax.train.ask_config import AskConfig, Rules
-from kdtw_jax.train.distil import Collector, distil
+from kdtw_jax.train.collect import Collector
+from kdtw_jax.train.distil import distil
 from kdtw_jax.train.fit import fit
 from kdtw_jax.train.gkd import GKDConfig, gkd
 from kdtw_jax.train.loop import LoopConfig

@@ -13,7 +13,7 @@ from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, encode_split
 from kdtw_jax.data.tokenizer import Tokenizer, train_tokenizer
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.models import Model, Params, T5Config, make_model, output_layer
-from kdtw_jax.train.distil import DistilConfig
+from kdtw_jax.train.distil_config import DistilConfig
 from kdtw_jax.train.fit import FitConfig
 from kdtw_jax.train.fresh import Heard, read
 from kdtw_jax.train.loop import LoopConfig

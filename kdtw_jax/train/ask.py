@@ -34,15 +34,8 @@ from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask_config import AskConfig, Rules
 from kdtw_jax.train.ask_rows import HELPED, AskingCollector, HelpedRows
-from kdtw_jax.train.distil import (
-    Judged,
-    Taken,
-    coefficients,
-    empty_row,
-    minibatch_shares,
-    path_terms,
-    stored_divergence,
-)
+from kdtw_jax.train.collect import empty_row, minibatch_shares
+from kdtw_jax.train.distil import Judged, Taken, coefficients, path_terms, stored_divergence
 from kdtw_jax.train.replayed import Method, train_replayed
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TRUTH
 from kdtw_jax.train.state import Coefficient, LossFn, Metrics, Params

@@ -13,7 +13,7 @@ from kdtw_jax.constraints import Constraint, words_room
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.duals import DualConfig
 from kdtw_jax.errors import UserError
-from kdtw_jax.train.distil import DistilConfig
+from kdtw_jax.train.distil_config import DistilConfig
 
 _KNOTS = (0.0, 0.03, 0.08, 0.17, 0.33, 0.5, 0.67, 0.83, 1.0)  # shares of a budget's range with a price of their own
 MOST_FLAGS = 0.6  # share of the tokens of a path off-policy that are marked as asked for, at the most

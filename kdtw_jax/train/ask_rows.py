@@ -18,7 +18,7 @@ from kdtw_jax.models import Model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs, first_prices
-from kdtw_jax.train.distil import Collector, with_targets
+from kdtw_jax.train.collect import Collector, with_targets
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TEACHER, TRUTH, Trajectories
 from kdtw_jax.train.state import Params, step_key
 
@@ -34,6 +34,14 @@ class HelpedRows(NamedTuple):
     rule_BxR: jax.Array  # int32, the rule in words, which the student reads before the source
     asked_BxT: jax.Array  # bool
     terms: Terms
+
+
+class Told(NamedTuple):
+    """Prompts, each with a rule."""
+
+    batch: Batch
+    terms: Terms  # leaves [B, C]
+    rule_BxR: np.ndarray  # int32, in words
 
 
 class Quotes(NamedTuple):
@@ -121,37 +129,28 @@ class AskingCollector:
     def __call__(
         self, params: Params, extra: tuple[Duals, ...], batch: Batch, key_data: jax.Array, step: int
     ) -> tuple[dict[int, HelpedRows], tuple[Duals, ...]]:
-        rows, length = batch.target_BxT.shape
-        terms, words = self._draw(rows, step)
-        noise = jax.random.uniform(step_key(key_data, step, 4), (4, rows, length))
-        everything = (batch, terms, words, *noise)  # two kinds of noise as at test time, two for the student's samples
-        own, shown = self.plain.some(everything, STUDENT), self.plain.some(everything, TEACHER)
-        plans = (
-            (HELPED, self._as_at_test_time, everything[:5]),
-            (STUDENT, self._sampled, (*own[:3], *own[5:])),
-        )
-        found: dict[int, HelpedRows] = {}
-        for source, write, (prompts, of, said, gate_noise, token_noise) in plans:
-            if len(said):
-                given = (prompts.source_BxS, said, gate_noise, token_noise)
-                tokens, asked = parallel.map_rows(write, (params,), given, self.devices)
-                found[source] = self._rows(with_targets(prompts, tokens), of, said, asked)
-        helped = found[HELPED]
+        told = Told(batch, *self._draw(len(batch.example_B), step))
+        # Two kinds of noise as at test time, two for samples of the student's policy.
+        noise_4xBxT = jax.random.uniform(step_key(key_data, step, 4), (4, *batch.target_BxT.shape))
+        helped = self._written(self._as_at_test_time, params, told, *noise_4xBxT[:2])
+        found = {HELPED: helped}
+        own, *noises = self.plain.some((told, *noise_4xBxT[2:]), STUDENT)
+        if len(own.rule_BxR):
+            found[STUDENT] = self._written(self._sampled, params, own, *noises)
         extra = self._measure(
             extra, helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT, helped.terms, self._pace(step)
         )
-        prompts, of, said = shown[:3]
-        if len(said):
-            tokens = self.plain.teacher_writes(prompts, key_data, step)
-            found[TEACHER] = self._marked(with_targets(prompts, tokens), of, said, step)
+        shown: Told = self.plain.some(told, TEACHER)
+        if len(shown.rule_BxR):
+            tokens = self.plain.teacher_writes(shown.batch, key_data, step)
+            found[TEACHER] = self._marked(shown._replace(batch=with_targets(shown.batch, tokens)), step)
         if self.config.distil.truth_share:
-            found[TRUTH] = self._marked(batch, terms, words, step)
+            found[TRUTH] = self._marked(told, step)
         return found, extra
 
     def demonstrate(self, batch: Batch, place: int) -> HelpedRows:
         """Ground truth under fresh rules."""
-        terms, words = self._draw(len(batch.example_B), place)
-        return self._marked(batch, terms, words, place)
+        return self._marked(Told(batch, *self._draw(len(batch.example_B), place)), place)
 
     def refresh(self, sample: Sample, extra: tuple[Duals, ...], key: jax.Array) -> Sample:
         """Rows at today's prices, which `extra` has; and quotes."""
@@ -172,15 +171,24 @@ class AskingCollector:
         chosen_B = np.random.default_rng([self.seed, place]).integers(0, _BANK, rows)
         return Terms(*(x[chosen_B] for x in self.bank.terms)), self.bank.words_BxR[chosen_B]
 
-    def _rows(self, batch: Batch, terms: Terms, words: np.ndarray, asked: Any) -> HelpedRows:
-        arrays = Terms(*(jnp.asarray(x) for x in terms))
-        return HelpedRows(self.plain.scored(batch), jnp.asarray(words), jnp.asarray(asked), arrays)
+    def _written(
+        self, write: Any, params: Params, told: Told, gate_noise_BxT: jax.Array, token_noise_BxT: jax.Array
+    ) -> HelpedRows:
+        """What the student writes for them, with help."""
+        given = (told.batch.source_BxS, told.rule_BxR, gate_noise_BxT, token_noise_BxT)
+        tokens_BxT, asked_BxT = parallel.map_rows(write, (params,), given, self.devices)
+        return self._rows(told._replace(batch=with_targets(told.batch, tokens_BxT)), asked_BxT)
 
-    def _marked(self, batch: Batch, terms: Terms, words: np.ndarray, place: int) -> HelpedRows:
+    def _rows(self, told: Told, asked_BxT: Any) -> HelpedRows:
+        terms = Terms(*map(jnp.asarray, told.terms))
+        return HelpedRows(self.plain.scored(told.batch), jnp.asarray(told.rule_BxR), jnp.asarray(asked_BxT), terms)
+
+    def _marked(self, told: Told, place: int) -> HelpedRows:
         """Paths off-policy: some tokens count as asked for, about as many as the rule allows."""
+        batch = told.batch
         noise_BxT = np.random.default_rng([self.seed, place, 1]).random(batch.target_BxT.shape, np.float32)
-        flags = self._flags(batch.source_BxS, batch.target_BxT, Terms(*(jnp.asarray(x) for x in terms)), noise_BxT)
-        return self._rows(batch, terms, words, flags)
+        terms = Terms(*map(jnp.asarray, told.terms))
+        return self._rows(told, self._flags(batch.source_BxS, batch.target_BxT, terms, noise_BxT))
 
     def _flag(self, source: jax.Array, tokens: jax.Array, terms: Terms, noise_BxT: jax.Array) -> jax.Array:
         nobody = jnp.zeros(tokens.shape, bool)

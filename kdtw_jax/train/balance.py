@@ -19,7 +19,8 @@ from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.models import Model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
-from kdtw_jax.train.distil import DistilConfig, Objective, distil, make_judge
+from kdtw_jax.train.distil import Objective, distil, make_judge
+from kdtw_jax.train.distil_config import DistilConfig
 from kdtw_jax.train.scoring import Trajectories
 from kdtw_jax.train.state import LossFn, Metrics, Params
 

@@ -1,0 +1,111 @@
+"""Fresh rows for a replay buffer: who writes them, and the teacher's opinion of each."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.data.batches import Batch, Bucket
+from kdtw_jax.decoding.sample import generate
+from kdtw_jax.losses.kl import TopK
+from kdtw_jax.models import Model
+from kdtw_jax.train import parallel
+from kdtw_jax.train.distil_config import DistilConfig
+from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH, Trajectories, score
+from kdtw_jax.train.state import Params, step_key
+
+
+def with_targets(batch: Batch, tokens_BxT: Any) -> Batch:
+    """The prompts of a batch with other outputs, which stay on their device."""
+    return batch._replace(target_BxT=tokens_BxT)
+
+
+def minibatch_shares(config: DistilConfig, rows: int) -> tuple[int, int, int]:
+    """Rows of a minibatch from each of `SOURCES`: the shares rounded, the remainder given to ground truth."""
+    student, teacher = round(rows * config.student_share), round(rows * config.teacher_share)
+    if config.truth_share == 0:
+        teacher = rows - student if config.teacher_share else 0
+        student = rows - teacher
+    return student, teacher, rows - student - teacher
+
+
+class Collector:
+    """Makes fresh rows: student rollouts, teacher samples and ground truth, each scored by one teacher pass."""
+
+    def __init__(
+        self,
+        student: Model,
+        teacher: tuple[Model, Params],
+        config: DistilConfig,
+        banned: tuple[int, ...],
+        devices: parallel.Devices,
+    ):
+        self.config = config
+        self.devices = devices
+
+        def roll_out(
+            model: Model, temperature: float, params: Params, source_BxS: jax.Array, noise_BxT: jax.Array
+        ) -> jax.Array:
+            limits: dict[str, Any] = {"max_len": noise_BxT.shape[-1], "banned": banned, "temperature": temperature}
+            return generate(model, params, source_BxS, noise_BxT, **limits).tokens_BxT
+
+        def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
+            how: dict[str, Any] = {"top_k": config.top_k, "banned": banned, "temperature": config.reward_temperature}
+            return score(teacher[0], params, example, source, tokens, **how)
+
+        # The student's policy is softmax(logits / alpha), and V is that of its own samples: no temperature there.
+        self._student = parallel.data_parallel(partial(roll_out, student, config.pcl.alpha), devices)
+        self.teacher = parallel.hold(teacher[1], devices)
+        self._teacher = parallel.by_rows(partial(roll_out, teacher[0], config.teacher_temperature), self.teacher)
+        self._score = parallel.by_rows(score_rows, self.teacher)
+
+    def some(self, batch: Any, source: int) -> Any:
+        """The prompts of a batch that the student or the teacher answers: the first ones, perhaps none."""
+        config = self.config
+        share, part = {
+            STUDENT: (config.student_share, config.student_rows),
+            TEACHER: (config.teacher_share, config.teacher_rows),
+        }[source]
+        count = math.ceil(part * len(jax.tree.leaves(batch)[0])) if share else 0
+        return jax.tree.map(lambda x: x[:count], batch)
+
+    def __call__(self, params: Params, batch: Batch, key_data: jax.Array, step: int) -> dict[int, Trajectories]:
+        """Rows by source. Noise is drawn for all answered prompts at once, whatever the number of devices."""
+        paths: list[tuple[int, Batch]] = []
+        own: Batch = self.some(batch, STUDENT)
+        if len(own.example_B):
+            noise = jax.random.uniform(step_key(key_data, step, 1), own.target_BxT.shape)
+            tokens = parallel.map_rows(self._student, (params,), (own.source_BxS, noise), self.devices)
+            paths.append((STUDENT, with_targets(own, tokens)))
+        shown: Batch = self.some(batch, TEACHER)
+        if len(shown.example_B):
+            paths.append((TEACHER, with_targets(shown, self.teacher_writes(shown, key_data, step))))
+        if self.config.truth_share:
+            paths.append((TRUTH, batch))
+        return {source: self.scored(rows) for source, rows in paths}
+
+    def teacher_writes(self, prompts: Batch, key_data: jax.Array, step: int) -> jax.Array:
+        """The teacher's own answers."""
+        noise = jax.random.uniform(step_key(key_data, step, 2), prompts.target_BxT.shape)
+        tokens_BxT: jax.Array = self._teacher(prompts.source_BxS, noise)
+        return tokens_BxT
+
+    def scored(self, rows: Batch) -> Trajectories:
+        """Paths as the buffer keeps them: with the teacher's opinion of every token."""
+        scored: Trajectories = self._score(rows.example_B, rows.source_BxS, rows.target_BxT)
+        return scored
+
+
+def empty_row(bucket: Bucket, top_k: int) -> Trajectories:
+    """A row of the shapes that a bucket's buffer holds."""
+    return Trajectories(
+        example_B=jnp.zeros((), jnp.int32),
+        source_BxS=jnp.zeros((bucket.source,), jnp.int32),
+        tokens_BxT=jnp.zeros((bucket.target,), jnp.int32),
+        teacher_log_prob_BxT=jnp.zeros((bucket.target,), jnp.float32),
+        top=TopK(jnp.zeros((bucket.target, top_k), jnp.float32), jnp.zeros((bucket.target, top_k), jnp.int32)),
+    )
