@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 import tyro
 from rich.console import Console
 
+import experiments  # noqa: F401, before NumPy and JAX are loaded
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
 from kdtw_jax.operating_report import COLUMNS, Timing, show, study_points, table

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 
 import tyro
 
+import experiments  # noqa: F401, before NumPy and JAX are loaded
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs import keep_compiled
 from kdtw_jax.writing import open_asking, write_under
