@@ -231,18 +231,27 @@ def test_what_is_written_depends_on_the_rule_only_where_both_are_read_as_one_tex
 
 
 def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: AskingWorld, tmp_path: Path) -> None:
-    def train(folder: str, stop_after: int | None = None) -> Any:
+    """Then only the gate goes on, with prices that do not waver with the newest rows."""
+
+    def train(folder: str, settle: int = 8, stop_after: int | None = None) -> Any:
         return ask(
-            "a", tmp_path / folder, world.student, world.params, world.teacher, world.data, WIDE, CONFIG,
-            world.rules, seed=0, devices=parallel.select_devices(2), banned=world.banned, stop_after=stop_after,
+            "a", tmp_path / folder, world.student, world.params, world.teacher, world.data, WIDE,
+            replace(CONFIG, settle=settle), world.rules,
+            seed=0, devices=parallel.select_devices(2), banned=world.banned, stop_after=stop_after,
         )  # fmt: skip
 
     whole = train("whole")
-    train("cut", stop_after=5)
+    for step in (5, 13):
+        train("cut", stop_after=step)
     assert same(whole, train("cut"))
     params, duals = whole
-    assert not same(params["gate"], world.params["gate"])
-    assert any(np.any(d.violation_K) for d in duals)
+    before, wavering = train("whole", settle=0)
+    assert not same(before["gate"], world.params["gate"])
+    assert any(np.any(d.violation_K) for d in wavering)
+    assert not any(np.any(d.violation_K) for d in duals)
+    assert not same(params["gate"], before["gate"])
+    assert same({**params, "gate": ()}, {**before, "gate": ()})
+    assert not same(duals, wavering)
 
 
 def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingWorld, collected: Any) -> None:
@@ -286,6 +295,7 @@ def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingW
         ({"constraints": ("share", "share")}, "distinct"),
         ({"helped_share": 1.0}, "helped_share"),
         ({"gate_width": 0}, "gate_width"),
+        ({"settle": -1}, "settle"),
         ({"distil": replace(DISTIL, target_decay=0.9)}, "target_decay"),
     ],
 )

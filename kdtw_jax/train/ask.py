@@ -13,6 +13,7 @@ of tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,8 @@ from kdtw_jax.train.distil import Judged, Taken, coefficients, path_terms, store
 from kdtw_jax.train.replayed import Method, train_replayed
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TRUTH
 from kdtw_jax.train.state import Coefficient, LossFn, Metrics, Params
+
+_REMEMBERED = 256  # rows of a student at rest: V_C is the cost of its newest gate
 
 
 def unit_costs(constraints: Sequence[Constraint], terms: Terms, history: History) -> jax.Array:
@@ -144,6 +147,8 @@ def ask(
 ) -> tuple[Params, tuple[Duals, ...]]:
     """Trains `student`, whose config has a gate, from `params`; returns parameters and prices (numpy).
 
+    Then, for `config.settle` steps, its gate alone, on what it writes as at test time.
+
     Raises UserError as `train_replayed` does.
     """
     collector = AskingCollector(student, teacher, config, rules, banned, devices, seed)
@@ -178,6 +183,37 @@ def ask(
         capacity=config.distil.capacity,
         truth_batches=config.distil.truth_batches,
     )
-    return train_replayed(
+    params, duals = train_replayed(
         name, folder, method, params, data, buckets, seed=seed, devices=devices, stop_after=stop_after
     )
+    steps = config.distil.loop.steps
+    if not config.settle or (stop_after is not None and stop_after <= steps):
+        return params, duals
+    resting = method._replace(
+        loop=replace(config.distil.loop, steps=config.settle),
+        optimizer=replace(
+            config.distil.optimizer,
+            learning_rate=0.3 * config.distil.optimizer.learning_rate,
+            warmup_steps=1,
+            weight_decay=0.0,  # which would move a student without gradients, too
+        ),
+        coefficients=gate,
+        shares=lambda rows: (*(0 for _ in SOURCES), rows),
+        collect=collector.settle,
+        truth=None,
+        refresh=partial(collector.refresh, resting=True),
+        extra=collector.at_rest(duals),
+        capacity=min(config.distil.capacity, _REMEMBERED),
+    )
+    params, duals = train_replayed(
+        f"{name}, at rest",
+        folder / "settle",
+        resting,
+        params,
+        data,
+        buckets,
+        seed=seed + 1,
+        devices=devices,
+        stop_after=None if stop_after is None else stop_after - steps,
+    )
+    return params, tuple(dual._replace(violation_K=0.0 * dual.violation_K) for dual in duals)

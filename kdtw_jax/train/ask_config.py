@@ -48,6 +48,8 @@ class AskConfig:
     optimum puts off the end of an output"""
     duals: DualConfig = field(default_factory=lambda: DualConfig(rate=1.0, low=-6.0, high=4.0))
     """how prices move: on a logarithmic scale, in nats; their knots follow from each constraint's range"""
+    settle: int = 0
+    """further steps, in which the student is left as it is: prices and gate come to rest"""
     held_out: tuple[float, ...] = (0.15, 0.25, 0.35, 0.45)
     """budgets never trained, for evaluation"""
     fixed_share: float = 0.15
@@ -62,6 +64,8 @@ class AskConfig:
             raise UserError("ask.helped_share must be between 0 and 1, ask.fixed_share at least 0 and below 1")
         if self.judged_on < 0:
             raise UserError(f"ask.judged_on must be 0 (all) or more, got {self.judged_on}")
+        if self.settle < 0:
+            raise UserError(f"ask.settle must be 0 (not at all) or more steps, got {self.settle}")
         if self.gate_width < 1 or self.gate_weight <= 0:
             raise UserError("ask.gate_width must be at least 1 and ask.gate_weight above 0")
         if self.distil.top_k < 1 or self.distil.target_decay:

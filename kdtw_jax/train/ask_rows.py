@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from kdtw_jax.constraints import History, Terms, draw_rules, histories, total_co
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.help import generate_with_help, own_gate
 from kdtw_jax.decoding.view import readings
-from kdtw_jax.duals import Duals, price, start_duals, update_duals
+from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
 from kdtw_jax.models import Model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
@@ -25,6 +26,8 @@ from kdtw_jax.train.state import Params, step_key
 HELPED = len(SOURCES)  # rows written as at test time; the other sources are those of distillation without help
 _BANK = 8192  # rules drawn for a run
 _QUOTES = 128  # rules a minibatch beside those of its rows
+_LAST_PACE = 0.4  # of the prices when the student has learned: slow, but students still change
+_REST = 15.0  # how far the pace falls from there at rest: steps of 1, 1/2, 1/3 .. average what they see
 
 
 class HelpedRows(NamedTuple):
@@ -116,9 +119,11 @@ class AskingCollector:
             )
             return helped.tokens_BxT, helped.asked_BxT
 
+        self.at_rest_duals = tuple(replace(dual, controller="ascent") for dual in self.duals)
         self._as_at_test_time = parallel.beside(partial(write, False), self.plain.teacher)
         self._sampled = parallel.beside(partial(write, True), self.plain.teacher)
-        self._measure = jax.jit(self._move_prices)
+        self._measure = jax.jit(partial(self._move_prices, self.duals))
+        self._measure_at_rest = jax.jit(partial(self._move_prices, self.at_rest_duals))
         self._flags = jax.jit(self._flag)
 
     def start(self) -> tuple[Duals, ...]:
@@ -137,9 +142,8 @@ class AskingCollector:
         own, *noises = self.plain.some((told, *noise_4xBxT[2:]), STUDENT)
         if len(own.rule_BxR):
             found[STUDENT] = self._written(self._sampled, params, own, *noises)
-        extra = self._measure(
-            extra, helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT, helped.terms, self._pace(step)
-        )
+        done = min(step / self.config.distil.loop.steps, 1)
+        extra = self._measure(extra, helped, np.float32(1 - (1 - _LAST_PACE) * done))
         shown: Told = self.plain.some(told, TEACHER)
         if len(shown.rule_BxR):
             tokens = self.plain.teacher_writes(shown.batch, key_data, step)
@@ -148,15 +152,31 @@ class AskingCollector:
             found[TRUTH] = self._marked(told, step)
         return found, extra
 
+    def settle(
+        self, params: Params, extra: tuple[Duals, ...], batch: Batch, key_data: jax.Array, step: int
+    ) -> tuple[dict[int, HelpedRows], tuple[Duals, ...]]:
+        """Rows as at test time alone. The student is at rest, so prices need not follow it: they move ever more slowly,
+        and what they lose is the noise of the few rows a budget that each step sees."""
+        told = Told(batch, *self._draw(len(batch.example_B), self.config.distil.loop.steps + step))
+        noise_2xBxT = jax.random.uniform(step_key(key_data, step, 4), (2, *batch.target_BxT.shape))
+        helped = self._written(self._as_at_test_time, params, told, *noise_2xBxT)
+        pace = _LAST_PACE / (1 + _REST * step / self.config.settle)
+        return {HELPED: helped}, self._measure_at_rest(extra, helped, np.float32(pace))
+
+    def at_rest(self, extra: tuple[Duals, ...]) -> tuple[Duals, ...]:
+        """The same prices without a proportional part, which would go on wavering with the newest rows."""
+        pairs = zip(self.duals, extra, strict=True)
+        return tuple(start_duals(dual, prices(dual, jax.tree.map(jnp.asarray, one))) for dual, one in pairs)
+
     def demonstrate(self, batch: Batch, place: int) -> HelpedRows:
         """Ground truth under fresh rules."""
         return self._marked(Told(batch, *self._draw(len(batch.example_B), place)), place)
 
-    def refresh(self, sample: Sample, extra: tuple[Duals, ...], key: jax.Array) -> Sample:
+    def refresh(self, sample: Sample, extra: tuple[Duals, ...], key: jax.Array, *, resting: bool = False) -> Sample:
         """Rows at today's prices, which `extra` has; and quotes."""
 
         def quote(terms: Terms) -> jax.Array:
-            pairs = enumerate(zip(self.duals, extra, strict=True))
+            pairs = enumerate(zip(self.at_rest_duals if resting else self.duals, extra, strict=True))
             return jnp.stack([jnp.exp(price(d, e, terms.budget_BxC[:, i])) for i, (d, e) in pairs], axis=1)
 
         count = -(-_QUOTES // len(self.devices)) * len(self.devices)
@@ -199,26 +219,17 @@ class AskingCollector:
             rate_B = jnp.where(terms.active_BxC[:, i], jnp.maximum(rate_B, allowed_B), rate_B)
         return (noise_BxT < jnp.minimum(rate_B, MOST_FLAGS)[:, None]) & (tokens != 0)
 
-    def _pace(self, step: int) -> np.float32:
-        """Of the prices: falls as the learning rate does, not as far, since students still change at the end."""
-        return np.float32(1 - 0.6 * min(step / self.config.distil.loop.steps, 1))
-
     def _move_prices(
-        self,
-        extra: tuple[Duals, ...],
-        source: jax.Array,
-        tokens: jax.Array,
-        asked: jax.Array,
-        terms: Terms,
-        pace: jax.Array,
+        self, duals: tuple[DualConfig, ...], extra: tuple[Duals, ...], rows: HelpedRows, pace: jax.Array
     ) -> tuple[Duals, ...]:
-        end = History(*(leaf[-1] for leaf in histories(source, tokens, asked)))
+        source, tokens = rows.path.source_BxS, rows.path.tokens_BxT
+        end = History(*(leaf[-1] for leaf in histories(source, tokens, rows.asked_BxT)))
         moved = []
         for i, constraint in enumerate(self.rules.constraints):
-            budget_B = terms.budget_BxC[:, i]
-            over_B = total_cost(constraint, budget_B, source, tokens, asked) - constraint.limit(budget_B, end)
+            budget_B = rows.terms.budget_BxC[:, i]
+            spent_B = total_cost(constraint, budget_B, source, tokens, rows.asked_BxT)
             # By the mean length and not by each output's: long outputs count as their tokens do.
-            violation_B = over_B / jnp.maximum(jnp.mean(end.length_B), 1.0)
-            active_B = terms.active_BxC[:, i]
-            moved.append(update_duals(self.duals[i], extra[i], budget_B, violation_B, active_B, pace=pace))
+            violation_B = (spent_B - constraint.limit(budget_B, end)) / jnp.maximum(jnp.mean(end.length_B), 1.0)
+            active_B = rows.terms.active_BxC[:, i]
+            moved.append(update_duals(duals[i], extra[i], budget_B, violation_B, active_B, pace=pace))
         return tuple(moved)
