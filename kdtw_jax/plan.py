@@ -89,7 +89,8 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
             flops += other + (0 if method == "word_kd" else own)
         copies = 1 if replayed is not None and replayed.target_decay else 0
         size = states(model, copies)
-        found.append(Stage(method, seeds, (replayed or chosen).loop.steps, size, frozen if taught else 0, held, flops))
+        steps = (replayed or chosen).loop.steps + (config.ask.settle if method == "ask" else 0)
+        found.append(Stage(method, seeds, steps, size, frozen if taught else 0, held, flops))
     return found
 
 
