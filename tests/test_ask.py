@@ -29,9 +29,9 @@ from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
-from kdtw_jax.train.ask import ask, ask_loss, unit_costs
+from kdtw_jax.train.ask import ask, ask_loss
 from kdtw_jax.train.ask_config import AskConfig, Rules, dual_configs, first_prices
-from kdtw_jax.train.ask_rows import HELPED, AskingCollector
+from kdtw_jax.train.ask_rows import HELPED, AskingCollector, unit_costs
 from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH
 from kdtw_jax.train.state import init_state, make_optimizer
 from tests.every_other import make_every_other
@@ -58,9 +58,9 @@ class AskingWorld(World):
         self.params = jax.device_get(self.student.init(jax.random.key(0)))
         self.rules = Rules(CONSTRAINTS, whole_words, words_room(CONSTRAINTS, whole_words, together=2))
 
-    def collector(self, devices: int = 1, seed: int = 0) -> AskingCollector:
+    def collector(self, devices: int = 1, config: AskConfig = CONFIG) -> AskingCollector:
         chosen = parallel.select_devices(devices)
-        return AskingCollector(self.student, self.teacher, CONFIG, self.rules, self.banned, chosen, seed)
+        return AskingCollector(self.student, self.teacher, config, self.rules, self.banned, chosen, 0)
 
     def collected(self, devices: int = 1, step: int = 0) -> Any:
         collector = self.collector(devices)
@@ -252,6 +252,29 @@ def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: Askin
     assert not same(params["gate"], before["gate"])
     assert same({**params, "gate": ()}, {**before, "gate": ()})
     assert not same(duals, wavering)
+
+
+def test_at_rest_rows_are_written_at_the_prices_of_the_table_whatever_is_read(
+    world: AskingWorld, collected: Any
+) -> None:
+    collector, *_ = collected
+    batch = next(training_batches(world.data, WIDE, seed=0))
+    key = init_state(world.params, make_optimizer(CONFIG.distil.optimizer, 8), 0).key_data
+    gate = world.params["gate"]
+    misread = {**gate, "price_out": {"kernel": gate["price_out"]["kernel"], "bias": jnp.full(1, 3.0)}}
+
+    def written(log_price: float, gate: Any) -> Any:
+        table = tuple(d._replace(integral_K=jnp.full(d.integral_K.shape, log_price)) for d in collector.start())
+        settling = world.collector(config=replace(CONFIG, settle=8))
+        params = parallel.replicate({**world.params, "gate": gate}, settling.devices)
+        rows, moved = settling.settle(params, table, batch, key, 0)
+        return rows[HELPED], moved
+
+    (dear, _), (cheap, moved) = written(4.0, gate), written(-6.0, gate)
+    free = dear.terms.active_BxC[:, 0] & (dear.terms.budget_BxC[:, 0] > 0)  # a share of the words, whose unit cost is 1
+    assert free.any() and not dear.asked_BxT[free].any() and cheap.asked_BxT[free].any()
+    assert any(not same(a, b) for a, b in zip(moved, collector.start(), strict=True))
+    assert np.array_equal(cheap.asked_BxT, written(-6.0, misread)[0].asked_BxT)
 
 
 def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingWorld, collected: Any) -> None:

@@ -73,6 +73,19 @@ def own_gate(model: Model, params: Params, encoded: Encoded, alpha: float = 1.0)
     return stateless(lambda moment: jax.nn.sigmoid(_odds(model, params, rule_BxP, moment).logit(alpha)[:, 0]))
 
 
+def priced_gate(
+    model: Model, params: Params, encoded: Encoded, price: Callable[[History], jax.Array], alpha: float = 1.0
+) -> Gate:
+    """The student's own at a price that is given, nats [B] for what has happened so far, and not read from a rule."""
+    rule_BxP = model.read_rule(params, encoded)  # of no consequence for what is saved
+
+    def score(moment: Moment) -> jax.Array:
+        saving_B = _odds(model, params, rule_BxP, moment).saving_BxT[:, 0]
+        return jax.nn.sigmoid((saving_B - price(moment.history)) / alpha)
+
+    return stateless(score)
+
+
 def forecast(model: Model, params: Params, encoded: Encoded) -> Gate:
     """What the student expects an answer to save, nats; below 0 it counts as nothing."""
     rule_BxP = model.read_rule(params, encoded)  # of no consequence for this

@@ -34,7 +34,7 @@ from kdtw_jax.models import Model, View, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask_config import AskConfig, Rules
-from kdtw_jax.train.ask_rows import HELPED, AskingCollector, HelpedRows
+from kdtw_jax.train.ask_rows import HELPED, AskingCollector, HelpedRows, unit_costs
 from kdtw_jax.train.collect import empty_row, minibatch_shares
 from kdtw_jax.train.distil import Judged, Taken, coefficients, path_terms, stored_divergence
 from kdtw_jax.train.replayed import Method, train_replayed
@@ -42,16 +42,6 @@ from kdtw_jax.train.scoring import SOURCES, STUDENT, TRUTH
 from kdtw_jax.train.state import Coefficient, LossFn, Metrics, Params
 
 _REMEMBERED = 256  # rows of a student at rest: V_C is the cost of its newest gate
-
-
-def unit_costs(constraints: Sequence[Constraint], terms: Terms, history: History) -> jax.Array:
-    """What asking would cost now, [B, C], 0 where a constraint is not active; leaves of `history` [B]."""
-    costs = []
-    for index, constraint in enumerate(constraints):
-        budget_B = terms.budget_BxC[:, index]
-        cost_B = constraint.cost(history, jnp.ones(budget_B.shape, bool), budget_B)
-        costs.append(jnp.where(terms.active_BxC[:, index], cost_B, 0.0))
-    return jnp.stack(costs, axis=-1)
 
 
 def ask_loss(model: Model, config: AskConfig, constraints: Sequence[Constraint], banned: tuple[int, ...]) -> LossFn:
@@ -193,7 +183,8 @@ def ask(
         loop=replace(config.distil.loop, steps=config.settle),
         optimizer=replace(
             config.distil.optimizer,
-            learning_rate=0.3 * config.distil.optimizer.learning_rate,
+            learning_rate=0.1 * config.distil.optimizer.learning_rate,
+            final_fraction=0.0,
             warmup_steps=1,
             weight_decay=0.0,  # which would move a student without gradients, too
         ),

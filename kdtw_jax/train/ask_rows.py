@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.constraints import History, Terms, draw_rules, histories, total_cost
+from kdtw_jax.constraints import Constraint, History, Terms, draw_rules, histories, total_cost
 from kdtw_jax.data.batches import Batch
-from kdtw_jax.decoding.help import generate_with_help, own_gate
+from kdtw_jax.decoding.help import generate_with_help, own_gate, priced_gate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
 from kdtw_jax.models import Model
@@ -68,6 +69,16 @@ class Priced(NamedTuple):
         return self.rows.path.example_B
 
 
+def unit_costs(constraints: Sequence[Constraint], terms: Terms, history: History) -> jax.Array:
+    """What asking would cost now, [B, C], 0 where a constraint is not active; leaves of `history` [B]."""
+    costs = []
+    for index, constraint in enumerate(constraints):
+        budget_B = terms.budget_BxC[:, index]
+        cost_B = constraint.cost(history, jnp.ones(budget_B.shape, bool), budget_B)
+        costs.append(jnp.where(terms.active_BxC[:, index], cost_B, 0.0))
+    return jnp.stack(costs, axis=-1)
+
+
 class AskingCollector:
     """Fresh rows under rules from all sources, and the prices that the helped ones call for."""
 
@@ -103,8 +114,18 @@ class AskingCollector:
             rule_BxR: jax.Array,
             gate_noise_BxT: jax.Array,
             token_noise_BxT: jax.Array,
+            *given: Any,  # terms and the price of each constraint's cost, [B, C]; by default the gate reads its own
         ) -> tuple[jax.Array, jax.Array]:
             read_BxX, rule_BxX = readings(student.config, rule_BxR, source_BxS)
+            rule = student.encode(params, rule_BxX)
+            gate = own_gate(student, params, rule, alpha)
+            if given:
+                terms, price_BxC = given
+
+                def price(history: History) -> jax.Array:
+                    return jnp.sum(unit_costs(rules.constraints, terms, history) * price_BxC, axis=1)
+
+                gate = priced_gate(student, params, rule, price, alpha)
             helped = generate_with_help(
                 (student, params),
                 (teacher[0], teacher_params),
@@ -114,7 +135,7 @@ class AskingCollector:
                 token_noise_BxT if sampled or config.tokens == "sample" else None,
                 banned=banned,
                 max_len=gate_noise_BxT.shape[1],
-                gate=own_gate(student, params, student.encode(params, rule_BxX), alpha),
+                gate=gate,
                 read_along=True,
             )
             return helped.tokens_BxT, helped.asked_BxT
@@ -155,11 +176,15 @@ class AskingCollector:
     def settle(
         self, params: Params, extra: tuple[Duals, ...], batch: Batch, key_data: jax.Array, step: int
     ) -> tuple[dict[int, HelpedRows], tuple[Duals, ...]]:
-        """Rows as at test time alone. The student is at rest, so prices need not follow it: they move ever more slowly,
-        and what they lose is the noise of the few rows a budget that each step sees."""
+        """Rows as at test time alone, at the prices of the table.
+
+        The student is at rest, so prices need not follow it: they move ever more slowly, and lose the noise of the few
+        rows a budget that each step sees. Nor do they make up for misread rules, which they would chase for ever.
+        """
         told = Told(batch, *self._draw(len(batch.example_B), self.config.distil.loop.steps + step))
         noise_2xBxT = jax.random.uniform(step_key(key_data, step, 4), (2, *batch.target_BxT.shape))
-        helped = self._written(self._as_at_test_time, params, told, *noise_2xBxT)
+        price_BxC = self._quote(self.at_rest_duals, extra, told.terms)
+        helped = self._written(self._as_at_test_time, params, told, *noise_2xBxT, told.terms, price_BxC)
         pace = _LAST_PACE / (1 + _REST * step / self.config.settle)
         return {HELPED: helped}, self._measure_at_rest(extra, helped, np.float32(pace))
 
@@ -175,10 +200,7 @@ class AskingCollector:
     def refresh(self, sample: Sample, extra: tuple[Duals, ...], key: jax.Array, *, resting: bool = False) -> Sample:
         """Rows at today's prices, which `extra` has; and quotes."""
 
-        def quote(terms: Terms) -> jax.Array:
-            pairs = enumerate(zip(self.at_rest_duals if resting else self.duals, extra, strict=True))
-            return jnp.stack([jnp.exp(price(d, e, terms.budget_BxC[:, i])) for i, (d, e) in pairs], axis=1)
-
+        quote = partial(self._quote, self.at_rest_duals if resting else self.duals, extra)
         count = -(-_QUOTES // len(self.devices)) * len(self.devices)
         which, where = jax.random.split(key)
         chosen_Q = jax.random.randint(which, (count,), 0, _BANK)
@@ -187,15 +209,18 @@ class AskingCollector:
         quotes = Quotes(words_QxR, terms, quote(terms), jax.random.uniform(where, (count,)))
         return sample._replace(rows=Priced(sample.rows, quote(sample.rows.terms), quotes))
 
+    def _quote(self, duals: tuple[DualConfig, ...], extra: tuple[Duals, ...], terms: Terms) -> jax.Array:
+        """The price of a unit of each constraint's cost in nats, [B, C]."""
+        pairs = enumerate(zip(duals, extra, strict=True))
+        return jnp.stack([jnp.exp(price(d, e, terms.budget_BxC[:, i])) for i, (d, e) in pairs], axis=1)
+
     def _draw(self, rows: int, place: int) -> tuple[Terms, np.ndarray]:
         chosen_B = np.random.default_rng([self.seed, place]).integers(0, _BANK, rows)
         return Terms(*(x[chosen_B] for x in self.bank.terms)), self.bank.words_BxR[chosen_B]
 
-    def _written(
-        self, write: Any, params: Params, told: Told, gate_noise_BxT: jax.Array, token_noise_BxT: jax.Array
-    ) -> HelpedRows:
-        """What the student writes for them, with help."""
-        given = (told.batch.source_BxS, told.rule_BxR, gate_noise_BxT, token_noise_BxT)
+    def _written(self, write: Any, params: Params, told: Told, *how: Any) -> HelpedRows:
+        """What the student writes for them, with help; `how`: noise for the gate and for tokens, and prices, if any."""
+        given = (told.batch.source_BxS, told.rule_BxR, *how)
         tokens_BxT, asked_BxT = parallel.map_rows(write, (params,), given, self.devices)
         return self._rows(told._replace(batch=with_targets(told.batch, tokens_BxT)), asked_BxT)
 
