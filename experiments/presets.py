@@ -74,7 +74,7 @@ def asking(distil: DistilConfig, gate_rate: float = 1.0, judged_on: int = 0) -> 
     """
     optimizer = replace(distil.optimizer, rates=replace(distil.optimizer.rates, gate=gate_rate))
     words = replace(distil, optimizer=optimizer, kl_direction="forward", pcl_weight=0.1, student_rows=0.5)
-    return AskConfig(distil=words, settle=distil.loop.steps // 3, judged_on=judged_on)
+    return AskConfig(distil=words, judged_on=judged_on)
 
 
 class Rivals(TypedDict):
@@ -131,7 +131,7 @@ QUICKSTART = Experiment(
     mle=likelihood(600, 3e-3),
     word_kd=likelihood(600, 3e-3),
     pcl=path_consistency(600, 3e-3, **FROM_AFAR),
-    ask=replace(asking(path_consistency(600, 3e-3)), settle=0),  # rest: not tried here
+    ask=asking(path_consistency(600, 3e-3)),
     **rivals(600, 3e-3, **FROM_AFAR),
     methods=("mle", "pcl", "ask"),
 )
