@@ -67,14 +67,15 @@ def path_consistency(
     return DistilConfig(**schedule(steps, learning_rate, save, log), **chosen)  # type: ignore[arg-type]
 
 
-def asking(distil: DistilConfig, gate_rate: float = 1.0, judged_on: int = 0) -> AskConfig:
-    """A stage of the same length in which the student also learns to ask; `gate_rate` as in `Rates`.
+def asking(distil: DistilConfig, gate_rate: float = 1.0, judged_on: int = 0, settle: int = 0) -> AskConfig:
+    """A stage of the same length in which the student also learns to ask; `gate_rate` as in `Rates`, the others as in
+    `AskConfig`.
 
     Its distributions are matched by the forward KL, with the path loss at the weight that asking was measured with.
     """
     optimizer = replace(distil.optimizer, rates=replace(distil.optimizer.rates, gate=gate_rate))
     words = replace(distil, optimizer=optimizer, kl_direction="forward", pcl_weight=0.1, student_rows=0.5)
-    return AskConfig(distil=words, judged_on=judged_on)
+    return AskConfig(distil=words, judged_on=judged_on, settle=settle)
 
 
 class Rivals(TypedDict):

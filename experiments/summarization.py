@@ -30,7 +30,7 @@ PRESETS = {
         mle=likelihood(1200, 3e-3, save=200),
         word_kd=likelihood(1200, 3e-3, save=200),
         pcl=path_consistency(1200, 3e-3, save=200),
-        ask=asking(path_consistency(1200, 3e-3, save=200), gate_rate=3.0, judged_on=1000),
+        ask=asking(path_consistency(1200, 3e-3, save=200), gate_rate=3.0, judged_on=1000, settle=400),
         **rivals(1200, 3e-3, save=200),
     ),
     "tiny": replace(TINY, data="debian/summarize", text=replace(TINY.text, max_source=64, max_target=16)),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdtw_jax.config import Experiment
-from kdtw_jax.data.batches import EncodedSplit, Ragged, encode_split
+from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.evaluation.asking import evaluate_asking, make_phrasings
 from kdtw_jax.evaluation.evaluate import Decoding, decode_split
 from kdtw_jax.evaluation.figures import asking_figure
@@ -16,7 +16,7 @@ from kdtw_jax.evaluation.findings import Found, Texts, obedience
 from kdtw_jax.evaluation.helped import GATES, Decoder, make_decoder
 from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
 from kdtw_jax.pipeline import Row, Trained, asking_rules, evaluation_stage
-from kdtw_jax.prepare import Setup
+from kdtw_jax.prepare import Setup, validation_split
 from kdtw_jax.runs import RunFolder, print_table, write_csv, write_json, write_text
 from kdtw_jax.train.ask_config import Rules
 
@@ -98,7 +98,7 @@ def study_asking(
             decoder,
             make_phrasings(rules.constraints, rules.encode, rules.room),
             test,
-            spaced_pairs(setup.test if config.split == "validation" else validation_split(config, setup)),
+            spaced_pairs(validation_split(config, setup)),
             setup.train.targets.values,
             setup.buckets,
             held_out=config.ask.held_out,
@@ -119,14 +119,6 @@ def spaced_pairs(data: EncodedSplit, limit: int = _CALIBRATION_PAIRS) -> Encoded
         dropped=data.dropped,
         truncated_pairs=data.truncated_pairs,
         truncated_tokens=data.truncated_tokens,
-    )
-
-
-def validation_split(config: Experiment, setup: Setup) -> EncodedSplit:
-    text = config.text
-    limits: dict[str, Any] = {"max_source": text.max_source, "max_target": text.max_target}
-    return encode_split(
-        setup.task, "validation", setup.tokenizer, **limits, on_long=text.on_long, instruct=text.instruct
     )
 
 

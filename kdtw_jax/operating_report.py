@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.ask_report import asking_decoder, asking_stage, spaced_pairs, validation_split
+from kdtw_jax.ask_report import asking_decoder, asking_stage, spaced_pairs
 from kdtw_jax.config import Experiment
 from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.evaluation.asking import Phrasings, make_phrasings
@@ -29,7 +29,7 @@ from kdtw_jax.evaluation.operating import (
 )
 from kdtw_jax.evaluation.tradeoff import envelope, mean_quality
 from kdtw_jax.pipeline import Row, Trained, asking_rules
-from kdtw_jax.prepare import Setup
+from kdtw_jax.prepare import Setup, validation_split
 from kdtw_jax.runs import Progress, RunFolder, print_table
 from kdtw_jax.train.deferral import look_at, train_deferral
 
@@ -144,7 +144,7 @@ def study_points(
     states = look_at(decoder.student, decoder.teacher, some, wide(setup.buckets, some), setup.tokenizer.banned_ids)
     harness = make_harness(decoder, train_deferral(states), config.ask.distil.pcl.alpha)
     data = spaced_pairs(setup.test, config.ask.judged_on or len(setup.test))
-    validation = spaced_pairs(setup.test if config.split == "validation" else validation_split(config, setup))
+    validation = spaced_pairs(validation_split(config, setup))
     deferral_levels = _deferral_levels(harness, validation, setup, rules.room)
     levels = {**run.info(asking_stage(config, seed))["levels"], "co_llm": deferral_levels}
     points = fixed_points() + threshold_points(levels, phrasings)

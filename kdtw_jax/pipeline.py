@@ -20,7 +20,7 @@ from kdtw_jax.duals import prices
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.evaluation.metrics import Score, score_all
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
-from kdtw_jax.prepare import Setup
+from kdtw_jax.prepare import Setup, validation_split
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder, write_json
 from kdtw_jax.runs.provenance import running_code
@@ -143,9 +143,9 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
         rules = asking_rules(config, setup, teacher)
         fresh = model.init(jax.random.key(seed + 3000))
         params = {**fresh, **start.params}  # only the gate is new
-        params, duals = ask(
-            f"ask {seed}", folder, model, params, teacher, data, buckets, config.ask, rules, banned=banned, **after
-        )
+        unseen = validation_split(config, setup) if config.ask.settle else None
+        settings: dict[str, Any] = {"banned": banned, "unseen": unseen, **after}
+        params, duals = ask(f"ask {seed}", folder, model, params, teacher, data, buckets, config.ask, rules, **settings)
         table = zip(dual_configs(config.ask, rules.constraints), rules.constraints, duals, strict=True)
         write_json(
             folder / "prices.json",

@@ -73,17 +73,7 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
     tokenizer = first_alone(lambda: _tokenizer(config, task, run.path / "tokenizer.model", named), "tokenizer")
     encoded = {}
     for split in ("train", config.split):
-        with Progress(f"encoding {split}", total=len(task.splits[split])) as progress:
-            part = encode_split(
-                task,
-                split,
-                tokenizer,
-                max_source=text.max_source,
-                max_target=text.max_target,
-                on_long=text.on_long,
-                instruct=text.instruct,
-                progress=lambda done, _, bar=progress: bar.update(done),  # type: ignore[misc]
-            )
+        part = _encoded(config, task, tokenizer, split)
         console.print(
             f"{task.name} {split}: {len(part)} pairs of at most {text.max_source} and {text.max_target} pieces; "
             f"{part.dropped} longer ones left out, {part.truncated_pairs} cut ({part.truncated_tokens} pieces lost)"
@@ -92,6 +82,27 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
     test = encoded[config.split]
     references = [task.splits[config.split][int(i)]["target"] for i in test.examples]
     return Setup(task, tokenizer, buckets, encoded["train"], test, references, devices, teacher, student)
+
+
+def validation_split(config: Experiment, setup: Setup) -> EncodedSplit:
+    """Pairs that no model was trained on, to set thresholds and prices on; what models are judged on, if they are
+    judged on validation."""
+    return setup.test if config.split == "validation" else _encoded(config, setup.task, setup.tokenizer, "validation")
+
+
+def _encoded(config: Experiment, task: Task, tokenizer: Tokenizer, split: str) -> EncodedSplit:
+    text = config.text
+    with Progress(f"encoding {split}", total=len(task.splits[split])) as progress:
+        return encode_split(
+            task,
+            split,
+            tokenizer,
+            max_source=text.max_source,
+            max_target=text.max_target,
+            on_long=text.on_long,
+            instruct=text.instruct,
+            progress=lambda done, _: progress.update(done),
+        )
 
 
 def _tokenizer(config: Experiment, task: Task, path: Path, models: Sequence[Named]) -> Tokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from kdtw_jax.constraints import (
     total_cost,
     words_room,
 )
-from kdtw_jax.data.batches import training_batches
+from kdtw_jax.data.batches import EncodedSplit, Ragged, training_batches
+from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.duals import price, prices
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.pcl import PCLConfig
@@ -252,6 +254,26 @@ def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: Askin
     assert not same(params["gate"], before["gate"])
     assert same({**params, "gate": ()}, {**before, "gate": ()})
     assert not same(duals, wavering)
+
+
+def test_a_student_comes_to_rest_on_other_sources_and_reads_none_of_their_targets(
+    world: AskingWorld, tmp_path: Path
+) -> None:
+    def rest(folder: str, unseen: EncodedSplit | None = None) -> Any:
+        if folder != "home":
+            shutil.copytree(tmp_path / "home", tmp_path / folder, ignore=lambda *_: ["settle"])  # trained likewise
+        return ask(
+            "a", tmp_path / folder, world.student, world.params, world.teacher, world.data, WIDE,
+            replace(CONFIG, settle=4), world.rules,
+            seed=0, devices=parallel.select_devices(1), banned=world.banned, unseen=unseen,
+        )  # fmt: skip
+
+    def scrambled(texts: Ragged) -> Ragged:
+        return Ragged.pack([[5] * (len(text) - 1) + [EOS_ID] for text in texts])
+
+    data, home = world.data, rest("home")
+    assert same(home, rest("targets", replace(data, targets=scrambled(data.targets))))
+    assert not same(home, rest("sources", replace(data, sources=scrambled(data.sources))))
 
 
 def test_at_rest_rows_are_written_at_the_prices_of_the_table_whatever_is_read(

@@ -133,11 +133,13 @@ def ask(
     seed: int,
     devices: parallel.Devices,
     banned: tuple[int, ...],
+    unseen: EncodedSplit | None = None,
     stop_after: int | None = None,
 ) -> tuple[Params, tuple[Duals, ...]]:
     """Trains `student`, whose config has a gate, from `params`; returns parameters and prices (numpy).
 
-    Then, for `config.settle` steps, its gate alone, on what it writes as at test time.
+    Then, for `config.settle` steps, its gate alone, on what it writes as at test time for the sources of `unseen`
+    (their targets are not read; by default `data`): where a student was trained it needs less help than elsewhere.
 
     Raises UserError as `train_replayed` does.
     """
@@ -201,7 +203,7 @@ def ask(
         folder / "settle",
         resting,
         params,
-        data,
+        data if unseen is None else unseen,
         buckets,
         seed=seed + 1,
         devices=devices,

@@ -49,7 +49,7 @@ class AskConfig:
     duals: DualConfig = field(default_factory=lambda: DualConfig(rate=1.0, low=-6.0, high=4.0))
     """how prices move: on a logarithmic scale, in nats; their knots follow from each constraint's range"""
     settle: int = 0
-    """further steps, in which the student is left as it is: prices and gate come to rest"""
+    """further steps, in which the student is left as it is: prices and gate come to rest, on sources of validation"""
     held_out: tuple[float, ...] = (0.15, 0.25, 0.35, 0.45)
     """budgets never trained, for evaluation"""
     fixed_share: float = 0.15
