@@ -122,10 +122,10 @@ class AskingCollector:
             if given:
                 terms, price_BxC = given
 
-                def price(history: History) -> jax.Array:
+                def due(history: History) -> jax.Array:
                     return jnp.sum(unit_costs(rules.constraints, terms, history) * price_BxC, axis=1)
 
-                gate = priced_gate(student, params, rule, price, alpha)
+                gate = priced_gate(student, params, rule, due, alpha)
             helped = generate_with_help(
                 (student, params),
                 (teacher[0], teacher_params),
