@@ -76,8 +76,8 @@ def study_asking(
     """What is found about the asking student of a seed (`kdtw_jax.evaluation.asking`); computed once.
 
     `twin`: the student of that seed trained likewise without help. Thresholds of rival gates are set on at most 256
-    pairs of the validation split, the prices of a student at rest on all of its sources; where models are judged on that
-    split, those are the pairs that they are judged on.
+    pairs of the validation split, the prices of a student at rest on all of its sources; where models are judged on
+    that split, those are the pairs that they are judged on.
     """
     stage = asking_stage(config, seed)
     if not run.done(stage):
