@@ -139,7 +139,7 @@ def ask(
     """Trains `student`, whose config has a gate, from `params`; returns parameters and prices (numpy).
 
     Then, for `config.settle` steps, its gate alone, on what it writes as at test time for the sources of `unseen`
-    (their targets are not read; by default `data`): where a student was trained it needs less help than elsewhere.
+    (their targets are not read; by default `data`): where a student was trained it asks a little less than elsewhere.
 
     Raises UserError as `train_replayed` does.
     """
