@@ -35,7 +35,7 @@ jax.config.update("jax_num_cpu_devices", 2)  # where there is no accelerator
 
 
 class Case(NamedTuple):
-    """An update's sizes; `chunk` positions' distributions at a time (0: all)."""
+    """An update's sizes; distributions of `chunk` positions and `vocab_chunk` tokens at a time (0: all)."""
 
     rows: int = 32
     length: int = 32
@@ -43,6 +43,7 @@ class Case(NamedTuple):
     width: int = 80
     devices: int = 1
     chunk: int = 0
+    vocab_chunk: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def main(args: Args) -> None:
     started = time.time()
     base, functions, bytes_of = Case(), {}, {}
     cases = {"base": base, "16 positions at a time": base._replace(chunk=16)}
+    cases["500 tokens of the vocabulary at a time"] = base._replace(vocab_chunk=500)
     for size in ("rows", "length", "vocabulary", "width"):
         for factor in args.factors[1:]:
             cases[f"{size} x {factor}"] = base._replace(**{size: factor * getattr(base, size)})
@@ -95,7 +97,8 @@ def update(case: Case) -> tuple[Run, int]:
     """An update, and the bytes that it needs on each device."""
     student = dataclasses.replace(model(case.width, 4, 1), vocab_size=case.vocabulary)
     built, devices = make_model(student), parallel.select_devices(case.devices)
-    config, optimizer = dataclasses.replace(SMALL.pcl, chunk=case.chunk), make_optimizer(SMALL.pcl.optimizer, 1000)
+    config = dataclasses.replace(SMALL.pcl, chunk=case.chunk, vocab_chunk=case.vocab_chunk)
+    optimizer = make_optimizer(SMALL.pcl.optimizer, 1000)
     step = make_update(path_loss(built, config, ()), coefficients(config), optimizer)
     state = parallel.replicate(init_state(built.init(jax.random.key(0)), optimizer, 0), devices)
     sample = parallel.shard(Sample(rows_of(case), jnp.zeros(case.rows, jnp.int32)), devices)

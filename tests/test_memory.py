@@ -40,49 +40,68 @@ def slope(loss: LossFn, names: tuple[str, ...], key: jax.Array) -> Callable[...,
     return jax.jit(jax.value_and_grad(objective))
 
 
+CHUNKS = ({"chunk": 5}, {"chunk": 5, "vocab_chunk": 7})
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize("kind", ["fit", "pcl"])
-def test_chunks_of_positions_change_no_number(world: World, kind: str) -> None:
+def test_chunks_change_no_number(world: World, kind: str, chunks: dict[str, int]) -> None:
     batch = next(training_batches(world.data, WIDE, seed=0))
     rows: Any = (batch, heard(*world.teacher, batch))
     if kind == "pcl":
         rows = Sample(score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned), jnp.arange(8) % 3)
 
-    def run(chunk: int) -> Any:
+    def run(**chunks: int) -> Any:
         if kind == "fit":
-            loss = likelihood_loss(world.model, replace(SMOOTH, chunk=chunk), world.banned, world.model)
+            loss = likelihood_loss(world.model, replace(SMOOTH, **chunks), world.banned, world.model)
             return slope(loss, ("nll", "kl"), jax.random.key(0))(world.params, rows)
-        config = replace(DISTIL, chunk=chunk, pcl=replace(DISTIL.pcl, values="unified"))
+        config = replace(DISTIL, **chunks, pcl=replace(DISTIL.pcl, values="unified", alpha=0.8))
         loss = path_loss(world.model, config, world.banned)
         return slope(loss, tuple(coefficients(config)), jax.random.key(0))(world.params, rows)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), run(0), run(5))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), run(), run(**chunks))
 
 
-@pytest.mark.parametrize("kind", ["fit", "pcl"])
-def test_chunks_of_positions_save_the_memory_of_whole_distributions(kind: str) -> None:
-    vocabulary, b = 8000, 8
-    model = make_model(T5Config.toy(vocabulary, dropout_rate=0.0, num_layers=1, num_decoder_layers=1))
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    row, source = jax.ShapeDtypeStruct((b,), jnp.int32), jax.ShapeDtypeStruct((b, 8), jnp.int32)
+@pytest.mark.parametrize("chunks", CHUNKS)
+def test_the_teacher_scores_by_chunks_what_it_scores_at_once(world: World, chunks: dict[str, int]) -> None:
+    batch = [jnp.asarray(x) for x in next(training_batches(world.data, WIDE, seed=0))]
+    how = {"banned": world.banned, "temperature": 0.7}
+    run = jax.jit(partial(score, world.teacher[0], **how), static_argnames=("top_k", "chunk", "vocab_chunk"))
+    for k in (0, 4):
+        whole, parts = (run(world.teacher[1], *batch, top_k=k, **how) for how in ({}, chunks))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, parts)
 
-    def memory(chunk: int, t: int) -> int:
+
+@pytest.mark.parametrize("kind", ["fit", "pcl", "score"])
+def test_chunks_save_the_memory_of_whole_distributions(kind: str) -> None:
+    b, small, large = 8, 2000, 8000
+
+    def memory(t: int, vocabulary: int = large, **chunks: int) -> int:
+        model = make_model(T5Config.toy(vocabulary, dropout_rate=0.0, num_layers=1, num_decoder_layers=1))
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        row, source = jax.ShapeDtypeStruct((b,), jnp.int32), jax.ShapeDtypeStruct((b, 8), jnp.int32)
         ids, numbers = jax.ShapeDtypeStruct((b, t), jnp.int32), jax.ShapeDtypeStruct((b, t), jnp.float32)
+        if kind == "score":
+            call = jax.jit(partial(score, model, top_k=4, banned=(), **chunks))
+            return int(call.lower(params, row, source, ids).compile().memory_analysis().temp_size_in_bytes)
         if kind == "fit":
-            loss = likelihood_loss(model, replace(FIT, chunk=chunk), (), model)
+            loss = likelihood_loss(model, replace(FIT, **chunks), (), model)
             names: tuple[str, ...] = ("nll", "kl")
             batch = Batch(row, source, ids)  # type: ignore[arg-type]
             rows: Any = (batch, jax.eval_shape(partial(heard, model), params, batch))
         else:
-            config = replace(DISTIL, chunk=chunk)
+            config = replace(DISTIL, **chunks)
             loss, names = path_loss(model, config, ()), tuple(coefficients(config))
             kept = [jax.ShapeDtypeStruct((b, t, 4), dtype) for dtype in (jnp.float32, jnp.int32)]
             rows = Sample(Trajectories(row, source, ids, numbers, TopK(*kept)), row)  # type: ignore[arg-type]
         compiled = slope(loss, names, jax.random.key(0)).lower(params, rows).compile()
         return int(compiled.memory_analysis().temp_size_in_bytes)
 
-    one = b * 32 * vocabulary * 4  # bytes of one [B, T, V] at T = 32
-    assert memory(0, 64) - memory(0, 32) > one  # whole, it grows with the length
-    assert memory(8, 64) - memory(8, 32) < one / 4  # by chunks, not by any [B, T, V]
+    one = b * 32 * large * 4  # bytes of one [B, T, V] at T = 32
+    assert memory(64) - memory(32) > 0.9 * one  # whole, it grows with the length
+    assert memory(64, chunk=8) - memory(32, chunk=8) < one / 4  # by chunks, not by any [B, T, V]
+    # By slices it grows neither with T nor with V but by what a slice is cut from, and its gradient.
+    assert memory(64, large, vocab_chunk=100) - memory(32, small, vocab_chunk=100) < one / 4
 
 
 def test_blocks_made_again_change_no_number_and_save_memory() -> None:

@@ -24,6 +24,7 @@ from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.train import parallel
+from kdtw_jax.train.ask_config import AskConfig
 from kdtw_jax.train.balance import balance, replayed_balance
 from kdtw_jax.train.checkpoint import load_model
 from kdtw_jax.train.collect import Collector
@@ -89,7 +90,7 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_teacher_and_nothing_r
 @pytest.mark.parametrize("kind", ["gkd", "minillm"])
 def test_padding_splits_and_chunks_change_nothing(world: World, kind: str) -> None:
     rows = rows_of(world, kind)
-    run = {chunk: jax.jit(loss_of(world, kind, chunk=chunk)) for chunk in (0, 5)}
+    run = {chunk: jax.jit(loss_of(world, kind, chunk=chunk, vocab_chunk=chunk and 7)) for chunk in (0, 5)}
     numbers = lambda terms: {(k, i): float(x) for k, v in terms.items() for i, x in enumerate(v)}  # noqa: E731
     key = jax.random.key(0)
     want = numbers(run[0](world.params, (), rows, key))
@@ -266,9 +267,16 @@ def test_settings_that_cannot_work_are_refused() -> None:
         (GKD, {"beta": -0.1}, r"gkd\.beta must be in \[0, 1\]"),
         (GKD, {"teacher_temperature": 0.0}, r"gkd\.teacher_temperature must be above 0"),
         (GKD, {"chunk": -1}, r"gkd\.chunk must be 0"),
+        (FIT, {"vocab_chunk": -1}, r"chunk and vocab_chunk must be 0 \(all\) or more, got 0, -1"),
         (MINILLM, {"teacher_mix": 1.0}, r"minillm\.teacher_mix must be at least 0 and below 1"),
         (MINILLM, {"truth_weight": -1.0}, r"minillm\.truth_weight must be at least 0"),
-        (MINILLM, {"chunk": -1}, r"minillm\.chunk must be 0"),
+        (MINILLM, {"vocab_chunk": -1}, r"minillm\.vocab_chunk must be 0"),
+        (DISTIL, {"vocab_chunk": -1}, r"vocab_chunk and the weights must be at least 0"),
+        (
+            AskConfig(),
+            {"distil": replace(DISTIL, target_decay=0.0, vocab_chunk=5)},
+            r"ask\.distil\.vocab_chunk must be 0",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             replace(config, **changes)  # type: ignore[type-var]

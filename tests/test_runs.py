@@ -194,7 +194,10 @@ def test_runs_from_before_there_was_an_option_go_on_at_its_default(tmp_path: Pat
 
 def test_how_a_step_is_computed_may_change_when_a_run_goes_on(tmp_path: Path) -> None:
     open_run(tmp_path / "run", {"pcl": {"optimizer": {"accumulate": 1, "rate": 2}}}).close()
-    open_run(tmp_path / "run", {"pcl": {"optimizer": {"accumulate": 4, "rate": 2}, "chunk": 8}, "remat": True}).close()
+    open_run(
+        tmp_path / "run",
+        {"pcl": {"optimizer": {"accumulate": 4, "rate": 2}, "chunk": 8, "vocab_chunk": 8}, "remat": True},
+    ).close()
     with pytest.raises(UserError, match=r"pcl\.optimizer\.rate was 2, now 3"):
         open_run(tmp_path / "run", {"pcl": {"optimizer": {"accumulate": 1, "rate": 3}}})
 

@@ -30,13 +30,18 @@ def log_policy(logits: jax.Array, banned: tuple[int, ...], temperature: float = 
 def without(logits: jax.Array, banned: tuple[int, ...]) -> jax.Array:
     """`logits` [..., V] with -inf at the `banned` tokens; raises `UserError` as `log_policy` does."""
     vocabulary = logits.shape[-1]
-    if any(not 0 <= token < vocabulary for token in banned):
-        raise UserError(f"banned tokens {banned} are not all within the vocabulary of {vocabulary}")
+    allowed_V = allowed(vocabulary, banned)
     if not banned:
         return logits
+    return jnp.where(jnp.asarray(allowed_V).reshape((1,) * (logits.ndim - 1) + (vocabulary,)), logits, -jnp.inf)
+
+
+def allowed(vocabulary: int, banned: tuple[int, ...]) -> np.ndarray:
+    """True for the tokens not in `banned`, bool [V]; raises `UserError` as `log_policy` does."""
+    if any(not 0 <= token < vocabulary for token in banned):
+        raise UserError(f"banned tokens {banned} are not all within the vocabulary of {vocabulary}")
     allowed_V = np.ones(vocabulary, dtype=bool)
     allowed_V[list(banned)] = False
     if not allowed_V.any():
         raise UserError("every token of the vocabulary is banned; at least one has to stay")
-    allowed = jnp.asarray(allowed_V).reshape((1,) * (logits.ndim - 1) + (vocabulary,))
-    return jnp.where(allowed, logits, -jnp.inf)
+    return allowed_V

@@ -7,7 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.losses.masked import LOG_FLOOR, kl_divergence
+from kdtw_jax.losses.masked import LOG_FLOOR, kl_terms
 
 
 def generalized_jsd(student_logp: jax.Array, teacher_logp: jax.Array, beta: float) -> jax.Array:
@@ -22,13 +22,17 @@ def generalized_jsd(student_logp: jax.Array, teacher_logp: jax.Array, beta: floa
         gradient).
       beta: weight of the teacher in the mixture, in [0, 1], static.
     """
+    return jnp.sum(jsd_terms(student_logp, teacher_logp, beta), axis=-1)
+
+
+def jsd_terms(student_logp: jax.Array, teacher_logp: jax.Array, beta: float) -> jax.Array:
+    """The terms that `generalized_jsd` sums up, [..., V]."""
     if beta == 0:
-        return kl_divergence(teacher_logp, student_logp)
+        return kl_terms(teacher_logp, student_logp)
     if beta == 1:
-        return kl_divergence(student_logp, teacher_logp)
+        return kl_terms(student_logp, teacher_logp)
     # Two impossible tokens would make log(0 + 0) with a gradient of 0/0; the floor's gradient is zero.
     mixture_logp = jnp.logaddexp(
         math.log(beta) + jnp.maximum(teacher_logp, LOG_FLOOR), math.log1p(-beta) + jnp.maximum(student_logp, LOG_FLOOR)
     )
-    of_teacher, of_student = kl_divergence(teacher_logp, mixture_logp), kl_divergence(student_logp, mixture_logp)
-    return beta * of_teacher + (1 - beta) * of_student
+    return beta * kl_terms(teacher_logp, mixture_logp) + (1 - beta) * kl_terms(student_logp, mixture_logp)

@@ -89,7 +89,11 @@ def topk_kl(
 
 def topk_divergence(student_BxTxV: jax.Array, topk: TopK, direction: Direction) -> jax.Array:
     """The terms of `topk_kl`, BxT; the student's logits need not be normalised."""
-    student = student_outcomes(student_BxTxV, topk.ids_BxTxK)
+    return outcomes_divergence(student_outcomes(student_BxTxV, topk.ids_BxTxK), topk, direction)
+
+
+def outcomes_divergence(student: jax.Array, topk: TopK, direction: Direction) -> jax.Array:
+    """The terms of `topk_kl`, BxT, of `student_outcomes`."""
     teacher = topk.log_prob_BxTxK
     if teacher.shape[-1] < student.shape[-1]:
         teacher = jnp.concatenate([teacher, teacher_tail(topk)[..., None]], axis=-1)

@@ -40,12 +40,25 @@ def token_loss(
     is finite (arXiv 1512.00567, section 7); `z_loss` c adds c log^2 Z (arXiv 2204.02311, section 5), which
     holds log Z, and with it the `unified` value of a student that starts from likelihood, near zero.
     """
-    partition_BxT, picked_BxT = partition_and_pick(logits_BxTxV, targets_BxT)
-    loss_BxT = partition_BxT - picked_BxT
+    mean_BxT = None
     if label_smoothing:
         wide_BxTxV = logits_BxTxV.astype(jnp.float32)
         finite_BxTxV = jnp.isfinite(wide_BxTxV)
         mean_BxT = jnp.sum(jnp.where(finite_BxTxV, wide_BxTxV, 0.0), axis=-1) / jnp.sum(finite_BxTxV, axis=-1)
+    return loss_of(*partition_and_pick(logits_BxTxV, targets_BxT), mean_BxT, label_smoothing, z_loss)
+
+
+def loss_of(
+    partition_BxT: jax.Array,
+    picked_BxT: jax.Array,
+    mean_BxT: jax.Array | None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> jax.Array:
+    """`token_loss`, BxT, of what it needs to know of the logits: their logsumexp, the target's, and, where there is
+    label smoothing, the mean of the finite ones."""
+    loss_BxT = partition_BxT - picked_BxT
+    if mean_BxT is not None:
         loss_BxT = (1 - label_smoothing) * loss_BxT + label_smoothing * (partition_BxT - mean_BxT)
     if z_loss:
         loss_BxT = loss_BxT + z_loss * jnp.square(partition_BxT)

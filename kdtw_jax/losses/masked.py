@@ -41,5 +41,9 @@ def kl_divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
     Where q is 0 and p is not the true value is infinite: log q then counts as `LOG_FLOOR`, a large finite
     cost whose gradient acts on p alone.
     """
-    ratio = jnp.maximum(log_p, LOG_FLOOR) - jnp.maximum(log_q, LOG_FLOOR)
-    return jnp.sum(mul_exp(ratio, log_p), axis=-1)
+    return jnp.sum(kl_terms(log_p, log_q), axis=-1)
+
+
+def kl_terms(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """The terms that `kl_divergence` sums up, of the shape of both."""
+    return mul_exp(jnp.maximum(log_p, LOG_FLOOR) - jnp.maximum(log_q, LOG_FLOOR), log_p)

@@ -77,7 +77,13 @@ def policy_and_value(
     Banned tokens come as -inf logits and drop out of both.
     """
     scaled = logits_BxTxV if config.alpha == 1 else logits_BxTxV.astype(jnp.float32) / config.alpha
-    partition_BxT, picked_BxT = partition_and_pick(scaled, tokens_BxT)
+    return path_of(*partition_and_pick(scaled, tokens_BxT), head_value_BxT, config)
+
+
+def path_of(
+    partition_BxT: jax.Array, picked_BxT: jax.Array, head_value_BxT: jax.Array, config: PCLConfig
+) -> tuple[jax.Array, jax.Array]:
+    """`policy_and_value` of what it needs to know of logits / alpha: their logsumexp, and those of the tokens."""
     value_BxT = config.alpha * partition_BxT if config.values == "unified" else head_value_BxT.astype(jnp.float32)
     return picked_BxT - partition_BxT, value_BxT
 

@@ -11,6 +11,7 @@ from kdtw_jax.models.model import (
     count_params,
     make_model,
     output_layer,
+    output_slices,
     select_rows,
     shift_right,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "count_params",
     "make_model",
     "output_layer",
+    "output_slices",
     "select_rows",
     "shift_right",
 ]

@@ -130,6 +130,20 @@ def output_layer(config: T5Config, params: Params) -> Params:
     return {name: params[name]}
 
 
+def output_slices(config: T5Config, params: Params, width: int) -> Params:
+    """`output_layer` cut along the vocabulary: leaves [C, ...], each of the C what `Model.logits` of a model with a
+    vocabulary of `width` reads; the last is filled up with zeros."""
+    axis = 0 if config.tie_embeddings else 1  # of [V, D] or [D, V]
+    count = -(-config.vocab_size // width)
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = jnp.moveaxis(x, axis, 0)
+        padded = jnp.pad(x, ((0, count * width - len(x)), (0, 0))).reshape(count, width, -1)
+        return jnp.moveaxis(padded, 1, axis + 1)
+
+    return jax.tree.map(cut, output_layer(config, params))
+
+
 def count_params(params: Params) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 

@@ -28,15 +28,15 @@ from kdtw_jax.duals import Duals
 from kdtw_jax.losses.help import asked_path, constraint_value_loss, saving
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.losses.metric import Weighted, weighted
-from kdtw_jax.losses.pcl import policy_and_value
 from kdtw_jax.losses.positions import over_positions
+from kdtw_jax.losses.vocabulary import Held
 from kdtw_jax.models import Model, View, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask_config import AskConfig, Rules
 from kdtw_jax.train.ask_rows import HELPED, AskingCollector, HelpedRows, unit_costs
 from kdtw_jax.train.collect import empty_row, minibatch_shares
-from kdtw_jax.train.distil import Judged, Taken, coefficients, path_terms, stored_divergence
+from kdtw_jax.train.distil import Judged, Taken, coefficients, judged, path_terms
 from kdtw_jax.train.replayed import Method, train_replayed
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TRUTH
 from kdtw_jax.train.state import Coefficient, LossFn, Metrics, Params
@@ -69,14 +69,14 @@ def ask_loss(model: Model, config: AskConfig, constraints: Sequence[Constraint],
             history: History,
         ) -> tuple[Judged, View, jax.Array]:
             logits_BxXxV = without(model.logits(params, hidden_BxXxD), banned)
-            taken = policy_and_value(logits_BxXxV, head_BxX, tokens_BxX, config.distil.pcl)
             own_BxXxV = jax.lax.stop_gradient(jax.nn.log_softmax(logits_BxXxV, axis=-1))
             view = look(own_BxXxV, hidden_BxXxD, past_BxXxT, history)
-            judged = Judged(*taken, stored_divergence(config.distil, logits_BxXxV, top))
-            return judged, view, saving(own_BxXxV, top, config.saving)
+            own = Held(logits_BxXxV if alpha == 1 else logits_BxXxV / alpha)
+            found = judged(config.distil, own, head_BxX, tokens_BxX, top)
+            return found, view, saving(own_BxXxV, top, config.saving)
 
         what = (decoded.hidden_BxTxD, decoded.value_BxT, tokens_BxT, rows.path.top, *passed(tokens_BxT, before))
-        judged, view, saving_BxT = over_positions(part, what, config.distil.chunk)
+        own, view, saving_BxT = over_positions(part, what, config.distil.chunk)
         odds = model.weigh(params, model.read_rule(params, model.encode(params, rule_BxX)), view)
         steps = History(*(leaf[:-1] for leaf in before))
         unit_TxBxC = jax.vmap(partial(unit_costs, constraints, rows.terms))(steps)
@@ -97,18 +97,18 @@ def ask_loss(model: Model, config: AskConfig, constraints: Sequence[Constraint],
             return weighted(0.5 * jnp.square(log_price - wanted), mask)
 
         log_pi_BxT, reward_BxT = asked_path(
-            judged.log_pi_BxT,
+            own.log_pi_BxT,
             jax.lax.stop_gradient(odds.logit(alpha)),
             rows.path.teacher_log_prob_BxT,
             rows.asked_BxT,
             price_BxT,
             normalize=config.normalize_help,
         )
-        taken = Taken(log_pi_BxT, reward_BxT, judged.value_BxT, None)
+        taken = Taken(log_pi_BxT, reward_BxT, own.value_BxT, None)
         cost_BxT = jnp.where(rows.asked_BxT, unit_BxTxC.sum(-1), 0.0)
         own_rows_B = sampled.source_X == HELPED
         return {
-            **path_terms(config.distil, rows.path, taken, judged.divergence_BxT, sampled.source_X == STUDENT),
+            **path_terms(config.distil, rows.path, taken, own.divergence_BxT, sampled.source_X == STUDENT),
             "saving": weighted(0.5 * jnp.square(odds.saving_BxT - saving_BxT), mask_BxT),
             "price": price_error(odds.log_price_BxT, price_BxT, mask_BxT),
             "quote": price_error(quoted_Qx1, quote_Qx1, jnp.ones(quote_Qx1.shape, bool)),

@@ -66,6 +66,10 @@ class AskConfig:
             raise UserError(f"ask.judged_on must be 0 (all) or more, got {self.judged_on}")
         if self.settle < 0:
             raise UserError(f"ask.settle must be 0 (not at all) or more steps, got {self.settle}")
+        if self.distil.vocab_chunk:
+            raise UserError(
+                "ask.distil.vocab_chunk must be 0: the gate looks at whole distributions; see ask.distil.chunk"
+            )
         if self.gate_width < 1 or self.gate_weight <= 0:
             raise UserError("ask.gate_width must be at least 1 and ask.gate_weight above 0")
         if self.distil.top_k < 1 or self.distil.target_decay:

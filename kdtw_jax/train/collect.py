@@ -55,6 +55,7 @@ class Collector:
 
         def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
             how: dict[str, Any] = {"top_k": config.top_k, "banned": banned, "temperature": config.reward_temperature}
+            how |= {"chunk": config.chunk, "vocab_chunk": config.vocab_chunk}
             return score(teacher[0], params, example, source, tokens, **how)
 
         # The student's policy is softmax(logits / alpha), and V is that of its own samples: no temperature there.

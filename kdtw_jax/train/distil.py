@@ -16,16 +16,17 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
-from kdtw_jax.decoding.policy import without
 from kdtw_jax.losses import pcl
-from kdtw_jax.losses.kl import TopK, topk_divergence
+from kdtw_jax.losses.kl import TopK, outcomes_divergence
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
+from kdtw_jax.losses.vocabulary import Distribution
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.collect import Collector, empty_row, minibatch_shares
 from kdtw_jax.train.distil_config import DistilConfig
+from kdtw_jax.train.distribution import distribution
 from kdtw_jax.train.replayed import Method, train_replayed
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TRUTH, Trajectories, finished
 from kdtw_jax.train.state import Coefficient, LossFn, Metrics, Params
@@ -55,21 +56,30 @@ class Judged(NamedTuple):
 
 
 def make_judge(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> Callable[[Params, Trajectories], Judged]:
-    """A function of parameters and rows; it holds the distributions of `config.chunk` positions at a time."""
+    """A function of parameters and rows; it holds the distributions of `config.chunk` positions at a time, and
+    `config.vocab_chunk` tokens of them."""
+    said = partial(distribution, model, banned=banned, vocab_chunk=config.vocab_chunk, temperature=config.pcl.alpha)
 
     def judge(params: Params, rows: Trajectories) -> Judged:
         decoded = model.decode(params, model.encode(params, rows.source_BxS), shift_right(rows.tokens_BxT))
 
         def part(hidden_BxXxD: jax.Array, head_BxX: jax.Array, tokens_BxX: jax.Array, top: TopK) -> Judged:
-            logits_BxXxV = without(model.logits(params, hidden_BxXxD), banned)
-            log_pi_BxX, value_BxX = pcl.policy_and_value(logits_BxXxV, head_BxX, tokens_BxX, config.pcl)
-            return Judged(log_pi_BxX, value_BxX, stored_divergence(config, logits_BxXxV, top))
+            return judged(config, said(params, hidden_BxXxD), head_BxX, tokens_BxX, top)
 
         what = (decoded.hidden_BxTxD, decoded.value_BxT, rows.tokens_BxT, rows.top)
-        judged: Judged = over_positions(part, what, config.chunk)
-        return judged
+        found: Judged = over_positions(part, what, config.chunk)
+        return found
 
     return judge
+
+
+def judged(config: DistilConfig, own: Distribution, head_BxX: jax.Array, tokens_BxX: jax.Array, top: TopK) -> Judged:
+    """What the student's policy, softmax(logits / alpha), and its value head say of these tokens."""
+    taken = own.taken(tokens_BxX, top.ids_BxTxK if config.kl_weight else None)
+    divergence_BxX = jnp.zeros(tokens_BxX.shape)
+    if taken.outcomes_BxXxK is not None:
+        divergence_BxX = outcomes_divergence(taken.outcomes_BxXxK, top, config.kl_direction)
+    return Judged(*pcl.path_of(taken.partition_BxX, taken.picked_BxX, head_BxX, config.pcl), divergence_BxX)
 
 
 class Taken(NamedTuple):
@@ -108,13 +118,6 @@ def path_terms(
         "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
     }
     return {**terms, **({"kl": weighted(divergence_BxT, mask_BxT)} if config.kl_weight else {})}
-
-
-def stored_divergence(config: DistilConfig, logits_BxTxV: jax.Array, top: TopK) -> jax.Array:
-    """Of the student's own tokens from the stored distribution of the teacher, BxT nats; 0 if it is not asked for."""
-    if not config.kl_weight:
-        return jnp.zeros(logits_BxTxV.shape[:2])
-    return topk_divergence(logits_BxTxV / config.pcl.alpha, top, config.kl_direction)
 
 
 def coefficients(config: DistilConfig) -> dict[str, Coefficient]:

@@ -43,6 +43,7 @@ class DistilConfig:
     reward_temperature: float = 1.0
     truth_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
     chunk: int = 0  # positions whose distributions over the vocabulary are held at once; 0: all, faster with memory
+    vocab_chunk: int = 0  # tokens of the vocabulary of which they are held at once; 0: all, faster with memory
 
     def __post_init__(self) -> None:
         shares = (self.student_share, self.teacher_share, self.truth_share)
@@ -52,8 +53,9 @@ class DistilConfig:
             )
         if min(self.updates_per_rollout, self.capacity, self.truth_batches) < 1:
             raise UserError("updates_per_rollout, capacity and truth_batches must be at least 1")
-        if min(self.top_k, self.value_warmup, self.chunk, self.pcl_weight, self.value_weight, self.kl_weight) < 0:
-            raise UserError("top_k, value_warmup, chunk and the weights must be at least 0")
+        counts = (self.top_k, self.value_warmup, self.chunk, self.vocab_chunk)
+        if min(*counts, self.pcl_weight, self.value_weight, self.kl_weight) < 0:
+            raise UserError("top_k, value_warmup, chunk, vocab_chunk and the weights must be at least 0")
         for name in ("teacher_temperature", "reward_temperature"):
             if not vars(self)[name] > 0:
                 raise UserError(f"{name} must be above 0, got {vars(self)[name]}")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
-from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.errors import UserError
-from kdtw_jax.losses.kl import divergence
-from kdtw_jax.losses.likelihood import token_loss
+from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
+from kdtw_jax.losses.vocabulary import compare
 from kdtw_jax.models import Model
 from kdtw_jax.train import parallel
+from kdtw_jax.train.distribution import distribution
 from kdtw_jax.train.fresh import Heard, Listener, read, train_fresh
 from kdtw_jax.train.loop import LoopConfig
 from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, Whole
@@ -33,10 +34,11 @@ class FitConfig:
     z_loss: float = 1e-4  # keeps logsumexp of the logits near 0, where the unified value parameterisation starts from
     kl_weight: float = 0.5  # with a teacher: weight of the forward KL; the likelihood term gets the rest
     chunk: int = 0  # positions whose distributions over the vocabulary are held at once; 0: all, faster with memory
+    vocab_chunk: int = 0  # tokens of the vocabulary of which they are held at once; 0: all, faster with memory
 
     def __post_init__(self) -> None:
-        if self.chunk < 0:
-            raise UserError(f"chunk must be 0 (all) or more, got {self.chunk}")
+        if min(self.chunk, self.vocab_chunk) < 0:
+            raise UserError(f"chunk and vocab_chunk must be 0 (all) or more, got {self.chunk}, {self.vocab_chunk}")
 
 
 def likelihood_loss(model: Model, config: FitConfig, banned: tuple[int, ...], teacher: Model | None) -> LossFn:
@@ -53,11 +55,12 @@ def likelihood_loss(model: Model, config: FitConfig, banned: tuple[int, ...], te
         other_BxTxD, output = jax.lax.stop_gradient(heard) if heard else ((), Whole(()))
 
         def part(own_BxXxD: jax.Array, other_BxXxD: jax.Array, target_BxX: jax.Array) -> dict[str, jax.Array]:
-            logits = model.logits(params, own_BxXxD)
-            found = {"nll": token_loss(logits, target_BxX, config.label_smoothing, config.z_loss)}
+            said = partial(distribution, vocab_chunk=config.vocab_chunk)
+            own = said(model, params, own_BxXxD, ())
+            found = {"nll": own.token_loss(target_BxX, config.label_smoothing, config.z_loss)}
             if teacher is not None:
-                mu = log_policy(teacher.logits(output.value, other_BxXxD), banned)
-                found["kl"] = divergence(log_policy(logits, banned), mu, "forward")
+                pi, mu = said(model, params, own_BxXxD, banned), said(teacher, output.value, other_BxXxD, banned)
+                found["kl"] = compare(lambda pi, mu: kl_terms(mu, pi), pi, mu, target_BxX)[0]
             return found
 
         found = over_positions(part, (own_BxTxD, other_BxTxD, target_BxT), config.chunk)

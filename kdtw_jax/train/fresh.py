@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, training_batches
-from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.positions import over_positions
+from kdtw_jax.losses.vocabulary import compare
 from kdtw_jax.models import Model, output_layer, shift_right
 from kdtw_jax.train import parallel
+from kdtw_jax.train.distribution import distribution
 from kdtw_jax.train.loop import LoopConfig, Report, run_loop
 from kdtw_jax.train.state import (
     Coefficient,
@@ -147,34 +149,34 @@ def read(
     return states_BxTxD
 
 
-class Compare(Protocol):
-    """Numbers a position, BxX, of the log-policies of student and teacher there and of the tokens taken."""
-
-    def __call__(self, pi_BxXxV: jax.Array, mu_BxXxV: jax.Array, tokens_BxX: jax.Array) -> PyTree: ...
-
-
 def side_by_side(
     student: tuple[Model, Params],
     teacher: tuple[Model, Heard],
     source_BxS: jax.Array,
     tokens_BxT: jax.Array,
-    compare: Compare,
+    terms: Callable[[jax.Array, jax.Array], jax.Array],
     *,
     banned: tuple[int, ...],
     chunk: int,
+    vocab_chunk: int,
     teacher_temperature: float = 1.0,
     key: jax.Array | None = None,
-) -> PyTree:
-    """`compare` at every position of these outputs, BxT, `chunk` positions at a time (0: all).
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`losses.vocabulary.compare` of the log-policies of student and teacher and of these tokens, BxT each, `chunk`
+    positions and `vocab_chunk` tokens of the vocabulary at a time (0: all).
 
     The student reads them in this very step, with its dropout if there is a key; nothing reaches the teacher.
     """
 
-    def part(own_BxXxD: jax.Array, other_BxXxD: jax.Array, tokens_BxX: jax.Array) -> PyTree:
-        pi_BxXxV = log_policy(student[0].logits(student[1], own_BxXxD), banned)
-        mu_BxXxV = log_policy(teacher[0].logits(output.value, other_BxXxD), banned, teacher_temperature)
-        return compare(pi_BxXxV, mu_BxXxV, tokens_BxX)
+    def part(
+        own_BxXxD: jax.Array, other_BxXxD: jax.Array, tokens_BxX: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        said = partial(distribution, banned=banned, vocab_chunk=vocab_chunk)
+        mu = said(teacher[0], output.value, other_BxXxD, temperature=teacher_temperature)
+        return compare(terms, said(*student, own_BxXxD), mu, tokens_BxX)
 
     other_BxTxD, output = jax.lax.stop_gradient(teacher[1])
     tokens_BxT = jnp.asarray(tokens_BxT)
-    return over_positions(part, (read(*student, source_BxS, tokens_BxT, key), other_BxTxD, tokens_BxT), chunk)
+    what = (read(*student, source_BxS, tokens_BxT, key), other_BxTxD, tokens_BxT)
+    found: tuple[jax.Array, jax.Array, jax.Array] = over_positions(part, what, chunk)
+    return found

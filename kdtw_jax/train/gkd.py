@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
 from kdtw_jax.errors import UserError
-from kdtw_jax.losses.jsd import generalized_jsd
+from kdtw_jax.losses.jsd import jsd_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.models import Model
 from kdtw_jax.train import parallel
@@ -39,6 +40,8 @@ class GKDConfig:
     """of the teacher that is matched; below 1 it is sharper than it is"""
     chunk: int = 16
     """positions whose distributions over the vocabulary are held at once; 0: all, faster where memory allows"""
+    vocab_chunk: int = 0
+    """tokens of the vocabulary of which they are held at once; 0: all, faster where memory allows"""
 
     def __post_init__(self) -> None:
         for name in ("student_share", "beta"):
@@ -46,8 +49,9 @@ class GKDConfig:
                 raise UserError(f"gkd.{name} must be in [0, 1], got {vars(self)[name]}")
         if not self.teacher_temperature > 0:
             raise UserError(f"gkd.teacher_temperature must be above 0, got {self.teacher_temperature}")
-        if self.chunk < 0:
-            raise UserError(f"gkd.chunk must be 0 (all) or more, got {self.chunk}")
+        for name in ("chunk", "vocab_chunk"):
+            if vars(self)[name] < 0:
+                raise UserError(f"gkd.{name} must be 0 (all) or more, got {vars(self)[name]}")
 
 
 def divergence_loss(student: Model, teacher: Model, config: GKDConfig, banned: tuple[int, ...]) -> LossFn:
@@ -59,12 +63,10 @@ def divergence_loss(student: Model, teacher: Model, config: GKDConfig, banned: t
         mask_BxT = tokens_BxT != 0
         models = (student, params), (teacher, heard)
 
-        def compare(pi_BxXxV: jax.Array, mu_BxXxV: jax.Array, tokens_BxX: jax.Array) -> jax.Array:
-            return generalized_jsd(pi_BxXxV, mu_BxXxV, config.beta)
-
-        how: dict[str, Any] = {"banned": banned, "chunk": config.chunk, "key": key}
+        how: dict[str, Any] = {"banned": banned, "chunk": config.chunk, "vocab_chunk": config.vocab_chunk, "key": key}
         how["teacher_temperature"] = config.teacher_temperature
-        jsd_BxT = side_by_side(*models, jnp.asarray(batch.source_BxS), tokens_BxT, compare, **how)
+        terms = partial(jsd_terms, beta=config.beta)
+        jsd_BxT, _, _ = side_by_side(*models, jnp.asarray(batch.source_BxS), tokens_BxT, terms, **how)
         tokens = jnp.sum(mask_BxT.astype(jnp.float32))
         return {"jsd": weighted(jsd_BxT, mask_BxT), "tokens": Weighted(tokens, jnp.ones(()))}
 

@@ -19,13 +19,13 @@ import jax.numpy as jnp
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.errors import UserError
-from kdtw_jax.losses.likelihood import token_loss
-from kdtw_jax.losses.masked import kl_divergence
+from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.policy_gradient import importance_weights, sequence_kl_surrogate
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Decoded, Model
 from kdtw_jax.train import parallel
+from kdtw_jax.train.distribution import distribution
 from kdtw_jax.train.fresh import Heard, Listener, Writer, read, side_by_side, train_fresh
 from kdtw_jax.train.loop import LoopConfig
 from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, step_key
@@ -45,14 +45,17 @@ class MiniLLMConfig:
     """of the likelihood of the ground truth, beside the policy gradient"""
     chunk: int = 16
     """positions whose distributions over the vocabulary are held at once; 0: all, faster where memory allows"""
+    vocab_chunk: int = 0
+    """tokens of the vocabulary of which they are held at once; 0: all, faster where memory allows"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.teacher_mix < 1:
             raise UserError(f"minillm.teacher_mix must be at least 0 and below 1, got {self.teacher_mix}")
         if self.truth_weight < 0:
             raise UserError(f"minillm.truth_weight must be at least 0, got {self.truth_weight}")
-        if self.chunk < 0:
-            raise UserError(f"minillm.chunk must be 0 (all) or more, got {self.chunk}")
+        for name in ("chunk", "vocab_chunk"):
+            if vars(self)[name] < 0:
+                raise UserError(f"minillm.{name} must be 0 (all) or more, got {vars(self)[name]}")
 
 
 def mixture(student: Model, teacher: Model, teacher_mix: float, banned: tuple[int, ...]) -> Model:
@@ -89,14 +92,8 @@ def rollout_loss(student: Model, teacher: Model, config: MiniLLMConfig, banned: 
         source_BxS, target_BxT = jnp.asarray(batch.source_BxS), jnp.asarray(batch.target_BxT)
         models = (student, params), (teacher, heard)
 
-        def compare(
-            pi_BxXxV: jax.Array, mu_BxXxV: jax.Array, tokens_BxX: jax.Array
-        ) -> tuple[jax.Array, jax.Array, jax.Array]:
-            taken = [jnp.take_along_axis(x, tokens_BxX[..., None], axis=-1)[..., 0] for x in (pi_BxXxV, mu_BxXxV)]
-            return kl_divergence(pi_BxXxV, mu_BxXxV), taken[0], taken[1]
-
-        how: dict[str, Any] = {"banned": banned, "chunk": config.chunk}
-        kl_BxT, log_pi_BxT, log_mu_BxT = side_by_side(*models, source_BxS, written_BxT, compare, **how)
+        how: dict[str, Any] = {"banned": banned, "chunk": config.chunk, "vocab_chunk": config.vocab_chunk}
+        kl_BxT, log_pi_BxT, log_mu_BxT = side_by_side(*models, source_BxS, written_BxT, kl_terms, **how)
         mask_BxT = written_BxT != 0
         single_BxT, long_BxT = sequence_kl_surrogate(
             kl_BxT,
@@ -118,7 +115,9 @@ def rollout_loss(student: Model, teacher: Model, config: MiniLLMConfig, banned: 
             hidden_BxTxD = read(student, params, source_BxS, target_BxT)
 
             def nll(hidden_BxXxD: jax.Array, target_BxX: jax.Array) -> jax.Array:
-                return token_loss(student.logits(params, hidden_BxXxD), target_BxX)
+                return distribution(student, params, hidden_BxXxD, (), vocab_chunk=config.vocab_chunk).token_loss(
+                    target_BxX
+                )
 
             nll_BxT = over_positions(nll, (hidden_BxTxD, target_BxT), config.chunk)
             terms["nll"] = weighted(nll_BxT, target_BxT != 0)

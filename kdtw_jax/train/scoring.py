@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.losses.kl import TopK, top_k_with_tail
+from kdtw_jax.losses.kl import TopK
+from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Model, shift_right
+from kdtw_jax.train.distribution import distribution
 from kdtw_jax.train.state import Params
 
 # Who produced a row's tokens; also the row's ring in the replay buffer.
@@ -42,18 +43,26 @@ def score(
     top_k: int,
     banned: tuple[int, ...],
     temperature: float = 1.0,
+    chunk: int = 0,
+    vocab_chunk: int = 0,
 ) -> Trajectories:
-    """One teacher-forced pass of the teacher, softmax(logits / temperature), over finished paths."""
-    encoded = teacher.encode(params, source_BxS)
-    logits = teacher.decode(params, encoded, shift_right(tokens_BxT)).logits_BxTxV
-    mu_BxTxV = log_policy(logits, banned, temperature)
+    """One teacher-forced pass of the teacher, softmax(logits / temperature), over finished paths; it holds the
+    distributions of `chunk` positions and `vocab_chunk` tokens of them at a time (0: all)."""
+    hidden_BxTxD = teacher.decode(params, teacher.encode(params, source_BxS), shift_right(tokens_BxT)).hidden_BxTxD
+    how: dict[str, Any] = {"vocab_chunk": vocab_chunk, "temperature": temperature}
+
+    def part(hidden_BxXxD: jax.Array, tokens_BxX: jax.Array) -> tuple[jax.Array, TopK]:
+        mu = distribution(teacher, params, hidden_BxXxD, banned, **how)
+        partition_BxX, picked_BxX, _ = mu.taken(tokens_BxX)
+        none = jnp.zeros((*tokens_BxX.shape, 0))
+        return picked_BxX - partition_BxX, mu.top_k(top_k) if top_k else TopK(none, none.astype(jnp.int32))
+
     mask_BxT = tokens_BxT != 0
-    none = jnp.zeros((*tokens_BxT.shape, 0))
-    taken_BxT = jnp.take_along_axis(mu_BxTxV, tokens_BxT[..., None], axis=-1)[..., 0]
+    taken_BxT, top = over_positions(part, (hidden_BxTxD, tokens_BxT), chunk)
     return Trajectories(
         example_B=example_B,
         source_BxS=source_BxS,
         tokens_BxT=tokens_BxT,
         teacher_log_prob_BxT=jnp.where(mask_BxT, taken_BxT, 0.0),
-        top=top_k_with_tail(mu_BxTxV, top_k) if top_k else TopK(none, none.astype(jnp.int32)),
+        top=top,
     )

@@ -1,0 +1,48 @@
+"""The distributions that a model's states stand for, held or sliced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.decoding.policy import allowed, without
+from kdtw_jax.losses.vocabulary import Distribution, Held, Sliced
+from kdtw_jax.models import Model, Params, make_model, output_slices
+
+
+def distribution(
+    model: Model,
+    params: Params,
+    hidden_BxXxD: jax.Array,
+    banned: tuple[int, ...],
+    *,
+    vocab_chunk: int = 0,
+    temperature: float = 1.0,
+) -> Distribution:
+    """softmax(logits / temperature) over the tokens not in `banned`, at states that `decode` gives as `hidden_BxXxD`.
+
+    Args:
+      params: `output_layer` of them is enough.
+      vocab_chunk: tokens whose logits are held at once; 0, or as many as there are: all.
+
+    Raises UserError as `policy.without` does.
+    """
+    if not 0 < vocab_chunk < model.config.vocab_size:
+        logits = without(model.logits(params, hidden_BxXxD), banned)
+        return Held(logits if temperature == 1 else logits / temperature)
+    part = make_model(replace(model.config, vocab_size=vocab_chunk))
+    slices = output_slices(model.config, params, vocab_chunk)
+    allowed_V = allowed(model.config.vocab_size, banned)
+    count = len(jax.tree.leaves(slices)[0])
+    allowed_CxW = np.pad(allowed_V, (0, count * vocab_chunk - len(allowed_V))).reshape(count, vocab_chunk)
+
+    def logits_of(piece: tuple[Any, jax.Array]) -> jax.Array:
+        layer, allowed_W = piece
+        logits_BxXxW = part.logits(layer, hidden_BxXxD)
+        return jnp.where(allowed_W, logits_BxXxW / temperature, -jnp.inf)
+
+    return Sliced(logits_of, (slices, jnp.asarray(allowed_CxW)), vocab_chunk, model.config.vocab_size)
