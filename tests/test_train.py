@@ -194,6 +194,19 @@ def test_a_model_comes_back_as_it_was_and_misfits_are_named(world: World, tmp_pa
         load_model(tmp_path / "nothing")
 
 
+def test_a_model_is_read_into_the_host_s_memory_and_on_no_device(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "model", world.config, world.params, world.tokenizer)
+
+    def none(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr("jax.local_devices", none)
+    loaded = load_model(tmp_path / "model").params
+    assert same(loaded, world.params) and all(type(x) is np.ndarray for x in jax.tree.leaves(loaded))
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(world: World, tmp_path: Path) -> None:
     train(world, tmp_path, "fit", stop_after=4)
     wider = make_model(replace(world.config, d_ff=48))

@@ -24,7 +24,7 @@ PyTree = Any
 _NOTHING = -1e30
 
 
-class Taken(NamedTuple):
+class Reading(NamedTuple):
     """What a path needs to know of its states, BxX: logsumexp of the logits, and the logit of the token taken; if some
     tokens were given, log of their probabilities and of that of any other (`kl.student_outcomes`), BxXx(K + 1)."""
 
@@ -42,9 +42,9 @@ class Held(NamedTuple):
         """As `likelihood.token_loss`."""
         return token_loss(self.logits_BxXxV, targets_BxX, label_smoothing, z_loss)
 
-    def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> Taken:
+    def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> Reading:
         outcomes = None if ids_BxXxK is None else student_outcomes(self.logits_BxXxV, ids_BxXxK)
-        return Taken(*partition_and_pick(self.logits_BxXxV, tokens_BxX), outcomes)
+        return Reading(*partition_and_pick(self.logits_BxXxV, tokens_BxX), outcomes)
 
     def top_k(self, k: int) -> TopK:
         """As `kl.top_k_with_tail`, of logits; without an array of log-probabilities of all tokens."""
@@ -66,10 +66,10 @@ class Sliced(NamedTuple):
         mean_BxX = self._mean(targets_BxX.shape) if label_smoothing else None
         return loss_of(partition_BxX, picked_BxX, mean_BxX, label_smoothing, z_loss)
 
-    def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> Taken:
+    def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> Reading:
         if ids_BxXxK is None:
             partition_BxX, picked_BxXx1 = self._read(tokens_BxX[..., None])
-            return Taken(partition_BxX, picked_BxXx1[..., 0], None)
+            return Reading(partition_BxX, picked_BxXx1[..., 0], None)
         k = ids_BxXxK.shape[-1]
         rest_BxX, picked = self._read(jnp.concatenate([ids_BxXxK, tokens_BxX[..., None]], axis=-1), left_out=k)
         kept_BxXxK, rest_BxXx1 = picked[..., :k], rest_BxX[..., None]
@@ -79,7 +79,7 @@ class Sliced(NamedTuple):
             floor_BxXx1 = jax.lax.stop_gradient(jnp.max(kept_BxXxK, axis=-1, keepdims=True)) + LOG_FLOOR
             parts.append(jnp.logaddexp(rest_BxXx1, floor_BxXx1 + math.log(k)))
         outcomes_BxXxK = jax.nn.log_softmax(jnp.concatenate(parts, axis=-1), axis=-1)
-        return Taken(partition_BxX, picked[..., k], outcomes_BxXxK)
+        return Reading(partition_BxX, picked[..., k], outcomes_BxXxK)
 
     def top_k(self, k: int) -> TopK:
         if not 1 <= k <= self.vocabulary:

@@ -32,8 +32,8 @@ class Restored(NamedTuple):
     iterator: dict[str, Any]
 
 
-def _abstract(tree: PyTree, device: jax.Device | None = None) -> PyTree:
-    there = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
+def _abstract(tree: PyTree) -> PyTree:
+    there = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=there), tree)
 
 
@@ -220,8 +220,8 @@ def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Token
     like = jax.eval_shape(model.init, jax.random.key(0))
     if misfit := _misfit(ocp.metadata(folder / "params").metadata, like):
         raise UserError(f"the parameters in {folder} do not fit its config.json: {misfit}")
-    # Into the memory of the host: a teacher may be larger than a device.
-    params = jax.device_get(ocp.load(folder / "params", _abstract(like, jax.local_devices(backend="cpu")[0])))
+    # Arrays of numpy, in the memory of the host: a teacher may be larger than a device.
+    params = ocp.load(folder / "params", jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), like))
     return SavedModel(model, params, own)
 
 
