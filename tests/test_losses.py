@@ -10,9 +10,10 @@ import pytest
 
 from kdtw_jax import losses
 from kdtw_jax.losses import weighted
-from kdtw_jax.losses.kl import Direction, student_outcomes, teacher_tail, topk_divergence
+from kdtw_jax.losses.kl import Direction, teacher_tail, topk_divergence
 from kdtw_jax.losses.masked import entropy, kl_divergence, masked_mean, masked_sum, mul_exp
 from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.losses.outcomes import student_outcomes
 
 B, T, V = 3, 5, 11
 ALL = jnp.ones((B, T), bool)

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.losses.jsd import generalized_jsd
-from kdtw_jax.losses.masked import LOG_FLOOR, kl_divergence
+from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.losses.outcomes import student_outcomes
 
 Direction = Literal["forward", "reverse", "jsd"]  # KL(mu || pi), KL(pi || mu), JSD(1/2)
 
@@ -56,25 +57,6 @@ def teacher_tail(topk: TopK) -> jax.Array:
     """log of the teacher's probability outside its top k, BxT."""
     kept_BxT = jnp.sum(jnp.exp(topk.log_prob_BxTxK), axis=-1)
     return jnp.log1p(-jnp.minimum(kept_BxT, 1.0 - _LEAST_TAIL))
-
-
-def student_outcomes(student_BxTxV: jax.Array, ids_BxTxK: jax.Array) -> jax.Array:
-    """log of the student's probabilities of `ids_BxTxK` (distinct a row) and, where these are not all there are, of any
-    other token: BxTx(K + 1) float32, the last at least about `LOG_FLOOR`. From logits, normalised or not.
-
-    The others are summed up instead of taken as 1 - sum: a confident student's tail is then right to float32's relative
-    precision, and so is its gradient, which 1 - sum would build from differences of huge numbers. Nothing is normalised
-    over the whole vocabulary: elementwise work over V is most of what this costs.
-    """
-    student_BxTxV = student_BxTxV.astype(jnp.float32)
-    kept_BxTxK = jnp.take_along_axis(student_BxTxV, ids_BxTxK, axis=-1)
-    if ids_BxTxK.shape[-1] == student_BxTxV.shape[-1]:
-        return jax.nn.log_softmax(kept_BxTxK, axis=-1)
-    floor_BxTx1 = jax.lax.stop_gradient(jnp.max(kept_BxTxK, axis=-1, keepdims=True)) + LOG_FLOOR
-    rows_B, cols_T = jnp.indices(ids_BxTxK.shape[:2], sparse=True)
-    others_BxTxV = student_BxTxV.at[rows_B[..., None], cols_T[..., None], ids_BxTxK].set(floor_BxTx1)
-    tail_BxTx1 = jax.nn.logsumexp(others_BxTxV, axis=-1, keepdims=True)
-    return jax.nn.log_softmax(jnp.concatenate([kept_BxTxK, tail_BxTx1], axis=-1), axis=-1)
 
 
 def topk_kl(

@@ -7,16 +7,15 @@ arXiv 2411.09009.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.losses.kl import TopK, student_outcomes, top_k_with_tail
+from kdtw_jax.losses.kl import TopK, top_k_with_tail
 from kdtw_jax.losses.likelihood import loss_of, partition_and_pick, token_loss
-from kdtw_jax.losses.masked import LOG_FLOOR
+from kdtw_jax.losses.outcomes import kept_and_rest, outcomes
 
 PyTree = Any
 
@@ -26,11 +25,16 @@ _NOTHING = -1e30
 
 class Reading(NamedTuple):
     """What a path needs to know of its states, BxX: logsumexp of the logits, and the logit of the token taken; if some
-    tokens were given, log of their probabilities and of that of any other (`kl.student_outcomes`), BxXx(K + 1)."""
+    tokens were given, log of their probabilities and of any other's, BxXx(K + 1): `outcomes.student_outcomes`."""
 
     partition_BxX: jax.Array
     picked_BxX: jax.Array
     outcomes_BxXxK: jax.Array | None
+
+
+def _reading(rest_BxX: jax.Array, kept_BxXxK: jax.Array, picked_BxX: jax.Array, vocabulary: int) -> Reading:
+    partition_BxX = jax.nn.logsumexp(jnp.concatenate([kept_BxXxK, rest_BxX[..., None]], axis=-1), axis=-1)
+    return Reading(partition_BxX, picked_BxX, outcomes(rest_BxX, kept_BxXxK, vocabulary))
 
 
 class Held(NamedTuple):
@@ -43,8 +47,10 @@ class Held(NamedTuple):
         return token_loss(self.logits_BxXxV, targets_BxX, label_smoothing, z_loss)
 
     def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> Reading:
-        outcomes = None if ids_BxXxK is None else student_outcomes(self.logits_BxXxV, ids_BxXxK)
-        return Reading(*partition_and_pick(self.logits_BxXxV, tokens_BxX), outcomes)
+        if ids_BxXxK is None:
+            return Reading(*partition_and_pick(self.logits_BxXxV, tokens_BxX), None)
+        found = kept_and_rest(self.logits_BxXxV.astype(jnp.float32), ids_BxXxK, tokens_BxX)
+        return _reading(*found, self.logits_BxXxV.shape[-1])
 
     def top_k(self, k: int) -> TopK:
         """As `kl.top_k_with_tail`, of logits; without an array of log-probabilities of all tokens."""
@@ -72,14 +78,7 @@ class Sliced(NamedTuple):
             return Reading(partition_BxX, picked_BxXx1[..., 0], None)
         k = ids_BxXxK.shape[-1]
         rest_BxX, picked = self._read(jnp.concatenate([ids_BxXxK, tokens_BxX[..., None]], axis=-1), left_out=k)
-        kept_BxXxK, rest_BxXx1 = picked[..., :k], rest_BxX[..., None]
-        partition_BxX = jax.nn.logsumexp(jnp.concatenate([kept_BxXxK, rest_BxXx1], axis=-1), axis=-1)
-        parts = [kept_BxXxK]
-        if k < self.vocabulary:
-            floor_BxXx1 = jax.lax.stop_gradient(jnp.max(kept_BxXxK, axis=-1, keepdims=True)) + LOG_FLOOR
-            parts.append(jnp.logaddexp(rest_BxXx1, floor_BxXx1 + math.log(k)))
-        outcomes_BxXxK = jax.nn.log_softmax(jnp.concatenate(parts, axis=-1), axis=-1)
-        return Reading(partition_BxX, picked[..., k], outcomes_BxXxK)
+        return _reading(rest_BxX, picked[..., :k], picked[..., k], self.vocabulary)
 
     def top_k(self, k: int) -> TopK:
         if not 1 <= k <= self.vocabulary:
