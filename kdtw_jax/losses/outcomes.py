@@ -1,7 +1,7 @@
 """A distribution as few outcomes: some tokens of the vocabulary, and any other.
 
 Elementwise work over the vocabulary is bound by memory on a CPU and most of what a student's loss costs there, so
-the gradient is written by hand: one pass makes it, where differentiating the steps one by one makes six.
+the gradient is written by hand: one pass makes it, where differentiating step by step makes several.
 """
 
 from __future__ import annotations
