@@ -100,8 +100,9 @@ def test_chunks_save_the_memory_of_whole_distributions(kind: str) -> None:
     one = b * 32 * large * 4  # bytes of one [B, T, V] at T = 32
     assert memory(64) - memory(32) > 0.9 * one  # whole, it grows with the length
     assert memory(64, chunk=8) - memory(32, chunk=8) < one / 4  # by chunks, not by any [B, T, V]
-    # By slices it grows neither with T nor with V but by what a slice is cut from, and its gradient.
-    assert memory(64, large, vocab_chunk=100) - memory(32, small, vocab_chunk=100) < one / 4
+    # By slices it grows neither with T nor with V, but by what slices are cut from and its gradient. A single
+    # distribution that is held would add 1.75 times `one`.
+    assert memory(64, large, vocab_chunk=100) - memory(32, small, vocab_chunk=100) < one / 2
 
 
 def test_blocks_made_again_change_no_number_and_save_memory() -> None:

@@ -265,7 +265,7 @@ def test_settings_that_cannot_work_are_refused(world: World, tmp_path: Path) -> 
         ({"teacher_temperature": 0.0}, "teacher_temperature must be above 0"),
         ({"reward_temperature": 0.0}, "reward_temperature must be above 0"),
         ({"truth_batches": 0}, "truth_batches must be at least 1"),
-        ({"value_warmup": -1}, "value_warmup, chunk and the weights must be at least 0"),
+        ({"value_warmup": -1}, "value_warmup, chunk, vocab_chunk and the weights must be at least 0"),
     ):
         with pytest.raises(UserError, match=message):
             replace(DISTIL, **changes)
