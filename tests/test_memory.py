@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from kdtw_jax.data.batches import Batch, training_batches
+from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample
@@ -67,9 +68,16 @@ def test_the_teacher_scores_by_chunks_what_it_scores_at_once(world: World, chunk
     batch = [jnp.asarray(x) for x in next(training_batches(world.data, WIDE, seed=0))]
     how = {"banned": world.banned, "temperature": 0.7}
     run = jax.jit(partial(score, world.teacher[0], **how), static_argnames=("top_k", "chunk", "vocab_chunk"))
+    model, params = world.teacher
+    decoded = model.decode(params, model.encode(params, batch[1]), shift_right(batch[2]))
+    mu_BxTxV = log_policy(decoded.logits_BxTxV, world.banned, 0.7)
+    taken_BxT = jnp.take_along_axis(mu_BxTxV, batch[2][..., None], axis=-1)[..., 0]
+    want = jnp.where(batch[2] != 0, taken_BxT, 0.0)
     for k in (0, 4):
         whole, parts = (run(world.teacher[1], *batch, top_k=k, **how) for how in ({}, chunks))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, parts)
+        np.testing.assert_allclose(whole.teacher_log_prob_BxT, want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(whole.top.log_prob_BxTxK, jax.lax.top_k(mu_BxTxV, 4)[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["fit", "pcl", "score"])
