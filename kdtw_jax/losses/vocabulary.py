@@ -136,9 +136,8 @@ class Sliced(NamedTuple):
             carry: tuple[jax.Array, jax.Array], first: jax.Array, logits_BxXxW: jax.Array
         ) -> tuple[jax.Array, ...]:
             finite = jnp.isfinite(logits_BxXxW)
-            return carry[0] + jnp.sum(jnp.where(finite, logits_BxXxW, 0.0), axis=-1), carry[1] + jnp.sum(
-                finite, axis=-1
-            )
+            total_BxX = jnp.sum(jnp.where(finite, logits_BxXxW, 0.0), axis=-1)
+            return carry[0] + total_BxX, carry[1] + jnp.sum(finite, axis=-1)
 
         total_BxX, count_BxX = self.fold(step, (jnp.zeros(shape), jnp.zeros(shape, jnp.int32)))
         return total_BxX / count_BxX
