@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from experiments.presets import SMALL
 from kdtw_jax.errors import UserError
+from kdtw_jax.models import T5Config
 from kdtw_jax.runs import Progress, print_table, provenance, write_json
 
 Run = Callable[[], Any]
 Line = dict[str, str | int | float | None]
+Dtype = Literal["float32", "bfloat16"]
+
+
+def pair(t5: Sequence[str], dtype: Dtype, vocabulary: int, value_heads: bool = False) -> dict[str, T5Config]:
+    """A student and a teacher without dropout: the `small` preset's, or T5 v1.1 of two published sizes.
+
+    Raises UserError for another number of sizes, and as `T5Config.named` does.
+    """
+    if len(t5) not in (0, 2):
+        raise UserError(f"--t5 takes two sizes, the student's and the teacher's, got {len(t5)}")
+    chosen = [T5Config.named(name, version="v1.1") for name in t5] or [SMALL.student, SMALL.teacher]
+    same: dict[str, Any] = {"vocab_size": vocabulary, "dropout_rate": 0.0, "value_heads": value_heads, "dtype": dtype}
+    return {name: dataclasses.replace(c, **same) for name, c in zip(("student", "teacher"), chosen, strict=True)}
 
 
 def median_seconds(functions: Mapping[str, Run], repeats: int) -> dict[str, float]:
@@ -36,9 +51,9 @@ def median_seconds(functions: Mapping[str, Run], repeats: int) -> dict[str, floa
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def matrix_product(size: int = 2048) -> tuple[Run, float]:
-    """A square matrix product in float32, what this machine is measured by, and its FLOPs."""
-    matrix = jnp.ones((size, size))
+def matrix_product(dtype: Dtype, size: int) -> tuple[Run, float]:
+    """A square matrix product, what this machine is measured by, and its FLOPs."""
+    matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
     multiply = jax.jit(lambda x: x @ x)
     return lambda: multiply(matrix), 2.0 * size**3
 

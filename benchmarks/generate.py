@@ -1,14 +1,13 @@
 """Speed of greedy decoding beside transformers and CTranslate2: `python -m benchmarks.generate`.
 
-The `small` preset's teacher (and its student) with random weights, exported to the Hugging Face layout, which the
-others open: the same weights, the same inputs, float32, outputs of a fixed length. The share of tokens that agree is
-reported. All of it interleaved in one process. The ratios are those of the student, which is what `export.py` writes;
-the table has both.
+The `small` preset's student and teacher, or two published sizes (`--t5`), with random weights, exported to the Hugging
+Face layout, which the others open: the same weights, inputs and arithmetic, outputs of a fixed length. The share of
+tokens that agree is reported. All of it interleaved in one process. The ratios are those of the student, which is what
+`export.py` writes; the table has both. On a GPU, and in bfloat16, CTranslate2 is left out.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.common import Line, Run, median_seconds, need, report, torch_versions
-from experiments.presets import SMALL
+from benchmarks.common import Dtype, Line, Run, median_seconds, need, pair, report, torch_versions
+from benchmarks.other import torch_device
 from kdtw_jax.data.tokenizer import Tokenizer, train_tokenizer
 from kdtw_jax.decoding import generate
 from kdtw_jax.models import Params, T5Config, make_model
 from kdtw_jax.pretrained.export import export_model
+from kdtw_jax.pretrained.named import find_model, read_teacher
 
 BATCHES = (1, 8, 32)
 EOS = 1
@@ -39,6 +39,9 @@ class Args:
     length: int = 32
     """tokens of a source and of an output"""
     vocabulary: int = 4000
+    t5: tuple[str, ...] = ()
+    """two published sizes of T5 v1.1, such as small large, in place of the small preset's"""
+    dtype: Dtype = "float32"
     repeats: int = 9
     """rounds; medians are reported"""
     results: Path | None = None
@@ -48,30 +51,37 @@ class Args:
 def main(args: Args) -> None:
     """Prints the table, and writes generate.json if asked to."""
     started = time.time()
-    need("torch", "transformers", "ctranslate2")
+    need("torch", "transformers")
+    others = ["transformers"]
+    if torch_device() == "cpu" and args.dtype == "float32":
+        need("ctranslate2")
+        others.append("CTranslate2")
     tokenizer = made_up_words(args.vocabulary)
     functions: dict[str, Run] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name, config in (("teacher", SMALL.teacher), ("student", SMALL.student)):
-            sized = dataclasses.replace(config, vocab_size=tokenizer.vocab_size, dropout_rate=0.0)
-            functions |= decoders(name, sized, tokenizer, args.length, Path(scratch) / name)
+        for name, config in pair(args.t5, args.dtype, tokenizer.vocab_size).items():
+            functions |= decoders(name, config, tokenizer, args.length, Path(scratch) / name, others)
         cases = list(dict.fromkeys(name.rpartition(", ")[0] for name in functions))
         agreement = {
             f"same tokens, {case}, {other}": float(
                 np.mean(functions[f"{case}, here"]() == functions[f"{case}, {other}"]())
             )
             for case in cases
-            for other in ("transformers", "CTranslate2")
+            for other in others
         }
         seconds = median_seconds(functions, args.repeats)
     table: list[Line] = []
     for case in cases:
-        here, theirs, native = (seconds[f"{case}, {who}"] for who in ("here", "transformers", "CTranslate2"))
-        line: Line = {"what": case, "here, ms": 1e3 * here, "transformers, ms": 1e3 * theirs, "times": theirs / here}
-        table.append({**line, "CTranslate2, ms": 1e3 * native, "times, CTranslate2": native / here})
+        here = seconds[f"{case}, here"]
+        line: Line = {"what": case, "here, ms": 1e3 * here}
+        for other in others:
+            theirs = seconds[f"{case}, {other}"]
+            line |= {f"{other}, ms": 1e3 * theirs, f"times, {other}": theirs / here}
+        table.append(line)
     faster = {line["what"]: line for line in table}
-    ratios = {f"vs_transformers_b{b}": float(faster[f"student, {b}"]["times"] or 0) for b in BATCHES}
-    ratios["vs_ctranslate2_b32"] = float(faster["student, 32"]["times, CTranslate2"] or 0)
+    ratios = {f"vs_transformers_b{b}": float(faster[f"student, {b}"]["times, transformers"] or 0) for b in BATCHES}
+    if "CTranslate2" in others:
+        ratios["vs_ctranslate2_b32"] = float(faster["student, 32"]["times, CTranslate2"] or 0)
     title = f"{args.length} tokens from {args.length}, by rows of a batch, vocabulary {tokenizer.vocab_size}"
     report("generate", title, table, ratios, agreement, args.results, started, compared_with=torch_versions())
 
@@ -83,19 +93,24 @@ def made_up_words(size: int) -> Tokenizer:
     return train_tokenizer((" ".join(rng.choice(words, 12)) for _ in range(4 * size)), vocab_size=size)
 
 
-def decoders(name: str, config: T5Config, tokenizer: Tokenizer, length: int, folder: Path) -> dict[str, Run]:
+def decoders(
+    name: str, config: T5Config, tokenizer: Tokenizer, length: int, folder: Path, others: Sequence[str]
+) -> dict[str, Run]:
     """Each library's greedy decoding of the same sources, by "NAME, ROWS, LIBRARY"; returns tokens [rows, length]."""
-    import ctranslate2
     import torch
-    from ctranslate2.converters import TransformersConverter
     from transformers import AutoModelForSeq2SeqLM
 
-    model = make_model(config)
-    params = model.init(jax.random.key(0))
-    export_model(folder, config, params, tokenizer)
-    opened = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
-    converted = TransformersConverter(str(folder)).convert(str(folder.with_suffix(".ct2")))
-    translator = ctranslate2.Translator(converted, device="cpu", inter_threads=1, compute_type="float32")
+    export_model(folder, config, make_model(config).init(jax.random.key(0)), tokenizer)
+    saved = read_teacher(find_model(str(folder)), dtype=config.dtype)
+    model, params = saved.model, jax.tree.map(jnp.asarray, saved.params)
+    opened = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=getattr(torch, config.dtype))
+    opened = opened.eval().to(torch_device())
+    if "CTranslate2" in others:
+        import ctranslate2
+        from ctranslate2.converters import TransformersConverter
+
+        converted = TransformersConverter(str(folder)).convert(str(folder.with_suffix(".ct2")))
+        translator = ctranslate2.Translator(converted, device="cpu", inter_threads=1, compute_type="float32")
     pieces = tokenizer.pieces
     number = {piece: i for i, piece in enumerate(pieces)}
     banned = (EOS, *(b for b in tokenizer.banned_ids if b != EOS))  # without an end, every output has its full length
@@ -108,7 +123,7 @@ def decoders(name: str, config: T5Config, tokenizer: Tokenizer, length: int, fol
 
     for rows in BATCHES:
         source = np.random.default_rng(rows).integers(4, tokenizer.vocab_size, (rows, length)).astype(np.int32)
-        own, theirs = jnp.asarray(source), torch.from_numpy(source.astype(np.int64))
+        own, theirs = jnp.asarray(source), torch.from_numpy(source.astype(np.int64)).to(torch_device())
         texts = [[pieces[i] for i in row] for row in source]
 
         def here(source: jax.Array = own) -> np.ndarray:
@@ -117,7 +132,7 @@ def decoders(name: str, config: T5Config, tokenizer: Tokenizer, length: int, fol
         def by_transformers(source: Any = theirs) -> np.ndarray:
             how = {"do_sample": False, "num_beams": 1, "min_new_tokens": length, "max_new_tokens": length}
             tokens = opened.generate(source, attention_mask=torch.ones_like(source), **how)
-            return np.asarray(tokens[:, 1:])
+            return np.asarray(tokens[:, 1:].cpu())
 
         def by_ctranslate2(texts: Sequence[Sequence[str]] = texts) -> np.ndarray:
             how = {"beam_size": 1, "min_decoding_length": length, "max_decoding_length": length}
@@ -125,7 +140,7 @@ def decoders(name: str, config: T5Config, tokenizer: Tokenizer, length: int, fol
             return np.asarray([[number[piece] for piece in one.hypotheses[0]] for one in written])
 
         runs: dict[str, Run] = {"here": here, "transformers": by_transformers, "CTranslate2": by_ctranslate2}
-        found |= {f"{name}, {rows}, {who}": run for who, run in runs.items()}
+        found |= {f"{name}, {rows}, {who}": runs[who] for who in ("here", *others)}
     return found
 
 

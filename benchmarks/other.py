@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+
 from kdtw_jax.models import T5Config
 
 
+def torch_device() -> str:
+    """Where the others compute: where JAX does."""
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+
+
 def torch_t5(config: T5Config) -> Any:
-    """A T5 of `transformers` of the same architecture and sizes with random weights, on the processor, in float32."""
+    """A T5 of `transformers` of the same architecture and sizes with random weights, in float32."""
     import torch
     from transformers import T5Config as TheirConfig
     from transformers import T5ForConditionalGeneration
@@ -30,7 +37,7 @@ def torch_t5(config: T5Config) -> Any:
         "decoder_start_token_id": 0,
     }
     torch.manual_seed(0)
-    return T5ForConditionalGeneration(TheirConfig(**settings))
+    return T5ForConditionalGeneration(TheirConfig(**settings)).to(torch_device())
 
 
 def torch_llama(config: T5Config, length: int) -> Any:

@@ -1,14 +1,15 @@
 """Speed of a training step: `python -m benchmarks.train_step`.
 
-A likelihood step (gradient, clipping, Adam) of the `small` preset's models and of a 256-wide one, in float32: its share
-of this machine's own matrix-product peak, and against the same step of the same T5 by `transformers` in PyTorch, all of
-it interleaved in one process. Random weights and tokens: speed does not depend on them. `--profile` says where the time
-of a step goes, operation by operation.
+A likelihood step (gradient, clipping, Adam) of the `small` preset's models and of a 256-wide one, or of published sizes
+(`--t5`): its share of this machine's own matrix-product peak, and against the same step of the same T5 by
+`transformers` in PyTorch, all of it interleaved in one process. Random weights and tokens: speed does not depend on
+them. `--profile` says where the time of a step goes, operation by operation.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -20,11 +21,12 @@ import jax
 import numpy as np
 import tyro
 
-from benchmarks.common import Line, Run, matrix_product, median_seconds, need, report, torch_versions
+from benchmarks.common import Dtype, Line, Run, matrix_product, median_seconds, need, report, torch_versions
 from experiments.presets import SMALL, model
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.models import T5Config, make_model
+from kdtw_jax.models.config import Version
 from kdtw_jax.runs import print_table
 from kdtw_jax.train import parallel
 from kdtw_jax.train.fit import likelihood_loss
@@ -40,21 +42,30 @@ class Args:
     length: int = 32
     """tokens of a source and of a target"""
     vocabulary: int = 4000
+    t5: tuple[str, ...] = ()
+    """published sizes, such as base, in place of the small preset's: each as T5 v1.0 and as v1.1"""
+    dtype: Dtype = "float32"
+    """of the arithmetic, and of the matrix product that is the peak; PyTorch's by autocast"""
+    peak: int = 2048
+    """rows of that product; an accelerator needs more of them to come near its peak, such as 8192"""
     repeats: int = 9
     """rounds; medians are reported"""
     torch: bool = True
     """compare with transformers in PyTorch (pip install '.[benchmarks]')"""
     profile: bool = False
-    """also trace a step of the 256-wide model and name the operations that take most of its time"""
+    """also trace a step of the last model and name the operations that take most of its time"""
     results: Path | None = None
     """folder for train_step.json"""
 
 
-def sizes(vocabulary: int) -> dict[str, T5Config]:
+def sizes(args: Args) -> dict[str, T5Config]:
     """The models that are measured, without dropout and without heads of our own, so that all do the same work."""
     found = {"student, 80 wide": SMALL.student, "teacher, 192 wide": SMALL.teacher, "256 wide": model(256, 4, 4)}
-    plain: dict[str, Any] = {"vocab_size": vocabulary, "dropout_rate": 0.0, "value_heads": False}
-    return {name: dataclasses.replace(config, **plain) for name, config in found.items()}
+    versions: tuple[Version, ...] = ("v1.0", "v1.1")
+    published = {f"T5 {v} {size}": T5Config.named(size, version=v) for size in args.t5 for v in versions}
+    plain: dict[str, Any] = {"vocab_size": args.vocabulary, "dropout_rate": 0.0, "value_heads": False}
+    plain["dtype"] = args.dtype
+    return {name: dataclasses.replace(config, **plain) for name, config in (published or found).items()}
 
 
 def step_flops(config: T5Config, rows: int, source: int, target: int) -> float:
@@ -102,14 +113,17 @@ def torch_step(config: T5Config, batch: Batch) -> Run:
     """The same by `transformers`: cross-entropy, gradient, clipping by the global norm, fused AdamW."""
     import torch
 
-    from benchmarks.other import torch_t5
+    from benchmarks.other import torch_device, torch_t5
 
+    device = torch_device()
     network = torch_t5(config).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    source, target = (torch.from_numpy(np.asarray(x, np.int64)) for x in (batch.source_BxS, batch.target_BxT))
+    rows = (torch.from_numpy(np.asarray(x, np.int64)).to(device) for x in (batch.source_BxS, batch.target_BxT))
+    source, target = rows
 
     def run() -> float:
-        loss = network(input_ids=source, attention_mask=torch.ones_like(source), labels=target).loss
+        with torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            loss = network(input_ids=source, attention_mask=torch.ones_like(source), labels=target).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -129,8 +143,8 @@ def main(args: Args) -> None:
     shape = (args.rows, args.length)
     source, target = (rng.integers(4, args.vocabulary, shape).astype(np.int32) for _ in range(2))
     batch = Batch(np.arange(args.rows, dtype=np.int32), source, target)
-    configs = sizes(args.vocabulary)
-    multiply, flops = matrix_product()
+    configs = sizes(args)
+    multiply, flops = matrix_product(args.dtype, args.peak)
     functions: dict[str, Run] = {"peak": multiply}
     for name, config in configs.items():
         functions[name] = likelihood_step(config, batch, devices)
@@ -138,7 +152,7 @@ def main(args: Args) -> None:
             functions[f"{name}, torch"] = torch_step(config, batch)
     seconds = median_seconds(functions, args.repeats)
     peak = flops / seconds["peak"]
-    table: list[Line] = [{"what": "matrix product 2048", "ms": 1e3 * seconds["peak"], "GFLOP/s": peak / 1e9}]
+    table: list[Line] = [{"what": f"matrix product {args.peak}", "ms": 1e3 * seconds["peak"], "GFLOP/s": peak / 1e9}]
     shares, against = {}, {}
     for name, config in configs.items():
         rate = step_flops(config, args.rows, args.length, args.length) / seconds[name]
@@ -148,33 +162,33 @@ def main(args: Args) -> None:
             against[name] = seconds[f"{name}, torch"] / seconds[name]
             line |= {"torch, ms": 1e3 * seconds[f"{name}, torch"], "times faster": against[name]}
         table.append(line)
-    ratios = {"peak_share": shares["256 wide"], **({"vs_torch": against["256 wide"]} if args.torch else {})}
+    last = list(configs)[-1]
+    ratios = {"peak_share": shares[last], **({"vs_torch": against[last]} if args.torch else {})}
     numbers = {f"peak_share, {name}": share for name, share in shares.items()}
     numbers |= {f"vs_torch, {name}": ratio for name, ratio in against.items()}
     title = f"likelihood step, {args.rows} rows of {args.length} + {args.length} tokens, vocabulary {args.vocabulary}"
     more: dict[str, Any] = {"compared_with": torch_versions()} if args.torch else {}
     if args.profile:
-        more["operations"] = profile(functions["256 wide"])
-        print_table("where the time of a 256-wide step goes", more["operations"], ["operation", "share"])
+        more["operations"] = profile(functions[last])
+        print_table(f"where the time of a step goes, {last}", more["operations"], ["operation", "share"])
     report("train_step", title, table, ratios, numbers, args.results, started, **more)
 
 
 def profile(step: Run, most: int = 15) -> list[Line]:
-    """The operations of a step by time, from a trace of XLA's own: shares of the sum over all threads."""
+    """The operations of a step by time, from a trace of XLA's own: shares of the sum over all threads or streams."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(3):
                 jax.block_until_ready(step())
         (trace,) = Path(folder).rglob("*.xplane.pb")
-        data = jax.profiler.ProfileData.from_file(str(trace))
+        planes = list(jax.profiler.ProfileData.from_file(str(trace)).planes)
+        lines = [(plane.name, line) for plane in planes for line in plane.lines]
+        streams = [line for plane, line in lines if plane.startswith("/device:") and "Stream" in line.name]
+        threads = [line for _, line in lines if re.search("XLA|Eigen", line.name)]
         spent: dict[str, float] = {}
-        for plane in data.planes:
-            for line in plane.lines:
-                if "XLA" not in line.name and "Eigen" not in line.name:
-                    continue
-                for event in line.events:
-                    kind = event.name.partition(".")[0]
-                    spent[kind] = spent.get(kind, 0.0) + event.duration_ns
+        for event in (event for line in streams or threads for event in line.events):
+            kind = re.sub(r"([._]\d+)+$", "", event.name)
+            spent[kind] = spent.get(kind, 0.0) + event.duration_ns
     whole = sum(spent.values())
     first = sorted(spent, key=lambda name: -spent[name])[:most]
     return [{"operation": name, "share": spent[name] / whole} for name in first]

@@ -23,13 +23,21 @@ def faults():
 faults()
 print(faults())
 """
+# Wherever the tests run: two cores, and no accelerator.
+HERE = "import os; os.sched_getaffinity = lambda _: range(2); os.path.exists = lambda _: False"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 @pytest.mark.parametrize(
     ("first", "told", "kept"),
-    [("", {}, True), ("import numpy", {}, False), ("", {"MALLOC_ARENA_MAX": "8"}, False)],
-    ids=["first of all", "too late", "the user's own settings"],
+    [
+        (HERE, {}, True),
+        (f"{HERE}; import numpy", {}, False),
+        (HERE, {"MALLOC_ARENA_MAX": "8"}, False),
+        (f"{HERE}; os.sched_getaffinity = lambda _: range(64)", {}, False),
+        (f"{HERE}; os.path.exists = '/dev/nvidiactl'.__eq__", {}, False),
+    ],
+    ids=["first of all", "too late", "the user's own settings", "many cores", "beside a GPU"],
 )
 def test_large_blocks_are_not_mapped_anew(first: str, told: dict[str, str], kept: bool) -> None:
     code = FAULTS.format(root=str(Path(__file__).parents[1]), first=first)

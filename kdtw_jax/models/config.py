@@ -33,7 +33,9 @@ class T5Config:
     `gate_width` above 0 the gate that decides whether to ask, with hidden layers of that width. `rule_in_source`: the
     rule that the gate reads stands before the source, for the rest of the student to read as well. `remat`: training
     keeps only what goes from block to block and makes the rest again in the backward pass, a third more work for a
-    fraction of the memory; it changes no number and is no part of what a model is.
+    fraction of the memory; it changes no number and is no part of what a model is. `fused_attention`: cuDNN's, on an
+    NVIDIA GPU in bfloat16, wherever whole texts are read (not in cached decoding, nor where attention weights are
+    dropped); the same but for rounding, and no part of what a model is either.
 
     Raises `UserError` for sizes no model can have.
     """
@@ -56,6 +58,7 @@ class T5Config:
     gate_width: int = 0
     rule_in_source: bool = False
     remat: bool = dataclasses.field(default=False, compare=False)
+    fused_attention: bool = dataclasses.field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         fields = dataclasses.asdict(self)
@@ -86,6 +89,11 @@ class T5Config:
             )
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"model config: dtype is {self.dtype!r}; known are 'float32' and 'bfloat16'")
+        if self.fused_attention and (self.dtype != "bfloat16" or self.d_kv % 8):
+            raise UserError(
+                f"model config: fused_attention with dtype {self.dtype!r} and d_kv {self.d_kv}; "
+                "cuDNN's needs 'bfloat16' and a multiple of 8"
+            )
 
     @classmethod
     def named(cls, name: str, *, version: Version = "v1.0", vocab_size: int = 32128) -> T5Config:

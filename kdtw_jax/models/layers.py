@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import partial
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -74,6 +76,29 @@ def dropout(x: jax.Array, rate: float, seed_2: jax.Array | None, site: tuple[str
     return jnp.where(kept, x * (1.0 / (1.0 - rate)), 0.0).astype(x.dtype)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def wide_einsum(spec: str, left: jax.Array, right: jax.Array) -> jax.Array:
+    """`jnp.einsum` of two arrays of one dtype, its result in float32.
+
+    The gradient of the result is rounded to that dtype before it is multiplied. Left to differentiation it would stay
+    float32 and make the two products of the backward pass float32 products, half as fast on an accelerator.
+    """
+    return jnp.einsum(spec, left, right, preferred_element_type=jnp.float32)
+
+
+def _wide_forward(spec: str, left: jax.Array, right: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return wide_einsum(spec, left, right), (left, right)
+
+
+def _wide_backward(spec: str, factors: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, ...]:
+    _, pull = jax.vjp(partial(jnp.einsum, spec), *factors)
+    slopes: tuple[jax.Array, ...] = pull(slope.astype(factors[0].dtype))
+    return slopes
+
+
+wide_einsum.defvjp(_wide_forward, _wide_backward)
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * scale, the mean square taken in float32 (Zhang and Sennrich, arXiv 1910.07467)."""
 
@@ -93,22 +118,21 @@ class Linear(nn.Module):
 
     The product is taken of two matrices: contracting over B and T at once, as the gradient of a three-way
     product does, makes XLA on a CPU copy its operands first, a fifth of the time of a feed-forward layer. The result is
-    of the dtype `out`, by default the config's.
+    of the config's dtype, or, `wide`, float32.
     """
 
     config: T5Config
     width: int
     std: float
-    out: str | None = None
+    wide: bool = False
 
     @nn.compact
     def __call__(self, x_BxTxF: jax.Array) -> jax.Array:
         rows, length, depth = x_BxTxF.shape
         shape = (depth, self.width)
         kernel = self.param("kernel", nn.initializers.normal(self.std), shape, jnp.float32)
-        x_XxF = x_BxTxF.reshape(rows * length, depth)
-        out = jnp.dtype(self.out or self.config.dtype)
-        y_XxW = jnp.matmul(x_XxF, kernel.astype(self.config.dtype), preferred_element_type=out)
+        product = wide_einsum if self.wide else jnp.einsum
+        y_XxW = product("xf,fw->xw", x_BxTxF.reshape(rows * length, depth), kernel.astype(self.config.dtype))
         return y_XxW.reshape(rows, length, self.width)
 
 
@@ -137,10 +161,24 @@ class RelativeBias(nn.Module):
         return table[bucket_BxTxS].transpose(0, 3, 1, 2)
 
 
+class Sight(NamedTuple):
+    """What each query sees of the keys, said twice: what is not used costs nothing.
+
+    `bias_BxHxTxS` (float32, broadcastable) is added to the scores, masks included. Where nothing was decoded before, it
+    is also said in the terms of fused attention: `relative_1xHxTxS` alone is added (None: nothing), and a row sees the
+    first `lengths_B` keys (None: all).
+    """
+
+    bias_BxHxTxS: jax.Array
+    relative_1xHxTxS: jax.Array | None = None
+    lengths_B: jax.Array | None = None
+
+
 class Attention(nn.Module):
-    """Multi-head attention with unscaled scores and an additive bias."""
+    """Multi-head attention with unscaled scores and an additive bias; if `causal`, none sees what comes after it."""
 
     config: T5Config
+    causal: bool = False
 
     def setup(self) -> None:
         config = self.config
@@ -158,20 +196,54 @@ class Attention(nn.Module):
         return self._heads(self.k(x_BxSxD)), self._heads(self.v(x_BxSxD))
 
     def __call__(
-        self, x_BxTxD: jax.Array, keys_values: KeysValues, bias_BxHxTxS: jax.Array, seed_2: jax.Array | None
+        self, x_BxTxD: jax.Array, keys_values: KeysValues, sight: Sight, seed_2: jax.Array | None, cached: bool
     ) -> jax.Array:
-        """Queries from `x_BxTxD`; `bias_BxHxTxS` (float32, broadcastable) holds the mask too."""
-        keys_BxHxSxE, values_BxHxSxE = keys_values
+        """Queries from `x_BxTxD`; `cached`: some of the keys were there before, or are still to come."""
         queries_BxHxTxE = self._heads(self.q(x_BxTxD))
-        # Unscaled scores are large: rounded to bfloat16 they would be off by whole nats.
-        scores_BxHxTxS = jnp.einsum(
-            "bhte,bhse->bhts", queries_BxHxTxE, keys_BxHxSxE, preferred_element_type=jnp.float32
-        )
-        weights = jax.nn.softmax(scores_BxHxTxS + bias_BxHxTxS, axis=-1)
-        weights = dropout(weights.astype(self.config.dtype), self.config.dropout_rate, seed_2, self.path)
-        mixed_BxHxTxE = jnp.einsum("bhts,bhse->bhte", weights, values_BxHxSxE)
+        dropped = seed_2 is not None and self.config.dropout_rate > 0
+        odd = x_BxTxD.shape[1] % 2 or keys_values[0].shape[2] % 2  # which cuDNN does not differentiate
+        if self.config.fused_attention and not (cached or dropped or odd):
+            mixed_BxHxTxE = fused_attention(queries_BxHxTxE, keys_values, sight, self.causal)
+        else:
+            mixed_BxHxTxE = self._mix(queries_BxHxTxE, keys_values, sight.bias_BxHxTxS, seed_2)
         rows, _, length, _ = mixed_BxHxTxE.shape
         return self.o(mixed_BxHxTxE.transpose(0, 2, 1, 3).reshape(rows, length, -1))
+
+    def _mix(
+        self, queries_BxHxTxE: jax.Array, keys_values: KeysValues, bias_BxHxTxS: jax.Array, seed_2: jax.Array | None
+    ) -> jax.Array:
+        keys_BxHxSxE, values_BxHxSxE = keys_values
+        # Unscaled scores are large: rounded to bfloat16 they would be off by whole nats.
+        scores_BxHxTxS = wide_einsum("bhte,bhse->bhts", queries_BxHxTxE, keys_BxHxSxE)
+        weights = jax.nn.softmax(scores_BxHxTxS + bias_BxHxTxS, axis=-1)
+        weights = dropout(weights.astype(self.config.dtype), self.config.dropout_rate, seed_2, self.path)
+        return jnp.einsum("bhts,bhse->bhte", weights, values_BxHxSxE)
+
+
+def fused_attention(
+    queries_BxHxTxE: jax.Array,
+    keys_values: KeysValues,
+    sight: Sight,
+    causal: bool,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> jax.Array:
+    """Attention in one kernel that never holds the scores (FlashAttention, arXiv 2205.14135), BxHxTxE.
+
+    The relative positions are rounded to the arithmetic's dtype, as cuDNN wants them.
+    """
+    queries, keys, values = (x.transpose(0, 2, 1, 3) for x in (queries_BxHxTxE, *keys_values))
+    relative = sight.relative_1xHxTxS
+    mixed_BxTxHxE = jax.nn.dot_product_attention(
+        queries,
+        keys,
+        values,
+        bias=None if relative is None else relative.astype(queries.dtype),
+        key_value_seq_lengths=sight.lengths_B,
+        is_causal=causal,
+        scale=1.0,
+        implementation=implementation,
+    )
+    return mixed_BxTxHxE.transpose(0, 2, 1, 3)
 
 
 class FeedForward(nn.Module):

@@ -28,8 +28,10 @@ from kdtw_jax.models.layers import (
     Linear,
     RelativeBias,
     RMSNorm,
+    Sight,
     dropout,
     mask_bias,
+    wide_einsum,
     write_at,
 )
 
@@ -42,7 +44,7 @@ class Block(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        self.self_attention_norm, self.self_attention = RMSNorm(config), Attention(config)
+        self.self_attention_norm, self.self_attention = RMSNorm(config), Attention(config, self.decoder)
         if self.decoder:
             self.cross_attention_norm, self.cross_attention = RMSNorm(config), Attention(config)
         self.feed_forward_norm, self.feed_forward = RMSNorm(config), FeedForward(config)
@@ -53,11 +55,11 @@ class Block(nn.Module):
     def __call__(
         self,
         x_BxTxD: jax.Array,
-        self_bias: jax.Array,
+        own: Sight,
         past: KeysValues | None,
         position: jax.Array,
         cross: KeysValues | None,
-        cross_bias: jax.Array | None,
+        of_source: Sight | None,
         seed_2: jax.Array | None,
     ) -> tuple[jax.Array, KeysValues]:
         """The block's output and the keys and values its self-attention saw, `past` included."""
@@ -68,11 +70,11 @@ class Block(nn.Module):
                 write_at(past[0], keys_values[0], position),
                 write_at(past[1], keys_values[1], position),
             )
-        attended = self.self_attention(normed, keys_values, self_bias, seed_2)
+        attended = self.self_attention(normed, keys_values, own, seed_2, past is not None)
         x_BxTxD = x_BxTxD + self._drop(attended, seed_2, "self")
-        if cross is not None and cross_bias is not None:
+        if cross is not None and of_source is not None:
             normed = self.cross_attention_norm(x_BxTxD)
-            attended = self.cross_attention(normed, cross, cross_bias, seed_2)
+            attended = self.cross_attention(normed, cross, of_source, seed_2, past is not None)
             x_BxTxD = x_BxTxD + self._drop(attended, seed_2, "cross")
         fed = self.feed_forward(self.feed_forward_norm(x_BxTxD), seed_2)
         return x_BxTxD + self._drop(fed, seed_2, "feed_forward"), keys_values
@@ -113,24 +115,28 @@ class Stack(nn.Module):
         keys = past[0][0].shape[2] if past is not None else x_BxTxD.shape[1]
         key_S = jnp.arange(keys, dtype=jnp.int32)
         query_BxT = jnp.atleast_1d(position)[:, None] + jnp.arange(x_BxTxD.shape[1], dtype=jnp.int32)[None, :]
-        bias_BxHxTxS = self.relative_attention_bias(query_BxT, key_S)
-        source_bias = None if mask_BxS is None else mask_bias(mask_BxS)[:, None, None, :]
+        relative_BxHxTxS = bias_BxHxTxS = self.relative_attention_bias(query_BxT, key_S)
+        of_source = lengths_B = None
+        if mask_BxS is not None:
+            lengths_B = jnp.sum(mask_BxS, axis=1, dtype=jnp.int32)
+            of_source = Sight(mask_bias(mask_BxS)[:, None, None, :], lengths_B=lengths_B)
         if self.decoder:
             causal_BxTxS = key_S[None, None, :] <= query_BxT[:, :, None]
             bias_BxHxTxS = bias_BxHxTxS + mask_bias(causal_BxTxS)[:, None]
-        elif source_bias is not None:
-            bias_BxHxTxS = bias_BxHxTxS + source_bias
+        elif of_source is not None:
+            bias_BxHxTxS = bias_BxHxTxS + of_source.bias_BxHxTxS
+        own = Sight(bias_BxHxTxS, relative_BxHxTxS, None if self.decoder else lengths_B)
 
         x_BxTxD = dropout(x_BxTxD, self.config.dropout_rate, seed_2, (*self.path, "embedded"))
         seen: tuple[KeysValues, ...] = ()
         for layer, block in enumerate(self.block):
             x_BxTxD, keys_values = block(
                 x_BxTxD,
-                bias_BxHxTxS,
+                own,
                 None if past is None else past[layer],
                 position,
                 None if cross is None else cross[layer],
-                source_bias,
+                of_source,
                 seed_2,
             )
             seen += (keys_values,)
@@ -154,7 +160,7 @@ class T5(nn.Module):
         self.encoder = Stack(config, decoder=False)
         self.decoder = Stack(config, decoder=True)
         if not config.tie_embeddings:
-            self.lm_head = Linear(config, config.vocab_size, config.d_model**-0.5, "float32")
+            self.lm_head = Linear(config, config.vocab_size, config.d_model**-0.5, wide=True)
         if config.value_heads:
             self.value = ValueHead()
         if config.gate_width:
@@ -186,7 +192,7 @@ class T5(nn.Module):
         rows, length, depth = hidden_BxTxD.shape
         hidden_XxD = hidden_BxTxD.reshape(rows * length, depth) * depth**-0.5
         table_VxD = self.shared.embedding.astype(self.config.dtype)
-        logits_XxV = jnp.einsum("xd,vd->xv", hidden_XxD, table_VxD, preferred_element_type=jnp.float32)
+        logits_XxV = wide_einsum("xd,vd->xv", hidden_XxD, table_VxD)
         return logits_XxV.reshape(rows, length, -1)
 
     def values(self, hidden_BxTxD: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ CONFIG = "config.json"
 LOCK = ".lock"
 SHOWN_DIFFERENCES = 3
 # How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
-FREE = ("accumulate", "chunk", "remat", "vocab_chunk")
+FREE = ("accumulate", "chunk", "fused_attention", "remat", "vocab_chunk")
 # Options that came later, and what runs from before them did, which go on.
 LATER = {"student_rows": 1.0, "reward_temperature": 1.0, "teacher_temperature": 1.0}
 
