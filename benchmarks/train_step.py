@@ -26,7 +26,6 @@ from experiments.presets import SMALL, model
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.models import T5Config, make_model
-from kdtw_jax.models.config import Version
 from kdtw_jax.runs import print_table
 from kdtw_jax.train import parallel
 from kdtw_jax.train.fit import likelihood_loss
@@ -43,7 +42,9 @@ class Args:
     """tokens of a source and of a target"""
     vocabulary: int = 4000
     t5: tuple[str, ...] = ()
-    """published sizes, such as base, in place of the small preset's: each as T5 v1.0 and as v1.1"""
+    """published sizes of T5 v1.1, such as base, in place of the small preset's"""
+    fused_attention: bool = False
+    """cuDNN's, in bfloat16 on an NVIDIA GPU"""
     dtype: Dtype = "float32"
     """of the arithmetic, and of the matrix product that is the peak; PyTorch's by autocast"""
     peak: int = 2048
@@ -61,10 +62,9 @@ class Args:
 def sizes(args: Args) -> dict[str, T5Config]:
     """The models that are measured, without dropout and without heads of our own, so that all do the same work."""
     found = {"student, 80 wide": SMALL.student, "teacher, 192 wide": SMALL.teacher, "256 wide": model(256, 4, 4)}
-    versions: tuple[Version, ...] = ("v1.0", "v1.1")
-    published = {f"T5 {v} {size}": T5Config.named(size, version=v) for size in args.t5 for v in versions}
+    published = {f"T5 v1.1 {size}": T5Config.named(size, version="v1.1") for size in args.t5}
     plain: dict[str, Any] = {"vocab_size": args.vocabulary, "dropout_rate": 0.0, "value_heads": False}
-    plain["dtype"] = args.dtype
+    plain |= {"dtype": args.dtype, "fused_attention": args.fused_attention}
     return {name: dataclasses.replace(config, **plain) for name, config in (published or found).items()}
 
 
