@@ -14,6 +14,7 @@ import pytest
 
 from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.evaluation.evaluate import comparison
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample
@@ -80,7 +81,18 @@ def test_the_teacher_scores_by_chunks_what_it_scores_at_once(world: World, chunk
     np.testing.assert_allclose(whole.top.log_prob_BxTxK, jax.lax.top_k(mu_BxTxV, 4)[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["fit", "pcl", "score"])
+def test_students_are_compared_with_their_teacher_by_positions(world: World) -> None:
+    _, source, target = (jnp.asarray(x) for x in next(training_batches(world.data, WIDE, seed=0)))
+    both, values = (world.params, world.teacher[1]), replace(DISTIL.pcl, values="unified", alpha=0.8)
+
+    def run(chunk: int) -> Any:
+        compare = jax.jit(comparison(world.model, world.teacher[0], world.banned, values, 4, chunk))
+        return compare(both, source, target)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), run(0), run(5))
+
+
+@pytest.mark.parametrize("kind", ["fit", "pcl", "score", "compare"])
 def test_chunks_save_the_memory_of_whole_distributions(kind: str) -> None:
     b, small, large = 8, 2000, 8000
 
@@ -92,6 +104,9 @@ def test_chunks_save_the_memory_of_whole_distributions(kind: str) -> None:
         if kind == "score":
             call = jax.jit(partial(score, model, top_k=4, banned=(), **chunks))
             return int(call.lower(params, row, source, ids).compile().memory_analysis().temp_size_in_bytes)
+        if kind == "compare":
+            call = jax.jit(comparison(model, model, (), DISTIL.pcl, 4, **{"chunk": 0, **chunks}))
+            return int(call.lower((params, params), source, ids).compile().memory_analysis().temp_size_in_bytes)
         if kind == "fit":
             loss = likelihood_loss(model, replace(FIT, **chunks), (), model)
             names: tuple[str, ...] = ("nll", "kl")
@@ -108,6 +123,8 @@ def test_chunks_save_the_memory_of_whole_distributions(kind: str) -> None:
     one = b * 32 * large * 4  # bytes of one [B, T, V] at T = 32
     assert memory(64) - memory(32) > 0.9 * one  # whole, it grows with the length
     assert memory(64, chunk=8) - memory(32, chunk=8) < one / 4  # by chunks, not by any [B, T, V]
+    if kind == "compare":
+        return
     # By slices it grows neither with T nor with V, but by what slices are cut from and its gradient. A single
     # distribution that is held would add 1.75 times `one`.
     assert memory(64, large, vocab_chunk=100) - memory(32, small, vocab_chunk=100) < one / 2

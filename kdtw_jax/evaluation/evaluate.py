@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from kdtw_jax.evaluation import diagnostics
 from kdtw_jax.losses.kl import top_k_with_tail, topk_divergence
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.pcl import PCLConfig, policy_and_value
+from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.runs.progress import Progress
 from kdtw_jax.train import parallel
@@ -123,39 +124,19 @@ def compare_with_teacher(
     With `top_k`, also both KLs from the teacher's k likeliest tokens and a tail bucket: what a replayed row knows of
     them.
     """
-    student_model, teacher_model = student[0], teacher[0]
-
-    def compare(params: tuple[Params, Params], source: jax.Array, tokens: jax.Array) -> _Compared:
-        student_params, teacher_params = params
-        inputs = shift_right(tokens)
-        own = student_model.decode(student_params, student_model.encode(student_params, source), inputs)
-        other = teacher_model.decode(teacher_params, teacher_model.encode(teacher_params, source), inputs)
-        pi, mu = log_policy(own.logits_BxTxV, banned, values.alpha), log_policy(other.logits_BxTxV, banned)
-        _, value = policy_and_value(without(own.logits_BxTxV, banned), own.value_BxT, tokens, values)
-        top_forward, top_reverse = (
-            topk_divergence(pi, top_k_with_tail(mu, top_k), direction) if top_k else jnp.zeros(tokens.shape)
-            for direction in ("forward", "reverse")
-        )
-        return _Compared(
-            top_forward=top_forward,
-            top_reverse=top_reverse,
-            agree=pi.argmax(-1) == mu.argmax(-1),
-            kl_forward=kl_divergence(mu, pi),
-            kl_reverse=kl_divergence(pi, mu),
-            value=value,
-            mask=tokens != 0,
-            whole=finished(tokens),
-        )
+    student_model = student[0]
 
     def roll_out(params: Params, source: jax.Array, noise: jax.Array) -> jax.Array:
         limits: dict[str, Any] = {"max_len": noise.shape[1], "banned": banned, "temperature": values.alpha}
         return generate(student_model, params, source, noise, **limits).tokens_BxT
 
     devices = devices or parallel.one_device()
+    compare = comparison(student_model, teacher[0], banned, values, top_k)
     comparing = parallel.by_rows(compare, parallel.hold((student[1], teacher[1]), devices))
     sampled = parallel.by_rows(roll_out, parallel.hold(student[1], devices))
     given: list[_Compared] = []
     own: list[_Compared] = []
+    whole: list[np.ndarray] = []
     for index, batch in enumerate(evaluation_batches(data, buckets)):
         real = batch.example_B >= 0
         noise = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), index), batch.target_BxT.shape)
@@ -163,6 +144,7 @@ def compare_with_teacher(
         for tokens, found in ((batch.target_BxT, given), (rollouts, own)):
             result = comparing(batch.source_BxS, tokens)
             found.append(_Compared(*(np.asarray(x)[real] for x in result)))
+        whole.append(np.asarray(finished(rollouts))[real])
 
     def mean(results: list[_Compared], name: str) -> float:
         total = sum(float(getattr(r, name)[r.mask].sum()) for r in results)
@@ -170,8 +152,8 @@ def compare_with_teacher(
 
     # Only whole outputs have a whole KL-to-go.
     values_at, to_go = [], []
-    for r in own:
-        mask = np.asarray(r.mask) & np.asarray(r.whole)[:, None]
+    for r, whole_B in zip(own, whole, strict=True):
+        mask = np.asarray(r.mask) & whole_B[:, None]
         values_at.append(np.asarray(r.value)[mask])
         to_go.append(diagnostics.kl_to_go(r.kl_reverse, mask)[mask])
     value, measured = np.concatenate(values_at), np.concatenate(to_go)
@@ -190,7 +172,7 @@ def compare_with_teacher(
 
 
 class _Compared(NamedTuple):
-    """Student beside teacher at every state of a batch: [B, T], `whole` [B]."""
+    """Student beside teacher at every state of a batch, [B, T]."""
 
     top_forward: jax.Array | np.ndarray
     top_reverse: jax.Array | np.ndarray
@@ -199,4 +181,41 @@ class _Compared(NamedTuple):
     kl_reverse: jax.Array | np.ndarray
     value: jax.Array | np.ndarray
     mask: jax.Array | np.ndarray
-    whole: jax.Array | np.ndarray
+
+
+def comparison(
+    student: Model, teacher: Model, banned: tuple[int, ...], values: PCLConfig, top_k: int, chunk: int = 16
+) -> Callable[[tuple[Params, Params], jax.Array, jax.Array], _Compared]:
+    """A function of (both models' parameters, source_BxS, tokens_BxT). Distributions over the vocabulary exist for
+    `chunk` positions at a time (0: for all)."""
+
+    def compare(params: tuple[Params, Params], source_BxS: jax.Array, tokens_BxT: jax.Array) -> _Compared:
+        own, other = (
+            model.decode(of_model, model.encode(of_model, source_BxS), shift_right(tokens_BxT))
+            for model, of_model in zip((student, teacher), params, strict=True)
+        )
+
+        def part(own_BxXxD: jax.Array, other_BxXxD: jax.Array, head_BxX: jax.Array, tokens_BxX: jax.Array) -> _Compared:
+            logits_BxXxV = student.logits(params[0], own_BxXxD)
+            pi = log_policy(logits_BxXxV, banned, values.alpha)
+            mu = log_policy(teacher.logits(params[1], other_BxXxD), banned)
+            _, value_BxX = policy_and_value(without(logits_BxXxV, banned), head_BxX, tokens_BxX, values)
+            top_forward, top_reverse = (
+                topk_divergence(pi, top_k_with_tail(mu, top_k), direction) if top_k else jnp.zeros(tokens_BxX.shape)
+                for direction in ("forward", "reverse")
+            )
+            return _Compared(
+                top_forward=top_forward,
+                top_reverse=top_reverse,
+                agree=pi.argmax(-1) == mu.argmax(-1),
+                kl_forward=kl_divergence(mu, pi),
+                kl_reverse=kl_divergence(pi, mu),
+                value=value_BxX,
+                mask=tokens_BxX != 0,
+            )
+
+        what = (own.hidden_BxTxD, other.hidden_BxTxD, own.value_BxT, tokens_BxT)
+        found: _Compared = over_positions(part, what, chunk)
+        return found
+
+    return compare
