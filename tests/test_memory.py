@@ -16,7 +16,7 @@ from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.evaluation.evaluate import comparison
 from kdtw_jax.losses.kl import TopK
-from kdtw_jax.models import T5Config, make_model, shift_right
+from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.train.distil import coefficients, path_loss
 from kdtw_jax.train.fit import likelihood_loss
@@ -89,7 +89,16 @@ def test_students_are_compared_with_their_teacher_by_positions(world: World) -> 
         compare = jax.jit(comparison(world.model, world.teacher[0], world.banned, values, 4, chunk))
         return compare(both, source, target)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), run(0), run(5))
+    def policy(model: Model, params: Any, alpha: float) -> np.ndarray:
+        decoded = model.decode(params, model.encode(params, source), shift_right(target))
+        return np.asarray(log_policy(decoded.logits_BxTxV, world.banned, alpha))
+
+    whole, parts = run(0), run(5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, parts)
+    pi, mu = policy(world.model, world.params, 0.8), policy(*world.teacher, 1.0)
+    forward = np.where(np.isfinite(mu), np.exp(mu) * (np.nan_to_num(mu) - np.nan_to_num(pi)), 0.0).sum(-1)
+    np.testing.assert_allclose(parts.kl_forward, forward, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(parts.agree, pi.argmax(-1) == mu.argmax(-1))
 
 
 @pytest.mark.parametrize("kind", ["fit", "pcl", "score", "compare"])
