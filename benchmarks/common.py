@@ -24,7 +24,7 @@ Line = dict[str, str | int | float | None]
 Dtype = Literal["float32", "bfloat16"]
 
 
-def pair(t5: Sequence[str], dtype: Dtype, vocabulary: int, value_heads: bool = False) -> dict[str, T5Config]:
+def pair(t5: Sequence[str], dtype: Dtype, vocabulary: int) -> dict[str, T5Config]:
     """A student and a teacher without dropout: the `small` preset's, or T5 v1.1 of two published sizes.
 
     Raises UserError for another number of sizes, and as `T5Config.named` does.
@@ -32,7 +32,7 @@ def pair(t5: Sequence[str], dtype: Dtype, vocabulary: int, value_heads: bool = F
     if len(t5) not in (0, 2):
         raise UserError(f"--t5 takes two sizes, the student's and the teacher's, got {len(t5)}")
     chosen = [T5Config.named(name, version="v1.1") for name in t5] or [SMALL.student, SMALL.teacher]
-    same: dict[str, Any] = {"vocab_size": vocabulary, "dropout_rate": 0.0, "value_heads": value_heads, "dtype": dtype}
+    same: dict[str, Any] = {"vocab_size": vocabulary, "dropout_rate": 0.0, "dtype": dtype}
     return {name: dataclasses.replace(c, **same) for name, c in zip(("student", "teacher"), chosen, strict=True)}
 
 

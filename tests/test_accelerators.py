@@ -116,6 +116,9 @@ def test_a_model_with_fused_attention_is_the_model(monkeypatch: pytest.MonkeyPat
     real = layers.fused_attention
     monkeypatch.setattr(layers, "fused_attention", counted)
     params, source, target = lively(PLAIN), text(8), text(6)
+    logits(FUSED, params, source, target)
+    assert not calls  # on a CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     got, want = logits(FUSED, params, source, target), logits(PLAIN, params, source, target)
     assert calls == [False, True, False]  # encoder, decoder, across
     np.testing.assert_allclose(got, want, atol=0.05)

@@ -35,7 +35,7 @@ class T5Config:
     keeps only what goes from block to block and makes the rest again in the backward pass, a third more work for a
     fraction of the memory; it changes no number and is no part of what a model is. `fused_attention`: cuDNN's, on an
     NVIDIA GPU in bfloat16, wherever whole texts are read (not in cached decoding, nor where attention weights are
-    dropped); the same but for rounding, and no part of what a model is either.
+    dropped); elsewhere it changes nothing. The same but for rounding, and no part of what a model is either.
 
     Raises `UserError` for sizes no model can have.
     """

@@ -202,7 +202,8 @@ class Attention(nn.Module):
         queries_BxHxTxE = self._heads(self.q(x_BxTxD))
         dropped = seed_2 is not None and self.config.dropout_rate > 0
         odd = x_BxTxD.shape[1] % 2 or keys_values[0].shape[2] % 2  # which cuDNN does not differentiate
-        if self.config.fused_attention and not (cached or dropped or odd):
+        here = self.config.fused_attention and jax.default_backend() == "gpu"  # a model moves between machines
+        if here and not (cached or dropped or odd):
             mixed_BxHxTxE = fused_attention(queries_BxHxTxE, keys_values, sight, self.causal)
         else:
             mixed_BxHxTxE = self._mix(queries_BxHxTxE, keys_values, sight.bias_BxHxTxS, seed_2)
