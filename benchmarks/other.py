@@ -37,7 +37,8 @@ def torch_t5(config: T5Config) -> Any:
         "decoder_start_token_id": 0,
     }
     torch.manual_seed(0)
-    return T5ForConditionalGeneration(TheirConfig(**settings)).to(torch_device())
+    network: Any = T5ForConditionalGeneration(TheirConfig(**settings))
+    return network.to(torch_device())
 
 
 def torch_llama(config: T5Config, length: int) -> Any:
