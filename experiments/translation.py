@@ -15,13 +15,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone without installing
 
-from experiments.presets import BASE, DEMONSTRATIONS, PAPER, QUICKSTART, SMALL, TINY, path_consistency
+from experiments.presets import BASE, DEMONSTRATIONS, PAPER, QUICKSTART, SMALL, TINY, path_consistency, rivals
 from kdtw_jax.experiment import main
 
 PRESETS = {
     "quickstart": QUICKSTART,
     "tiny": TINY,
-    "small": replace(SMALL, pcl=path_consistency(1200, 3e-3, save=200, **DEMONSTRATIONS)),
+    "small": replace(
+        SMALL,
+        pcl=path_consistency(1200, 3e-3, save=200, **DEMONSTRATIONS),
+        tb=rivals(1200, 3e-3, save=200, **DEMONSTRATIONS)["tb"],
+    ),
     "base": replace(BASE, data="tfds:para_crawl/ende"),
     "paper": replace(PAPER, data="tfds:wmt14_translate/de-en"),
 }
