@@ -118,7 +118,7 @@ class Stack(nn.Module):
         relative_BxHxTxS = bias_BxHxTxS = self.relative_attention_bias(query_BxT, key_S)
         of_source = lengths_B = None
         if mask_BxS is not None:
-            lengths_B = jnp.sum(mask_BxS, axis=1, dtype=jnp.int32)
+            lengths_B = jnp.sum(mask_BxS, axis=1, dtype=jnp.int32)  # sources are padded at their ends
             of_source = Sight(mask_bias(mask_BxS)[:, None, None, :], lengths_B=lengths_B)
         if self.decoder:
             causal_BxTxS = key_S[None, None, :] <= query_BxT[:, :, None]
