@@ -79,6 +79,19 @@ def test_sentences_keep_their_capital_and_their_stop(splits: Splits) -> None:
         assert not pair["target"][0].islower()
 
 
+def test_english_dates_come_in_both_orders_and_mean_the_same_day() -> None:
+    dates = [KINDS["date"](Random(i)) for i in range(400)]
+    day_first = [d for d in dates if re.search(r"\b\d\d? [A-Z]", d.text("en", ""))]
+    month_first = [d for d in dates if re.search(r"[a-z] \d\d?, \d{4}$", d.text("en", ""))]
+    assert len(day_first) + len(month_first) == len(dates)
+    assert 0.3 < len(day_first) / len(dates) < 0.5
+    written = {d.text("en", ""): d.text("de", "") for d in day_first}
+    for english, german in written.items():
+        day, year = re.search(r"(\d+) ", english), english[-4:]
+        assert day and german.endswith(year)
+        assert re.search(rf"\b0?{day[1]}\.", german)
+
+
 def test_patterns_have_their_share_in_every_split(splits: Splits) -> None:
     for split in ("train", "test"):
         groups = [pair["group"] for pair in splits[split] if pair["group"][-1] in ".?"]

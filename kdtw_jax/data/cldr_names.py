@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from babel import Locale
 
-EN, DE = Locale("en"), Locale("de")
+EN, EN_GB, DE = Locale("en"), Locale("en", "GB"), Locale("de")
 
 
 class Slot(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Literal
 from babel import Locale, dates, lists, numbers, units
 
 from kdtw_jax.data import cldr_names
-from kdtw_jax.data.cldr_names import DE, EN, Slot, clean, plain
+from kdtw_jax.data.cldr_names import DE, EN, EN_GB, Slot, clean, plain
 from kdtw_jax.data.cldr_nouns import person, thing
 
 _DISTANCES = (
@@ -53,6 +53,7 @@ _MEASURES = (
 )
 _MONEY_STYLES: tuple[Literal["name", "standard"], ...] = ("name", "name", "standard")
 _STRETCHES = dict(dates.TIMEDELTA_UNITS)
+_DAY_FIRST = 0.4  # of English dates: both orders are English, and a reader may type either
 
 
 def _rare(rng: Random, values: tuple[Slot, ...]) -> Slot:
@@ -87,9 +88,11 @@ def _day(rng: Random) -> datetime.date:
 
 
 def _date(rng: Random) -> Slot:
-    """A day. German: "" after am, vom, bis zum ("Montag, dem 3. Februar"), "acc" after auf, or "alone"."""
+    """A day: February 3, 2020 or 3 February 2020. German: "" after am, vom, bis zum ("Montag, dem 3. Februar"), "acc"
+    after auf, or "alone"."""
     day, style = _day(rng), rng.choice(("full", "long", "long", "medium"))
-    english, german = (clean(dates.format_date(day, style, locale=locale)) for locale in (EN, DE))
+    locales = (EN_GB if rng.random() < _DAY_FIRST else EN, DE)
+    english, german = (clean(dates.format_date(day, style, locale=locale)) for locale in locales)
     weekday, comma, rest = german.partition(", ")
     if not comma:
         return Slot({"": english}, {"": german, "acc": f"den {german}", "alone": german})
