@@ -55,7 +55,7 @@ def extended_optimum(
         next_SxA = mdp.next_value(value_S)
         asked_S = np.sum(mu_SxA * next_SxA, axis=1, keepdims=True)
         q_SxX = reward_SxX + gamma * np.concatenate([next_SxA, asked_S], axis=1)
-        value_S = alpha * np.logaddexp.reduce(q_SxX / alpha, axis=1)
+        value_S = alpha * np.logaddexp.reduce(q_SxX / alpha, axis=1, keepdims=True)[:, 0]
     return Solution(value_S, (q_SxX - value_S[:, None]) / alpha)
 
 

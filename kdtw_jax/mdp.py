@@ -96,7 +96,7 @@ def soft_optimum(
     value_S = np.zeros(len(mdp.prefixes))
     for _ in range(mdp.horizon):  # a sweep settles one more depth, from the last to the root
         q_SxA = reward_SxA + gamma * mdp.next_value(value_S)
-        value_S = alpha * np.logaddexp.reduce(q_SxA / alpha, axis=1)
+        value_S = alpha * np.logaddexp.reduce(q_SxA / alpha, axis=1, keepdims=True)[:, 0]
     return Solution(value_S, (q_SxA - value_S[:, None]) / alpha)
 
 
@@ -188,7 +188,7 @@ class Tabular:
         """From the optimum: max |V - V*| and the largest total variation of the policy, over all states."""
         best = self.optimum()
         variation_S = 0.5 * np.abs(np.exp(self.log_pi(student)) - np.exp(best.log_pi_SxA)).sum(axis=1)
-        return float(np.abs(self.value(student) - best.value_S).max()), float(variation_S.max())
+        return float(np.abs(self.value(student) - best.value_S).max()), float(np.max(variation_S))
 
     def terms(self, student: Student, paths: Paths) -> tuple[jax.Array, jax.Array, jax.Array]:
         """What the loss is made of: log pi of each action, its reward, and V of the state it was taken in, NxT."""

@@ -56,7 +56,7 @@ class Written(NamedTuple):
     @property
     def used(self) -> float:
         """The teacher's share of all tokens, 0 to 1."""
-        return float(self.calls_N.sum() / self.lengths_N.sum())
+        return float(np.divide(self.calls_N.sum(), self.lengths_N.sum()))
 
 
 class Review(NamedTuple):
