@@ -20,10 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.mdp import EnumerableMDP, Solution
+
+_PRICES = np.linspace(30.0, -30.0, 121)  # highest first; shares change over prices of about 1
+_TOUCH = 1e-12  # of a share, relative: so near is the same
 
 
 class Use(NamedTuple):
@@ -77,17 +80,48 @@ def use(mdp: EnumerableMDP, log_pi_SxX: np.ndarray) -> Use:
 
 
 def dual_optimum(solve: Callable[[float], Use], share: float) -> float:
-    """The price at which the share asked for is `share`: a root of one variable, since use falls with the price.
+    """The price at which the share asked for is `share`; of several the highest, where use falls as the price rises.
 
-    Raises UserError for a share that no price between -30 and 30 brings about.
+    Under the normalised reward there is one. Under the literal one use need not fall with the price everywhere: well
+    below zero it may rise again, and what dual ascent finds is the highest price. The search is over a grid of prices
+    between -30 and 30, refined at its turning points, which a share just short of the most has on either side of it.
+    Raises UserError for a share that is not strictly between 0 and 1, or that no such price brings about.
     """
+    if not 0.0 < share < 1.0:
+        raise UserError(f"no price makes the share asked for {share}; it has to be strictly between 0 and 1")
 
-    def violation(price: float) -> float:
+    def over(price: float) -> float:
         return solve(price).share - share
 
-    if not violation(30.0) < 0 < violation(-30.0):
-        raise UserError(f"no price makes the share asked for {share}; it has to be strictly between 0 and 1")
-    return float(brentq(violation, -30.0, 30.0, xtol=1e-12))
+    prices = _PRICES.tolist()
+    excess = [over(price) for price in prices]
+    turns: list[float] = []
+    for i, (price, here) in enumerate(zip(prices, excess, strict=True)):
+        if here == 0.0:
+            return float(price)
+        above, below = max(i - 1, 0), min(i + 1, len(prices) - 1)
+        side = np.sign(here)
+        if side * here <= side * excess[above] and side * here <= side * excess[below]:  # nearest to the share here
+            turn = minimize_scalar(
+                lambda p, side=side: side * over(p),
+                bounds=(prices[below], prices[above]),
+                method="bounded",
+                options={"xatol": 1e-9},
+            )
+            if abs(turn.fun) <= _TOUCH * share:
+                return float(turn.x)
+            if turn.fun < 0.0:
+                return float(brentq(over, turn.x, prices[above], xtol=1e-12))
+            turns.append(side * turn.fun)
+        if side * excess[below] < 0.0:
+            return float(brentq(over, prices[below], price, xtol=1e-12))
+    shares = [share + x for x in (*excess, *turns)]
+    least, most = min(shares), max(shares)
+    digits = 2 if f"{share:.2f}" not in (f"{least:.2f}", f"{most:.2f}") else 12
+    raise UserError(
+        f"no price makes the share asked for {share}: prices from {prices[-1]:g} to {prices[0]:g} make shares of "
+        f"{least:.{digits}f} to {most:.{digits}f}"
+    )
 
 
 def limited_optimum(

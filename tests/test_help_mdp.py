@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.help_mdp import dual_optimum, emitted, extended_optimum, extended_reward, limited_optimum, use
+from kdtw_jax.help_mdp import Use, dual_optimum, emitted, extended_optimum, extended_reward, limited_optimum, use
 from kdtw_jax.mdp import EnumerableMDP, random_mdp, soft_optimum
 
 PRICES = (-1.5, 0.0, 1.0, 3.0)
@@ -94,6 +97,51 @@ def test_the_literal_dual_optimum_keeps_the_budget_too_but_not_the_length() -> N
     assert use(mdp, solved(price)).length > 1.02 * teacher_length(mdp)
     with pytest.raises(UserError, match="strictly between 0 and 1"):
         dual_optimum(lambda p: use(mdp, solved(p)), 1.0)
+
+
+def literal(mdp: EnumerableMDP) -> Callable[[float], Use]:
+    """Use by price, of the optima of the literal reward."""
+    return lambda price: use(mdp, extended_optimum(mdp, price, normalize=False).log_pi_SxA)
+
+
+def test_of_a_share_that_is_not_monotone_in_the_price_the_highest_price_is_found() -> None:
+    """Use rises up to a price of about -4.4 and falls below it, so the ends of the bracket lie on one side."""
+    solve = literal(random_mdp(4, 5, seed=25))
+    shares = [solve(price).share for price in (-2.4, -4.4, -30.0)]
+    assert shares == pytest.approx([0.70, 0.73, 0.67], abs=0.005)
+    price = dual_optimum(solve, 0.7)
+    assert solve(price).share == pytest.approx(0.7, abs=1e-9)
+    assert price == pytest.approx(-2.4, abs=0.1)  # and not the one between -4.4 and -30
+    with pytest.raises(UserError, match=r"no price .* 0\.75: prices from -30 to 30 make shares of 0\.00 to 0\.73$"):
+        dual_optimum(solve, 0.75)
+
+
+@pytest.mark.parametrize(("vocabulary", "horizon", "seed"), [(2, 5, 2), (2, 4, 7), (3, 5, 1), (4, 5, 1), (4, 4, 3)])
+def test_every_share_up_to_the_largest_has_its_price(vocabulary: int, horizon: int, seed: int) -> None:
+    """The largest lies between two prices of any grid, and shares just short of it on either side of it."""
+    solve = literal(random_mdp(vocabulary, horizon, seed=seed))
+    prices = np.linspace(30, -30, 1201)
+    shares = np.array([solve(price).share for price in prices])
+    top = int(shares.argmax())
+    bounds = (prices[min(top + 1, 1200)], prices[top - 1])
+    best = minimize_scalar(lambda p: -solve(p).share, bounds=bounds, method="bounded", options={"xatol": 1e-9})
+    largest = max(-best.fun, shares[top])
+    for share in (0.01, 0.2, 0.9 * largest, largest - 1e-3, largest - 1e-6, largest - 1e-9):
+        price = dual_optimum(solve, share)
+        assert solve(price).share == pytest.approx(share, abs=1e-10)
+        assert (shares[prices > price + 1e-6] < share).all()
+    for share in (largest + 1e-6, 0.5 * (1 + largest)):
+        with pytest.raises(UserError, match=r"no price makes the share asked for .* prices from -30 to 30 make shares"):
+            dual_optimum(solve, share)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.2, 1.7, float("nan"), float("inf")])
+def test_a_share_that_is_none_is_refused_before_anything_is_solved(share: float) -> None:
+    def never(price: float) -> Use:
+        raise AssertionError(price)
+
+    with pytest.raises(UserError, match="strictly between 0 and 1"):
+        dual_optimum(never, share)
 
 
 def test_a_limited_student_asks_where_it_cannot_express_the_teacher() -> None:
