@@ -1,5 +1,19 @@
 """The one exception that means "the user can fix this"."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class UserError(Exception):
     """Bad input; the message is one line that says what was wrong and what would be right."""
+
+
+@contextlib.contextmanager
+def told_of(file: object) -> Iterator[None]:
+    """Puts the name of a file before what a UserError says of its content."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None

@@ -42,16 +42,15 @@ def sizes(config: Experiment) -> Sizes:
     """From the models' `config.json` where models are named, otherwise from the configuration; a vocabulary yet to be
     trained counts in full. Raises UserError as `find_config` does."""
     given = [find_config(name, offline=config.offline) for name in (config.teacher_model, config.student_model) if name]
-    rows = config.text.vocab_size
-    if given:
-        rows = given[0].vocab_size
-    elif config.text.tokenizer is not None:
-        rows = load_tokenizer(config.text.tokenizer).vocab_size
+    known = [model.vocab_size for model in given]
+    if config.text.tokenizer is not None:
+        known.append(load_tokenizer(config.text.tokenizer).vocab_size)
+    rows = max(known, default=config.text.vocab_size)  # the smaller model is padded
     teacher, student = (dataclasses.replace(c, vocab_size=rows) for c in (config.teacher, config.student))
     if config.teacher_model is not None:
-        teacher = dataclasses.replace(given[0], dtype=config.teacher.dtype)
+        teacher = dataclasses.replace(given[0], dtype=config.teacher.dtype, vocab_size=rows)
     if config.student_model is not None:
-        student = student_config(given[-1], config.student)
+        student = dataclasses.replace(student_config(given[-1], config.student), vocab_size=rows)
     return Sizes(teacher, student)
 
 

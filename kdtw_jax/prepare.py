@@ -71,6 +71,9 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
     )
     named = [model for model in (teacher, student) if model is not None]
     tokenizer = first_alone(lambda: _tokenizer(config, task, run.path / "tokenizer.model", named), "tokenizer")
+    teacher, student = (
+        None if model is None else model.padded_to(tokenizer.vocab_size) for model in (teacher, student)
+    )
     encoded = {}
     for split in ("train", config.split):
         part = _encoded(config, task, tokenizer, split)
@@ -109,10 +112,9 @@ def _tokenizer(config: Experiment, task: Task, path: Path, models: Sequence[Name
     """The configured vocabulary, or that of the models that were named, or one trained here; all models share it."""
     if config.text.tokenizer is not None:
         tokenizer = load_tokenizer(config.text.tokenizer)
-        models_ids = models[0].tokenizer.vocab_size if models else tokenizer.vocab_size
-        tokenizer = tokenizer.padded_to(max(models_ids, tokenizer.vocab_size))
+        tokenizer = tokenizer.padded_to(max(m.vocab_size for m in (tokenizer, *(m.tokenizer for m in models))))
     elif models:
-        tokenizer = models[0].tokenizer
+        tokenizer = max((model.tokenizer for model in models), key=lambda own: own.vocab_size)
     for model in models:
         check_vocabulary(str(model.folder), model.tokenizer, tokenizer)
     if config.text.tokenizer is not None or models:

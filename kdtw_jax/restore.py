@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import types
 import typing
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar, get_args
 
 from kdtw_jax.config import Experiment, Method
 from kdtw_jax.errors import UserError
+from kdtw_jax.runs.atomic import read_json as read_json
 
 T = TypeVar("T")
 
@@ -23,6 +23,8 @@ def restore(run: Path) -> tuple[str, Experiment]:
     """
     run = Path(run)
     plain = read_json(run / "config.json", f"{run} is not a run's folder")
+    if missing := [name for name in ("task", "teacher_seed") if name not in plain]:
+        raise UserError(f"{run} is not a run's folder: its config.json does not say {', '.join(missing)}")
     task, seed = plain.pop("task"), plain.pop("teacher_seed")
     stages = run / "stages"
     begun = {m: sorted(stages.glob(f"seed*/{m}.config.json")) for m in get_args(Method)}
@@ -52,14 +54,3 @@ def _revive(kind: Any, plain: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         return tuple(_revive(get_args(kind)[0], value) for value in plain)
     return kind(plain) if kind is Path else plain
-
-
-def read_json(path: Path, otherwise: str) -> dict[str, Any]:
-    """Raises UserError, beginning with `otherwise`, where there is no such file."""
-    try:
-        read: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
-    except FileNotFoundError:
-        raise UserError(f"{otherwise}: there is no {path}") from None
-    except ValueError:
-        raise UserError(f"{path} is damaged: not JSON") from None
-    return read

@@ -16,6 +16,7 @@ from kdtw_jax.decoding.help import generate_with_help, own_gate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.places import marked
+from kdtw_jax.finite import check_written
 from kdtw_jax.pretrained.named import find_model, read_teacher
 from kdtw_jax.restore import read_json, restore
 from kdtw_jax.train.checkpoint import SavedModel, check_vocabulary, load_model
@@ -54,11 +55,13 @@ def open_asking(run: Path, seed: int = 0) -> AskingStudent:
     _, config = restore(run)
     if not (run / "stages" / f"seed{seed}" / "ask.json").exists():
         raise UserError(f"{run} has no student of seed {seed} that learned to ask")
-    student = load_model(run / f"seed{seed}" / "ask" / "model")
+    own = find_model(str(run / f"seed{seed}" / "ask" / "model"))
     name = config.teacher_model or str(run / "teacher" / "model")
     found = find_model(name, offline=config.offline)
-    check_vocabulary(name, found.tokenizer, student.tokenizer)
-    teacher = read_teacher(found, dtype=config.teacher.dtype)
+    tokenizer = max(own.tokenizer, found.tokenizer, key=lambda known: known.vocab_size)
+    check_vocabulary(name, found.tokenizer, own.tokenizer.padded_to(tokenizer.vocab_size))
+    student = load_model(own.folder, tokenizer=tokenizer)
+    teacher = read_teacher(found.padded_to(tokenizer.vocab_size), dtype=config.teacher.dtype)
     return AskingStudent(
         student._replace(params=jax.device_put(student.params)),
         teacher._replace(params=jax.device_put(teacher.params)),
@@ -104,6 +107,7 @@ def write_under(asking: AskingStudent, rule: str, sources: Sequence[str], *, gua
         source_BxS = pad_words(ids, _rounded(max(map(len, ids))))
         words_BxR = np.broadcast_to(words_1xR, (len(ids), words_1xR.shape[1]))
         found = jax.device_get(write(own.params, other.params, source_BxS, words_BxR))
+        check_written(f"under the rule {rule!r}", found.tokens_BxT[: len(texts)], found.asked_BxT[: len(texts)])
         for row in range(len(texts)):
             tokens, asked = found.tokens_BxT[row].tolist(), found.asked_BxT[row].tolist()
             yield Answer(

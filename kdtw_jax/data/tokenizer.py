@@ -120,6 +120,10 @@ class Tokenizer:
         spare = tuple(range(self.vocab_size, rows))
         return dataclasses.replace(self, vocab_size=rows, banned_ids=self.banned_ids + spare)
 
+    def same_pieces(self, other: Tokenizer) -> bool:
+        """Whether every id is the same token in both, padding beyond the tokens aside."""
+        return self.fingerprint == other.fingerprint
+
     @property
     def pieces(self) -> list[str]:
         """The text of every id as sentencepiece writes it, a space as "▁"; T5's and byT5's sentinels are empty."""

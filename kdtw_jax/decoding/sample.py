@@ -114,7 +114,8 @@ def inverse_cdf(prob_BxV: jax.Array, noise_B: jax.Array) -> jax.Array:
     """Per row the smallest index whose cumulative probability exceeds `noise_B` of the total; [B] int32.
 
     An index of probability zero is never returned, whatever the rounding of the sums and for every noise in [0, 1].
-    Rows have to hold a positive entry; they need not be normalised. The search goes over sums of blocks, then
+    Rows need not be normalised; one without a positive entry, of NaN say, gives PAD, which has no probability in any
+    policy: so it is seen afterwards (`kdtw_jax.finite.check_written`). The search goes over sums of blocks, then
     within one block: a cumulative sum over the vocabulary is slow on a CPU and loses digits in float32.
     """
     rows, vocabulary = prob_BxV.shape
@@ -123,7 +124,8 @@ def inverse_cdf(prob_BxV: jax.Array, noise_B: jax.Array) -> jax.Array:
     sum_BxC = jnp.sum(blocks_BxCxX, axis=-1)
     block_B, rest_B = _first_above(sum_BxC, noise_B * jnp.sum(sum_BxC, axis=-1))
     block_BxX = jnp.take_along_axis(blocks_BxCxX, block_B[:, None, None], axis=1)[:, 0]
-    return block_B * _BLOCK + _first_above(block_BxX, rest_B)[0]
+    index_B = block_B * _BLOCK + _first_above(block_BxX, rest_B)[0]
+    return jnp.where(jnp.any(sum_BxC > 0.0, axis=-1), index_B, PAD)
 
 
 def _first_above(weight_BxC: jax.Array, threshold_B: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -140,8 +142,9 @@ def _first_above(weight_BxC: jax.Array, threshold_B: jax.Array) -> tuple[jax.Arr
 
 
 def _first_max(x_BxV: jax.Array) -> jax.Array:
-    """`argmax` by two plain reductions; XLA's own, of pairs, is 40 times slower on a CPU."""
+    """`argmax` by two plain reductions; XLA's own, of pairs, is 40 times slower on a CPU. PAD for a row of NaN."""
     index_V = jnp.arange(x_BxV.shape[-1], dtype=jnp.int32)
     is_max_BxV = x_BxV == jnp.max(x_BxV, axis=-1, keepdims=True)
-    last = x_BxV.shape[-1] - 1  # of a row of NaN, where nothing equals the maximum
-    return jnp.min(jnp.where(is_max_BxV, index_V[None, :], last), axis=-1)
+    none = x_BxV.shape[-1]  # where nothing equals the maximum
+    first_B = jnp.min(jnp.where(is_max_BxV, index_V[None, :], none), axis=-1)
+    return jnp.where(first_B < none, first_B, PAD)

@@ -16,6 +16,7 @@ from kdtw_jax.decoding.beam import beam_search
 from kdtw_jax.decoding.policy import log_policy, without
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.evaluation import diagnostics
+from kdtw_jax.finite import check_written
 from kdtw_jax.losses.kl import top_k_with_tail, topk_divergence
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.pcl import PCLConfig, policy_and_value
@@ -61,7 +62,7 @@ def decode_split(
 ) -> Outputs:
     """Writes an output for every example of a split, on the first device or on all of `devices`.
 
-    Raises UserError as `parallel.by_rows` does.
+    Raises UserError where scores are not finite, and as `parallel.by_rows` does.
     """
     banned = tokenizer.banned_ids
 
@@ -96,6 +97,7 @@ def decode_split(
             output = np.asarray(writing(batch.source_BxS, noise))
             seconds += time.perf_counter() - started
             real = batch.example_B >= 0
+            check_written(name, output[real])
             tokens += int((output[real] != 0).sum())
             for example, row in zip(batch.example_B[real], output[real], strict=True):
                 texts[int(example)] = tokenizer.decode(row.tolist())

@@ -22,6 +22,7 @@ from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.view import look, readings
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.gates import divergence, entropy_gate, max_prob_gate, oracle_gate, random_gate, regret
+from kdtw_jax.finite import check_written
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.models import Model, Params, shift_right
 from kdtw_jax.train import parallel
@@ -180,7 +181,7 @@ def wide(buckets: Sequence[Bucket], data: EncodedSplit, factor: int = 4) -> tupl
 
 
 def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket], wanted: Wanted) -> Written:
-    """Writes an output for every example, asking as `wanted` says."""
+    """Writes an output for every example, asking as `wanted` says. Raises UserError where scores are not finite."""
     budget_C, said_C = np.zeros((2, len(decoder.constraints)), np.float32)
     share = () if wanted.budget is None else ((share_index(decoder.constraints), wanted.budget),)
     for index, budget in (*share, *wanted.others):
@@ -205,6 +206,7 @@ def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket],
         noise = jnp.swapaxes(jax.random.uniform(key, (2, *batch.target_BxT.shape)), 0, 1)
         same = (np.broadcast_to(x, (len(noise), *x.shape)) for x in numbers)
         found = jax.device_get(decoder.write(batch.source_BxS, words_BxR, noise, *same))
+        check_written(f"{wanted.gate} gate", found[0][real_B], found[1][real_B])
         rows, width = place_B[real_B], batch.target_BxT.shape[1]
         for whole, part in zip((tokens, asked, scores), found, strict=False):
             whole[rows, :width] = part[real_B]

@@ -21,6 +21,7 @@ from kdtw_jax.decoding.sample import generate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.evaluation.gates import entropy_gate, max_prob_gate
 from kdtw_jax.evaluation.helped import Decoder, places
+from kdtw_jax.finite import check_written
 from kdtw_jax.models import Model, Params, T5Config, shift_right
 from kdtw_jax.runs import Progress
 from kdtw_jax.train.deferral import Deferral, deferral_gate
@@ -180,7 +181,8 @@ def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray
 
 
 def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Sequence[Bucket], room: int) -> Outcome:
-    """Writes an output for every example. `room`: tokens for rules, the same for all points, so that shapes agree."""
+    """Writes an output for every example. `room`: tokens for rules, the same for all points, so that shapes agree.
+    Raises UserError where scores are not finite."""
     point = point._replace(words_KxR=_padded(point.words_KxR, room))
     count = len(data)
     length = max(bucket.target for bucket in buckets)
@@ -189,6 +191,8 @@ def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Seq
     for batch in evaluation_batches(data, buckets):
         rows_B, real_B = places(data, batch.example_B)
         found = jax.device_get(write_batch(harness, point, batch, rows_B, harness.decoder.seed))
+        asked_BxT = None if point.alone else found.asked_BxT[real_B]
+        check_written(f"{point.method} {point.setting}", found.tokens_BxT[real_B], asked_BxT)
         tokens[rows_B[real_B], : batch.target_BxT.shape[1]] = found.tokens_BxT[real_B]
         for row, x_B in zip(
             numbers, (found.asked_BxT.sum(1), found.calls_B, found.positions_B, found.passes_B), strict=True

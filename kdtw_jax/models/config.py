@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -11,17 +12,19 @@ from kdtw_jax.errors import UserError
 FeedForward = Literal["relu", "gated-gelu"]
 Version = Literal["v1.0", "v1.1"]
 
-_POSITIVE = (
-    "vocab_size",
-    "d_model",
-    "d_kv",
-    "d_ff",
-    "num_layers",
-    "num_decoder_layers",
-    "num_heads",
-    "relative_attention_num_buckets",
-    "relative_attention_max_distance",
-)
+# The most that each may be: far above any model's, and low enough for the sizes of what is made of them to be numbers.
+_LARGEST = {
+    "vocab_size": 2**27,
+    "d_model": 2**20,
+    "d_kv": 2**20,
+    "d_ff": 2**24,
+    "num_layers": 1000,
+    "num_decoder_layers": 1000,
+    "num_heads": 2**12,
+    "relative_attention_num_buckets": 2**20,
+    "relative_attention_max_distance": 2**31 - 1,
+}
+_FLAGS = ("tie_embeddings", "value_heads", "rule_in_source", "remat", "fused_attention")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +65,9 @@ class T5Config:
 
     def __post_init__(self) -> None:
         fields = dataclasses.asdict(self)
-        for name in _POSITIVE:
-            size = fields[name]
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise UserError(f"model config: {name} is {size!r}; it has to be a whole number of at least 1")
+        for name, largest in _LARGEST.items():
+            if not _is_whole(size := fields[name]) or not 1 <= size <= largest:
+                raise _refusal(name, size, f"a whole number of at least 1 and at most {largest}")
         if self.relative_attention_num_buckets < 4 or self.relative_attention_num_buckets % 2:
             raise UserError(
                 f"model config: relative_attention_num_buckets is {self.relative_attention_num_buckets}; "
@@ -77,18 +79,19 @@ class T5Config:
                 f"model config: relative_attention_max_distance is {self.relative_attention_max_distance}; "
                 "it has to be above half the number of buckets"
             )
-        if not 0.0 <= self.dropout_rate < 1.0:
-            raise UserError(f"model config: dropout_rate is {self.dropout_rate!r}; it has to be in [0, 1)")
-        if not self.layer_norm_epsilon > 0.0:
-            raise UserError(f"model config: layer_norm_epsilon is {self.layer_norm_epsilon!r}; it has to be positive")
+        if not _is_number(self.dropout_rate) or not 0.0 <= self.dropout_rate < 1.0:
+            raise _refusal("dropout_rate", self.dropout_rate, "a number of at least 0 and below 1")
+        if not _is_number(self.layer_norm_epsilon) or not 0.0 < self.layer_norm_epsilon < 1.0:
+            raise _refusal("layer_norm_epsilon", self.layer_norm_epsilon, "a number above 0 and below 1")
         if self.feed_forward not in ("relu", "gated-gelu"):
-            raise UserError(f"model config: feed_forward is {self.feed_forward!r}; known are 'relu' and 'gated-gelu'")
-        if isinstance(self.gate_width, bool) or not isinstance(self.gate_width, int) or self.gate_width < 0:
-            raise UserError(
-                f"model config: gate_width is {self.gate_width!r}; it has to be a whole number of at least 0"
-            )
+            raise _refusal("feed_forward", self.feed_forward, "'relu' or 'gated-gelu'")
+        if not _is_whole(self.gate_width) or not 0 <= self.gate_width <= _LARGEST["d_ff"]:
+            raise _refusal("gate_width", self.gate_width, f"a whole number from 0 to {_LARGEST['d_ff']}")
         if self.dtype not in ("float32", "bfloat16"):
-            raise UserError(f"model config: dtype is {self.dtype!r}; known are 'float32' and 'bfloat16'")
+            raise _refusal("dtype", self.dtype, "'float32' or 'bfloat16'")
+        for name in _FLAGS:
+            if not isinstance(fields[name], bool):
+                raise _refusal(name, fields[name], "true or false")
         if self.fused_attention and (self.dtype != "bfloat16" or self.d_kv % 8):
             raise UserError(
                 f"model config: fused_attention with dtype {self.dtype!r} and d_kv {self.d_kv}; "
@@ -152,6 +155,18 @@ class T5Config:
         if missing:
             raise UserError(f"model config: key {missing[0]!r} is missing")
         return cls(**fields)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _refusal(name: str, value: object, wanted: str) -> UserError:
+    return UserError(f"model config: {name} is {reprlib.repr(value)}; it has to be {wanted}")
 
 
 # d_model, d_kv, d_ff, layers of each stack, heads

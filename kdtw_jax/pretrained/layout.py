@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
 from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
-from kdtw_jax.errors import UserError
+from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import T5Config
 from kdtw_jax.models.config import FeedForward
-from kdtw_jax.restore import read_json
+from kdtw_jax.runs.atomic import read_json
 
 CONFIG = "config.json"
 PIECES = "spiece.model"
 TOKENIZER = "tokenizer_config.json"
 _BYTES = "ByT5Tokenizer"
+_TIED = "tie_word_embeddings"
 KINDS = ("t5", "mt5")  # FLAN-T5, T5 v1.1 and byT5 say t5
 _SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
 # What may be left out, and what it then is, in the library that wrote the published files.
@@ -33,34 +35,40 @@ def read_layout(folder: Path) -> T5Config:
     v1.0 (ReLU, head tied, states scaled by d_model**-0.5) and v1.1 (gated GELU; FLAN-T5 and mT5 likewise) are read, and
     any mixture of their parts with `tie_embeddings` standing for tied and scaled. Older files say so with
     `tie_word_embeddings`; newer ones write `scale_decoder_outputs`, and of mT5, which is never scaled, neither.
-    Raises UserError for another family, special ids elsewhere, and a file that is damaged or not of a T5 model.
+    What is null is left out. Raises UserError for another family, special ids elsewhere, values of other types than
+    they have to be, and a file that is damaged or not of a T5 model.
     """
     file = Path(folder) / CONFIG
-    stated = read_json(file, f"{folder} is no model in the Hugging Face layout")
+    stated = _stated(file, f"{folder} is no model in the Hugging Face layout")
     kind = stated.get("model_type")
     if kind not in KINDS:
         known = f"{', '.join(KINDS)} (v1.0, v1.1, FLAN-T5, byT5, mT5)"
-        raise UserError(f"{file} is of model_type {kind!r}; known are {known}")
+        raise UserError(f"{file} is of model_type {reprlib.repr(kind)}; known are {known}")
     if missing := [name for name in _SIZES if name not in stated]:
         raise UserError(f"{file} does not say {', '.join(missing)}")
     for name, wanted in _IDS.items():
-        if stated.get(name, wanted) != wanted:
-            raise UserError(f"{file} has {name} {stated[name]}; it has to be {wanted}, as in all T5 models")
-    tied = stated.get("tie_word_embeddings", True) is not False
-    layers = stated.get("num_decoder_layers")
-    return T5Config(
-        **{name: stated[name] for name in _SIZES},
-        **{name: stated.get(name, default) for name, default in _OPTIONAL.items()},
-        num_decoder_layers=stated["num_layers"] if layers is None else layers,
-        feed_forward=_feed_forward(file, stated.get("feed_forward_proj", "relu")),
-        tie_embeddings=kind == "t5" and bool(stated.get("scale_decoder_outputs", tied)),
-        value_heads=False,
-    )
+        found = stated.get(name, wanted)
+        if isinstance(found, bool | float) or found != wanted:
+            shown = reprlib.repr(found)
+            raise UserError(f"{file} has {name} {shown}; it has to be {wanted}, a whole number, as in all T5 models")
+    tied = _flag(file, stated, _TIED, True)
+    form = _feed_forward(file, stated.get("feed_forward_proj", "relu"))
+    scaled = _flag(file, stated, "scale_decoder_outputs", tied)
+    with told_of(file):
+        return T5Config(
+            **{name: stated[name] for name in _SIZES},
+            **{name: stated.get(name, default) for name, default in _OPTIONAL.items()},
+            num_decoder_layers=stated.get("num_decoder_layers", stated["num_layers"]),
+            feed_forward=form,
+            tie_embeddings=kind == "t5" and scaled,
+            value_heads=False,
+        )
 
 
 def head_may_be_shared(folder: Path) -> bool:
     """Whether a head that is not in the file is the embedding: what newer files mean, where older ones lack it."""
-    return read_json(Path(folder) / CONFIG, "").get("tie_word_embeddings", True) is not False
+    file = Path(folder) / CONFIG
+    return _flag(file, _stated(file), _TIED, True)
 
 
 def of_bytes(folder: Path) -> bool:
@@ -69,12 +77,26 @@ def of_bytes(folder: Path) -> bool:
     return any(read_json(file, "").get("tokenizer_class") == _BYTES for file in files)
 
 
+def _stated(file: Path, otherwise: str = "") -> dict[str, Any]:
+    """What a `config.json` says; null there means what nothing means."""
+    return {name: value for name, value in read_json(file, otherwise).items() if value is not None}
+
+
+def _flag(file: Path, stated: dict[str, Any], name: str, default: bool) -> bool:
+    value = stated.get(name, default)
+    if not isinstance(value, bool):
+        raise UserError(f"{file} has {name} {reprlib.repr(value)}; it has to be true or false")
+    return value
+
+
 def _feed_forward(file: Path, stated: Any) -> FeedForward:
     if stated == "relu":
         return "relu"
     if stated == "gated-gelu":
         return "gated-gelu"
-    raise UserError(f"{file} has feed_forward_proj {stated!r}; known are 'relu' (v1.0) and 'gated-gelu' (v1.1)")
+    raise UserError(
+        f"{file} has feed_forward_proj {reprlib.repr(stated)}; known are 'relu' (v1.0) and 'gated-gelu' (v1.1)"
+    )
 
 
 def write_layout(config: T5Config, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:

@@ -13,10 +13,12 @@ import numpy as np
 from kdtw_jax.data.byt5 import BYT5
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from kdtw_jax.errors import UserError
+from kdtw_jax.finite import check_finite
 from kdtw_jax.models import Params, T5Config
+from kdtw_jax.models.rows import pad_tensor
 from kdtw_jax.pretrained.layout import PIECES, head_may_be_shared, of_bytes, read_layout
 from kdtw_jax.pretrained.names import ALIASES, HEAD, SHARED, UNUSED, Slot, heads, slots
-from kdtw_jax.pretrained.tensors import Held, find_tensors, read_tensors, same_tensor
+from kdtw_jax.pretrained.tensors import Held, check_tensor, find_tensors, read_tensors, same_tensor
 
 Placement: TypeAlias = jax.Device | jax.sharding.Sharding
 _SHOWN = 3  # tensors named in a message
@@ -63,16 +65,18 @@ def read_published(
     dtype: str = "float32",
     placement: Placement | None = None,
 ) -> Params:
-    """The parameters of `config`, the published sizes with any heads of ours, which are drawn with `key`.
+    """The parameters of `config`, the published sizes with any heads of ours, which are drawn with `key`, and any
+    further rows of the embedding, which are zero.
 
     Matrices are of `dtype`, norms and position tables of float32, in which they are used: under bfloat16 arithmetic,
     matrices in bfloat16 change no output. Each tensor goes straight to `placement`, by default into numpy arrays on
     the host, and is converted on its way, so that little more than the result takes memory.
-    Raises UserError where a tensor that has to repeat another does not.
+    Raises UserError where a tensor that has to repeat another does not, and where one holds NaN or infinity, in the
+    file or in what it is converted to.
     """
-    sized = ("value_heads", "gate_width", "rule_in_source", "dropout_rate", "dtype")
+    sized = ("value_heads", "gate_width", "rule_in_source", "dropout_rate", "dtype", "vocab_size")
     ours = {name: getattr(published.config, name) for name in sized}
-    if dataclasses.replace(config, **ours) != published.config:
+    if dataclasses.replace(config, **ours) != published.config or config.vocab_size < published.config.vocab_size:
         raise ValueError(f"{config} is of other sizes than {published.folder}")
     for copy in published.copies:
         _check_copy(published.folder, copy, published.held[SHARED])
@@ -83,7 +87,9 @@ def read_published(
         inner = params
         for part in path:
             inner = inner.setdefault(part, {})
-        inner[last] = _placed(tensor, wanted[name], dtype, placement)
+        what = f"{published.held[name].file}: {published.held[name].name}"
+        converted = pad_tensor(wanted[name].path[0], _converted(what, tensor, wanted[name], dtype), config.vocab_size)
+        inner[last] = _put(converted, placement)
     for head, fresh in heads(config, key).items():
         params[head] = jax.tree.map(lambda x: _put(np.asarray(x), placement), fresh)
     return params
@@ -97,9 +103,15 @@ def _vocabulary(folder: Path) -> Tokenizer:
     return load_tokenizer(folder / PIECES)
 
 
-def _placed(tensor: np.ndarray, slot: Slot, dtype: str, placement: Placement | None) -> np.ndarray | jax.Array:
+def _converted(what: str, tensor: np.ndarray, slot: Slot, dtype: str) -> np.ndarray:
     turned = tensor.T if slot.transposed else tensor
-    return _put(np.ascontiguousarray(turned, dtype=jnp.dtype(dtype if slot.matrix else "float32")), placement)
+    wanted = jnp.dtype(dtype if slot.matrix else "float32")
+    with np.errstate(over="ignore"):  # looked for right below
+        converted = np.ascontiguousarray(turned, dtype=wanted)
+    if jnp.finfo(wanted).max < jnp.finfo(tensor.dtype).max:
+        there = converted.T if slot.transposed else converted
+        check_finite(f"{what}, in {wanted}", there, len(there), f"in the file it is beyond {wanted}: use other weights")
+    return converted
 
 
 def _put(x: np.ndarray, placement: Placement | None) -> np.ndarray | jax.Array:
@@ -134,6 +146,8 @@ def _some(names: list[str]) -> str:
 def _check_copy(folder: Path, copy: Held, shared: Held) -> None:
     if same_tensor(copy, shared):
         return
+    for held in (copy, shared):  # of which NaN is the simpler explanation
+        check_tensor(held)
     remedy = "embeddings of encoder and decoder that differ are not of a T5 model"
     if copy.name == HEAD:
         remedy = "for a head of its own config.json has to say tie_word_embeddings false"

@@ -15,7 +15,7 @@ from kdtw_jax.pretrained.hub import PREFIX, fetch
 from kdtw_jax.pretrained.layout import CONFIG, read_layout
 from kdtw_jax.pretrained.load import Published, open_published, read_published
 from kdtw_jax.pretrained.names import heads
-from kdtw_jax.restore import read_json
+from kdtw_jax.runs.atomic import read_json
 from kdtw_jax.train.checkpoint import SavedModel, load_model, read_model_config
 
 
@@ -26,6 +26,12 @@ class Named(NamedTuple):
     config: T5Config
     tokenizer: Tokenizer  # with as many ids as the model has rows of embedding
     published: Published | None  # None: saved by this project
+
+    def padded_to(self, rows: int) -> Named:
+        """The same model with `rows` rows of embedding, at least its own; those beyond them are zero once it is
+        read."""
+        config = dataclasses.replace(self.config, vocab_size=rows)
+        return self._replace(config=config, tokenizer=self.tokenizer.padded_to(rows))
 
 
 def find_model(name: str, *, offline: bool = False) -> Named:
@@ -65,7 +71,7 @@ def read_teacher(found: Named, *, dtype: str) -> SavedModel:
     """A frozen model. A published one computes in `dtype` and its matrices are kept so, on the host; one of ours as it
     was saved."""
     if found.published is None:
-        return load_model(found.folder)
+        return load_model(found.folder, tokenizer=found.tokenizer)
     config = dataclasses.replace(found.config, dtype=dtype)
     params = read_published(found.published, config, jax.random.key(0), dtype=dtype)
     return SavedModel(make_model(config), params, found.tokenizer)
@@ -88,6 +94,6 @@ def read_student(found: Named, config: T5Config, key: jax.Array) -> Params:
     where it has none of that kind (a published model: V = 0)."""
     if found.published is not None:
         return read_published(found.published, config, key)
-    params = {**heads(config, key), **load_model(found.folder).params}
+    params = {**heads(config, key), **load_model(found.folder, tokenizer=found.tokenizer).params}
     unwanted = {"value": not config.value_heads, "gate": not config.gate_width}
     return {name: part for name, part in params.items() if not unwanted.get(name, False)}

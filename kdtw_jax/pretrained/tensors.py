@@ -13,11 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.restore import read_json
+from kdtw_jax.finite import check_finite
+from kdtw_jax.runs.atomic import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _ROWS = 4096  # compared at once
+_REMEDY = "the checkpoint is damaged or overflowed in float16: fetch it again, or convert it from float32"
 _FLOATING = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 
 
@@ -65,12 +67,23 @@ def find_tensors(folder: Path) -> dict[str, Held]:
 
 
 def read_tensors(wanted: Mapping[str, Held]) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors one at a time, each file opened once: only the one in hand takes memory."""
+    """The tensors one at a time, each file opened once: only the one in hand takes memory.
+
+    Raises UserError, naming it, for a tensor that holds NaN or infinity.
+    """
     in_order = sorted(wanted, key=lambda name: wanted[name].file)
     for file, names in itertools.groupby(in_order, key=lambda name: wanted[name].file):
         with _opened(file) as tensors:
             for name in names:
-                yield name, tensors.get_tensor(wanted[name].name)
+                tensor = tensors.get_tensor(wanted[name].name)
+                check_finite(f"{file}: {wanted[name].name}", tensor, len(tensor), _REMEDY)
+                yield name, tensor
+
+
+def check_tensor(held: Held) -> None:
+    """Raises UserError for a tensor that holds NaN or infinity; it is read some rows at a time."""
+    with _opened(held.file) as tensors:
+        check_finite(f"{held.file}: {held.name}", tensors.get_slice(held.name), held.shape[0], _REMEDY)
 
 
 def same_tensor(one: Held, other: Held) -> bool:

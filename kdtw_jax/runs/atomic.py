@@ -73,6 +73,36 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+def parse_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises OSError where it cannot be read, and ValueError, of a few words, where it holds
+    anything else."""
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8-sig"))  # Windows writes a mark before it
+    except UnicodeDecodeError:
+        raise ValueError("not JSON in UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON from line {error.lineno} on") from None
+    except RecursionError:
+        raise ValueError("not JSON of any use: it is nested too deeply") from None
+    except ValueError:
+        raise ValueError("not JSON of any use: it has a number of thousands of digits") from None
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def read_json(path: Path, otherwise: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError, beginning with `otherwise`, where there is no such file, and where
+    it cannot be read or holds anything else."""
+    if not path.exists():
+        raise UserError(f"{otherwise}: there is no {path}")
+    try:
+        with explained(path, "read"):
+            return parse_json(path)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; fetch or write it again") from None
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes `value` as indented JSON, atomically. Raises UserError as `write_text` does."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.hosts import first_alone, is_writer, wait
-from kdtw_jax.runs.atomic import explained, write_json, write_text
+from kdtw_jax.runs.atomic import explained, parse_json, write_json, write_text
 
 CONFIG = "config.json"
 LOCK = ".lock"
@@ -136,12 +136,9 @@ def _probe(path: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         with explained(path, "read"):
-            value = json.loads(path.read_text(encoding="utf-8"))
+            return parse_json(path)
     except ValueError as e:
-        raise UserError(f"{path} is damaged: not JSON; delete the run folder or choose another --out") from e
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: no JSON object; delete the run folder or choose another --out")
-    return value
+        raise UserError(f"{path} is damaged: {e}; delete the run folder or choose another --out") from e
 
 
 def _bind(path: Path, config: Mapping[str, Any], what: str) -> None:

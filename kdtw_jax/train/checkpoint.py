@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -17,11 +18,15 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
-from kdtw_jax.errors import UserError
+from kdtw_jax.errors import UserError, told_of
+from kdtw_jax.finite import check_finite
 from kdtw_jax.hosts import is_writer, wait
 from kdtw_jax.models import Model, T5Config, make_model
+from kdtw_jax.models.rows import pad_params
+from kdtw_jax.runs.atomic import read_json
 
 PyTree = Any
+_REMEDY = "the folder is damaged, or the training that wrote it went wrong: train or copy the model again"
 
 
 class Restored(NamedTuple):
@@ -37,6 +42,12 @@ def _abstract(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=there), tree)
 
 
+def _named(tree: PyTree) -> dict[str, Any]:
+    """The leaves by their place."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
 def _misfit(stored: PyTree, like: PyTree) -> str:
     """The first difference between what a checkpoint says it holds and what is wanted; empty if there is none.
 
@@ -44,8 +55,7 @@ def _misfit(stored: PyTree, like: PyTree) -> str:
     """
 
     def shapes(tree: PyTree) -> dict[str, tuple[Any, ...]]:
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {jax.tree_util.keystr(p, simple=True, separator="/"): (*x.shape, str(x.dtype)) for p, x in leaves}
+        return {name: (*x.shape, str(x.dtype)) for name, x in _named(tree).items()}
 
     held, wanted = shapes(stored), shapes(like)
     for name in {**wanted, **held}:
@@ -198,36 +208,46 @@ def read_model_config(folder: Path) -> tuple[T5Config, Tokenizer]:
         raise UserError(
             f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run"
         )
-    config = T5Config.from_dict(json.loads((folder / "config.json").read_text(encoding="utf8"))["model"])
+    file = folder / "config.json"
+    fields = read_json(file, f"{folder} is not a saved model").get("model")
+    if not isinstance(fields, dict):
+        raise UserError(f"{file} is damaged: it has no sizes under 'model'; give a folder that a run has written")
+    with told_of(file):
+        config = T5Config.from_dict(fields)
     # A published vocabulary has fewer ids than its models have rows of embedding.
     return config, load_tokenizer(folder / "tokenizer.model").padded_to(config.vocab_size)
 
 
 def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Tokenizer | None = None) -> SavedModel:
-    """Opens a folder written by `save_model`.
+    """Opens a folder written by `save_model`, its embedding padded to the rows of `tokenizer`.
 
-    Raises UserError if it is none, if its architecture is not `expect`, or if its vocabulary is not `tokenizer`'s.
+    Raises UserError if it is none, if its architecture is not `expect`, if its vocabulary is not `tokenizer`'s, or
+    where a parameter holds NaN or infinity.
     """
     folder = Path(folder).resolve()
-    config, own = read_model_config(folder)
+    saved, own = read_model_config(folder)
+    if tokenizer is not None:
+        check_vocabulary(str(folder), own, tokenizer)
+        own = own.padded_to(tokenizer.vocab_size)
+    config = dataclasses.replace(saved, vocab_size=own.vocab_size)
     if expect is not None and expect != config:
         stored, asked = config.to_dict(), expect.to_dict()
         wanted = ", ".join(f"{k} {stored[k]} (asked for {v})" for k, v in asked.items() if v != stored[k])
         raise UserError(f"the model in {folder} has another architecture: {wanted}")
-    if tokenizer is not None:
-        check_vocabulary(str(folder), own, tokenizer)
-    model = make_model(config)
-    like = jax.eval_shape(model.init, jax.random.key(0))
+    like = jax.eval_shape(make_model(saved).init, jax.random.key(0))
     if misfit := _misfit(ocp.metadata(folder / "params").metadata, like):
         raise UserError(f"the parameters in {folder} do not fit its config.json: {misfit}")
     # Arrays of numpy, in the memory of the host: a teacher may be larger than a device.
     params = ocp.load(folder / "params", jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), like))
-    return SavedModel(model, params, own)
+    for name, leaf in _named(params).items():
+        rows = np.atleast_1d(leaf)
+        check_finite(f"{folder / 'params'}: {name}", rows, len(rows), _REMEDY)
+    return SavedModel(make_model(config), pad_params(params, config.vocab_size), own)
 
 
 def check_vocabulary(name: str, own: Tokenizer, tokenizer: Tokenizer) -> None:
-    """Raises UserError unless the vocabulary of the model `name` is that of the run."""
-    if own != tokenizer:
+    """Raises UserError unless the vocabulary of the model `name` is that of the run, which may have more padding."""
+    if not own.same_pieces(tokenizer) or own.vocab_size > tokenizer.vocab_size:
         raise UserError(
             f"the model in {name} was trained with another vocabulary ({own.vocab_size} pieces, "
             f"{own.fingerprint[:12]}) than this run's ({tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]})"

@@ -18,6 +18,7 @@ import numpy as np
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluation_batches
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding.beam import beam_search
+from kdtw_jax.finite import check_written
 from kdtw_jax.models import Model
 from kdtw_jax.runs.atomic import read_arrays, write_arrays
 from kdtw_jax.runs.progress import Progress
@@ -69,7 +70,8 @@ def write_outputs(
     A hypothesis that does not end is kept as the prefix it is: each of its tokens is the teacher's choice, and nothing
     is learned about its end. `stop_after` ends after as many new files (tests of resuming), the rest being empty.
 
-    Raises UserError as `beam_search` and `parallel.shard` do, and where `folder` cannot be written or read.
+    Raises UserError where the teacher's scores are not finite, as `beam_search` and `parallel.shard` do, and where
+    `folder` cannot be written or read.
     """
     model, params = teacher
 
@@ -101,6 +103,8 @@ def write_outputs(
                 if made == stop_after:
                     break
                 outputs = [answer(batch)[batch.example_B >= 0] for batch in part]
+                for output in outputs:
+                    check_written(name, output)
                 made += 1
                 rows = Ragged.pack(row[row != 0].tolist() for output in outputs for row in output)
                 stored = {"example": wanted, "values": rows.values, "offsets": rows.offsets}
