@@ -17,6 +17,7 @@ from kdtw_jax.constraints import known_constraints, word_tokens
 from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.decoding.view import told
 from kdtw_jax.duals import prices
+from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.evaluation.metrics import Score, score_all
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
@@ -28,10 +29,12 @@ from kdtw_jax.train import parallel
 from kdtw_jax.train.ask import ask
 from kdtw_jax.train.ask_config import Rules, dual_configs, make_rules
 from kdtw_jax.train.balance import balance
+from kdtw_jax.train.blame import blamed
 from kdtw_jax.train.checkpoint import load_model, save_model
 from kdtw_jax.train.distil import distil
 from kdtw_jax.train.fit import fit
 from kdtw_jax.train.gkd import gkd
+from kdtw_jax.train.loop import Diverged
 from kdtw_jax.train.minillm import minillm
 from kdtw_jax.train.seqkd import BeamConfig, write_outputs
 
@@ -189,7 +192,19 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
     def train(method: Method, model: Model, folder: Path) -> Params:
         beams = config.learns_from_beams(method)
         data = beam_outputs(config, setup, teacher, run) if beams else setup.train
-        return trainers[method](model, folder, data)
+        try:
+            return trainers[method](model, folder, data)
+        except Diverged as error:
+            others = {"the model that the student starts from": start}
+            if method not in ("mle", "seqkd"):  # which ask nothing of it in training
+                others = {"the teacher": teacher, **others}
+            whose = blamed(others, setup.train, buckets, error.examples, setup.devices)
+            if whose is None:
+                raise
+            raise UserError(
+                f"{error.said}; the scores of {whose} are not finite there: its weights are too large for its "
+                "arithmetic, so take another model, or compute in float32"
+            ) from error
 
     students: dict[str, Trained] = {}
     for method in config.methods:

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from published import V10, V11, tensors, write_folder
-from world import BUCKETS, World
 
 from kdtw_jax.decoding.sample import choose, inverse_cdf
 from kdtw_jax.errors import UserError
@@ -23,6 +22,7 @@ from kdtw_jax.pretrained.named import find_model, read_student, read_teacher
 from kdtw_jax.train import parallel
 from kdtw_jax.train.checkpoint import load_model, save_model
 from kdtw_jax.train.seqkd import BeamConfig, write_outputs
+from tests.world import BUCKETS, World
 
 KEY = jax.random.key(0)
 Q = "decoder.block.1.layer.1.EncDecAttention.q.weight"

@@ -21,6 +21,14 @@ from kdtw_jax.train.checkpoint import Checkpoints
 Carry = Any
 
 
+class Diverged(UserError):
+    """A loss or gradient that is not finite, at a step on these `examples`; `said` is the message without a cure."""
+
+    def __init__(self, said: str, examples: tuple[int, ...]):
+        super().__init__(f"{said}; a lower learning rate is the usual cure")
+        self.said, self.examples = said, examples
+
+
 class Report(NamedTuple):
     """One step as seen by the host. Metrics stay on the device until the next step has been dispatched."""
 
@@ -101,8 +109,8 @@ def run_loop(
     `freeze` turns the carry into plain arrays for a checkpoint and `thaw` puts them back on their devices.
     A continued run takes the same steps on the same data as an uninterrupted one, bit for bit; for that, logging
     intervals start anew at a checkpoint. Of several processes all read checkpoints, and the first one writes.
-    `stop_after` ends early (tests of resuming). Raises UserError at the first step whose loss or gradient is not
-    finite, naming the step, the batch's examples and the last good checkpoint.
+    `stop_after` ends early (tests of resuming). Raises Diverged, a UserError, at the first step whose loss or gradient
+    is not finite, naming the step, the batch's examples and the last good checkpoint.
     """
     if config.checkpoint_every % config.log_every:
         # Otherwise a resumed run would average over other intervals than the uninterrupted one.
@@ -133,10 +141,11 @@ def run_loop(
         if bad:
             good = f"the last good checkpoint is that of step {last_saved} in {checkpoints.folder}"
             none = "there is no checkpoint yet"
-            ids = ", ".join(str(i) for i in np.asarray(report.examples)[:16] if i >= 0)
-            raise UserError(
-                f"{name}: {' and '.join(bad)} not finite at step {step} (examples {ids}); "
-                f"{good if last_saved else none}; a lower learning rate is the usual cure"
+            examples = tuple(int(i) for i in np.asarray(report.examples).ravel()[:16] if i >= 0)
+            raise Diverged(
+                f"{name}: {' and '.join(bad)} not finite at step {step} (examples {', '.join(map(str, examples))}); "
+                f"{good if last_saved else none}",
+                examples,
             )
         averages.add(values)
         if step % config.log_every == 0 or step == config.steps:
