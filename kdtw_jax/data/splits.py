@@ -8,9 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from kdtw_jax.data.overlap import near_duplicates, normalised, overlap
+import numpy as np
+from numpy.typing import NDArray
+
+from kdtw_jax.data.overlap import caseless, contained, near_duplicates, normalised, overlap
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.errors import UserError
+
+UInt64 = NDArray[np.uint64]
 
 SHARE = 0.02  # of all pairs, for each of validation and test
 MOST = 0.1  # of all pairs, where the minimum would be more than that
@@ -131,24 +136,45 @@ def _hash(salt: str, text: str) -> bytes:
     return hashlib.blake2b(f"{salt}|{text}".encode(), digest_size=16).digest()
 
 
-def held_out_share(splits: Mapping[str, list[Pair]], *, share: float, seed: int) -> PairSplits:
+def source_code(source: str, seed: int) -> int:
+    """64 bits for a source, the same for sources equal up to case, spacing and what Unicode holds to be the same."""
+    return int.from_bytes(_hash(str(seed), caseless(source))[:8])
+
+
+def held_out_parts(code_N: UInt64, parts: int, *, share: float, most: int | None = None) -> NDArray[np.intp]:
+    """For each pair which of `parts` held-out parts it is in, from 0; `parts` for the training pairs.
+
+    Each part has that share of the distinct codes (of `source_code`), but no more than `most` of them; pairs of one
+    code go together. The choice depends on the codes, not on their order.
+
+    Raises:
+      UserError: too few distinct codes to leave some in every part.
+    """
+    distinct = np.unique(code_N)
+    size = max(1, round(share * len(distinct)))
+    size = size if most is None else min(size, most)
+    if len(distinct) <= size * parts:
+        raise UserError(
+            f"{len(distinct)} distinct training sources are too few to hold some out; give more, or all three splits"
+        )
+    return np.searchsorted(distinct[size : size * parts + 1 : size], code_N, side="right")
+
+
+def held_out_share(splits: Mapping[str, Sequence[Pair]], *, share: float, seed: int) -> PairSplits:
     """Adds "validation" and "test" where missing: that share of the distinct training sources for each.
 
-    Pairs with the same source go together, so none is on both sides. The choice depends on the texts and the
-    seed, not on the order of the pairs.
+    Pairs whose sources differ in case and spacing alone go together, so none is on both sides. The choice depends on
+    the texts and the seed, not on the order of the pairs. The notes say what of test is in training to the letter.
 
     Raises:
       UserError: too few distinct training sources to leave some in every split.
     """
     out = {split: list(pairs) for split, pairs in splits.items()}
-    missing = [split for split in ("validation", "test") if split not in out]
-    sources = sorted({normalised(pair["source"]) for pair in out["train"]}, key=lambda s: _hash(str(seed), s))
-    size = max(1, round(share * len(sources)))
-    if missing and len(sources) <= size * len(missing):
-        raise UserError(f"{len(sources)} distinct training sources are too few to hold some out for {missing[0]}")
-    for i, split in enumerate(missing):
-        taken = set(sources[i * size : (i + 1) * size])
-        out[split] = [pair for pair in out["train"] if normalised(pair["source"]) in taken]
-        out["train"] = [pair for pair in out["train"] if normalised(pair["source"]) not in taken]
+    if missing := [split for split in ("validation", "test") if split not in out]:
+        train = out["train"]
+        code_N = np.array([source_code(pair["source"], seed) for pair in train], np.uint64)
+        part_N = held_out_parts(code_N, len(missing), share=share).tolist()
+        for part, split in enumerate([*missing, "train"]):
+            out[split] = [pair for pair, its in zip(train, part_N, strict=True) if its == part]
     notes: dict[str, float] = {f"{split}_pairs": len(pairs) for split, pairs in out.items()}
-    return PairSplits(out, notes | overlap(out["train"], out["test"]))
+    return PairSplits(out, notes | contained(out["train"], out["test"]))

@@ -21,7 +21,7 @@ from kdtw_jax.data.pair import Pair, Source
 from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.data.text_pairs.builder import TextPairs
 from kdtw_jax.errors import UserError
-from kdtw_jax.runs.atomic import explained
+from kdtw_jax.runs.atomic import explained, write_json
 
 _FORMAT = "store 1"
 _READ_AT_ONCE = 512
@@ -92,8 +92,20 @@ def stored(data_dir: Path, name: str, recipe: str, make: Callable[[], PairSplits
 
 
 def as_text(value: object) -> str:
-    """Text of a feature, which tensorflow-datasets gives as bytes."""
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    """Text of a feature, which tensorflow-datasets gives as bytes; U+FFFD stands for those that are not UTF-8."""
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def kept_notes(data_dir: Path, key: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What `measure` gives, which is done once for each `key` and folder; again where the folder cannot be written."""
+    path = Path(data_dir) / f"notes-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.json"
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # not there yet, or damaged
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {name: float(value) for name, value in found.items()}
+    notes = measure()
+    with contextlib.suppress(UserError):
+        write_json(path, notes)
+    return notes
 
 
 def _write(folder: Path, make: Callable[[], PairSplits]) -> None:

@@ -15,9 +15,11 @@ from rich.console import Console
 from kdtw_jax.data import cldr
 from kdtw_jax.data.debian import RECIPE, summary_pairs, translation_pairs
 from kdtw_jax.data.debian_apt import download_indices
+from kdtw_jax.data.overlap import RECIPE as OVERLAP
+from kdtw_jax.data.overlap import contained, overlap
 from kdtw_jax.data.pair import Pair, Source
 from kdtw_jax.data.splits import PairSplits
-from kdtw_jax.data.store import fingerprint, stored
+from kdtw_jax.data.store import fingerprint, kept_notes, stored
 from kdtw_jax.data.textfiles import FileSpec, file_pairs
 from kdtw_jax.data.tfds_source import Features, tfds_pairs
 from kdtw_jax.errors import UserError
@@ -95,6 +97,8 @@ def load_task(
         if most is not None and split in splits:
             splits[split] = _Limited(splits[split], most)
             notes[f"{split}_pairs"] = len(splits[split])
+    if name == "files":  # measured on what is used, which may be a small part of what is there
+        notes |= _file_notes(splits, f"{task.fingerprint} {limit} {test_limit}", Path(data_dir))
     return replace(task, splits=splits, notes=notes)
 
 
@@ -109,11 +113,25 @@ def _load(name: str, data_dir: Path, files: FileSpec, features: Features) -> Tas
     if name == "files":
         if files.instruction.count("{source}") != 1:
             raise UserError(f"files: instruction must have {{source}} in it once, got {files.instruction!r}")
-        with Console(stderr=True).status("files: reading, and measuring how much of test is in training"):
+        with Console(stderr=True).status("files: reading"):
             pairs = file_pairs(files)
         digest = fingerprint(pairs.splits)
         return Task(name, pairs.splits, files.metrics, files.instruction, pairs.notes, digest)
     raise UserError(f"unknown task {name!r}; use cldr, debian/en-de, debian/summarize, tfds:NAME or files")
+
+
+def _file_notes(splits: Mapping[str, Source], key: str, data_dir: Path) -> dict[str, float]:
+    """How much of test is in training. Texts that differ in a number are different ones, as in sums or dates; how many
+    are equal but for numbers is said besides."""
+    train, test = list(splits["train"]), list(splits["test"])
+
+    def measure() -> dict[str, float]:
+        with Console(stderr=True).status("files: measuring how much of test is in training"):
+            notes = overlap(train, test, fold_digits=False)
+            folded = contained(train, test, fold_digits=True)
+        return notes | {f"{note}_but_for_digits": value for note, value in folded.items()}
+
+    return kept_notes(data_dir, f"{OVERLAP} {key}", measure)
 
 
 def _make_cldr() -> PairSplits:

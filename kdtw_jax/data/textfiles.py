@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
+from kdtw_jax.data.json_texts import is_json, json_pairs
+from kdtw_jax.data.lines import read_lines
+from kdtw_jax.data.overlap import caseless
 from kdtw_jax.data.pair import Pair
+from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits, held_out_share
 from kdtw_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class FileSpec:
-    """Where the texts are. A `*_source` ending in .jsonl has both sides; else `*_target` has as many lines.
+    """Where the texts are. A `*_source` ending in .jsonl, .ndjson or .json has both sides; else `*_target` has as many
+    lines. All of them may be packed by gzip, bzip2 or xz.
 
     Without validation or test files a share of the training pairs is held out, chosen by `seed`.
     """
@@ -32,7 +37,7 @@ class FileSpec:
     target_key: str = "target"
     """key of the target in JSON lines"""
     held_out: float = 0.05
-    """share of the training pairs for each of validation and test that has no file of its own"""
+    """share of the distinct training sources for each of validation and test that has no file of its own"""
     seed: int = 0
     instruction: str = "{source}"
     """put before the source when the task's instruction is asked for; has {source} in it"""
@@ -41,11 +46,12 @@ class FileSpec:
 
 
 def file_pairs(spec: FileSpec) -> PairSplits:
-    """The pairs of the files, in their order.
+    """The pairs of the files, in their order. What validation and test share with other files is said.
 
     Raises:
       UserError: naming file and line: a file that is missing, empty or not UTF-8, an empty line, one side
-        shorter than the other, a line that is no JSON object or lacks a text; or no training file named.
+        shorter than the other, a line that is no JSON object or lacks a text; or no training file named, or one for
+        validation or test whose pairs are all in another, or whose sources are the same.
     """
     if spec.train_source is None:
         raise UserError("files: train_source is not given; name a text file or a .jsonl file of pairs")
@@ -61,54 +67,53 @@ def file_pairs(spec: FileSpec) -> PairSplits:
             splits[split] = _read_pairs(source, target, spec)
         elif target is not None:
             raise UserError(f"files: {split}_target is given but {split}_source is not; give both sides")
+    _refuse_same(spec, splits)
     return held_out_share(splits, share=spec.held_out, seed=spec.seed)
 
 
+def _refuse_same(spec: FileSpec, splits: Mapping[str, list[Pair]]) -> None:
+    """Sees to it that files of different splits have different texts; says what sources they have in common."""
+    path_of = {split: vars(spec)[f"{split}_source"] for split in ("train", "validation", "test")}
+    texts_of = {
+        split: [(caseless(pair["source"]), caseless(pair["target"])) for pair in pairs]
+        for split, pairs in (splits.items() if len(splits) > 1 else ())
+    }
+    for other, split in combinations(texts_of, 2):
+        texts, known = texts_of[split], set(texts_of[other])
+        sources, known_sources = [source for source, _ in texts], {source for source, _ in known}
+        pairs_found = sum(text in known for text in texts)
+        if pairs_found == len(texts) or sources == [source for source, _ in texts_of[other]]:
+            raise UserError(
+                f"files: {path_of[split]} for {split} has no texts but those that {path_of[other]} for {other} has; "
+                f"name another file, or leave {split}_source out, and a share of the training pairs is held out for it"
+            )
+        if found := sum(source in known_sources for source in sources):
+            remark(
+                f"files: {found} of the {len(texts)} sources in {path_of[split]} for {split} are {other} sources, "
+                f"too, {pairs_found} of them with the same target: scores on these are no test"
+            )
+
+
 def _read_pairs(source: Path, target: Path | None, spec: FileSpec) -> list[Pair]:
-    if source.suffix == ".jsonl":
+    if is_json(source):
         if target is not None:
-            raise UserError(f"{source}: a .jsonl file has both sides; leave out {target}")
-        keys = (spec.source_key, spec.target_key)
-        return [_from_json(line, f"{source} line {n}", keys) for n, line in enumerate(_lines(source), 1)]
+            raise UserError(f"{source}: a file of JSON has both sides; leave out {target}")
+        return json_pairs(source, (spec.source_key, spec.target_key))
     if target is None:
+        read_lines(source)  # what is wrong with it comes first
         raise UserError(f"{source}: the file with its targets is not given; name it, or use a .jsonl file")
-    lines, others = list(_lines(source)), list(_lines(target))
+    if is_json(target):
+        raise UserError(f"{target}: a file of JSON has both sides; name it as the source alone, or a text file here")
+    lines, others = _texts(source), _texts(target)
     if len(lines) != len(others):
         raise UserError(f"{source} has {len(lines)} lines but {target} has {len(others)}; parallel files have as many")
     return [Pair(source=one, target=other, group="") for one, other in zip(lines, others, strict=True)]
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Lines without the surrounding white space, none of them empty."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; name one that exists") from None
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); name a readable file") from e
-    if not data.strip():
-        raise UserError(f"{path}: the file is empty; it needs one text a line")
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n"), 1):
-        try:
-            line = raw.decode("utf-8").strip()
-        except UnicodeDecodeError as e:
-            raise UserError(
-                f"{path} line {number}: byte {e.start + 1} is not valid UTF-8; convert the file to UTF-8"
-            ) from None
-        if not line:
+def _texts(path: Path) -> list[str]:
+    """The lines, none of them empty."""
+    lines = read_lines(path)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
             raise UserError(f"{path} line {number}: the line is empty; remove it (on both sides) or fill it")
-        yield line
-
-
-def _from_json(line: str, where: str, keys: tuple[str, str]) -> Pair:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as e:
-        raise UserError(f"{where}: not valid JSON ({e.msg} at column {e.colno}); write one object a line") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: not a JSON object; write one object with the keys {keys[0]} and {keys[1]} a line")
-    for key in keys:
-        if not isinstance(record.get(key), str) or not record[key].strip():
-            have = ", ".join(map(str, record)) or "no keys"
-            raise UserError(f"{where}: {key!r} must be a text that is not empty; the object has {have}")
-    return Pair(source=record[keys[0]].strip(), target=record[keys[1]].strip(), group="")
+    return lines

@@ -1,0 +1,120 @@
+"""Pairs from JSON: an object a line, or an array of objects."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdtw_jax.data.lines import kind, read_lines
+from kdtw_jax.data.pair import Pair
+from kdtw_jax.data.remarks import remark
+from kdtw_jax.errors import UserError
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN_KEYS, _SHOWN_LETTERS = 8, 40
+_DECODER = json.JSONDecoder()
+
+
+def is_json(path: Path) -> bool:
+    """Whether the name of a file says so."""
+    return kind(path) in (".jsonl", ".ndjson", ".json")
+
+
+def json_pairs(path: Path, keys: tuple[str, str]) -> list[Pair]:
+    """The texts of the two keys of every object, as they are but for halves of surrogate pairs.
+
+    Those are no characters, and nothing could write them: each becomes U+FFFD, and a line on standard error says so.
+
+    Raises:
+      UserError: as `read_lines` does; or, naming the line, an empty one, bad JSON, or an object without the texts.
+    """
+    lines = read_lines(path)
+    first = next((line for line in lines if line.strip()), "")
+    is_array = first.lstrip().startswith("[")
+    values = _of_array("\n".join(lines), path) if is_array else _of_lines(lines, path)
+    pairs, mended = [], []
+    for number, value in values:
+        texts = _texts(value, f"{path} line {number}", keys)
+        whole = [_SURROGATE.sub("\ufffd", text) for text in texts]
+        mended += [number] * sum(a != b for a, b in zip(texts, whole, strict=True))
+        pairs.append(Pair(source=whole[0], target=whole[1], group=""))
+    if not pairs:
+        raise UserError(f"{path}: the array is empty; it needs objects with the keys {keys[0]} and {keys[1]}")
+    if mended:
+        remark(
+            f"{path} line {mended[0]}: half of a surrogate pair is no character; "
+            f"U+FFFD stands for such halves in {len(mended)} of the texts in that file"
+        )
+    return pairs
+
+
+def _of_lines(lines: list[str], path: Path) -> Iterator[tuple[int, object]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise UserError(f"{path} line {number}: the line is empty; remove it or fill it")
+        value, end = _value(line, _space(line, 0), path, number, lines_before=number - 1)
+        if end != len(line):
+            raise UserError(
+                f"{path} line {number}: not valid JSON (extra text at column {end + 1}); write one object a line"
+            )
+        yield number, value
+
+
+def _of_array(text: str, path: Path) -> Iterator[tuple[int, object]]:
+    """Items and their lines. Read one by one, so that the line of a bad one is known."""
+    at = _space(text, text.index("[") + 1)
+    line, counted = 1, 0
+    while text[at : at + 1] != "]":
+        line, counted = line + text.count("\n", counted, at), at
+        value, at = _value(text, at, path, line)
+        yield line, value
+        if text[at : at + 1] == ",":
+            at = _space(text, at + 1)
+        elif text[at : at + 1] != "]":
+            line += text.count("\n", counted, at)
+            raise UserError(f"{path} line {line}: not valid JSON (no comma or ] after an item of the array); mend it")
+    if _space(text, at + 1) != len(text):
+        raise UserError(f"{path}: there is more after the array; write one array, or one object a line")
+
+
+def _value(text: str, at: int, path: Path, line: int, lines_before: int = 0) -> tuple[object, int]:
+    """The value that begins there, and where the next begins. `line` is its own, `text` begins after `lines_before`."""
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except json.JSONDecodeError as e:
+        raise UserError(
+            f"{path} line {lines_before + e.lineno}: not valid JSON ({e.msg} at column {e.colno}); "
+            "write one object a line, or one array of objects"
+        ) from None
+    except RecursionError:
+        raise UserError(f"{path} line {line}: brackets are nested too deeply; write an object of two texts") from None
+    except ValueError as e:  # a number of too many digits
+        reason = str(e).partition(";")[0]
+        raise UserError(f"{path} line {line}: cannot be read ({reason}); write an object of two texts") from None
+    return value, _space(text, end)
+
+
+def _space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None  # it may be empty
+    return found.end()
+
+
+def _texts(record: Any, where: str, keys: tuple[str, str]) -> tuple[str, str]:
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: not a JSON object; write objects with the keys {keys[0]} and {keys[1]}")
+    for key in keys:
+        if not isinstance(record.get(key), str) or not record[key].strip():
+            names = [_shown(name) for name in [*record][:_SHOWN_KEYS]]
+            have = ", ".join([*names, "..."] if len(record) > _SHOWN_KEYS else names) or "no keys"
+            raise UserError(f"{where}: {key!r} must be a text that is not empty; the object has {have}")
+    return record[keys[0]], record[keys[1]]
+
+
+def _shown(name: str) -> str:
+    name = name if len(name) <= _SHOWN_LETTERS else name[:_SHOWN_LETTERS] + "..."
+    return name if name.isprintable() else ascii(name)

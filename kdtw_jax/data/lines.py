@@ -1,0 +1,91 @@
+"""Lines of a user's text file, packed or not; what is no such file is named, with what to do about it."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from pathlib import Path
+
+from kdtw_jax.errors import UserError
+
+PACKED = (".gz", ".bz2", ".xz")
+_UNPACK = ((b"\x1f\x8b", gzip.decompress), (b"BZh", bz2.decompress), (b"\xfd7zXZ\x00", lzma.decompress))
+
+_PAIRS = "text files or JSON lines (.jsonl)"
+# Beginnings of files that are no text. Longer ones first: UTF-32 begins as UTF-16 does.
+_OTHERS = (
+    (b"\xff\xfe\x00\x00", "is UTF-32; convert it to UTF-8, as iconv -f UTF-32 -t UTF-8 does"),
+    (b"\x00\x00\xfe\xff", "is UTF-32; convert it to UTF-8, as iconv -f UTF-32 -t UTF-8 does"),
+    (b"\xff\xfe", "is UTF-16; convert it to UTF-8, as iconv -f UTF-16 -t UTF-8 does"),
+    (b"\xfe\xff", "is UTF-16; convert it to UTF-8, as iconv -f UTF-16 -t UTF-8 does"),
+    (b"\x28\xb5\x2f\xfd", "is packed with zstd; unpack it with zstd -d (.gz, .bz2 and .xz are read as they are)"),
+    (b"\x04\x22\x4d\x18", "is packed with lz4; unpack it with lz4 -d (.gz, .bz2 and .xz are read as they are)"),
+    (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it and name the files in it"),
+    (b"Rar!", "is a rar archive; unpack it and name the files in it"),
+    (b"PK\x03\x04", f"is a zip archive or a spreadsheet; unpack it, or save its columns as {_PAIRS}"),
+    (b"PAR1", f"is Parquet; write its columns as {_PAIRS}"),
+    (b"ARROW1", f"is Arrow; write its columns as {_PAIRS}"),
+    (b"SQLite format 3", f"is a database; write its columns as {_PAIRS}"),
+    (b"%PDF-", "is a PDF; write its text as text files"),
+)
+_TABLES = {
+    ".csv": f"is read by no rule for its commas and quotes; write its columns as {_PAIRS}",
+    ".tsv": f"has both sides in one file; write its columns as {_PAIRS}, as cut -f1 and cut -f2 do",
+    ".xls": f"is a spreadsheet; save its columns as {_PAIRS}",
+    ".tmx": f"is marked up; write its texts as {_PAIRS}",
+}
+
+
+def kind(path: Path) -> str:
+    """The ending of a file's name that says what is in it, in small letters: .jsonl for "a.JSONL" and "a.jsonl.gz"."""
+    name = Path(path.name.lower())
+    return Path(name.stem).suffix if name.suffix in PACKED else name.suffix
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file in UTF-8, which gzip, bzip2 or xz may have packed, without their ends (\\n or \\r\\n).
+
+    Raises:
+      UserError: there is no such file, or it is empty, damaged, or no text in UTF-8; names the line of a bad byte.
+    """
+    data = _content(path)
+    if not data.strip():
+        raise UserError(f"{path}: the file is empty; it needs one text a line")
+    lines = []
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n"), 1):
+        try:
+            line = raw.rstrip(b"\r").decode("utf-8")
+        except UnicodeDecodeError as e:
+            raise UserError(
+                f"{path} line {number}: byte {e.start + 1} is not valid UTF-8; convert the file to UTF-8"
+            ) from None
+        if "\0" in line:
+            raise UserError(f"{path} line {number}: byte {raw.index(0) + 1} is 0; is this UTF-16? convert it to UTF-8")
+        lines.append(line)
+    return lines
+
+
+def _content(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; name one that exists") from None
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}); name a readable file") from e
+    for beginning, unpack in _UNPACK:
+        if data.startswith(beginning):
+            try:
+                data = unpack(data)
+            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as e:
+                raise UserError(f"{path}: cannot be unpacked ({e}); the file is damaged: copy it anew") from None
+            break
+    for beginning, advice in _OTHERS:
+        if data.startswith(beginning):
+            raise UserError(f"{path} {advice}")
+    if data[257:262] == b"ustar":
+        raise UserError(f"{path} is a tar archive; unpack it and name the files in it")
+    if kind(path) in _TABLES:
+        raise UserError(f"{path} {_TABLES[kind(path)]}")
+    return data
