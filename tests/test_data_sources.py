@@ -219,6 +219,7 @@ def test_files_as_a_task(tmp_path: Path) -> None:
 def test_known_data_sets_need_no_feature_names(
     tmp_path: Path, name: str, instruction: str, metrics: tuple[str, ...]
 ) -> None:
+    # This makes up whatever split is asked for; tests/test_held_out.py has sets that lack some.
     with tfds.testing.mock_data(num_examples=6, policy=tfds.testing.MockPolicy.USE_CODE):
         task = load_task(f"tfds:{name}", data_dir=tmp_path)
         assert (task.instruction, task.metrics) == (instruction, metrics)
@@ -271,8 +272,8 @@ def test_a_prepared_data_set_is_read_by_parts_of_a_split(prepared: Path) -> None
 
 
 def test_a_missing_split_is_answered_with_those_there_are(prepared: Path) -> None:
-    with pytest.raises(UserError, match="no split 'validation' for validation; it has train, and a part"):
-        load_task("tfds:text_pairs", data_dir=prepared, features=Features("source", "target"))
+    with pytest.raises(UserError, match=r"no split 'dev' for validation; it has train, and parts serve, too, as in"):
+        load_task("tfds:text_pairs", data_dir=prepared, features=Features("source", "target", validation="dev"))
 
 
 def test_a_data_set_that_cannot_be_prepared_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ SHOWN_DIFFERENCES = 3
 # How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
 FREE = ("accumulate", "chunk", "fused_attention", "remat", "vocab_chunk")
 # Options that came later, and what runs from before them did, which go on.
-LATER = {"student_rows": 1.0, "reward_temperature": 1.0, "teacher_temperature": 1.0}
+LATER = {"student_rows": 1.0, "reward_temperature": 1.0, "teacher_temperature": 1.0, "held_out": 0.05, "seed": 0}
 
 
 class RunFolder:
