@@ -27,6 +27,8 @@ setup(
     extras_require={
         "benchmarks": ["accelerate", "ctranslate2>=4.5", "datasets", "torch>=2.4", "transformers>=5.0", "trl>=1.0"],
         "hub": ["huggingface_hub>=0.30"],
+        "japanese": ["sacrebleu[ja]>=2.4"],  # words of BLEU
+        "korean": ["sacrebleu[ko]>=2.4"],
         "notebook": ["jupyterlab>=4.2"],
         "parity": ["huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
         "test": [

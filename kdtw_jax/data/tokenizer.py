@@ -25,7 +25,6 @@ import io
 import os
 import re
 import tempfile
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from pathlib import Path
 import sentencepiece
 
 from kdtw_jax.data.byt5 import BYT5, PROTO, SENTINELS, ByteProcessor
+from kdtw_jax.data.text import normalize as normalize
 from kdtw_jax.errors import UserError
 
 PAD_ID = 0
@@ -43,23 +43,10 @@ RESERVED = tuple(f"<reserved_{i}>" for i in range(12))
 UNKNOWN_TEXT = "⁇"
 T5_SENTINELS = 100
 
-# sentencepiece writes a space as U+2581, so that character typed by a user could not be told from a space.
-_SPACES = re.compile("[\\x00-\\x1f\\x7f-\\x9f\u2581\\s]+")
-_SURROGATES = re.compile("[\ud800-\udfff]")
 # The trainer's expected counts are summed per thread, so its bytes depend on the number of threads: fix it.
 _THREADS = 2
 _TOO_LARGE = re.compile(r"value <= (\d+)")
 _TOO_SMALL = re.compile(r"required_chars\. \d+ vs (\d+)")
-
-
-def normalize(text: str) -> str:
-    """NFC, with every run of white space or control characters one space and none at the ends.
-
-    This is all that encoding forgets: `decode(encode(text)) == normalize(text)` when every character is known
-    to a tokenizer of ours (a T5 model also applies NFKC: "²" becomes "2").
-    """
-    text = _SURROGATES.sub("\ufffd", text)
-    return _SPACES.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
 
 
 @dataclass(frozen=True)

@@ -2,5 +2,6 @@
 
 from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.metrics import Score, score, score_all
+from kdtw_jax.evaluation.scoring import Scoring, choose_scoring
 
-__all__ = ["Score", "differences", "score", "score_all"]
+__all__ = ["Score", "Scoring", "choose_scoring", "differences", "score", "score_all"]

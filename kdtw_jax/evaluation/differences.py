@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from kdtw_jax.evaluation.metrics import bootstrap, interval, sentence_statistics
+from kdtw_jax.evaluation.scoring import ENGLISH, Scoring
 
 
 def differences(
@@ -15,20 +16,21 @@ def differences(
     references: Sequence[str],
     metrics: Sequence[str],
     *,
+    scoring: Scoring = ENGLISH,
     resamples: int = 1000,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, str | float]]:
     """`base` minus each other method, in points of each metric: the mean over seeds, with a paired 95% interval over
     test sentences (all methods and seeds see the same resamples), and the least and the most of single seeds.
 
-    outputs: by method, the outputs of each seed in the order of the references. progress: is told how many methods have
-    been judged, each counted once a metric. Raises UserError as `score` does.
+    outputs: by method, the outputs of each seed in the order of the references. scoring: tokenizers of BLEU and ROUGE.
+    progress: is told how many methods have been judged, each counted once a metric. Raises UserError as `score` does.
     """
     rows: list[dict[str, str | float]] = []
     for i, metric in enumerate(metrics):
         value, draws = {}, {}
         for j, (method, seeds) in enumerate(outputs.items()):
-            judged = [sentence_statistics(metric, texts, references) for texts in seeds]
+            judged = [sentence_statistics(metric, texts, references, scoring) for texts in seeds]
             value[method] = np.array([s.formula(s.rows.sum(axis=0)) for s in judged])
             draws[method] = bootstrap(judged, resamples, seed=0)
             progress(i * len(outputs) + j + 1)

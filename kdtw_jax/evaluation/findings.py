@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit
+from kdtw_jax.data.text import normalize
 from kdtw_jax.evaluation import diagnostics
 from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, Written, review_split
 from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, marked, piece_classes
+from kdtw_jax.evaluation.scoring import ENGLISH, Scoring
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
 
 SHOWN = 0.2  # the budget at which it is looked at where the student asks
@@ -31,6 +33,7 @@ class Texts(NamedTuple):
     sources: Sequence[str]
     references: Sequence[str]
     metrics: Sequence[str]
+    scoring: Scoring = ENGLISH
 
 
 class Cell(NamedTuple):
@@ -62,7 +65,7 @@ def measure(cells: Sequence[Cell], silent: Cell, test: Texts, resamples: int) ->
     scores: list[list[tuple[str, tuple[float, float, float]]]] = [[] for _ in cells]
     compared, draws, alone = {}, {}, {}
     for metric in test.metrics:
-        quality_S, quality_RxS = _value_and_draws(_statistics(metric, everyone, test.references), resamples)
+        quality_S, quality_RxS = _value_and_draws(_statistics(metric, everyone, test), resamples)
         for i, found in enumerate(scores):
             found.append((metric, (float(quality_S[i]), *interval(quality_RxS[:, i], float(quality_S[i])))))
         curves = {}
@@ -83,12 +86,13 @@ def _value_and_draws(systems: Sequence[Statistics], resamples: int) -> tuple[np.
     return values, bootstrap(systems, resamples, seed=0)
 
 
-def _statistics(metric: str, cells: Sequence[Cell], references: Sequence[str]) -> list[Statistics]:
+def _statistics(metric: str, cells: Sequence[Cell], test: Texts) -> list[Statistics]:
     """Of every cell. Many outputs are the same in many cells: each is judged once."""
     pairs = {(text, i): 0 for cell in cells for i, text in enumerate(cell.written.texts)}
     for place, pair in enumerate(pairs):
         pairs[pair] = place
-    judged = sentence_statistics(metric, [text for text, _ in pairs], [references[i] for _, i in pairs])
+    references = [test.references[i] for _, i in pairs]
+    judged = sentence_statistics(metric, [text for text, _ in pairs], references, test.scoring)
     return [
         Statistics(judged.rows[[pairs[text, i] for i, text in enumerate(cell.written.texts)]], judged.formula)
         for cell in cells
@@ -141,7 +145,7 @@ def harm(masked: Sequence[str], twin: Sequence[str], test: Texts, resamples: int
     """The student forbidden to ask minus its twin, paired, in points; with what every resample says."""
     found = {}
     for metric in test.metrics:
-        pair = [sentence_statistics(metric, texts, test.references) for texts in (masked, twin)]
+        pair = [sentence_statistics(metric, texts, test.references, test.scoring) for texts in (masked, twin)]
         values, draws = _value_and_draws(pair, resamples)
         ahead, ahead_R = float(values[0] - values[1]), draws[:, 0] - draws[:, 1]
         low, high = interval(ahead_R, ahead)
@@ -176,8 +180,8 @@ def look_back(
         "where": [group._asdict() for group in groups],
         "samples": [
             {
-                "source": test.sources[i],
-                "reference": test.references[i],
+                "source": normalize(test.sources[i]),
+                "reference": normalize(test.references[i]),
                 "output": marked(pieces, written.tokens_NxT[i].tolist(), written.asked_NxT[i].tolist()),
             }
             for i in chosen.tolist()

@@ -4,6 +4,9 @@ A score is computed from sums of per-sentence statistics (n-gram counts for BLEU
 the sentence's own score for ROUGE and exact match), so a bootstrap resample of the test set (Koehn 2004,
 "Statistical Significance Tests for Machine Translation Evaluation") is one weighted sum, and comparing two
 systems on the same resamples makes the test paired.
+
+Both sides are first made canonical as encoding does it (`kdtw_jax.data.text.normalize`): a reference written with
+combining accents is the same text as an output written without them. Text in NFC scores as it does in the libraries.
 """
 
 from __future__ import annotations
@@ -13,11 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from kdtw_jax.data.text import normalize
 from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.scoring import ENGLISH, Scoring, bleu_metric, rouge_metric
 
 NAMES = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match")
 CHRF_ORDER = 6
@@ -45,21 +49,27 @@ class Statistics(NamedTuple):
 
 
 def score(
-    name: str, hypotheses: Sequence[str], references: Sequence[str], *, resamples: int = 1000, seed: int = 0
+    name: str,
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    scoring: Scoring = ENGLISH,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Score:
     """Scores `hypotheses` against one reference each.
 
-    name: one of NAMES. BLEU and chrF are sacrebleu's with their default settings, ROUGE is the mean F1 of the
-    rouge-score package without stemming (its words are runs of ASCII letters and digits: meant for English),
-    exact_match the share of outputs equal to their reference up to white space. The interval always contains
-    the value and depends on `seed` only.
+    name: one of NAMES. BLEU and chrF are sacrebleu's with their default settings but for BLEU's tokenizer, ROUGE is the
+    mean F1 of the rouge-score package without stemming, exact_match the share of outputs equal to their reference up
+    to white space. scoring: tokenizers of BLEU and ROUGE; the default is for English. The interval always contains the
+    value and depends on `seed` only.
 
-    Raises UserError for an unknown name, no hypotheses, lists of different length, or resamples < 1.
+    Raises UserError for an unknown name or tokenizer, no hypotheses, lists of different length, or resamples < 1.
     """
-    statistics = sentence_statistics(name, hypotheses, references)
+    statistics = sentence_statistics(name, hypotheses, references, scoring)
     draws = bootstrap([statistics], resamples, seed)[:, 0]
     value = statistics.formula(statistics.rows.sum(axis=0))
-    return Score(name, value, *interval(draws, value), signature(name))
+    return Score(name, value, *interval(draws, value), signature(name, scoring))
 
 
 def score_all(
@@ -67,26 +77,30 @@ def score_all(
     hypotheses: Sequence[str],
     references: Sequence[str],
     *,
+    scoring: Scoring = ENGLISH,
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[Score]:
     """`score` for each of `names`, in that order."""
-    return [score(name, hypotheses, references, resamples=resamples, seed=seed) for name in names]
+    how = {"resamples": resamples, "seed": seed}
+    return [score(name, hypotheses, references, scoring=scoring, **how) for name in names]
 
 
-def signature(name: str) -> str:
+def signature(name: str, scoring: Scoring = ENGLISH) -> str:
     """How `name` is computed: sacrebleu's own signature, or the like for the others."""
     _check_name(name)
     if name in ("bleu", "chrf"):
-        metric = _bleu() if name == "bleu" else _chrf()
+        metric = bleu_metric(scoring.bleu) if name == "bleu" else _chrf()
         metric.corpus_score(["a"], [["a"]])  # the signature exists once a number of references is known
         return str(metric.get_signature())
     if name == "exact_match":
-        return "exact_match|space:collapsed|case:mixed"
-    return f"{name}|f1|mean:sentences|stemmer:no|tok:rouge_score"
+        return "exact_match|space:collapsed|case:mixed|form:NFC"
+    return f"{name}|f1|mean:sentences|stemmer:no|tok:{scoring.rouge}|form:NFC"
 
 
-def sentence_statistics(name: str, hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
+def sentence_statistics(
+    name: str, hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring = ENGLISH
+) -> Statistics:
     """Statistics of each sentence, and the formula that turns sums of them into the corpus score.
 
     Raises UserError as `score` does.
@@ -96,16 +110,16 @@ def sentence_statistics(name: str, hypotheses: Sequence[str], references: Sequen
         raise UserError(f"{len(hypotheses)} hypotheses for {len(references)} references; give as many of each")
     if not hypotheses:
         raise UserError(f"no hypotheses to score with {name}; give at least one")
-    pairs = zip(hypotheses, references, strict=True)
+    pairs = zip(map(normalize, hypotheses), map(normalize, references), strict=True)
     if name == "bleu":
-        bleu = _bleu()
+        bleu = bleu_metric(scoring.bleu)
         return Statistics(np.array([_bleu_row(bleu, h, r) for h, r in pairs], float), _bleu_from_sums)
     if name == "chrf":
         return Statistics(np.array([_chrf_row(h, r) for h, r in pairs], float), _chrf_from_sums)
     if name == "exact_match":
-        values = [float(h.split() == r.split()) for h, r in pairs]
+        values = [float(h == r) for h, r in pairs]
     else:
-        rouge = RougeScorer([name], use_stemmer=False)
+        rouge = rouge_metric(name, scoring.rouge)
         values = [rouge.score(r, h)[name].fmeasure for h, r in pairs]
     return Statistics(np.array([(v, 1.0) for v in values]), _mean_from_sums)
 
@@ -113,10 +127,6 @@ def sentence_statistics(name: str, hypotheses: Sequence[str], references: Sequen
 def _check_name(name: str) -> None:
     if name not in NAMES:
         raise UserError(f"unknown metric {name!r}; choose from {', '.join(NAMES)}")
-
-
-def _bleu() -> BLEU:
-    return BLEU(force=True)  # force only silences a warning about tokenised-looking text
 
 
 def _chrf() -> CHRF:

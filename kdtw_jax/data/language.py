@@ -1,0 +1,47 @@
+"""The language of texts: of a code, and of the script they are written in."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+import regex
+from babel.core import get_global
+
+from kdtw_jax.data.text import words
+
+# Chinese languages with codes of their own, written in the same characters.
+_CHINESE = ("yue", "wuu", "hak", "gan", "hsn", "nan", "cdo", "cjy", "cpx", "czh", "czo", "mnp", "lzh")
+# Languages that the script of their words alone tells; Kana stands for Japanese, which has Han as well.
+_BY_SCRIPT = {"Thai": "th", "Lao": "lo", "Khmer": "km", "Myanmar": "my", "Tibetan": "bo", "Hangul": "ko", "Han": "zh"}
+_BY_SCRIPT["Kana"] = "ja"
+_SCRIPTS = ("Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Hangul", "Han", "Hiragana", "Katakana")
+_SCRIPT = regex.compile("|".join(rf"(?P<{script}>\p{{{script}}})" for script in _SCRIPTS))
+_LENGTH = 1000  # characters
+_KANA = 0.1  # of the characters of a Japanese text at the least; a Chinese one has a stray one
+
+
+def main_language(code: str) -> str:
+    """The shortest code of a language, without script and region: "zh" for "zh_CN", "zho_Hans" and "yue"; "" for "".
+
+    Three letters become two where a language has them; what is none of the known codes stays as it is.
+    """
+    main = re.split("[-_]", code.lower())[0]
+    if main in _CHINESE:
+        return "zh"
+    return str(get_global("language_aliases").get(main, main))
+
+
+def guess_language(texts: Iterable[str]) -> str:
+    """The language that the script of most words says, "" where many languages share it (Latin, Cyrillic, Arabic ...).
+
+    The beginning of each text is looked at: some hundred texts will do.
+    """
+    found = itertools.chain.from_iterable(words(text[:_LENGTH]) for text in texts)
+    scripts = Counter(match.lastgroup if (match := _SCRIPT.match(word)) else "" for word in found)
+    kana, han = scripts.pop("Hiragana", 0) + scripts.pop("Katakana", 0), scripts.pop("Han", 0)
+    scripts["Kana" if kana > _KANA * (kana + han) else "Han"] = kana + han
+    script, most = max(scripts.items(), key=lambda item: item[1])
+    return _BY_SCRIPT.get(str(script), "") if 2 * most > scripts.total() else ""

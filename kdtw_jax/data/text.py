@@ -1,0 +1,35 @@
+"""Text as the models see it, and its words in any script."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import regex
+
+# sentencepiece writes a space as U+2581, so that character typed by a user could not be told from a space.
+_SPACES = re.compile("[\\x00-\\x1f\\x7f-\\x9f\u2581\\s]+")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+# Scripts that write no space between words: their letters are words of their own, with the marks on them.
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}&&[\p{L}\p{Nl}]]"
+# Of other scripts, runs of letters, marks and digits. `\w` would split Hindi at its vowel signs; the two joiners, which
+# stand inside words of Hindi and Persian, end no word either.
+_SPACED = rf"[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+"
+_WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|{_SPACED}(?:[\u200c\u200d]+{_SPACED})*", regex.VERSION1)
+
+
+def normalize(text: str) -> str:
+    """NFC, with every run of white space or control characters one space and none at the ends.
+
+    This is all that encoding forgets: `decode(encode(text)) == normalize(text)` when every character is known
+    to a tokenizer of ours (a T5 model also applies NFKC: "²" becomes "2").
+    """
+    text = _SURROGATES.sub("\ufffd", text)
+    return _SPACES.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text without case and punctuation: runs of letters, marks and digits, but each character for
+    itself in Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan. On ASCII these are rouge-score's."""
+    found: list[str] = _WORD.findall(text.casefold())
+    return found
