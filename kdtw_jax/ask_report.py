@@ -86,7 +86,7 @@ def study_asking(
         pairs = setup.task.splits[config.split]
         data = spaced_pairs(setup.test, config.ask.judged_on or len(setup.test))
         sources, references = ([pairs[int(i)][side] for i in data.examples] for side in ("source", "target"))
-        test = Texts(data, sources, references, setup.task.metrics)
+        test = Texts(data, sources, references, setup.task.metrics, setup.scoring)
         outputs = None
         if twin is not None:
             mode = Decoding("sample" if config.ask.tokens == "sample" else "greedy", seed=seed)

@@ -16,6 +16,7 @@ from kdtw_jax.constraints import known_constraints
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.data.tfds_source import Features
 from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.scoring import BLEU_TOKENIZERS
 from kdtw_jax.hosts import HostsConfig
 from kdtw_jax.models import T5Config
 from kdtw_jax.train.ask_config import AskConfig
@@ -59,8 +60,14 @@ class TextConfig:
     """positions in a batch, counted on its longer side"""
     buckets: int = 2
     """static shapes that batches come in"""
+    bleu_tokenizer: str = ""
+    """how BLEU takes texts apart: a tokenizer of sacrebleu (13a, intl, zh, ja-mecab, ko-mecab, char, flores200 ...); by
+    default the language of the targets decides"""
 
     def __post_init__(self) -> None:
+        if self.bleu_tokenizer and self.bleu_tokenizer not in BLEU_TOKENIZERS:
+            known = ", ".join(BLEU_TOKENIZERS)
+            raise UserError(f"text.bleu_tokenizer must be one of {known}, got {self.bleu_tokenizer!r}")
         for name in ("limit", "test_limit"):
             if vars(self)[name] < 0:
                 raise UserError(f"text.{name} must be 0 (all) or more, got {vars(self)[name]}")

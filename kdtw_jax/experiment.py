@@ -18,7 +18,7 @@ from kdtw_jax.evaluation.figures import distil_figure
 from kdtw_jax.hosts import is_writer, join, wait
 from kdtw_jax.pipeline import BEAM_STAGE, Row, evaluate, evaluation_stage, train_students, train_teacher
 from kdtw_jax.plan import show_plan
-from kdtw_jax.prepare import Setup, prepare
+from kdtw_jax.prepare import Setup, check_scoring, prepare
 from kdtw_jax.runs import (
     Progress,
     RunFolder,
@@ -58,6 +58,7 @@ def main(
 def run_experiment(task: str, config: Experiment) -> list[Row]:
     """Trains and evaluates teacher and students, writes the results, prints the table; returns its tidy rows."""
     started = time.time()
+    check_scoring(config)
     running_code()
     keep_compiled()
     join(config.hosts)
@@ -102,7 +103,7 @@ def _compare(task: str, config: Experiment, setup: Setup, run: RunFolder) -> lis
     named = {"task": task, "data": config.data, "preset": config.preset, "seeds": " ".join(map(str, config.seeds))}
     metrics = setup.task.metrics
     with Progress("comparing methods", total=len(metrics) * len(outputs)) as bar:
-        ahead = differences(base, outputs, references, metrics, progress=bar.update)
+        ahead = differences(base, outputs, references, metrics, scoring=setup.scoring, progress=bar.update)
     return [{**named, **row} for row in ahead]
 
 
@@ -124,6 +125,10 @@ def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ah
             "test_pairs": len(setup.test),
             "too_long_left_out": {"train": setup.train.dropped, "test": setup.test.dropped},
             "vocabulary": setup.tokenizer.vocab_size,
+            "language": setup.task.language,
+            "tokenizers": setup.scoring._asdict(),
+            "unwritable_references": setup.ceiling.unwritable,
+            "best_possible": setup.ceiling.best,
         },
         signatures=run.info(evaluation_stage(config, "teacher", 0))["signatures"],
     )

@@ -211,7 +211,9 @@ def _judge(
     references = [pairs[int(i)]["target"] for i in data.examples]
     costs = [per_token(o, student, teacher, sources_N) for o in outcomes]
     earned = rewards(harness, data, wide(setup.buckets, data), [o.tokens_NxT for o in outcomes])
-    judged = {m: [sentence_statistics(m, o.texts, references) for o in outcomes] for m in setup.task.metrics}
+    judged = {
+        m: [sentence_statistics(m, o.texts, references, setup.scoring) for o in outcomes] for m in setup.task.metrics
+    }
     judged[REWARD] = [Statistics(np.stack([x, np.ones_like(x)], axis=1), ratio_of_sums) for x in earned]
     rows, frontiers = [], {}
     for metric, each in judged.items():

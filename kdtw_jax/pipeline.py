@@ -298,4 +298,4 @@ def _decode_and_score(
     how: dict[str, Any] = {"decoding": decoding, "devices": setup.devices}
     outputs = decode_split(name, *trained, setup.test, setup.buckets, setup.tokenizer, **how)
     hypotheses = [outputs.texts[int(i)] for i in setup.test.examples]
-    return outputs, score_all(setup.task.metrics, hypotheses, setup.references)
+    return outputs, score_all(setup.task.metrics, hypotheses, setup.references, scoring=setup.scoring)

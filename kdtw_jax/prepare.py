@@ -11,9 +11,11 @@ from rich.console import Console
 from kdtw_jax.config import Experiment
 from kdtw_jax.constraints import known_constraints, sayings
 from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_buckets
-from kdtw_jax.data.task import Task, load_task
+from kdtw_jax.data.task import Task, load_task, stated_language
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.ceiling import Ceiling, find_ceiling
+from kdtw_jax.evaluation.scoring import ENGLISH, Scoring, bleu_metric, choose_scoring, look_tokenized
 from kdtw_jax.hosts import first_alone
 from kdtw_jax.pretrained.named import Named, find_model
 from kdtw_jax.runs import Progress, RunFolder
@@ -33,6 +35,16 @@ class Setup(NamedTuple):
     devices: parallel.Devices
     teacher: Named | None  # models that were named instead of trained
     student: Named | None
+    scoring: Scoring
+    ceiling: Ceiling  # of the references
+
+
+def check_scoring(config: Experiment) -> None:
+    """Raises UserError, before anything is read or written, where BLEU's tokenizer cannot be had, as far as it is known
+    then: the language may only be told by the text."""
+    language = stated_language(config.data, config.text.files)
+    if config.data != "files" or "bleu" in config.text.files.metrics:
+        bleu_metric(choose_scoring(language, config.text.bleu_tokenizer).bleu)
 
 
 def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
@@ -61,8 +73,9 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
     if run.done("data") and (begun := run.info("data").get("buckets")):
         buckets = tuple(Bucket(*shape) for shape in begun)  # of as many rows on any number of devices
         devices = parallel.dividing_devices(config.devices, [bucket.rows for bucket in buckets])
+    scoring = _scoring(config, task, run, console)
     about = {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction, "buckets": buckets}
-    run.mark_done("data", about)
+    run.mark_done("data", {**about, "scoring": scoring._asdict()})
     for note, value in task.notes.items():
         console.print(f"{task.name}: {note} {value:g}")
     teacher, student = (
@@ -84,7 +97,63 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
         encoded[split] = part
     test = encoded[config.split]
     references = [task.splits[config.split][int(i)]["target"] for i in test.examples]
-    return Setup(task, tokenizer, buckets, encoded["train"], test, references, devices, teacher, student)
+    ceiling = _ceiling(config, task, tokenizer, test, references, scoring, console)
+    models = (teacher, student)
+    return Setup(task, tokenizer, buckets, encoded["train"], test, references, devices, *models, scoring, ceiling)
+
+
+def _scoring(config: Experiment, task: Task, run: RunFolder, console: Console) -> Scoring:
+    """Tokenizers by the language of the targets or as configured; a run goes on with those that it began with."""
+    wanted = config.text.bleu_tokenizer
+    scoring = choose_scoring(task.language, wanted)
+    reason = f"as the targets are in the language {task.language!r}" if task.language else "for an unknown language"
+    if config.data == "files" and task.language != config.text.files.language:
+        reason += ", which their script says"
+    if run.done("data"):
+        begun = Scoring(**run.info("data").get("scoring", ENGLISH._asdict()))  # before there was a choice
+        if wanted and wanted != begun.bleu:
+            raise UserError(
+                f"the run in {run.path} was started with BLEU's tokenizer {begun.bleu}, not {wanted}; "
+                "choose another --out or leave out --text.bleu-tokenizer"
+            )
+        scoring, reason = begun, reason if begun == scoring else "as the run began"
+    if "bleu" in task.metrics:
+        bleu_metric(scoring.bleu)
+        if scoring.bleu != ENGLISH.bleu:
+            because = "as configured" if wanted else f"{reason} (--text.bleu-tokenizer chooses another)"
+            console.print(f"{task.name}: BLEU by the tokenizer {scoring.bleu}, {because}", soft_wrap=True)
+    if any(metric.startswith("rouge") for metric in task.metrics) and scoring.rouge != ENGLISH.rouge:
+        console.print(f"{task.name}: ROUGE of words in any script, {reason}", soft_wrap=True)
+    return scoring
+
+
+def _ceiling(
+    config: Experiment,
+    task: Task,
+    tokenizer: Tokenizer,
+    test: EncodedSplit,
+    references: Sequence[str],
+    scoring: Scoring,
+    console: Console,
+) -> Ceiling:
+    """Says what is wrong with the references that models are judged on."""
+    named = f"{task.name} {config.split}"
+    if "bleu" in task.metrics and scoring.bleu != "none" and look_tokenized(references):
+        plain = "BLEU is meant for text as people write it"
+        console.print(
+            f"{named}: 100 or more references end in a period with a space before it; {plain}", soft_wrap=True
+        )
+    targets = [test.targets[i].tolist() for i in range(len(test))]
+    ceiling = find_ceiling(tokenizer, references, targets, task.metrics, scoring)
+    if ceiling.unwritable:
+        best = ", ".join(f"{metric} {value:.1f}" for metric, value in ceiling.best.items())
+        console.print(
+            f"{named}: {ceiling.unwritable} of {ceiling.references} references cannot be written in this vocabulary "
+            f"({', '.join(ceiling.changes)}); the best possible outputs have {best}",
+            markup=False,
+            soft_wrap=True,
+        )
+    return ceiling
 
 
 def validation_split(config: Experiment, setup: Setup) -> EncodedSplit:

@@ -15,6 +15,7 @@ from rich.console import Console
 from kdtw_jax.data import cldr
 from kdtw_jax.data.debian import RECIPE, summary_pairs, translation_pairs
 from kdtw_jax.data.debian_apt import download_indices
+from kdtw_jax.data.language import guess_language
 from kdtw_jax.data.overlap import RECIPE as OVERLAP
 from kdtw_jax.data.overlap import contained, overlap
 from kdtw_jax.data.pair import Pair, Source
@@ -28,6 +29,15 @@ __all__ = ["Pair", "Source", "Task", "load_task"]
 
 TRANSLATION_METRICS = ("bleu", "chrf")
 SUMMARY_METRICS = ("rouge1", "rouge2", "rougeL")
+_LANGUAGES = re.compile(r"([a-z]{2,3}(?:_[A-Z]{2})?)-([a-z]{2,3}(?:_[A-Z]{2})?)")  # of debian/
+_CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
+_SEEN = 1000  # targets by whose script a language is told
+# Summaries of tensorflow-datasets, all of them English, which does not say so.
+_ENGLISH = (
+    *("aeslc", "big_patent", "billsum", "booksum", "cnn_dailymail", "covid19sum", "gigaword", "gov_report"),
+    *("media_sum", "multi_news", "newsroom", "opinion_abstracts", "opinosis", "reddit", "reddit_tifu", "samsum"),
+    *("scientific_papers", "summscreen", "wikihow", "xsum"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,8 @@ class Task:
     """counts, mean lengths and how much of the test split is in training"""
     fingerprint: str = ""
     """a hash of all text, where the text is prepared here; equal if two runs had the same data"""
+    language: str = ""
+    """a code for the language of the targets, "" where neither the task nor their script says it"""
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,9 @@ def load_task(
         if most is not None and most < 1:
             raise UserError(f"the limit on {split} pairs must be at least 1, got {most}")
     task = _load(name, Path(data_dir), files or FileSpec(), features or Features())
+    if not task.language:
+        some = _Limited(task.splits["train"], _SEEN)
+        task = replace(task, language=guess_language(pair["target"] for pair in some))
     splits, notes = dict(task.splits), dict(task.notes)
     for split, most in limits.items():
         if most is not None and split in splits:
@@ -105,7 +120,7 @@ def load_task(
 def _load(name: str, data_dir: Path, files: FileSpec, features: Features) -> Task:
     if name == "cldr":
         made = stored(data_dir, name, _cldr_recipe(), _make_cldr)
-        return Task(name, made.splits, cldr.METRICS, cldr.INSTRUCTION, made.notes, made.fingerprint)
+        return Task(name, made.splits, cldr.METRICS, cldr.INSTRUCTION, made.notes, made.fingerprint, "de")
     if name.startswith("debian/"):
         return _load_debian(name, data_dir)
     if name.startswith("tfds:"):
@@ -113,10 +128,11 @@ def _load(name: str, data_dir: Path, files: FileSpec, features: Features) -> Tas
     if name == "files":
         if files.instruction.count("{source}") != 1:
             raise UserError(f"files: instruction must have {{source}} in it once, got {files.instruction!r}")
+        language = stated_language(name, files)
         with Console(stderr=True).status("files: reading"):
             pairs = file_pairs(files)
         digest = fingerprint(pairs.splits)
-        return Task(name, pairs.splits, files.metrics, files.instruction, pairs.notes, digest)
+        return Task(name, pairs.splits, files.metrics, files.instruction, pairs.notes, digest, language)
     raise UserError(f"unknown task {name!r}; use cldr, debian/en-de, debian/summarize, tfds:NAME or files")
 
 
@@ -165,8 +181,8 @@ def _load_debian(name: str, data_dir: Path) -> Task:
                 return summary_pairs(indices)
 
         made = stored(data_dir, name, RECIPE, make)
-        return Task(name, made.splits, SUMMARY_METRICS, "summarize: {source}", made.notes, made.fingerprint)
-    languages = re.fullmatch(r"([a-z]{2,3}(?:_[A-Z]{2})?)-([a-z]{2,3}(?:_[A-Z]{2})?)", kind)
+        return Task(name, made.splits, SUMMARY_METRICS, "summarize: {source}", made.notes, made.fingerprint, "en")
+    languages = _LANGUAGES.fullmatch(kind)
     if languages is None or languages[1] == languages[2]:
         raise UserError(f"unknown task {name!r}; use debian/summarize or two languages as in debian/en-de")
     source, target = languages.groups()
@@ -178,7 +194,7 @@ def _load_debian(name: str, data_dir: Path) -> Task:
 
     made = stored(data_dir, name, RECIPE, make_translation)
     instruction = translation_instruction(source, target)
-    return Task(name, made.splits, TRANSLATION_METRICS, instruction, made.notes, made.fingerprint)
+    return Task(name, made.splits, TRANSLATION_METRICS, instruction, made.notes, made.fingerprint, target)
 
 
 def _load_tfds(name: str, features: Features, data_dir: Path) -> Task:
@@ -186,8 +202,22 @@ def _load_tfds(name: str, features: Features, data_dir: Path) -> Task:
     notes = {f"{split}_pairs": len(pairs) for split, pairs in found.splits.items()}
     if found.is_translation:
         instruction = translation_instruction(found.source, found.target)
-        return Task(name, found.splits, TRANSLATION_METRICS, instruction, notes)
-    return Task(name, found.splits, SUMMARY_METRICS, "summarize: {source}", notes)
+        return Task(name, found.splits, TRANSLATION_METRICS, instruction, notes, language=found.target)
+    language = "en" if re.split("[:/]", name)[1] in _ENGLISH else ""
+    return Task(name, found.splits, SUMMARY_METRICS, "summarize: {source}", notes, language=language)
+
+
+def stated_language(name: str, files: FileSpec) -> str:
+    """The language of the targets of a task as far as its name (or the user, for files) says, before anything is read.
+
+    Raises UserError where what is said of files is no code of a language.
+    """
+    if name == "files":
+        if files.language and not _CODE.fullmatch(files.language):
+            raise UserError(f"files: language must be a code such as en, zh or pt_BR, got {files.language!r}")
+        return files.language
+    translation = _LANGUAGES.fullmatch(name.removeprefix("debian/"))
+    return "de" if name == "cldr" else translation[2] if translation else ""
 
 
 def translation_instruction(source: str, target: str) -> str:

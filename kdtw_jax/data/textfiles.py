@@ -43,6 +43,8 @@ class FileSpec:
     """put before the source when the task's instruction is asked for; has {source} in it"""
     metrics: tuple[str, ...] = ("bleu", "chrf")
     """what to report, of bleu, chrf, rouge1, rouge2, rougeL, exact_match"""
+    language: str = ""
+    """code of the targets' language (en, zh, ja ...), by which scores take words apart; by default their script says"""
 
 
 def file_pairs(spec: FileSpec) -> PairSplits:
