@@ -208,21 +208,21 @@ def test_files_as_a_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "instruction", "metrics"),
+    ("name", "instruction", "metrics", "language"),
     [
-        ("wmt14_translate/de-en", "translate German to English: {source}", ("bleu", "chrf")),
-        ("para_crawl/ende", "translate English to German: {source}", ("bleu", "chrf")),
-        ("xsum", "summarize: {source}", ("rouge1", "rouge2", "rougeL")),
-        ("cnn_dailymail", "summarize: {source}", ("rouge1", "rouge2", "rougeL")),
+        ("wmt14_translate/de-en", "translate German to English: {source}", ("bleu", "chrf"), "en"),
+        ("para_crawl/ende", "translate English to German: {source}", ("bleu", "chrf"), "de"),
+        ("xsum", "summarize: {source}", ("rouge1", "rouge2", "rougeL"), "en"),
+        ("cnn_dailymail", "summarize: {source}", ("rouge1", "rouge2", "rougeL"), "en"),
     ],
 )
 def test_known_data_sets_need_no_feature_names(
-    tmp_path: Path, name: str, instruction: str, metrics: tuple[str, ...]
+    tmp_path: Path, name: str, instruction: str, metrics: tuple[str, ...], language: str
 ) -> None:
     # This makes up whatever split is asked for; tests/test_held_out.py has sets that lack some.
     with tfds.testing.mock_data(num_examples=6, policy=tfds.testing.MockPolicy.USE_CODE):
         task = load_task(f"tfds:{name}", data_dir=tmp_path)
-        assert (task.instruction, task.metrics) == (instruction, metrics)
+        assert (task.instruction, task.metrics, task.language) == (instruction, metrics, language)
         assert task.notes == {"train_pairs": 6, "validation_pairs": 6, "test_pairs": 6}
         for source in task.splits.values():
             for item in source:
@@ -235,6 +235,7 @@ def test_feature_names_turn_a_translation_round(tmp_path: Path) -> None:
         turned = Features(source="en", target="de")
         task = load_task("tfds:wmt14_translate/de-en", data_dir=tmp_path, features=turned)
     assert task.instruction == "translate English to German: {source}"
+    assert task.language == "de"
 
 
 @pytest.mark.parametrize(

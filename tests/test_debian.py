@@ -278,7 +278,7 @@ def test_debian_tasks_from_indices_to_pairs_and_again_without_apt(
 ) -> None:
     write_indices(apt)
     task = load_task("debian/en-de", data_dir=tmp_path / "data")
-    assert task.instruction == "translate English to German: {source}"
+    assert (task.instruction, task.language) == ("translate English to German: {source}", "de")
     assert sum(len(source) for source in task.splits.values()) + task.notes["dropped_from_train_near_held_out"] == 160
     for source in task.splits.values():
         assert len(source) > 0
@@ -287,7 +287,7 @@ def test_debian_tasks_from_indices_to_pairs_and_again_without_apt(
             words = item["source"].removesuffix(".").split()[count:]
             assert [word[::-1] for word in words] == item["target"].removesuffix(".").split()[count:]
     summaries = load_task("debian/summarize", data_dir=tmp_path / "data")
-    assert summaries.instruction == "summarize: {source}"
+    assert (summaries.instruction, summaries.language) == ("summarize: {source}", "en")
     assert all(item["source"].startswith("The ") for item in summaries.splits["train"])
     assert all(item["target"].startswith("tool of ") for item in summaries.splits["train"])
 

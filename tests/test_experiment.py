@@ -119,6 +119,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> list[str]:
     arguments = ["--out", str(folder / "run"), "--results", str(folder / "published"), "--preset", "tiny"]
     arguments += ["--text.folder", str(folder / "data"), "--devices", "1", "--methods", "pcl", "ask", "--data", "files"]
     arguments += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
+    arguments += ["--text.bleu-tokenizer", "char"]
     assert main("translation", PRESETS, None, arguments) == 0
     return arguments
 
@@ -148,6 +149,21 @@ def test_a_student_learns_to_ask_and_is_judged(asking: list[str]) -> None:
     assert main("translation", PRESETS, None, arguments) == 0  # again: nothing is trained anew
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert read_csv(published / "asking.csv") == rows
+
+
+def test_every_table_has_the_configured_tokenizer(asking: list[str]) -> None:
+    record = json.loads((Path(asking[3]) / "provenance.json").read_text(encoding="utf8"))
+    assert "tok:char|" in record["signatures"]["bleu"]
+    assert record["data"]["tokenizers"] == {"bleu": "char", "rouge": "unicode"}
+    assert record["data"]["unwritable_references"] == 0 and record["data"]["language"] == ""
+    of = {
+        row["method"]: float(str(row["value"]))
+        for row in read_csv(Path(asking[1]) / "distil.csv")
+        if row["metric"] == "bleu"
+    }
+    (ahead,) = (row for row in read_csv(Path(asking[1]) / "differences.csv") if row["metric"] == "bleu")
+    assert ahead["value"] == pytest.approx(of["pcl"] - of["ask"])
+    assert of["teacher"] > 1  # by characters; words are hardly ever right
 
 
 def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,12 +236,15 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
     assert reward["student_only", "greedy"] != reward["teacher_only", "greedy"]
     # The same gate at the same threshold, by the lazy decoder and by the one that reads along.
     studied = read_csv(Path(asking[1]) / "asking.csv")
-    for row in of("asking"):
+    for row in [row for row in rows if row["method"] == "asking" and row["metric"] in ("bleu", "chrf")]:
         (other,) = (
             r for r in studied if r["gate"] == "learned" and not r["guard"] and r["phrasing"] == "seen"
-            and r["metric"] == "chrf" and str(r["asked"]) == str(row["setting"])
+            and r["metric"] == row["metric"] and str(r["asked"]) == str(row["setting"])
         )  # fmt: skip
         assert row["value"] == pytest.approx(other["value"]) and row["positions"] == pytest.approx(other["positions"])
+    judged = [r for r in read_csv(Path(asking[1]) / "distil.csv") if (r["method"], r["metric"]) == ("teacher", "bleu")]
+    (again,) = (row for row in rows if row["method"] == "teacher_only" and row["metric"] == "bleu")
+    assert [again["value"]] == pytest.approx([row["value"] for row in judged])
     for name in ("operating_points.csv", "operating_points.json", "operating_points.png"):
         assert (tmp_path / name).read_bytes() == (Path(asking[1]) / name).read_bytes()
     capsys.readouterr()

@@ -125,6 +125,17 @@ def test_comparisons_take_canonically_equal_texts_for_the_same() -> None:
     assert [found[m]["value"] for m in test.metrics] == [0.0, 0.0]
 
 
+def test_comparisons_have_the_tokenizers_too() -> None:
+    references, worse, zh = ["我们今天去北京看朋友。"], ["我们今天去北京看他们。"], choose_scoring("zh")
+    for name in ("bleu", "rouge2"):
+        lost = 100 - score(name, worse, references, scoring=zh, resamples=2).value
+        assert 5 < lost < 60
+        outputs = {"a": [references], "b": [worse]}
+        (ahead,) = differences("a", outputs, references, [name], scoring=zh, resamples=5)
+        found = harm(references, worse, Texts(None, references, references, (name,), zh), resamples=5)  # type: ignore
+        assert ahead["value"] == pytest.approx(lost) and found[name]["value"] == pytest.approx(lost)
+
+
 @pytest.mark.parametrize(
     ("hypothesis", "reference"),
     [

@@ -44,4 +44,4 @@ def guess_language(texts: Iterable[str]) -> str:
     kana, han = scripts.pop("Hiragana", 0) + scripts.pop("Katakana", 0), scripts.pop("Han", 0)
     scripts["Kana" if kana > _KANA * (kana + han) else "Han"] = kana + han
     script, most = max(scripts.items(), key=lambda item: item[1])
-    return _BY_SCRIPT.get(str(script), "") if 2 * most > scripts.total() else ""
+    return _BY_SCRIPT.get(str(script), "") if most else ""
