@@ -44,10 +44,13 @@ class TextConfig:
     test_limit: int = 0
     """test (or validation) pairs to judge on at the most; 0: all"""
     tokenizer: Path | None = None
-    """a sentencepiece model to use, such as T5's spiece.model, or byt5 for bytes; by default that of --teacher-model or
-    --student-model, and without these one trained on the training split"""
+    """a sentencepiece model to use, such as T5's spiece.model, or a tokenizer.json, or byt5 for bytes; by default that
+    of --teacher-model or --student-model, and without these one trained on the training split"""
     vocab_size: int = 4000
     """pieces of the vocabulary trained here"""
+    character_coverage: float = 1.0
+    """share of the characters of the text that become pieces of it, 0.9 to 1; below 1 only for scripts of thousands of
+    characters, of which the rarest are then unknown"""
     max_source: int = 32
     """longest source, in pieces, end of sequence included"""
     max_target: int = 32
@@ -71,6 +74,8 @@ class TextConfig:
         for name in ("limit", "test_limit"):
             if vars(self)[name] < 0:
                 raise UserError(f"text.{name} must be 0 (all) or more, got {vars(self)[name]}")
+        if not 0.9 <= self.character_coverage <= 1.0:
+            raise UserError(f"text.character_coverage must be between 0.9 and 1, got {self.character_coverage}")
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class Experiment:
     """devices that the teacher is spread over, where it is too large for one"""
     teacher_model: str | None = None
     """a model to be the teacher instead of training one: the folder of a saved model, a folder in the Hugging Face
-    layout (config.json, safetensors, spiece.model), or hf:NAME; sizes and vocabulary are then the model's"""
+    layout (config.json, safetensors, spiece.model or tokenizer.json), or hf:NAME; sizes and vocabulary are then its"""
     student_model: str | None = None
     """likewise the start of all students, instead of the warm-up; with the vocabulary of the teacher"""
     offline: bool = False
@@ -168,7 +173,10 @@ class Experiment:
         apart += ["offline", "plan", "plan_tflops", "plan_utilization", "beam_targets"]
         if self.student_model is None:  # runs from before there was a choice go on
             apart.append("student_model")
-        return {**{k: v for k, v in self.to_json().items() if k not in apart}, "teacher_seed": self.seeds[0]}
+        plain = {k: v for k, v in self.to_json().items() if k not in apart}
+        if self.text.character_coverage == 1.0:  # likewise
+            del plain["text"]["character_coverage"]
+        return {**plain, "teacher_seed": self.seeds[0]}
 
     def learns_from_beams(self, method: Method) -> bool:
         """Whether the targets of a method are the teacher's beam outputs."""

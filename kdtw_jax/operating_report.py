@@ -258,7 +258,8 @@ def _deferral_levels(harness: Harness, data: EncodedSplit, setup: Setup, room: i
     buckets = wide(setup.buckets, data)
     alone = write_point(harness, Point("student_only", "greedy", alone="student"), data, buckets, room)
     tokenizer = decoder.tokenizer
-    written = Ragged.pack([[*tokenizer.encode(text), 1][: max(b.target for b in buckets)] for text in alone.texts])
+    room = max(b.target for b in buckets)
+    written = Ragged.pack([[*tokenizer.encode_target(text), 1][:room] for text in alone.texts])
     seen = look_at(
         decoder.student, decoder.teacher, _with_targets(data, written), _longest(setup), tokenizer.banned_ids
     )

@@ -195,5 +195,6 @@ def _tokenizer(config: Experiment, task: Task, path: Path, models: Sequence[Name
         rules = [text for c in known_constraints(config.ask.constraints, config.teacher) for text in sayings(c)]
         if set("".join(rules)) - set("".join(texts)):
             texts += rules
-        train_tokenizer(texts, vocab_size=config.text.vocab_size).save(path)
+        size, coverage = config.text.vocab_size, config.text.character_coverage
+        train_tokenizer(texts, vocab_size=size, character_coverage=coverage).save(path)
     return load_tokenizer(path)

@@ -221,8 +221,10 @@ def test_sentinels_and_padding_are_never_written(variant: str, tmp_path: Path) -
     assert tokenizer.banned_ids == (0, UNK_ID, *range(PIECES, ROWS))
     assert tokenizer.help_id == PIECES  # <extra_id_99>, in either place the last and lowest
     assert tokenizer.sentinels == (100 if variant == "v1.0" else 0)
-    ids = tokenizer.encode("house <extra_id_99> tree")
+    text = "house <extra_id_99> tree <extra_id_1>"
+    ids = tokenizer.encode_target(text)
     assert UNK_ID in ids and not {*ids} & {*range(PIECES, ROWS)}
+    assert {*tokenizer.encode(text)} & {*range(PIECES, ROWS)} == {PIECES + 98}  # read by its name, help excepted
     assert tokenizer.decode([*ids, ROWS - 1, tokenizer.help_id]) == tokenizer.decode(ids)
     assert tokenizer.padded_to(ROWS) == tokenizer != load_tokenizer(tmp_path / "model" / "spiece.model")
     assert len(tokenizer.pieces) == ROWS

@@ -147,7 +147,7 @@ def encode_split(
     total = len(pairs)
     for i, pair in enumerate(pairs):
         text = task.instruction.replace("{source}", pair["source"]) if instruct else pair["source"]
-        source, target = [*tokenizer.encode(text), EOS_ID], [*tokenizer.encode(pair["target"]), EOS_ID]
+        source, target = [*tokenizer.encode(text), EOS_ID], [*tokenizer.encode_target(pair["target"]), EOS_ID]
         excess = max(len(source) - max_source, 0) + max(len(target) - max_target, 0)
         if excess and on_long == "error":
             raise UserError(

@@ -21,11 +21,16 @@ _WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|{_SPACED}(?:[\u200c\u200d]+{_SPACED
 def normalize(text: str) -> str:
     """NFC, with every run of white space or control characters one space and none at the ends.
 
-    This is all that encoding forgets: `decode(encode(text)) == normalize(text)` when every character is known
-    to a tokenizer of ours (a T5 model also applies NFKC: "²" becomes "2").
+    This is all that a tokenizer of ours forgets: `decode(encode(text)) == normalize(text)` when it knows every
+    character. Lone surrogates, which are no characters, become U+FFFD.
     """
-    text = _SURROGATES.sub("\ufffd", text)
+    text = without_surrogates(text)
     return _SPACES.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
+
+
+def without_surrogates(text: str) -> str:
+    """The text with every lone surrogate U+FFFD: what UTF-8 can say."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 def words(text: str) -> list[str]:

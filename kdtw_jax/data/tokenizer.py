@@ -5,11 +5,12 @@ from 16 on. A T5 `spiece.model` (pad 0, EOS 1, unknown 2, 32000 pieces) has no `
 the two are told apart; above its pieces lie T5's 100 sentinels, `<extra_id_0>` = 32099 down to
 `<extra_id_99>` = 32000 (mT5 has them among its pieces, likewise downwards), and the last of them serves as help: it
 has a row in every published embedding, and as span corruption numbers its gaps from 0, a text of 512 pieces with some
-26 gaps never came near it.
+26 gaps never came near it. What was added to a checkpoint lies above that (`kdtw_jax.data.added_tokens`).
 
 byT5 has no file: its vocabulary is the bytes (`kdtw_jax.data.byt5`), with 125 sentinels above them, which go upwards.
 
-The specials are *control symbols*: no text, not even the text "<help>", is ever encoded into one.
+pad, EOS, unknown and help are *control symbols*: no text, not even the text "<help>", is ever encoded into one. Of
+published vocabularies, sentinels and special added tokens are read by their names, and never written.
 
 No byte fallback. Every character of the training text is a piece (character coverage 1), so training text
 round-trips exactly; 256 byte pieces would cost a vocabulary of 4000 a sixteenth of its room, would hardly
@@ -21,68 +22,94 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import sentencepiece
-
-from kdtw_jax.data.byt5 import BYT5, PROTO, SENTINELS, ByteProcessor
-from kdtw_jax.data.text import normalize as normalize
+from kdtw_jax.data.added_tokens import FAST, AddedToken, Stated, read_stated, sentinel_number
+from kdtw_jax.data.byt5 import BYT5, PROTO, ByteProcessor
+from kdtw_jax.data.fast_tokenizer import FastProcessor
+from kdtw_jax.data.text import normalize
+from kdtw_jax.data.vocabularies import NOTHING, Encoder, Processor, open_vocabulary
+from kdtw_jax.data.vocabulary_training import EOS_ID, PAD_ID, UNK_ID, UNKNOWN_TEXT, train_model
 from kdtw_jax.errors import UserError
 
-PAD_ID = 0
-EOS_ID = 1
-UNK_ID = 2
-HELP = "<help>"
-RESERVED = tuple(f"<reserved_{i}>" for i in range(12))
-UNKNOWN_TEXT = "⁇"
-T5_SENTINELS = 100
+__all__ = [
+    "EOS_ID",
+    "PAD_ID",
+    "PIECES",
+    "UNKNOWN_TEXT",
+    "UNK_ID",
+    "Tokenizer",
+    "load_tokenizer",
+    "load_vocabulary",
+    "normalize",
+    "train_tokenizer",
+]
 
-# The trainer's expected counts are summed per thread, so its bytes depend on the number of threads: fix it.
-_THREADS = 2
-_TOO_LARGE = re.compile(r"value <= (\d+)")
-_TOO_SMALL = re.compile(r"required_chars\. \d+ vs (\d+)")
+PIECES = "spiece.model"
+_SPACE = "\u2581"  # as sentencepiece writes it
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """An immutable sentencepiece model, or the bytes; two are equal if their model bytes and numbers of ids are.
+    """An immutable vocabulary; two are equal if their model bytes, added tokens and numbers of ids are.
 
     Attributes:
       vocab_size: ids are 0 .. vocab_size - 1 (32100 for T5, whose checkpoints pad the embedding to 32128: `padded_to`).
       help_id: the id that asks for help; no text encodes to it.
-      banned_ids: never to be generated: pad, unknown, help, reserved ids, sentinels, padding. EOS is not among them.
-      fingerprint: sha256 of the model bytes, in hexadecimal.
+      banned_ids: never to be generated: pad, unknown, help, reserved ids, sentinels, special added tokens, and ids that
+        no token has. EOS is not among them.
+      sentinels: how many lie above the pieces: 100 for T5, 125 for byT5, none where they are pieces or there are none.
+      added: those sentinels, and the tokens that were added, by id.
+      fingerprint: sha256 of `proto`, in hexadecimal.
+      proto: what `save` writes.
     """
 
     vocab_size: int
     help_id: int
     banned_ids: tuple[int, ...]
+    sentinels: int
+    added: tuple[AddedToken, ...] = field(repr=False)
     fingerprint: str
     proto: bytes = field(repr=False)
-    _processor: sentencepiece.SentencePieceProcessor | ByteProcessor = field(repr=False, compare=False)
-    _never: frozenset[int] = field(repr=False, compare=False)  # what no text may encode to, unknown aside
+    _file: bytes = field(repr=False, compare=False)
+    _processor: Processor = field(repr=False, compare=False)
+    _read: Encoder = field(repr=False, compare=False)
+    _written: Encoder = field(repr=False, compare=False)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `normalize(text)`, without EOS. Never fails; unseen characters become the unknown id."""
-        ids = [int(i) for i in self._processor.encode(normalize(text))]
-        # Only mT5's sentinels can come out, pieces like any other to sentencepiece: "<extra_id_7>" is unknown text.
-        return [UNK_ID if i in self._never else i for i in ids]
+        """The ids of a text that is read, without EOS. Never fails; unseen characters become the unknown id.
+
+        Our own vocabularies know `normalize(text)` alone; published ones are given the text as it is.
+        """
+        return self._read(text)
+
+    def encode_target(self, text: str) -> list[int]:
+        """Likewise of a text that is to be written: of the banned ids none but the unknown one is among them."""
+        return self._written(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids` up to the first EOS (or the end), without specials; unknown shows as "⁇"."""
-        kept: list[int] = []
-        for i in map(int, ids):
+        """The text of `ids` up to the first EOS (or the end), without specials; unknown shows as "⁇".
+
+        Ids do not tell whether a space was beside an added token, as pieces begin there like a text. One is put before
+        a letter or digit, except after white space and an opening bracket.
+        """
+        banned, added = set(self.banned_ids), self._writable
+        text, run = "", list[int]()
+        for i in [*map(int, ids), EOS_ID]:
+            if run and (i == EOS_ID or i in added):
+                begins = not self.is_bytes and self._processor.id_to_piece(run[0]).startswith(_SPACE)
+                text, run = _joined(text, str(self._processor.decode(run)), begins), []
             if i == EOS_ID:
                 break
-            if i == UNK_ID or i not in self.banned_ids:
-                kept.append(i)
-        return str(self._processor.decode(kept))
+            if i in added:
+                text = _joined(text, added[i], not self.is_bytes)
+            elif i == UNK_ID or i not in banned:
+                run.append(i)
+        return text
 
     @property
     def is_bytes(self) -> bool:
@@ -90,19 +117,27 @@ class Tokenizer:
         return isinstance(self._processor, ByteProcessor)
 
     @property
-    def sentinels(self) -> int:
-        """Sentinels above the pieces: 100 for T5, 125 for byT5, none where they are pieces or there are none."""
+    def has_more(self) -> bool:
+        """Whether there are other added tokens than published models of this kind have, or other numbers of them."""
+        return self.proto != self._file
+
+    @property
+    def published_file(self) -> tuple[str, bytes] | None:
+        """Name and content of the file with the pieces in the Hugging Face layout; None for bytes."""
         if self.is_bytes:
-            return SENTINELS
-        return T5_SENTINELS if self.help_id == self._processor.vocab_size() else 0
+            return None
+        return FAST if isinstance(self._processor, FastProcessor) else PIECES, self._file
 
     def padded_to(self, rows: int) -> Tokenizer:
         """For a model whose embedding has `rows` rows, those beyond the vocabulary banned. Raises UserError for fewer
         rows than there are ids."""
         if rows < self.vocab_size:
+            more = len(self.added) - self.sentinels
+            were = f" and {more} {'was' if more == 1 else 'were'} added" if more > 0 else ""
             raise UserError(
                 f"the model's vocabulary of {rows} is smaller than its tokenizer's ({self.vocab_size} ids, of which "
-                f"{self.sentinels} are sentinels above the pieces); it needs the spiece.model that it was trained with"
+                f"{self.sentinels} are sentinels above the pieces{were}); "
+                f"it needs the {PIECES} that it was trained with"
             )
         spare = tuple(range(self.vocab_size, rows))
         return dataclasses.replace(self, vocab_size=rows, banned_ids=self.banned_ids + spare)
@@ -113,12 +148,21 @@ class Tokenizer:
 
     @property
     def pieces(self) -> list[str]:
-        """The text of every id as sentencepiece writes it, a space as "▁"; T5's and byT5's sentinels are empty."""
+        """The text of every id as sentencepiece writes it, a space as "▁"; that of T5's and byT5's sentinels, and of
+        ids that no token has, is empty."""
         known = [str(self._processor.id_to_piece(i)) for i in range(self._processor.vocab_size())]
-        return known + [""] * (self.vocab_size - len(known))
+        found = known + [""] * (self.vocab_size - len(known))
+        for i, content in self._writable.items():
+            found[i] = content.replace(" ", _SPACE)
+        return found
+
+    @property
+    def _writable(self) -> dict[int, str]:
+        banned = set(self.banned_ids)
+        return {token.id: token.content for token in self.added if token.id not in banned}
 
     def save(self, path: Path | str) -> None:
-        """Write the model to `path` in one step (sentencepiece's own format)."""
+        """Write the vocabulary to `path` in one step, in sentencepiece's own format where nothing was added to it."""
         path = Path(path)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -133,123 +177,66 @@ class Tokenizer:
 def train_tokenizer(
     texts: Iterable[str], *, vocab_size: int, exact: bool = True, character_coverage: float = 1.0
 ) -> Tokenizer:
-    """Train a unigram model on `texts`: the same texts give the same bytes.
+    """A vocabulary of our own, of what `kdtw_jax.data.vocabulary_training.train_model` makes of `texts`.
 
-    Args:
-      texts: sources and targets of a training split; empty ones are ignored.
-      vocab_size: ids in all, the 16 special ones included.
-      exact: False takes the largest vocabulary the text supports where `vocab_size` is more than that.
-      character_coverage: share of the characters of the text that become pieces; below 1 only for scripts of
-        thousands of characters, as training text then no longer round-trips.
-
-    Raises:
-      UserError: no text, or a vocabulary smaller or larger than the text supports (the message says which).
+    Raises UserError as that does.
     """
-    if vocab_size < 1:
-        raise UserError(f"vocab_size must be positive, got {vocab_size}")
-    if not 0.9 <= character_coverage <= 1.0:
-        raise UserError(f"character_coverage must be between 0.9 and 1, got {character_coverage}")
-    sentences = [normalized for text in texts if (normalized := normalize(text))]
-    if not sentences:
-        raise UserError("cannot train a tokenizer: the training text is empty")
-    buffer = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
-            model_writer=buffer,
-            model_type="unigram",
-            vocab_size=vocab_size,
-            hard_vocab_limit=exact,
-            character_coverage=character_coverage,
-            split_digits=True,
-            normalization_rule_name="identity",
-            pad_id=PAD_ID,
-            eos_id=EOS_ID,
-            unk_id=UNK_ID,
-            bos_id=-1,
-            control_symbols=[HELP, *RESERVED],
-            unk_surface=UNKNOWN_TEXT,
-            shuffle_input_sentence=False,
-            max_sentence_length=1 << 24,  # longer lines (in bytes) would be dropped silently
-            num_threads=_THREADS,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        if found := _TOO_LARGE.search(str(error)):
-            raise UserError(f"vocab_size {vocab_size} is more than this text supports: at most {found[1]}") from error
-        if found := _TOO_SMALL.search(str(error)):
-            raise UserError(
-                f"vocab_size {vocab_size} is too small: the characters of this text alone need {found[1]} "
-                "(or lower character_coverage)"
-            ) from error
-        raise UserError(f"cannot train a tokenizer of {vocab_size} pieces on this text: {error}") from error
-    return _from_proto(buffer.getvalue(), "the trained model")
+    proto = train_model(texts, vocab_size=vocab_size, exact=exact, character_coverage=character_coverage)
+    return _opened(proto, "the trained model", NOTHING)
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
-    """Read a model that `Tokenizer.save` wrote, or a T5 `spiece.model`; "byt5" names the vocabulary of bytes.
+    """Read a file that `Tokenizer.save` wrote, a T5 `spiece.model` with what the files beside it add, a
+    `tokenizer.json`, or a folder that has one of these; "byt5" names the vocabulary of bytes.
 
     Raises:
-      UserError: no such file, not a sentencepiece model, or one with other ids for pad, EOS and unknown.
+      UserError: no such file, not a vocabulary of T5's kind, one with other ids for pad, EOS and unknown, or added
+        tokens that clash.
     """
     path = Path(path)
     if str(path) == BYT5:
-        return _from_proto(PROTO, BYT5)
+        return _opened(PROTO, BYT5, NOTHING)
+    if path.is_dir():
+        return load_vocabulary(path)
     try:
         proto = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
-    return _from_proto(proto, str(path))
+    return _opened(proto, str(path), read_stated(path.parent) if path.name == PIECES else NOTHING)
 
 
-def _from_proto(proto: bytes, name: str) -> Tokenizer:
-    if not proto:
-        raise UserError(f"{name} is empty; expected a sentencepiece model")
-    if proto == PROTO:
-        of_bytes = ByteProcessor()
-        above = range(of_bytes.vocab_size(), of_bytes.vocab_size() + SENTINELS)
-        return _tokenizer(proto, of_bytes, above.stop, above[-1], {*above})
-    try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
-    except RuntimeError as error:
-        raise UserError(f"{name} is not a sentencepiece model") from error
-    ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
-    if ids != (PAD_ID, EOS_ID, UNK_ID):
-        raise UserError(f"{name} has ids {ids} for pad, EOS and unknown; expected {(PAD_ID, EOS_ID, UNK_ID)} as in T5")
-    pieces = processor.vocab_size()
-    own = {i for i in range(pieces) if processor.is_control(i) and i != EOS_ID}
-    help_id = processor.piece_to_id(HELP)
-    vocab_size = pieces
-    if sentinels := _sentinel_pieces(processor):
-        help_id = sentinels[-1]
-        own |= set(sentinels)
-    elif help_id == UNK_ID or not processor.is_control(help_id):
-        vocab_size = pieces + T5_SENTINELS
-        help_id = pieces
-        own |= set(range(pieces, vocab_size))
-    return _tokenizer(proto, processor, vocab_size, help_id, own)
+def load_vocabulary(folder: Path, *, of_bytes: bool = False) -> Tokenizer:
+    """The vocabulary of a folder in the Hugging Face layout. Raises UserError as `load_tokenizer` does."""
+    if of_bytes:
+        return _opened(PROTO, str(folder), read_stated(folder))
+    found = [folder / name for name in (PIECES, FAST) if (folder / name).is_file()]
+    if not found:
+        raise UserError(f"{folder} has no {PIECES} and no {FAST}, which hold a vocabulary; add the model's own")
+    return load_tokenizer(found[0])
 
 
-def _tokenizer(
-    proto: bytes,
-    processor: sentencepiece.SentencePieceProcessor | ByteProcessor,
-    vocab_size: int,
-    help_id: int,
-    own: set[int],
-) -> Tokenizer:
-    """Of a processor and the ids that no text may encode to."""
+def _opened(proto: bytes, name: str, beside: Stated) -> Tokenizer:
+    found = open_vocabulary(proto, name, beside)
+    pieces, ids = found.processor.vocab_size(), {token.id for token in found.added}
+    size = max(pieces - 1, found.help_id, *ids, 0) + 1
+    banned = {PAD_ID, UNK_ID, found.help_id, *found.control} | (set(range(pieces, size)) - ids)
+    banned |= {token.id for token in found.added if token.special or sentinel_number(token.content) is not None}
     return Tokenizer(
-        vocab_size=vocab_size,
-        help_id=help_id,
-        banned_ids=tuple(sorted(own | {PAD_ID, UNK_ID})),
-        fingerprint=hashlib.sha256(proto).hexdigest(),
-        proto=proto,
-        _processor=processor,
-        _never=frozenset(own),
+        vocab_size=size,
+        help_id=found.help_id,
+        banned_ids=tuple(sorted(banned)),
+        sentinels=found.sentinels,
+        added=found.added,
+        fingerprint=hashlib.sha256(found.saved).hexdigest(),
+        proto=found.saved,
+        _file=found.file,
+        _processor=found.processor,
+        _read=found.encoder({PAD_ID, EOS_ID, UNK_ID, found.help_id}),
+        _written=found.encoder({EOS_ID, *banned}),
     )
 
 
-def _sentinel_pieces(processor: sentencepiece.SentencePieceProcessor) -> list[int]:
-    """The ids of mT5's sentinels, `<extra_id_0>` first."""
-    names = [f"{space}<extra_id_{i}>" for i in range(T5_SENTINELS) for space in ("\u2581", "")]
-    return [i for i in map(processor.piece_to_id, names) if i != UNK_ID]
+def _joined(text: str, part: str, may_be_apart: bool) -> str:
+    """Beside an added token: `decode` says where there is a space."""
+    touches = text[-1:] and part[:1].isalnum() and not text[-1:].isspace() and unicodedata.category(text[-1]) != "Ps"
+    return f"{text} {part}" if may_be_apart and touches else text + part

@@ -82,7 +82,7 @@ def marked(pieces: Sequence[str], tokens: Sequence[int], asked: Sequence[bool], 
             spaced = piece.startswith(SPACE)
             text, inside, piece = text + (SPACE if spaced else "") + OPEN, True, piece[spaced:]
         text += piece
-    return (text + (CLOSE if inside else "")).replace(SPACE, " ").strip()
+    return (text + (CLOSE if inside else "")).replace(SPACE, " ").strip(" ")
 
 
 def _group(kind: str, name: str, asked_X: np.ndarray) -> Group:

@@ -13,7 +13,7 @@ import numpy as np
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Params, T5Config
-from kdtw_jax.pretrained.layout import PIECES, write_layout
+from kdtw_jax.pretrained.layout import write_layout
 from kdtw_jax.pretrained.names import slots
 from kdtw_jax.pretrained.tensors import SINGLE, write_tensors
 from kdtw_jax.runs.atomic import explained, write_json
@@ -22,8 +22,8 @@ from kdtw_jax.runs.atomic import explained, write_json
 def export_model(
     folder: Path, config: T5Config, params: Params, tokenizer: Tokenizer, *, dtype: str = "float32"
 ) -> None:
-    """Writes `model.safetensors`, `config.json`, `spiece.model` (but for byT5) and what generation needs, whole or not
-    at all.
+    """Writes `model.safetensors`, `config.json`, the vocabulary (not for byT5) and what generation needs, whole or
+    not at all.
 
     The heads of ours, value and gate, have no place in that layout and are left out: what is written is the student
     that does not ask. The generation config suppresses the tokens that are never to be written and renormalises the
@@ -40,8 +40,9 @@ def export_model(
         try:
             for name, content in write_layout(config, tokenizer).items():
                 write_json(scratch / name, content)
-            if not tokenizer.is_bytes:
-                tokenizer.save(scratch / PIECES)
+            if tokenizer.published_file is not None:
+                name, pieces = tokenizer.published_file
+                (scratch / name).write_bytes(pieces)
             write_tensors(scratch / SINGLE, published_tensors(config, params, dtype))
             scratch.chmod(0o755)  # as any other folder; a temporary one is its owner's alone
             os.replace(scratch, folder)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdtw_jax.data.added_tokens import ADDED, FAST, SPECIAL
+from kdtw_jax.data.added_tokens import CONFIG as TOKENIZER
+from kdtw_jax.data.tokenizer import PIECES
 from kdtw_jax.errors import UserError
-from kdtw_jax.pretrained.layout import CONFIG, PIECES, TOKENIZER
+from kdtw_jax.pretrained.layout import CONFIG
 from kdtw_jax.pretrained.tensors import INDEX, SINGLE
 
 PREFIX = "hf:"
+_VOCABULARY = (PIECES, FAST, TOKENIZER, ADDED, SPECIAL)
 _WEIGHTS = (SINGLE, INDEX, "model-*-of-*.safetensors")  # pickled weights are never even fetched
 
 
@@ -29,7 +33,7 @@ def fetch(name: str, *, offline: bool = False, weights: bool = True) -> Path:
         found = snapshot_download(
             repository,
             revision=revision or None,
-            allow_patterns=[CONFIG, PIECES, TOKENIZER, *(_WEIGHTS if weights else ())],
+            allow_patterns=[CONFIG, *_VOCABULARY, *(_WEIGHTS if weights else ())],
             local_files_only=offline,
         )
     except HFValidationError as error:

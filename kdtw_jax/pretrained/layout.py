@@ -6,15 +6,15 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
+from kdtw_jax.data.added_tokens import CONFIG as TOKENIZER
+from kdtw_jax.data.added_tokens import AddedToken, sentinel_number
+from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import T5Config
 from kdtw_jax.models.config import FeedForward
 from kdtw_jax.runs.atomic import read_json
 
 CONFIG = "config.json"
-PIECES = "spiece.model"
-TOKENIZER = "tokenizer_config.json"
 _BYTES = "ByT5Tokenizer"
 _TIED = "tie_word_embeddings"
 KINDS = ("t5", "mt5")  # FLAN-T5, T5 v1.1 and byT5 say t5
@@ -113,6 +113,23 @@ def write_layout(config: T5Config, tokenizer: Tokenizer) -> dict[str, dict[str, 
         **_IDS,
     }
     generation = {**_IDS, "suppress_tokens": list(tokenizer.banned_ids), "renormalize_logits": True}
-    name = _BYTES if tokenizer.is_bytes else "T5Tokenizer"
-    pieces = {"tokenizer_class": name, "extra_ids": tokenizer.sentinels}
-    return {CONFIG: model, "generation_config.json": generation, TOKENIZER: pieces}
+    return {CONFIG: model, "generation_config.json": generation, TOKENIZER: _tokenizer_config(tokenizer)}
+
+
+def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """With the added tokens, where they are others than `extra_ids` stands for. An id that no token has is named there:
+    some releases count the tokens instead of reading their ids."""
+    stated = {"tokenizer_class": _BYTES if tokenizer.is_bytes else "T5Tokenizer", "extra_ids": tokenizer.sentinels}
+    if not tokenizer.has_more:
+        return stated
+    specials = {PAD_ID: "<pad>", EOS_ID: "</s>", UNK_ID: "<unk>"}
+    tokens = {i: AddedToken(i, text, special=True) for i, text in specials.items()}
+    tokens |= {token.id: token for token in tokenizer.added}
+    for i in range(min(token.id for token in tokenizer.added), max(tokens)):
+        if not tokenizer.pieces[i] and i not in tokens:
+            tokens[i] = AddedToken(i, f"<reserved_{i}>", special=True)
+    entries = {str(i): {**token._asdict(), "normalized": False} for i, token in sorted(tokens.items())}
+    for entry in entries.values():
+        del entry["id"]
+    sentinels = [token.content for token in tokenizer.added if sentinel_number(token.content) is not None]
+    return {**stated, "additional_special_tokens": sentinels, "added_tokens_decoder": entries}

@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.data.byt5 import BYT5
-from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
+from kdtw_jax.data.tokenizer import Tokenizer, load_vocabulary
 from kdtw_jax.errors import UserError
 from kdtw_jax.finite import check_finite
 from kdtw_jax.models import Params, T5Config
 from kdtw_jax.models.rows import pad_tensor
-from kdtw_jax.pretrained.layout import PIECES, head_may_be_shared, of_bytes, read_layout
+from kdtw_jax.pretrained.layout import head_may_be_shared, of_bytes, read_layout
 from kdtw_jax.pretrained.names import ALIASES, HEAD, SHARED, UNUSED, Slot, heads, slots
 from kdtw_jax.pretrained.tensors import Held, check_tensor, find_tensors, read_tensors, same_tensor
 
@@ -35,7 +34,7 @@ class Published(NamedTuple):
 
 
 def open_published(folder: Path) -> Published:
-    """Looks through a folder with `config.json`, `spiece.model` (not for byT5) and safetensors files.
+    """Looks through a folder with `config.json`, `spiece.model` or `tokenizer.json` (not for byT5), and safetensors.
 
     Raises UserError, in one line, for everything that does not fit: missing, unknown and misshapen tensors, another
     variant than `config.json` says, a vocabulary smaller than the tokenizer's.
@@ -52,7 +51,7 @@ def open_published(folder: Path) -> Published:
     copies = [name for name in (*ALIASES, HEAD) if name in held and name not in sources.values()]
     if misfit := _misfit(wanted, sources, held, {*copies, *sources.values(), *UNUSED}):
         raise UserError(f"the weights in {folder} do not fit its config.json: {misfit}")
-    tokenizer = _vocabulary(folder).padded_to(config.vocab_size)
+    tokenizer = load_vocabulary(folder, of_bytes=of_bytes(folder)).padded_to(config.vocab_size)
     taken = {name: held[source] for name, source in sources.items()}
     return Published(folder, config, tokenizer, taken, tuple(held[name] for name in copies))
 
@@ -93,14 +92,6 @@ def read_published(
     for head, fresh in heads(config, key).items():
         params[head] = jax.tree.map(lambda x: _put(np.asarray(x), placement), fresh)
     return params
-
-
-def _vocabulary(folder: Path) -> Tokenizer:
-    if of_bytes(folder):
-        return load_tokenizer(BYT5)
-    if not (folder / PIECES).is_file():
-        raise UserError(f"{folder} has no {PIECES}, the sentencepiece model of its vocabulary; add the model's own")
-    return load_tokenizer(folder / PIECES)
 
 
 def _converted(what: str, tensor: np.ndarray, slot: Slot, dtype: str) -> np.ndarray:

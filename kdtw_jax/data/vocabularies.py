@@ -1,0 +1,172 @@
+"""The kinds of vocabularies by their files: sentencepiece models, bytes, and the `tokenizer.json` of `transformers`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, Protocol, cast
+
+import sentencepiece
+
+from kdtw_jax.data.added_tokens import AddedToken, Stated, finder, place_tokens, sentinel_number
+from kdtw_jax.data.byt5 import PROTO, ByteProcessor
+from kdtw_jax.data.byt5 import SENTINELS as BYTE_SENTINELS
+from kdtw_jax.data.fast_tokenizer import FastProcessor
+from kdtw_jax.data.text import normalize, without_surrogates
+from kdtw_jax.data.vocabulary_training import EOS_ID, HELP, PAD_ID, UNK_ID
+from kdtw_jax.errors import UserError
+
+T5_SENTINELS = 100
+NOTHING = Stated((), (), None)
+# A saved vocabulary with added tokens is this line, one of JSON that says which, and the bytes of the model.
+_HEADER = b"kdtw_jax added tokens\n"
+Encoder = Callable[[str], list[int]]
+
+
+class Processor(Protocol):
+    """What is needed of a sentencepiece processor."""
+
+    def decode(self, ids: Sequence[int], /) -> str: ...
+    def vocab_size(self) -> int: ...
+    def id_to_piece(self, index: int, /) -> str: ...
+
+
+class Vocabulary(NamedTuple):
+    """What a file says, and the files beside it."""
+
+    processor: Processor
+    encoder: Callable[[Collection[int]], Encoder]  # given the ids that no text may become; what would is unknown
+    control: frozenset[int]  # pieces that are never written, pad and unknown aside
+    added: tuple[AddedToken, ...]
+    help_id: int
+    sentinels: int  # above the pieces
+    file: bytes  # of the pieces alone
+    saved: bytes  # with the added tokens, where they are not the usual ones
+
+
+def open_vocabulary(proto: bytes, name: str, beside: Stated) -> Vocabulary:
+    """Of what was saved, or of a published file and what the files `beside` it say.
+
+    Raises UserError for a file of another kind, other ids for pad, EOS and unknown, and added tokens that clash.
+    """
+    if not proto:
+        raise UserError(f"{name} is empty; expected a sentencepiece model")
+    file, stated = proto, beside
+    if proto.startswith(_HEADER):
+        try:
+            line, file = proto.removeprefix(_HEADER).split(b"\n", 1)
+            kept = json.loads(line)
+            stated = Stated(tuple(AddedToken(*token) for token in kept["tokens"]), (), kept["extra_ids"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{name} is damaged: it does not say which tokens were added; write it again") from None
+    if file == PROTO:
+        return _of_bytes(file, name, stated)
+    if file.startswith(b"{"):
+        return _of_json(file, name)
+    return _of_pieces(file, name, stated)
+
+
+def _of_pieces(file: bytes, name: str, stated: Stated) -> Vocabulary:
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_proto=file)
+    except RuntimeError as error:
+        raise UserError(f"{name} is not a sentencepiece model") from error
+    ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+    if ids != (PAD_ID, EOS_ID, UNK_ID):
+        raise UserError(f"{name} has ids {ids} for pad, EOS and unknown; expected {(PAD_ID, EOS_ID, UNK_ID)} as in T5")
+    pieces = [str(processor.id_to_piece(i)) for i in range(processor.vocab_size())]
+    control = {i for i in range(len(pieces)) if processor.is_control(i) and i != EOS_ID}
+    own_help = processor.piece_to_id(HELP)
+    own = own_help != UNK_ID and processor.is_control(own_help)
+    among = _sentinels(pieces)
+    usual = 0 if own or among else T5_SENTINELS
+    count = usual if usual == 0 or stated.extra_ids is None else stated.extra_ids
+    above = [AddedToken(len(pieces) + count - 1 - i, f"<extra_id_{i}>", special=True) for i in range(count)]
+    added = place_tokens(name, stated, pieces, above)
+    return Vocabulary(
+        processor,
+        _around(processor.encode, added, normalize if own else str),
+        frozenset(control | set(among)),
+        added,
+        own_help if own else _help(among, added, len(pieces)),
+        count,
+        file,
+        _saved(file, added, above, count, usual),
+    )
+
+
+def _of_bytes(file: bytes, name: str, stated: Stated) -> Vocabulary:
+    processor = ByteProcessor()
+    first = processor.vocab_size()
+    count = stated.extra_ids or BYTE_SENTINELS  # newer files say 0 where there are 125
+    above = [AddedToken(first + i, f"<extra_id_{i}>", special=True) for i in range(count)]
+    # Ids below are bytes, whose pieces are no texts: whatever token would be there is no other.
+    added = place_tokens(name, stated, [""] * first, above)
+    return Vocabulary(
+        processor,
+        _around(processor.encode, added, str, between_spaces=True),
+        frozenset(),
+        added,
+        _help([], added, first),
+        count,
+        file,
+        _saved(file, added, above, count, BYTE_SENTINELS),
+    )
+
+
+def _of_json(file: bytes, name: str) -> Vocabulary:
+    processor = FastProcessor(file, name)
+    pieces = [processor.id_to_piece(i) for i in range(processor.vocab_size())]
+    added = place_tokens(name, Stated(processor.added, (), None), pieces, ())
+
+    def encoder(never: Collection[int]) -> Encoder:
+        encode = processor.encoder(never)
+        return lambda text: [UNK_ID if i in never else i for i in encode(without_surrogates(text))]
+
+    among = _sentinels(pieces)
+    count = sum(token.content.startswith("<extra_id_") for token in added)  # not those with a space, which are pieces
+    return Vocabulary(processor, encoder, frozenset(among), added, _help(among, added, len(pieces)), count, file, file)
+
+
+def _around(
+    encode: Callable[[str], Sequence[int]],
+    added: Sequence[AddedToken],
+    prepare: Callable[[str], str],
+    between_spaces: bool = False,
+) -> Callable[[Collection[int]], Encoder]:
+    """Encoders that find added tokens first; what lies between them is cut into pieces."""
+
+    def encoder(never: Collection[int]) -> Encoder:
+        parts = finder([token for token in added if token.id not in never], between_spaces=between_spaces)
+
+        def read(text: str) -> list[int]:
+            ids: list[int] = []
+            for part in parts(without_surrogates(text)):
+                found = [part] if isinstance(part, int) else encode(prepare(part))
+                ids += [UNK_ID if i in never else int(i) for i in found]  # mT5's sentinels are pieces like any other
+            return ids
+
+        return read
+
+    return encoder
+
+
+def _sentinels(pieces: Sequence[str]) -> list[int]:
+    """The ids of sentinels among the pieces, `<extra_id_0>` first, as mT5 has them."""
+    numbers = {i: sentinel_number(piece) for i, piece in enumerate(pieces) if "<extra_id_" in piece}
+    return sorted((i for i in numbers if numbers[i] is not None), key=lambda i: cast(int, numbers[i]))
+
+
+def _help(among: Sequence[int], added: Sequence[AddedToken], pieces: int) -> int:
+    """The last sentinel; where there are none, the first id that no token has."""
+    numbers = {token.id: sentinel_number(token.content) for token in added}
+    last = max(((n, i) for i, n in numbers.items() if n is not None), default=(0, -1))[1]
+    return among[-1] if among else last if last >= 0 else max([pieces - 1, *numbers]) + 1
+
+
+def _saved(file: bytes, added: Sequence[AddedToken], above: Sequence[AddedToken], count: int, usual: int) -> bytes:
+    tokens = [token for token in added if token not in above]
+    if not tokens and count == usual:
+        return file
+    line = json.dumps({"extra_ids": count, "tokens": tokens})
+    return b"".join([_HEADER, line.encode("ascii"), b"\n", file])
