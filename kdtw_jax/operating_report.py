@@ -258,8 +258,8 @@ def _deferral_levels(harness: Harness, data: EncodedSplit, setup: Setup, room: i
     buckets = wide(setup.buckets, data)
     alone = write_point(harness, Point("student_only", "greedy", alone="student"), data, buckets, room)
     tokenizer = decoder.tokenizer
-    room = max(b.target for b in buckets)
-    written = Ragged.pack([[*tokenizer.encode_target(text), 1][:room] for text in alone.texts])
+    most = max(b.target for b in buckets)
+    written = Ragged.pack([[*tokenizer.encode_target(text), 1][:most] for text in alone.texts])
     seen = look_at(
         decoder.student, decoder.teacher, _with_targets(data, written), _longest(setup), tokenizer.banned_ids
     )

@@ -48,18 +48,18 @@ def read_stated(folder: Path) -> Stated:
     added_tokens.json, which has no flags, comes last. Raises UserError for what is damaged or gives a text two ids.
     """
     folder = Path(folder)
-    config = _read(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     special: dict[str, None] = {}  # in their order
-    for file, found in ((folder / CONFIG, config), (folder / SPECIAL, _read(folder / SPECIAL))):
+    for file, found in ((folder / CONFIG, config), (folder / SPECIAL, read_object(folder / SPECIAL))):
         listed = [entry for name in _LISTS for entry in _entries(file, found.get(name) or [])]
         special |= dict.fromkeys(text for entry in listed if (text := _content(file, entry)))
     if config.get("added_tokens_decoder"):
         file, entries = folder / CONFIG, _items(folder / CONFIG, config["added_tokens_decoder"])
-    elif among := _read(folder / FAST).get("added_tokens"):
+    elif among := read_object(folder / FAST).get("added_tokens"):
         file, entries = folder / FAST, [(entry.get("id"), entry) for entry in among if isinstance(entry, dict)]
     else:
         file = folder / ADDED
-        entries = [(index, {"content": text, "special": text in special}) for text, index in _read(file).items()]
+        entries = [(index, {"content": text, "special": text in special}) for text, index in read_object(file).items()]
     tokens = [token for index, entry in entries if (token := _token(file, index, entry)).content]
     places: dict[str, int] = {}
     for token in tokens:
@@ -138,7 +138,8 @@ def finder(tokens: Sequence[AddedToken], *, between_spaces: bool = False) -> Cal
     return parts
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object of a file, empty where there is none. Raises UserError for what is no such thing."""
     try:
         found = json.loads(file.read_text(encoding="utf8"))
     except FileNotFoundError:

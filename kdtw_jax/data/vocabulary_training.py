@@ -97,8 +97,8 @@ def training_lines(texts: Iterable[str]) -> tuple[list[str], bool]:
     """The lines that the trainer is given, and whether U+2585 occurs in the texts.
 
     The trainer copies every stretch that occurs twice, in all its lengths, before it asks whether that is too long
-    for a piece, which takes the square of the stretch: long lines that repeat themselves, or what another begins or
-    ends with, are cut to lines of `LONG` characters at the most.
+    for a piece, which takes the square of the stretch: long lines that repeat themselves, or begin or end like
+    another, are cut to lines of `LONG` characters at the most.
     """
     lines: list[str] = []
     seen: set[str] = set()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtw_jax.data.added_tokens import CONFIG as TOKENIZER
-from kdtw_jax.data.added_tokens import AddedToken, sentinel_number
+from kdtw_jax.data.added_tokens import AddedToken, read_object, sentinel_number
 from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import T5Config
@@ -73,8 +73,7 @@ def head_may_be_shared(folder: Path) -> bool:
 
 def of_bytes(folder: Path) -> bool:
     """Whether the vocabulary is byT5's, which is in no file: one of the JSON files names its tokenizer."""
-    files = [file for file in (Path(folder) / CONFIG, Path(folder) / TOKENIZER) if file.is_file()]
-    return any(read_json(file, "").get("tokenizer_class") == _BYTES for file in files)
+    return any(read_object(Path(folder) / name).get("tokenizer_class") == _BYTES for name in (CONFIG, TOKENIZER))
 
 
 def _stated(file: Path, otherwise: str = "") -> dict[str, Any]:
