@@ -102,6 +102,22 @@ def test_a_published_model_comes_out_as_it_went_in(config: dict[str, object], tm
     assert theirs.convert_tokens_to_ids(last) == found.tokenizer.help_id
 
 
+@needs_torch
+@pytest.mark.parametrize("config", [V11, BYT5], ids=["v1.1", "byt5"])
+def test_added_tokens_go_out_with_their_ids(config: dict[str, object], tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", {**config, "vocab_size": 400} if config is BYT5 else config)
+    added = {"\n": 384, "{": 385} if config is BYT5 else {"\n": 140, "{": 141}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    found = open_published(folder)
+    params = read_published(found, found.config, jax.random.key(0))
+    export_model(tmp_path / "out", found.config, params, found.tokenizer)
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out", local_files_only=True)
+    for text in ["house {\ntree", "{{house<extra_id_0>\n\n", *TEXTS[:3]]:
+        assert theirs(text).input_ids == [*found.tokenizer.encode(text), 1]
+
+
 def test_nothing_is_overwritten_or_left_half(own: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, params = student("v1.0", own)
     (tmp_path / "out").mkdir()  # empty: fine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from experiments.translation import PRESETS
+from kdtw_jax.config import parse
 from kdtw_jax.data.tokenizer import (
     EOS_ID,
     PAD_ID,
@@ -274,7 +277,15 @@ def test_marks_of_sentencepiece_are_characters_like_others(said: str) -> None:
 
 
 def test_remedies_are_named_by_their_flags() -> None:
-    with pytest.raises(UserError, match=r"at least|need \d+; give --text.vocab-size \d+ .*--text.character-coverage 0"):
+    assert PRESETS["tiny"].text.character_coverage == 1.0
+    chosen = parse(PRESETS, None, ["--preset", "tiny", "--text.character-coverage", "0.9995"])
+    assert chosen.text.character_coverage == 0.9995
+    # Runs from before there was a choice go on.
+    assert "character_coverage" not in PRESETS["tiny"].identity()["text"]
+    assert chosen.identity()["text"]["character_coverage"] == 0.9995
+    with pytest.raises(UserError, match=r"text.character_coverage must be between 0.9 and 1, got 0.5"):
+        replace(chosen.text, character_coverage=0.5)
+    with pytest.raises(UserError, match=r"need \d+; give --text.vocab-size \d+ .*--text.character-coverage 0"):
         train_tokenizer(TEXTS, vocab_size=30)
     with pytest.raises(UserError, match=r"--text.vocab-size of at most \d+$"):
         train_tokenizer(TEXTS, vocab_size=5000)
