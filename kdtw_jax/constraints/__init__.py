@@ -13,13 +13,14 @@ from kdtw_jax.constraints.builtin import (
 from kdtw_jax.constraints.draw import Drawn, Terms, as_rule, draw_rules, pad_words, sayings, word_tokens, words_room
 from kdtw_jax.constraints.history import History, advance, histories, start_history
 from kdtw_jax.constraints.record import Constraint, Rule, excess, total_cost
-from kdtw_jax.constraints.rules import parse_rule, word_rule
+from kdtw_jax.constraints.rules import Read, parse_rule, read_rule, word_rule
 from kdtw_jax.constraints.wording import Wording
 
 __all__ = [
     "Constraint",
     "Drawn",
     "History",
+    "Read",
     "Rule",
     "Terms",
     "Wording",
@@ -38,6 +39,7 @@ __all__ = [
     "make_share",
     "pad_words",
     "parse_rule",
+    "read_rule",
     "sayings",
     "start_history",
     "total_cost",

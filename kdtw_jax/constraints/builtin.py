@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdtw_jax.constraints import free_words
 from kdtw_jax.constraints.history import History
 from kdtw_jax.constraints.record import Constraint
 from kdtw_jax.constraints.wording import Wording
@@ -58,6 +59,7 @@ def make_share() -> Constraint:
             write=lambda budget: f"{round(100 * budget, 1):g}",
             read=read,
             fixed={"do not ask the teacher": 0.0, "ask the teacher as often as you like": 1.0},
+            free=free_words.share,
         ),
     )
 
@@ -85,6 +87,7 @@ def make_calls() -> Constraint:
             write=_whole,
             read=_count("a number of calls"),
             fixed={},
+            free=free_words.calls,
         ),
     )
 
@@ -110,6 +113,7 @@ def make_pause() -> Constraint:
             write=_whole,
             read=_count("a pause"),
             fixed={},
+            free=free_words.pause,
         ),
     )
 
@@ -132,6 +136,7 @@ def make_in_a_row() -> Constraint:
             write=_whole,
             read=_count("calls in a row"),
             fixed={},
+            free=free_words.in_a_row,
         ),
     )
 
@@ -154,6 +159,7 @@ def make_first() -> Constraint:
             write=_whole,
             read=_count("a number of words"),
             fixed={},
+            free=free_words.first,
         ),
     )
 
@@ -176,6 +182,7 @@ def make_after() -> Constraint:
             write=_whole,
             read=_count("a number of words"),
             fixed={},
+            free=free_words.after,
         ),
     )
 
@@ -219,6 +226,7 @@ def make_compute(teacher: T5Config) -> Constraint:
             write=lambda budget: np.format_float_positional(float(f"{budget:.3g}"), trim="-"),
             read=_amount,
             fixed={},
+            free=free_words.compute,
         ),
     )
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import NamedTuple
 
+from kdtw_jax.constraints.plain_words import plain
 from kdtw_jax.errors import UserError
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
+_STAND_IN = "987654321"  # for a template's number while its words are made plain
+_SHOWN = 100  # characters of a clause
 
 
 class Wording(NamedTuple):
@@ -22,6 +26,8 @@ class Wording(NamedTuple):
     write: Callable[[float], str]  # a budget as the number in the text
     read: Callable[[str], float]  # and back; UserError (without the clause) for a number that makes no sense
     fixed: Mapping[str, float]  # sentences without a number, such as "do not ask the teacher"
+    # In words of one's own, as `plain_words.plain` gives them: the number as it stands in the templates, or None.
+    free: Callable[[str], str | None] = lambda said: None
 
 
 def phrase(wording: Wording, budget: float, template: str) -> str:
@@ -41,11 +47,46 @@ def understand(wording: Wording, clause: str) -> float | None:
     for template in (*wording.templates, *wording.held_out):
         before, after = map(_plain_inside, template.split("{}"))
         if match := re.fullmatch(re.escape(before) + _NUMBER + re.escape(after), said):
-            try:
-                return wording.read(match[1])
-            except UserError as error:
-                raise UserError(f'"{clause.strip()}": {error}') from None
+            return _read(wording, match[1], clause)
     return None
+
+
+def understand_loosely(wording: Wording, clause: str) -> float | None:
+    """The budget that a clause states in a template but for number words, other signs and polite words.
+
+    None and UserError as `understand`.
+    """
+    said = plain(clause)
+    for sentence, budget in wording.fixed.items():
+        if said == plain(sentence):
+            return budget
+    for template in (*wording.templates, *wording.held_out):
+        if match := re.fullmatch(_plain_pattern(template), said):
+            return _read(wording, match[1], clause)
+    return None
+
+
+def understand_freely(wording: Wording, clause: str) -> float | None:
+    """The budget that a clause states in words of its own, where the constraint understands such.
+
+    None and UserError as `understand`.
+    """
+    number = wording.free(plain(clause))
+    return None if number is None else _read(wording, number, clause)
+
+
+def student_words(wording: Wording, budget: float) -> str:
+    """The budget as training said it: in the sentence without a number for it, or the first template."""
+    return next(
+        (text for text, b in wording.fixed.items() if b == budget), phrase(wording, budget, wording.templates[0])
+    )
+
+
+def quoted(clause: str) -> str:
+    """A clause for a message: on one line, cut where it is long."""
+    said = "".join(c if c.isprintable() else " " for c in clause)
+    said = " ".join(said.split())
+    return f'"{said}"' if len(said) <= _SHOWN else f'"{said[:_SHOWN]} ..."'
 
 
 def clauses(text: str) -> list[str]:
@@ -54,8 +95,8 @@ def clauses(text: str) -> list[str]:
 
 
 def forms(wording: Wording) -> list[str]:
-    """What can be said, for a message: the first template with N for its number, and the fixed sentences."""
-    return [wording.templates[0].format("N"), *wording.fixed]
+    """What can be said, for a message: the first two templates with N for the number, and the fixed sentences."""
+    return [*(template.format("N") for template in wording.templates[:2]), *wording.fixed]
 
 
 def _plain(text: str) -> str:
@@ -64,3 +105,15 @@ def _plain(text: str) -> str:
 
 def _plain_inside(text: str) -> str:
     return re.sub(r"\s+", " ", text.casefold())
+
+
+def _read(wording: Wording, number: str, clause: str) -> float:
+    try:
+        return wording.read(number)
+    except UserError as error:
+        raise UserError(f"{quoted(clause)}: {error}") from None
+
+
+@cache
+def _plain_pattern(template: str) -> str:
+    return re.escape(plain(template.replace("{}", _STAND_IN))).replace(_STAND_IN, _NUMBER)
