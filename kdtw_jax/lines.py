@@ -1,0 +1,102 @@
+"""Lines of text from and to the outside: any bytes come in, any encoding goes out."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO
+
+from kdtw_jax.errors import UserError
+
+LONGEST = 1 << 18  # bytes of a line that are read
+_BOM = "\ufeff".encode()
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that do not stand for a byte
+Remark = Callable[[int, str, str], None]  # a line's number from 1, a kind of remark, what there is to say
+
+
+def read_lines(stream: BinaryIO, remark: Remark, *, longest: int = LONGEST) -> Iterator[str]:
+    """The lines of UTF-8 text, ended by LF or CR LF, the last one perhaps by nothing; one at a time is in memory.
+
+    A byte-order mark at the beginning is left out. Bytes that are not UTF-8 become U+FFFD, and of a line of more than
+    `longest` bytes the rest is passed over; `remark` is told of both. Raises UserError for UTF-16 and for a stream that
+    cannot be read.
+    """
+    number = 0
+    while line := _read(stream, longest + 2):
+        number += 1
+        if number == 1:
+            if line.startswith(_UTF_16):
+                raise UserError("the text is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+            line = line.removeprefix(_BOM)
+        text = line.removesuffix(b"\n").removesuffix(b"\r")
+        if cut := len(text) > longest:
+            remark(number, "too long", f"only its first {longest} bytes are read")
+            text = text[:longest]
+            while line and not line.endswith(b"\n"):
+                line = _read(stream, longest)
+        try:
+            yield codecs.getincrementaldecoder("utf8")().decode(text, final=not cut)
+        except UnicodeDecodeError as error:
+            remark(number, "not UTF-8", f"byte {error.start + 1} and others like it are read as U+FFFD")
+            yield codecs.getincrementaldecoder("utf8")("replace").decode(text, final=not cut)
+
+
+def argument(text: str) -> str:
+    """An argument of a command line: bytes that are not UTF-8, in Python lone surrogates, become U+FFFD."""
+    escaped = _NO_BYTES.sub("\ufffd", text).encode("utf8", "surrogateescape")
+    return escaped.decode("utf8", "replace").removeprefix("\ufeff")
+
+
+def one_line(text: str, encoding: str | None, spelled: Mapping[str, str]) -> str:
+    """A text as one line that can be written in `encoding`.
+
+    Line breaks and other control characters but tabs, and characters that the encoding lacks, are written with
+    backslashes; the characters of `spelled`, where the encoding lacks one of them, as it says.
+    """
+    encoding = encoding or "utf8"
+    marks = "".join(spelled)
+    if marks.encode(encoding, "ignore").decode(encoding) != marks:
+        text = text.translate({ord(mark): other for mark, other in spelled.items()})
+    return "".join(map(_visible, text)).encode(encoding, "backslashreplace").decode(encoding)
+
+
+class Remarks:
+    """Says on standard error what there is to say of lines: of each kind the first few, and at the end how many."""
+
+    def __init__(self, noun: str, few: int = 5) -> None:
+        self._noun, self._few = noun, few
+        self._said: Counter[str] = Counter()
+
+    def __call__(self, number: int, kind: str, what: str) -> None:
+        self._said[kind] += 1
+        if self._said[kind] <= self._few:
+            say(f"{self._noun} {number} is {kind}: {what}")
+
+    def close(self) -> None:
+        for kind, times in self._said.items():
+            if times > self._few:
+                say(f"{kind}: {times} {self._noun}s in all")
+
+
+def say(text: str) -> None:
+    """A line on standard error, where there is one."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    try:
+        return stream.readline(size)
+    except OSError as error:
+        raise UserError(f"cannot read standard input: {error.strerror or error}") from error
+
+
+def _visible(character: str) -> str:
+    if character != "\t" and unicodedata.category(character) in ("Cc", "Zl", "Zp"):
+        return character.encode("unicode_escape").decode()
+    return character
