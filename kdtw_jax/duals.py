@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ class DualConfig:
     def __post_init__(self) -> None:
         if len(self.knots) < 1 or any(a >= b for a, b in zip(self.knots, self.knots[1:], strict=False)):
             raise UserError(f"knots must be at least one budget, rising, got {self.knots}")
-        if self.rate <= 0 or self.proportional < 0 or not 0 <= self.memory < 1 or not self.low < self.high:
-            raise UserError("rate must be above 0, proportional at least 0, memory in [0, 1), and low below high")
+        check_ranges(self, "duals.", rate="(0, inf)", proportional="[0, inf)", memory="[0, 1)")
+        check_ranges(self, "duals.", low="(-inf, inf)", high="(-inf, inf)")
+        if not self.low < self.high:
+            raise UserError(f"duals.low must be below duals.high, got {self.low} and {self.high}")
 
 
 class Duals(NamedTuple):

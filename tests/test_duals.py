@@ -95,5 +95,5 @@ def test_the_integral_does_not_wind_up() -> None:
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UserError, match="rising"):
         DualConfig(knots=(0.2, 0.1))
-    with pytest.raises(UserError, match="low below high"):
+    with pytest.raises(UserError, match=r"duals\.low must be below duals\.high"):
         DualConfig(low=1.0, high=1.0)

@@ -126,8 +126,6 @@ def _load(name: str, data_dir: Path, files: FileSpec, features: Features) -> Tas
     if name.startswith("tfds:"):
         return _load_tfds(name, features, data_dir)
     if name == "files":
-        if files.instruction.count("{source}") != 1:
-            raise UserError(f"files: instruction must have {{source}} in it once, got {files.instruction!r}")
         language = stated_language(name, files)
         with Console(stderr=True).status("files: reading"):
             pairs = file_pairs(files)

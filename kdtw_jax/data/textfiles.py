@@ -14,6 +14,7 @@ from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits, held_out_share
 from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.metrics import NAMES
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ class FileSpec:
     language: str = ""
     """code of the targets' language (en, zh, ja ...), by which scores take words apart; by default their script says"""
 
+    def __post_init__(self) -> None:
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise UserError(f"text.files.metrics must be distinct, at least one of {', '.join(NAMES)}")
+        if unknown := set(self.metrics) - set(NAMES):
+            raise UserError(f"text.files.metrics: unknown metric {min(unknown)!r}; choose from {', '.join(NAMES)}")
+        if not 0 < self.held_out < 0.5:
+            raise UserError(f"text.files.held_out must be above 0 and below 0.5, got {self.held_out}")
+        if self.instruction.count("{source}") != 1:
+            raise UserError(f"text.files.instruction must have {{source}} in it once, got {self.instruction!r}")
+
 
 def file_pairs(spec: FileSpec) -> PairSplits:
     """The pairs of the files, in their order. What validation and test share with other files is said.
@@ -57,8 +68,6 @@ def file_pairs(spec: FileSpec) -> PairSplits:
     """
     if spec.train_source is None:
         raise UserError("files: train_source is not given; name a text file or a .jsonl file of pairs")
-    if not 0 < spec.held_out < 0.5:
-        raise UserError(f"files: held_out must be above 0 and below 0.5, got {spec.held_out}")
     splits: dict[str, list[Pair]] = {}
     for split, source, target in (
         ("train", spec.train_source, spec.train_target),

@@ -16,9 +16,7 @@ from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.evaluation.findings import Cell, Found, Texts, exceeded, harm, look_back, measure, obeyed, row
 from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, calibrate, share_index, wide, write_split
 from kdtw_jax.runs.progress import Progress
-
-SEEN = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # budgets of the kind that training draws
-
+from kdtw_jax.train.ask_config import SEEN
 
 _OF_RANGE = (0.1, 0.3, 0.6, 0.9)  # budgets of further constraints, as parts of their ranges
 

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.likelihood import partition_and_pick
 from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,14 @@ class PCLConfig:
     stop_far_end: bool = True  # no gradient through V(s_{i+d})
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise UserError(f"alpha must be a positive number, got {self.alpha}")
-        if not 0 < self.gamma <= 1:
-            raise UserError(f"gamma must be above 0 and at most 1, got {self.gamma}")
+        check_ranges(self, "pcl.", alpha="(0, inf)", gamma="(0, 1]", floor="(-inf, 0]")
+        check_ranges(self, "pcl.", huber="(0, inf)", clip="(0, inf)")
         if not self.lengths or any(d < 0 for d in self.lengths):
-            raise UserError(f"lengths must name at least one d >= 0 (0 = to the end), got {self.lengths}")
+            raise UserError(f"pcl.lengths must name at least one d >= 0 (0 = to the end), got {self.lengths}")
         if self.values not in ("unified", "head"):
             raise UserError(f'values must be "unified" or "head", got {self.values!r}')
         if self.huber is not None and self.clip is not None:
             raise UserError("huber and clip are alternatives: set one of them")
-        for name, bound in (("huber", self.huber), ("clip", self.clip)):
-            if bound is not None and not bound > 0:
-                raise UserError(f"{name} must be positive, got {bound}")
 
 
 class Segments(NamedTuple):

@@ -13,9 +13,11 @@ from kdtw_jax.constraints import Constraint, words_room
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.duals import DualConfig
 from kdtw_jax.errors import UserError
+from kdtw_jax.ranges import check_ranges
 from kdtw_jax.train.distil_config import DistilConfig
 
 _KNOTS = (0.0, 0.03, 0.08, 0.17, 0.33, 0.5, 0.67, 0.83, 1.0)  # shares of a budget's range with a price of their own
+SEEN = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # budgets of the kind that training draws, on which asking is judged
 MOST_FLAGS = 0.6  # share of the tokens of a path off-policy that are marked as asked for, at the most
 
 
@@ -60,22 +62,27 @@ class AskConfig:
     def __post_init__(self) -> None:
         if not self.constraints or len(set(self.constraints)) < len(self.constraints):
             raise UserError(f"ask.constraints must be distinct, at least one, got {self.constraints}")
-        if not 0 < self.helped_share < 1 or not 0 <= self.fixed_share < 1:
-            raise UserError("ask.helped_share must be between 0 and 1, ask.fixed_share at least 0 and below 1")
-        if self.judged_on < 0:
-            raise UserError(f"ask.judged_on must be 0 (all) or more, got {self.judged_on}")
-        if self.settle < 0:
-            raise UserError(f"ask.settle must be 0 (not at all) or more steps, got {self.settle}")
+        check_ranges(self, "ask.", gate_width="[1, inf)", helped_share="(0, 1)", gate_weight="(0, inf)")
+        check_ranges(self, "ask.", settle="[0, inf)", fixed_share="[0, 1)", judged_on="[0, inf)")
+        check_held_out(self.held_out)
         if self.distil.vocab_chunk:
             raise UserError(
                 "ask.distil.vocab_chunk must be 0: the gate looks at whole distributions; see ask.distil.chunk"
             )
-        if self.gate_width < 1 or self.gate_weight <= 0:
-            raise UserError("ask.gate_width must be at least 1 and ask.gate_weight above 0")
         if self.distil.top_k < 1 or self.distil.target_decay:
             raise UserError(
                 "ask needs distil.top_k of at least 1 (savings are read from it) and no distil.target_decay"
             )
+
+
+def check_held_out(budgets: Sequence[float]) -> None:
+    """Raises UserError for budgets that are none, or that leave nothing to train or to judge on."""
+    if len(set(budgets)) < len(budgets) or not all(0 <= b <= 1 for b in budgets):
+        raise UserError(f"ask.held_out must be distinct shares of 0 to 1, got {budgets}")
+    if all(any(abs(percent / 100 - b) <= 0.005 for b in budgets) for percent in range(round(100 * MOST_FLAGS) + 1)):
+        raise UserError("ask.held_out leaves no percentage of the words to train on; hold out fewer budgets")
+    if not {budget for budget in SEEN if budget} - set(budgets):
+        raise UserError(f"ask.held_out must leave one of {SEEN[1:]}, on which asking is judged, got {budgets}")
 
 
 class Rules(NamedTuple):

@@ -26,7 +26,7 @@ from kdtw_jax.train.state import Params, step_key
 
 HELPED = len(SOURCES)  # rows written as at test time; the other sources are those of distillation without help
 _BANK = 8192  # rules drawn for a run
-_QUOTES = 128  # rules a minibatch beside those of its rows
+QUOTES = 128  # rules a minibatch beside those of its rows
 _LAST_PACE = 0.4  # of the prices when the student has learned: slow, but students still change
 _REST = 15.0  # how far the pace falls from there at rest: steps of 1, 1/2, 1/3 .. average what they see
 
@@ -201,7 +201,7 @@ class AskingCollector:
         """Rows at today's prices, which `extra` has; and quotes."""
 
         quote = partial(self._quote, self.at_rest_duals if resting else self.duals, extra)
-        count = -(-_QUOTES // len(self.devices)) * len(self.devices)
+        count = -(-QUOTES // len(self.devices)) * len(self.devices)
         which, where = jax.random.split(key)
         chosen_Q = jax.random.randint(which, (count,), 0, _BANK)
         terms = Terms(*(jnp.asarray(x)[chosen_Q] for x in self.bank.terms))

@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit
-from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.models import Model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.distil import Objective, distil, make_judge
-from kdtw_jax.train.distil_config import DistilConfig
+from kdtw_jax.train.distil_config import DistilConfig, check_uncut
 from kdtw_jax.train.scoring import Trajectories
 from kdtw_jax.train.state import LossFn, Metrics, Params
 
@@ -74,10 +73,9 @@ def balance(
     Of the config, everything about rows and the KL holds as in `distil`; `pcl_weight` is the weight of the balance
     loss, of `pcl` alpha, floor, huber and clip are used, and what is about V or segments is not.
 
-    Raises UserError as `train_replayed` does, and where the minibatch is to be cut up.
+    Raises UserError as `train_replayed` and `check_uncut` do.
     """
-    if config.optimizer.accumulate > 1:
-        raise UserError("trajectory balance compares the rows of a minibatch: tb.optimizer.accumulate must be 1")
+    check_uncut(config)
     weights = {"tb": config.pcl_weight, **({"kl": config.kl_weight} if config.kl_weight else {})}
     return distil(
         name,

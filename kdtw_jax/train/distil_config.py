@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses import pcl
 from kdtw_jax.losses.kl import Direction
+from kdtw_jax.ranges import check_ranges
 from kdtw_jax.train.loop import LoopConfig
 from kdtw_jax.train.state import OptimizerConfig
 
@@ -46,21 +47,34 @@ class DistilConfig:
     vocab_chunk: int = 0  # tokens of the vocabulary of which they are held at once; 0: all, faster with memory
 
     def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            pcl_weight="[0, inf)",
+            value_weight="[0, inf)",
+            value_warmup="[0, inf)",
+            kl_weight="[0, inf)",
+            top_k="[0, inf)",
+            target_decay="[0, 1)",
+            updates_per_rollout="[1, inf)",
+            capacity="[1, inf)",
+            student_rows="[0, 1]",
+            teacher_rows="[0, 1]",
+            teacher_temperature="(0, inf)",
+            reward_temperature="(0, inf)",
+            truth_batches="[1, inf)",
+            chunk="[0, inf)",
+            vocab_chunk="[0, inf)",
+        )
+        if self.loop.checkpoint_every % self.updates_per_rollout:
+            raise UserError(
+                f"loop.checkpoint_every ({self.loop.checkpoint_every}) must be a multiple of updates_per_rollout "
+                f"({self.updates_per_rollout}), so that a resumed run starts with fresh rows"
+            )
         shares = (self.student_share, self.teacher_share, self.truth_share)
-        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        if not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):  # NaN is neither
             raise UserError(
                 f"student_share, teacher_share and truth_share must be at least 0 and add to 1, got {shares}"
             )
-        if min(self.updates_per_rollout, self.capacity, self.truth_batches) < 1:
-            raise UserError("updates_per_rollout, capacity and truth_batches must be at least 1")
-        counts = (self.top_k, self.value_warmup, self.chunk, self.vocab_chunk)
-        if min(*counts, self.pcl_weight, self.value_weight, self.kl_weight) < 0:
-            raise UserError("top_k, value_warmup, chunk, vocab_chunk and the weights must be at least 0")
-        for name in ("teacher_temperature", "reward_temperature"):
-            if not vars(self)[name] > 0:
-                raise UserError(f"{name} must be above 0, got {vars(self)[name]}")
-        if not 0 <= self.target_decay < 1 or not all(0 <= x <= 1 for x in (self.student_rows, self.teacher_rows)):
-            raise UserError("target_decay must be in [0, 1), student_rows and teacher_rows in [0, 1]")
         for name in ("student", "teacher"):
             if vars(self)[f"{name}_share"] > 0 and vars(self)[f"{name}_rows"] == 0:
                 raise UserError(
@@ -68,3 +82,9 @@ class DistilConfig:
                 )
         if self.kl_weight > 0 and self.top_k == 0:
             raise UserError("kl_weight is above 0, so top_k must be at least 1: the term reads the stored distribution")
+
+
+def check_uncut(config: DistilConfig) -> None:
+    """Raises UserError where the minibatches of trajectory balance are to be cut up: it compares their rows."""
+    if config.optimizer.accumulate > 1:
+        raise UserError("trajectory balance compares the rows of a minibatch: tb.optimizer.accumulate must be 1")

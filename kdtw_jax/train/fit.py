@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
-from kdtw_jax.errors import UserError
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import compare
 from kdtw_jax.models import Model
+from kdtw_jax.ranges import check_ranges
 from kdtw_jax.train import parallel
 from kdtw_jax.train.distribution import distribution
 from kdtw_jax.train.fresh import Heard, Listener, read, train_fresh
@@ -37,8 +37,8 @@ class FitConfig:
     vocab_chunk: int = 0  # tokens of the vocabulary of which they are held at once; 0: all, faster with memory
 
     def __post_init__(self) -> None:
-        if min(self.chunk, self.vocab_chunk) < 0:
-            raise UserError(f"chunk and vocab_chunk must be 0 (all) or more, got {self.chunk}, {self.vocab_chunk}")
+        check_ranges(self, label_smoothing="[0, 1)", z_loss="[0, inf)", kl_weight="[0, 1]")
+        check_ranges(self, chunk="[0, inf)", vocab_chunk="[0, inf)")
 
 
 def likelihood_loss(model: Model, config: FitConfig, banned: tuple[int, ...], teacher: Model | None) -> LossFn:

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
-from kdtw_jax.errors import UserError
 from kdtw_jax.losses.jsd import jsd_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.models import Model
+from kdtw_jax.ranges import check_ranges
 from kdtw_jax.train import parallel
 from kdtw_jax.train.fresh import Heard, Listener, Writer, side_by_side, train_fresh
 from kdtw_jax.train.loop import LoopConfig
@@ -44,14 +44,8 @@ class GKDConfig:
     """tokens of the vocabulary of which they are held at once; 0: all, faster where memory allows"""
 
     def __post_init__(self) -> None:
-        for name in ("student_share", "beta"):
-            if not 0 <= vars(self)[name] <= 1:
-                raise UserError(f"gkd.{name} must be in [0, 1], got {vars(self)[name]}")
-        if not self.teacher_temperature > 0:
-            raise UserError(f"gkd.teacher_temperature must be above 0, got {self.teacher_temperature}")
-        for name in ("chunk", "vocab_chunk"):
-            if vars(self)[name] < 0:
-                raise UserError(f"gkd.{name} must be 0 (all) or more, got {vars(self)[name]}")
+        check_ranges(self, "gkd.", student_share="[0, 1]", beta="[0, 1]", teacher_temperature="(0, inf)")
+        check_ranges(self, "gkd.", chunk="[0, inf)", vocab_chunk="[0, inf)")
 
 
 def divergence_loss(student: Model, teacher: Model, config: GKDConfig, banned: tuple[int, ...]) -> LossFn:

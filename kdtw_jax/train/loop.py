@@ -14,6 +14,7 @@ import numpy as np
 from kdtw_jax.errors import UserError
 from kdtw_jax.hosts import is_writer
 from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.ranges import check_ranges
 from kdtw_jax.runs.metrics_log import MetricsLog
 from kdtw_jax.runs.progress import Progress
 from kdtw_jax.train.checkpoint import Checkpoints
@@ -55,12 +56,16 @@ class LoopConfig:
 
     steps: int = 1000
     log_every: int = 50
-    checkpoint_every: int = 500
+    checkpoint_every: int = 400
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "checkpoint_every"):
-            if vars(self)[name] < 1:
-                raise UserError(f"{name} must be at least 1, got {vars(self)[name]}")
+        check_ranges(self, "loop.", steps="[1, inf)", log_every="[1, inf)", checkpoint_every="[1, inf)")
+        if self.checkpoint_every % self.log_every:
+            # Otherwise a resumed run would average over other intervals than the uninterrupted one.
+            raise UserError(
+                f"loop.checkpoint_every ({self.checkpoint_every}) must be a multiple of loop.log_every "
+                f"({self.log_every})"
+            )
 
 
 class _Averages:
@@ -112,11 +117,6 @@ def run_loop(
     `stop_after` ends early (tests of resuming). Raises Diverged, a UserError, at the first step whose loss or gradient
     is not finite, naming the step, the batch's examples and the last good checkpoint.
     """
-    if config.checkpoint_every % config.log_every:
-        # Otherwise a resumed run would average over other intervals than the uninterrupted one.
-        raise UserError(
-            f"checkpoint_every ({config.checkpoint_every}) must be a multiple of log_every ({config.log_every})"
-        )
     checkpoints = Checkpoints(folder / "checkpoints")
     restored = checkpoints.restore(freeze(carry))
     start = 0

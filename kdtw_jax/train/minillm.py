@@ -18,12 +18,12 @@ import jax.numpy as jnp
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.errors import UserError
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.policy_gradient import importance_weights, sequence_kl_surrogate
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Decoded, Model
+from kdtw_jax.ranges import check_ranges
 from kdtw_jax.train import parallel
 from kdtw_jax.train.distribution import distribution
 from kdtw_jax.train.fresh import Heard, Listener, Writer, read, side_by_side, train_fresh
@@ -49,13 +49,8 @@ class MiniLLMConfig:
     """tokens of the vocabulary of which they are held at once; 0: all, faster where memory allows"""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.teacher_mix < 1:
-            raise UserError(f"minillm.teacher_mix must be at least 0 and below 1, got {self.teacher_mix}")
-        if self.truth_weight < 0:
-            raise UserError(f"minillm.truth_weight must be at least 0, got {self.truth_weight}")
-        for name in ("chunk", "vocab_chunk"):
-            if vars(self)[name] < 0:
-                raise UserError(f"minillm.{name} must be 0 (all) or more, got {vars(self)[name]}")
+        check_ranges(self, "minillm.", teacher_mix="[0, 1)", truth_weight="[0, inf)")
+        check_ranges(self, "minillm.", chunk="[0, inf)", vocab_chunk="[0, inf)")
 
 
 def mixture(student: Model, teacher: Model, teacher_mix: float, banned: tuple[int, ...]) -> Model:

@@ -166,8 +166,7 @@ def spread(params: PyTree, devices: Devices, shards: int) -> PyTree:
     """
     if shards == 1:
         return params
-    if shards < 1 or len(devices) % shards:
-        raise UserError(f"teacher_shards={shards} must divide the number of devices, {len(devices)}")
+    check_shards(len(devices), shards)
     mesh = Mesh(np.asarray(devices).reshape(-1, shards), (AXIS, SHARDS))
 
     def put(path: tuple[Any, ...], leaf: Any) -> jax.Array:
@@ -176,6 +175,12 @@ def spread(params: PyTree, devices: Devices, shards: int) -> PyTree:
         return _put(leaf, NamedSharding(mesh, spec))
 
     return jax.tree.map_with_path(put, params)
+
+
+def check_shards(devices: int, shards: int) -> None:
+    """Raises UserError unless groups of `shards` make up the devices."""
+    if shards < 1 or devices % shards:
+        raise UserError(f"teacher_shards={shards} must divide the number of devices, {devices}")
 
 
 def shard_axis(names: Sequence[str], shape: tuple[int, ...], shards: int) -> int | None:

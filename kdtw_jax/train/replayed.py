@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, training_batches
-from kdtw_jax.errors import UserError
 from kdtw_jax.replay import ReplayState, Rows, Sample, make_replay
 from kdtw_jax.train import parallel
 from kdtw_jax.train.loop import LoopConfig, Report, run_loop
@@ -86,11 +85,6 @@ def train_replayed(
 
     Raises UserError as `run_loop` does, and when a bucket's rows do not divide over the devices.
     """
-    if method.loop.checkpoint_every % method.updates_per_rollout:
-        raise UserError(
-            f"checkpoint_every ({method.loop.checkpoint_every}) must be a multiple of updates_per_rollout "
-            f"({method.updates_per_rollout}), so that a resumed run starts with fresh rows"
-        )
     optimizer = make_optimizer(method.optimizer, method.loop.steps)
     update = parallel.data_parallel(
         make_update(

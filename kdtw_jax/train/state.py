@@ -13,6 +13,7 @@ import optax
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.ranges import check_ranges
 from kdtw_jax.train import parallel
 
 PyTree = Any
@@ -60,9 +61,7 @@ class Rates:
     gate: float = 1.0  # all of it
 
     def __post_init__(self) -> None:
-        for name, rate in vars(self).items():
-            if rate <= 0:
-                raise UserError(f"rates.{name} must be above 0, got {rate}")
+        check_ranges(self, "rates.", **dict.fromkeys(vars(self), "(0, inf)"))
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,17 @@ class OptimizerConfig:
     rates: Rates = field(default_factory=Rates)
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "clip_norm"):
-            if vars(self)[name] <= 0:
-                raise UserError(f"{name} must be above 0, got {vars(self)[name]}")
-        for name in ("warmup_steps", "weight_decay"):
-            if vars(self)[name] < 0:
-                raise UserError(f"{name} must be at least 0, got {vars(self)[name]}")
-        if self.accumulate < 1:
-            raise UserError(f"accumulate must be at least 1, got {self.accumulate}")
+        check_ranges(
+            self,
+            "optimizer.",
+            learning_rate="(0, inf)",
+            warmup_steps="[0, inf)",
+            final_fraction="[0, 1]",
+            weight_decay="[0, inf)",
+            clip_norm="(0, inf)",
+            beta2="[0, 1)",
+            accumulate="[1, inf)",
+        )
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:

@@ -1,0 +1,31 @@
+"""Numbers that a user gives, and where they may lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdtw_jax.errors import UserError
+
+
+def check_ranges(config: Any, prefix: str = "", /, **intervals: str) -> None:
+    """Raises UserError for the first field of a configuration that lies outside its interval, such as "[0, 1)" or
+    "(0, inf)"; infinities are in none that is open there, and NaN is in none at all.
+
+    `prefix` stands before the field's name in the message; a field that is None is not looked at.
+    """
+    fields: Mapping[str, Any] = vars(config)
+    for name, interval in intervals.items():
+        value = fields[name]
+        low, high = map(float, interval[1:-1].split(","))
+        if value is None:
+            continue
+        above = value >= low if interval[0] == "[" else value > low
+        below = value <= high if interval[-1] == "]" else value < high
+        if above and below:
+            continue
+        if high < float("inf"):
+            wanted = f"in {interval}"
+        else:
+            wanted = f"{'at least' if interval[0] == '[' else 'above'} {low:g}" + (" and finite" if above else "")
+        raise UserError(f"{prefix}{name} must be {wanted}, got {value}")
