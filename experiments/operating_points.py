@@ -20,11 +20,12 @@ import tyro
 from rich.console import Console
 
 import experiments  # noqa: F401, before NumPy and JAX are loaded
+from kdtw_jax.config import JUDGING
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
 from kdtw_jax.operating_report import COLUMNS, Timing, show, study_points, table
 from kdtw_jax.pipeline import train_students, train_teacher
-from kdtw_jax.prepare import prepare
+from kdtw_jax.prepare import look_up, prepare
 from kdtw_jax.restore import restore
 from kdtw_jax.runs import keep_compiled, open_run, provenance, write_csv, write_json
 
@@ -61,16 +62,19 @@ def compare(options: Compare) -> None:
     started = time.time()
     keep_compiled()
     task, config = restore(options.run)
+    beams = tuple(method for method in config.beam_targets if method == "ask")
+    config = replace(config, methods=("ask",), beam_targets=beams)
     seeds, timing = options.seeds or config.seeds, Timing(options.repeats, options.sentences)
-    with open_run(options.run, {"task": task, **config.identity()}) as run:
+    given = look_up(replace(config, results=options.results))
+    with open_run(options.run, {"task": task, **config.identity()}, free=JUDGING) as run:
         for seed in seeds:
             if not run.done(f"seed{seed}/ask"):
                 raise UserError(f"{options.run} has no student of seed {seed} that learned to ask")
-        setup = prepare(config, run, Console(quiet=True))
+        setup = prepare(config, run, Console(quiet=True), given)
         teacher = train_teacher(config, setup, run)
         found = {}
         for seed in seeds:
-            student = train_students(replace(config, methods=("ask",)), setup, teacher, seed, run)["ask"]
+            student = train_students(config, setup, teacher, seed, run)["ask"]
             found[seed] = study_points(config, setup, teacher, student, seed, run, timing)
         rows = table(task, config, found)
         record = provenance(["python", *sys.argv], seeds, started, data={"test_pairs": len(setup.test)})

@@ -15,8 +15,8 @@ from kdtw_jax.evaluation.figures import asking_figure
 from kdtw_jax.evaluation.findings import Found, Texts, obedience
 from kdtw_jax.evaluation.helped import GATES, Decoder, make_decoder
 from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
-from kdtw_jax.pipeline import Row, Trained, asking_rules, evaluation_stage
-from kdtw_jax.prepare import Setup, validation_split
+from kdtw_jax.pipeline import Row, Trained, asking_rules, evaluation_stage, judged_with, still_good
+from kdtw_jax.prepare import Setup
 from kdtw_jax.runs import RunFolder, print_table, write_csv, write_json, write_text
 from kdtw_jax.train.ask_config import Rules
 
@@ -37,6 +37,7 @@ COLUMNS = (
     "high",
     "calls",
     "positions",
+    "unfinished",
 )
 WHERE_COLUMNS = ("task", "data", "preset", "seed", "kind", "group", "states", "help_rate")
 _CALIBRATION_PAIRS = 256
@@ -80,7 +81,9 @@ def study_asking(
     that split, those are the pairs that they are judged on.
     """
     stage = asking_stage(config, seed)
-    if not run.done(stage):
+    made_with = judged_with(config, "split", "text.", "ask.")
+    if not still_good(run, stage, made_with):
+        assert setup.validation is not None
         rules = asking_rules(config, setup, teacher)
         decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=False)
         pairs = setup.task.splits[config.split]
@@ -98,13 +101,13 @@ def study_asking(
             decoder,
             make_phrasings(rules.constraints, rules.encode, rules.room),
             test,
-            spaced_pairs(validation_split(config, setup)),
+            spaced_pairs(setup.validation),
             setup.train.targets.values,
             setup.buckets,
             held_out=config.ask.held_out,
             twin=outputs,
         )
-        run.mark_done(stage, found)
+        run.mark_done(stage, {**found, "made_with": made_with})
     return run.info(stage)
 
 
@@ -142,7 +145,7 @@ def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -
         "pooled": summarise_asking(list(found.values()), setup.task.metrics),
         "seeds": {
             str(seed): {
-                **{k: v for k, v in f.items() if k not in (*_TABLES, "samples", "draws", "obedience")},
+                **{k: v for k, v in f.items() if k not in (*_TABLES, "samples", "draws", "obedience", "made_with")},
                 "no_harm": f["no_harm"] and {m: _without_draws(h) for m, h in f["no_harm"].items()},
                 "obedience": obedience(f["obedience"]),
                 "cells": f["obedience"],
@@ -199,7 +202,8 @@ def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
 
     def curve(gate: str, guard: int, name: str, seed: int) -> np.ndarray:
         own = [r for r in chosen if (r["gate"], r["guard"], r["seed"]) == (gate, guard, seed)]
-        return np.array([r[name] for r in sorted(own, key=lambda r: float(r["asked"] or 0))], float)
+        # Runs from before it was counted do not say which outputs ended: NaN.
+        return np.array([r.get(name) for r in sorted(own, key=lambda r: float(r["asked"] or 0))], float)
 
     def mean(gate: str, guard: int, name: str) -> np.ndarray:
         found: np.ndarray = np.mean([curve(gate, guard, name, seed) for seed in config.seeds], axis=0)
@@ -215,13 +219,15 @@ def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
         return found
 
     budget = {"asked %": 100 * mean("learned", 0, "asked"), "used %": 100 * mean("learned", 0, "used")}
+    ends = {"unfinished %": 100 * mean("learned", 0, "unfinished")}
     quality = {metric: mean("learned", 0, "value")}
     cost = {"calls": mean("learned", 0, "calls"), "positions": mean("learned", 0, "positions")}
     guarded = {"kept: used %": 100 * mean("learned", 1, "used"), f"kept: {metric}": mean("learned", 1, "value")}
+    guarded["kept: unfinished %"] = 100 * mean("learned", 1, "unfinished")
     rivals = {gate.replace("_", " "): equal(gate) for gate in GATES if gate != "learned"}
     seeds = f"mean of seeds {', '.join(map(str, config.seeds))}" if len(config.seeds) > 1 else f"seed {config.seeds[0]}"
-    _table(f"{config.data}, asking, {seeds}; kept: the rule enforced", {**budget, **quality, **cost, **guarded})
-    _table(f"{metric} of other gates at the same use", {**budget, "learned": quality[metric], **rivals})
+    _table(f"{config.data}, asking, {seeds}; kept: the rule enforced", {**budget, **quality, **cost, **ends, **guarded})
+    _table(f"{metric} of other gates at the same use", {**budget, **ends, "learned": quality[metric], **rivals})
 
 
 def _show_rules(by_seed: Sequence[Sequence[Found]]) -> None:
@@ -232,11 +238,15 @@ def _show_rules(by_seed: Sequence[Sequence[Found]]) -> None:
         over = 100 * sum(k["outputs_over"] for k in kept) / sum(k["outputs"] for k in kept)
         line = {"rule": kept[0]["rule"], "phrasing": kept[0]["phrasing"], "enforced": kept[0]["guard"]}
         numbers = {"used %": 100 * mean["used"], "beyond it": mean["excess_calls_mean"], "outputs over %": over}
-        lines.append({**line, **numbers})
+        known = [k["unfinished"] for k in kept if "unfinished" in k]
+        lines.append({**line, **numbers, "unfinished %": 100 * float(np.mean(known)) if known else None})
     if lines:
         print_table("further rules; beyond it: costs of an output less what is allowed", lines, list(lines[0]))
 
 
 def _table(title: str, columns: Mapping[str, np.ndarray]) -> None:
-    lines = [dict(zip(columns, map(float, line), strict=True)) for line in zip(*columns.values(), strict=True)]
+    lines = [
+        {name: float(x) if np.isfinite(x) else None for name, x in zip(columns, line, strict=True)}
+        for line in zip(*columns.values(), strict=True)
+    ]
     print_table(title, lines, list(columns))

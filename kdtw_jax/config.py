@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,14 +19,28 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.scoring import BLEU_TOKENIZERS
 from kdtw_jax.hosts import HostsConfig
 from kdtw_jax.models import T5Config
+from kdtw_jax.ranges import check_ranges
+from kdtw_jax.runs.folder import flatten
 from kdtw_jax.train.ask_config import AskConfig
-from kdtw_jax.train.distil_config import DistilConfig
+from kdtw_jax.train.distil_config import DistilConfig, check_uncut
 from kdtw_jax.train.fit import FitConfig
 from kdtw_jax.train.gkd import GKDConfig
 from kdtw_jax.train.minillm import MiniLLMConfig
 
 Method = Literal["mle", "word_kd", "pcl", "ask", "seqkd", "gkd", "minillm", "tb"]
 Preset = Literal["tiny", "quickstart", "small", "base", "paper"]
+# What only evaluation reads.
+JUDGING = (
+    "split",
+    "text.test_limit",
+    "text.files.metrics",
+    "text.files.language",
+    "text.bleu_tokenizer",
+    "beam_size",
+    "length_penalty",
+    "ask.judged_on",
+)
+_SEEDS = 2**32 - 4096  # students add to theirs, and what shuffles batches takes 32 bits
 
 
 @dataclass(frozen=True)
@@ -71,11 +85,9 @@ class TextConfig:
         if self.bleu_tokenizer and self.bleu_tokenizer not in BLEU_TOKENIZERS:
             known = ", ".join(BLEU_TOKENIZERS)
             raise UserError(f"text.bleu_tokenizer must be one of {known}, got {self.bleu_tokenizer!r}")
-        for name in ("limit", "test_limit"):
-            if vars(self)[name] < 0:
-                raise UserError(f"text.{name} must be 0 (all) or more, got {vars(self)[name]}")
-        if not 0.9 <= self.character_coverage <= 1.0:
-            raise UserError(f"text.character_coverage must be between 0.9 and 1, got {self.character_coverage}")
+        check_ranges(self, "text.", limit="[0, inf)", test_limit="[0, inf)", vocab_size="[1, inf)")
+        check_ranges(self, "text.", max_source="[2, inf)", max_target="[2, inf)", character_coverage="[0.9, 1]")
+        check_ranges(self, "text.", batch_tokens="[1, inf)", buckets="[1, inf)")
 
 
 @dataclass(frozen=True)
@@ -148,35 +160,44 @@ class Experiment:
     """exponent of the length penalty ((5 + length) / 6) in the teacher's beam search"""
 
     def __post_init__(self) -> None:
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"seeds must be distinct whole numbers of at least 0, got {self.seeds}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds must be distinct whole numbers, at least one, got {self.seeds}")
+        if not all(0 <= seed < _SEEDS for seed in self.seeds):
+            raise UserError(f"seeds must be at least 0 and below {_SEEDS}, got {self.seeds}")
+        check_ranges(self, devices="[0, inf)", teacher_shards="[1, inf)", beam_size="[1, inf)")
+        check_ranges(self, length_penalty="[0, inf)", plan_tflops="(0, inf)", plan_utilization="(0, 1]")
         known_constraints(self.ask.constraints, self.teacher)  # raises for a name that is none
-        if self.plan_tflops <= 0 or not 0 < self.plan_utilization <= 1:
-            raise UserError(
-                "plan_tflops must be above 0 and plan_utilization above 0 and at most 1, "
-                f"got {self.plan_tflops} and {self.plan_utilization}"
-            )
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise UserError(f"methods must be distinct, at least one, got {self.methods}")
         if idle := set(self.beam_targets) - set(self.methods):
             trained = ", ".join(self.methods)
             raise UserError(f"beam_targets names {', '.join(sorted(idle))}, which is not among the methods {trained}")
+        if "tb" in self.methods:
+            check_uncut(self.tb)
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain values."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        return plain
+        return plain(self)
 
     def identity(self) -> dict[str, Any]:
-        """What a run's folder is for: all that every stage depends on. Methods and seeds may join later."""
+        """What a run's folder is for: all that every stage depends on. Methods and seeds may join later, and what only
+        evaluation reads (`judging`) may change."""
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *get_args(Method)]
-        apart += ["offline", "plan", "plan_tflops", "plan_utilization", "beam_targets"]
+        apart += ["offline", "plan", "plan_tflops", "plan_utilization", "beam_targets", *JUDGING]
         if self.student_model is None:  # runs from before there was a choice go on
             apart.append("student_model")
-        plain = {k: v for k, v in self.to_json().items() if k not in apart}
+        own = without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)
         if self.text.character_coverage == 1.0:  # likewise
-            del plain["text"]["character_coverage"]
-        return {**plain, "teacher_seed": self.seeds[0]}
+            del own["text"]["character_coverage"]
+        return own
+
+    def judging(self) -> dict[str, Any]:
+        """What only evaluation reads, by dotted name: it may change from call to call."""
+        return {name: value for name, value in flatten(self.to_json()).items() if name in JUDGING}
+
+    def beam(self) -> dict[str, float]:
+        """How the teacher searches: of what is judged, and of what the methods that learn from it are."""
+        return {"beam_size": self.beam_size, "length_penalty": self.length_penalty}
 
     def learns_from_beams(self, method: Method) -> bool:
         """Whether the targets of a method are the teacher's beam outputs."""
@@ -184,8 +205,26 @@ class Experiment:
 
     def identity_of(self, method: Method) -> dict[str, Any]:
         """What the students of a method depend on beyond that."""
-        targets = {"targets": "beam"} if method in self.beam_targets and method != "seqkd" else {}
-        return {method: self.to_json()[method], **targets}
+        own = without({method: self.to_json()[method]}, JUDGING)
+        if method in self.beam_targets and method != "seqkd":
+            own["targets"] = "beam"
+        if self.learns_from_beams(method):
+            own |= self.beam()
+        if method == "ask" and self.ask.settle:  # on the pairs of validation that are left
+            own["text"] = {"test_limit": self.text.test_limit}
+        return own
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A dataclass as values of JSON."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return values
+
+
+def without(plain: Mapping[str, Any], apart: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Nested values but for those of the given dotted names."""
+    kept = {name: value for name, value in plain.items() if prefix + name not in apart}
+    return {n: without(v, apart, f"{prefix}{n}.") if isinstance(v, Mapping) else v for n, v in kept.items()}
 
 
 def parse(

@@ -11,14 +11,14 @@ import numpy as np
 from rich.console import Console
 
 from kdtw_jax.ask_report import report_asking, study_asking
-from kdtw_jax.config import Experiment, parse
+from kdtw_jax.config import JUDGING, Experiment, parse
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.figures import distil_figure
 from kdtw_jax.hosts import is_writer, join, wait
 from kdtw_jax.pipeline import BEAM_STAGE, Row, evaluate, evaluation_stage, train_students, train_teacher
 from kdtw_jax.plan import show_plan
-from kdtw_jax.prepare import Setup, check_scoring, prepare
+from kdtw_jax.prepare import Setup, look_up, prepare
 from kdtw_jax.runs import (
     Progress,
     RunFolder,
@@ -30,6 +30,7 @@ from kdtw_jax.runs import (
     write_csv,
     write_json,
 )
+from kdtw_jax.runs.folder import SETTINGS
 from kdtw_jax.runs.provenance import running_code
 
 COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
@@ -65,8 +66,10 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
     console = Console(quiet=not is_writer())
     out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
     judged = "ask" in config.methods and "share" in config.ask.constraints
-    with open_run(out, {"task": task, **config.identity()}) as run:
-        setup = prepare(config, run, console)
+    given = look_up(config)
+    with open_run(out, {"task": task, **config.identity()}, free=JUDGING) as run:
+        setup = prepare(config, run, console, given)
+        write_json(run.path / SETTINGS, config.judging())
         teacher = train_teacher(config, setup, run)
         rows = evaluate(config, setup, teacher, teacher, "teacher", config.seeds[0], run)
         for seed in config.seeds:
@@ -153,16 +156,24 @@ def _show(config: Experiment, setup: Setup, rows: list[Row], ahead: list[Row]) -
     def mean(method: str, metric: str) -> float:
         return float(np.mean([r["value"] for r in rows if r["method"] == method and r["metric"] == metric]))
 
+    def unfinished(method: str) -> float | None:
+        """Runs from before it was counted do not say it."""
+        known = [r["value"] for r in rows if r["method"] == method and r["metric"] == "unfinished"]
+        return 100 * float(np.mean(known)) if known else None  # type: ignore[arg-type]
+
     table: list[Row] = []
     for method in ("teacher", *config.methods):
-        table.append({"method": method, **{metric: mean(method, metric) for metric in shown}})
+        numbers: Row = {metric: mean(method, metric) for metric in shown}
+        table.append({"method": method, **numbers, "unfinished %": unfinished(method)})
         first = setup.task.metrics[0]
         if method not in ("teacher", "mle") and "mle" in config.methods:
             whole = mean("teacher", first) - mean("mle", first)
             table[-1]["gap closed %"] = 100 * (mean(method, first) - mean("mle", first)) / whole if whole else None
     seeds = f"mean of seeds {', '.join(map(str, config.seeds))}" if len(config.seeds) > 1 else f"seed {config.seeds[0]}"
     print_table(
-        f"{config.data}, {len(setup.test)} {config.split} pairs, {seeds}", table, ["method", *shown, "gap closed %"]
+        f"{config.data}, {len(setup.test)} {config.split} pairs, {seeds}",
+        table,
+        ["method", *shown, "unfinished %", "gap closed %"],
     )
     if ahead:
         print_table("differences, paired over test sentences", ahead, [*DIFFERENCES[4:]])

@@ -13,9 +13,10 @@ import numpy as np
 from kdtw_jax.ask_report import asking_decoder, asking_stage, spaced_pairs
 from kdtw_jax.config import Experiment
 from kdtw_jax.data.batches import EncodedSplit, Ragged
+from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.asking import Phrasings, make_phrasings
 from kdtw_jax.evaluation.findings import Found
-from kdtw_jax.evaluation.helped import GATES, Decoder, Wanted, Written, wide, write_split
+from kdtw_jax.evaluation.helped import GATES, Decoder, Wanted, Written, share_index, unfinished, wide, write_split
 from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
 from kdtw_jax.evaluation.operating import (
     Harness,
@@ -28,8 +29,8 @@ from kdtw_jax.evaluation.operating import (
     write_point,
 )
 from kdtw_jax.evaluation.tradeoff import envelope, mean_quality
-from kdtw_jax.pipeline import Row, Trained, asking_rules
-from kdtw_jax.prepare import Setup, validation_split
+from kdtw_jax.pipeline import Row, Trained, asking_rules, judged_with, still_good
+from kdtw_jax.prepare import Setup
 from kdtw_jax.runs import Progress, RunFolder, print_table
 from kdtw_jax.train.deferral import look_at, train_deferral
 
@@ -52,6 +53,7 @@ COLUMNS = (
     "student_flops",
     "ms_b1",
     "ms_b32",
+    "unfinished",
 )
 BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 REWARD = "teacher_log_prob"  # a metric beside those of the task: nats an output
@@ -133,9 +135,15 @@ def study_points(
     Its asking has to have been studied (`kdtw_jax.ask_report`): the thresholds of gates are from there.
     """
     stage = f"seed{seed}/ask/{config.split}-operating"
-    if run.done(stage):
+    made_with = judged_with(config, "split", "text.", "ask.")
+    if still_good(run, stage, made_with):
         return run.info(stage)
     rules = asking_rules(config, setup, teacher)
+    share_index(rules.constraints)  # raises for a student that was not judged on it
+    asked = run.info(asking_stage(config, seed))
+    if not still_good(run, asking_stage(config, seed), made_with):
+        raise UserError(f"{run.path}: asking of seed {seed} was last judged otherwise; run the experiment again first")
+    assert setup.validation is not None
     # Saved models are loaded into the host's memory: once to the device, not at every call.
     student, teacher = (t._replace(params=jax.device_put(t.params)) for t in (student, teacher))
     decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=True)
@@ -144,9 +152,9 @@ def study_points(
     states = look_at(decoder.student, decoder.teacher, some, wide(setup.buckets, some), setup.tokenizer.banned_ids)
     harness = make_harness(decoder, train_deferral(states), config.ask.distil.pcl.alpha)
     data = spaced_pairs(setup.test, config.ask.judged_on or len(setup.test))
-    validation = spaced_pairs(validation_split(config, setup))
+    validation = spaced_pairs(setup.validation)
     deferral_levels = _deferral_levels(harness, validation, setup, rules.room)
-    levels = {**run.info(asking_stage(config, seed))["levels"], "co_llm": deferral_levels}
+    levels = {**asked["levels"], "co_llm": deferral_levels}
     points = fixed_points() + threshold_points(levels, phrasings)
     oracles = [
         Wanted(gate, phrasings.of(float(budget), "seen"), float(budget), level)
@@ -171,7 +179,7 @@ def study_points(
         times = _times(harness, points, data, setup, rules.room, timing, tick)
     names = [(p.method, p.setting) for p in points] + [(w.gate, f"{w.budget:g}") for w in oracles]
     found = _judge(names, outcomes, times, harness, data, config, setup)
-    run.mark_done(stage, found)
+    run.mark_done(stage, {**found, "made_with": made_with})
     return found
 
 
@@ -224,7 +232,7 @@ def _judge(
             timed = {column: float(t[i]) if i < len(t) else None for column, t in times.items()}
             rows.append(
                 {"method": method, "setting": setting, "metric": metric, "value": float(values[i]), "low": low}
-                | {"high": high, **costs[i], **timed}
+                | {"high": high, **costs[i], **timed, "unfinished": unfinished(outcomes[i].tokens_NxT)}
             )
         frontiers[metric] = areas([name for name, _ in names], costs, values)
     return {"rows": rows, "frontiers": frontiers}
@@ -298,5 +306,6 @@ def show(rows: Sequence[Row], frontiers: dict[str, dict[str, Any]], metric: str)
         for axis in ("calls", "teacher_tokens"):
             areas_found = [f[metric][axis][method] for f in frontiers.values() if method in f[metric][axis]]
             line[f"area, {axis.replace('_', ' ')}"] = float(np.mean(areas_found)) if areas_found else None
-        lines.append(line)
+        known = [float(r["unfinished"]) for r in own if r.get("unfinished") is not None]  # type: ignore[arg-type]
+        lines.append({**line, "unfinished %": 100 * float(np.mean(known)) if known else None})
     print_table(f"{metric}; areas: mean over 0 to 0.4 a token", lines, list(lines[0]))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdtw_jax.config import Experiment, Method
+from kdtw_jax.config import JUDGING, Experiment, Method, TextConfig, plain
 from kdtw_jax.constraints import known_constraints, word_tokens
 from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.decoding.view import told
@@ -21,9 +22,10 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.evaluation.metrics import Score, score_all
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
-from kdtw_jax.prepare import Setup, validation_split
+from kdtw_jax.prepare import Setup
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder, write_json
+from kdtw_jax.runs.folder import flatten
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.train import parallel
 from kdtw_jax.train.ask import ask
@@ -146,7 +148,7 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
         rules = asking_rules(config, setup, teacher)
         fresh = model.init(jax.random.key(seed + 3000))
         params = {**fresh, **start.params}  # only the gate is new
-        unseen = validation_split(config, setup) if config.ask.settle else None
+        unseen = setup.validation if config.ask.settle else None
         settings: dict[str, Any] = {"banned": banned, "unseen": unseen, **after}
         params, duals = ask(f"ask {seed}", folder, model, params, teacher, data, buckets, config.ask, rules, **settings)
         table = zip(dual_configs(config.ask, rules.constraints), rules.constraints, duals, strict=True)
@@ -209,13 +211,14 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
     students: dict[str, Trained] = {}
     for method in config.methods:
         name = f"seed{seed}/{method}"
-        run.claim(name, config.identity_of(method))
+        run.claim(name, config.identity_of(method), free=[n for n in JUDGING if n.startswith(f"{method}.")])
         students[method] = _stage(run, name, sizes.get(method, size), setup, partial(train, method))
     return students
 
 
 def beam_outputs(config: Experiment, setup: Setup, teacher: Trained, run: RunFolder) -> EncodedSplit:
     """The training split with the teacher's beam outputs for targets; written once a run, for all seeds."""
+    run.claim(BEAM_STAGE, config.beam())
     started = time.monotonic()
     written = write_outputs(
         "teacher's beam outputs",
@@ -246,22 +249,25 @@ def evaluate(
     The teacher also gets its metrics under beam search. Everything is computed once and kept in the run's folder.
     """
     stage = evaluation_stage(config, method, seed)
-    if not run.done(stage):
+    made_with = judged_with(config, "split", "text.", *(config.beam() if method == "teacher" else ()))
+    if method != "teacher":
+        made_with |= {"pcl.pcl": config.to_json()["pcl"]["pcl"], "pcl.top_k": config.pcl.top_k}
+    if not still_good(run, stage, made_with):
         if method == "ask":  # alone, it is told so
             alone = word_tokens("do not ask the teacher", setup.tokenizer.encode)
             trained = Trained(told(trained.model, alone), trained.params)
         greedy, scores = _decode_and_score(f"{config.split} {method} {seed}", config, setup, trained, Decoding())
         rows = [_row(s, "") for s in scores]
-        sampled = Decoding("sample", seed=seed)
-        rows += [
-            _row(s, "_sampled")
-            for s in _decode_and_score(f"{method} {seed}, sampled", config, setup, trained, sampled)[1]
-        ]
+        sampling = Decoding("sample", seed=seed)
+        sampled, drawn = _decode_and_score(f"{method} {seed}, sampled", config, setup, trained, sampling)
+        rows += [_row(s, "_sampled") for s in drawn]
         numbers = {"tokens_per_s": greedy.tokens_per_s, "parameters": float(count_params(trained.params))}
+        unfinished = {"unfinished": greedy.unfinished, "unfinished_sampled": sampled.unfinished}
         if method == "teacher":
             beam = Decoding("beam", beam_size=config.beam_size, length_penalty=config.length_penalty)
-            searched = _decode_and_score("teacher, beam search", config, setup, trained, beam)[1]
-            rows += [_row(s, f"_beam{config.beam_size}") for s in searched]
+            searched, found = _decode_and_score("teacher, beam search", config, setup, trained, beam)
+            rows += [_row(s, f"_beam{config.beam_size}") for s in found]
+            unfinished[f"unfinished_beam{config.beam_size}"] = searched.unfinished
         else:
             numbers |= compare_with_teacher(
                 trained,
@@ -274,13 +280,35 @@ def evaluate(
                 devices=setup.devices,
             )
         # A correlation with a constant (a value head that was never trained) is undefined: an empty cell.
-        rows += [{"metric": k, "value": v if v == v else None, "low": None, "high": None} for k, v in numbers.items()]
+        numbers |= unfinished
+        rows += [
+            {"metric": name, "value": value if math.isfinite(value) else None, "low": None, "high": None}
+            for name, value in numbers.items()
+        ]
         signatures = {s.name: s.signature for s in scores}
-        run.mark_done(
-            stage, {"rows": rows, "signatures": signatures, "outputs": [greedy.texts[i] for i in sorted(greedy.texts)]}
-        )
+        outputs = [greedy.texts[i] for i in sorted(greedy.texts)]
+        run.mark_done(stage, {"rows": rows, "signatures": signatures, "outputs": outputs, "made_with": made_with})
     common: Row = {"data": config.data, "preset": config.preset, "seed": seed, "method": method}
     return [{**common, **row} for row in run.info(stage)["rows"]]
+
+
+def judged_with(config: Experiment, *names: str) -> dict[str, Any]:
+    """The settings of evaluation that a stage of it was made with: those whose dotted names begin so."""
+    return {name: value for name, value in config.judging().items() if name.startswith(names)}
+
+
+def still_good(run: RunFolder, stage: str, made_with: Mapping[str, Any]) -> bool:
+    """Whether a stage of evaluation is done, and with these settings. Of stages from before they said with which, the
+    run's configuration does; what that does not name had its default."""
+    if not run.done(stage):
+        return False
+    found = run.info(stage).get("made_with")
+    if found is None:
+        known = {**flatten(run.stored()), **flatten(run.claimed(stage.rpartition("/")[0]))}
+        usual = flatten({"text": plain(TextConfig())})
+        found = {name: known.get(name, usual.get(name, value)) for name, value in made_with.items()}
+    same: bool = found == dict(made_with)
+    return same
 
 
 def _row(score: Score, suffix: str) -> Row:

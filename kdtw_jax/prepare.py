@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -19,8 +20,19 @@ from kdtw_jax.evaluation.scoring import ENGLISH, Scoring, bleu_metric, choose_sc
 from kdtw_jax.hosts import first_alone
 from kdtw_jax.pretrained.named import Named, find_model
 from kdtw_jax.runs import Progress, RunFolder
+from kdtw_jax.runs.folder import VOCABULARY
 from kdtw_jax.train import parallel
+from kdtw_jax.train.ask_rows import QUOTES
 from kdtw_jax.train.checkpoint import check_vocabulary
+
+
+class Given(NamedTuple):
+    """What a configuration names and a machine has."""
+
+    devices: parallel.Devices
+    teacher: Named | None  # models that were named instead of trained
+    student: Named | None
+    tokenizer: Tokenizer | None  # None: one is trained
 
 
 class Setup(NamedTuple):
@@ -31,6 +43,7 @@ class Setup(NamedTuple):
     buckets: tuple[Bucket, ...]
     train: EncodedSplit
     test: EncodedSplit  # or validation, as configured
+    validation: EncodedSplit | None  # pairs that no model was trained on, where thresholds or prices are set on them
     references: list[str]
     devices: parallel.Devices
     teacher: Named | None  # models that were named instead of trained
@@ -47,10 +60,41 @@ def check_scoring(config: Experiment) -> None:
         bleu_metric(choose_scoring(language, config.text.bleu_tokenizer).bleu)
 
 
-def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
-    """Loads the text, trains or loads the vocabulary, cuts everything into pieces, and says what was left out."""
+def look_up(config: Experiment) -> Given:
+    """Finds what a configuration names, before a run's folder is opened.
+
+    Raises UserError where there are not as many devices, or no such model or vocabulary, or where they do not fit each
+    other.
+    """
     devices = parallel.select_devices(config.devices)
-    text = config.text
+    parallel.check_shards(len(devices), config.teacher_shards)
+    if config.results is not None:
+        check_place(config.results)
+    teacher, student = (
+        None if name is None else find_model(name, offline=config.offline)
+        for name in (config.teacher_model, config.student_model)
+    )
+    named = [model for model in (teacher, student) if model is not None]
+    known = [model.tokenizer for model in named]
+    if config.text.tokenizer is not None:
+        known.insert(0, load_tokenizer(config.text.tokenizer))
+    if not known:
+        return Given(devices, None, None, None)
+    tokenizer = known[0].padded_to(max(own.vocab_size for own in known))
+    for model in named:
+        check_vocabulary(str(model.folder), model.tokenizer, tokenizer)
+    # Models may differ in rows that no token has: the smaller one is padded.
+    padded = (None if model is None else model.padded_to(tokenizer.vocab_size) for model in (teacher, student))
+    return Given(devices, *padded, tokenizer)
+
+
+def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) -> Setup:
+    """Loads the text, trains the vocabulary unless one is given, cuts everything into pieces, says what was left out,
+    and checks that the rest of the configuration fits what is left.
+
+    Raises UserError where it does not, before anything is trained.
+    """
+    devices, text = given.devices, config.text
 
     def load() -> Task:
         return load_task(
@@ -63,6 +107,7 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
         )
 
     task = first_alone(load, "data")
+    first_alone(run.forget, "forget")
     if run.done("data") and run.info("data")["fingerprint"] != task.fingerprint:
         raise UserError(
             f"the text of {task.name} is not what the run in {run.path} was started on; "
@@ -73,50 +118,37 @@ def prepare(config: Experiment, run: RunFolder, console: Console) -> Setup:
     if run.done("data") and (begun := run.info("data").get("buckets")):
         buckets = tuple(Bucket(*shape) for shape in begun)  # of as many rows on any number of devices
         devices = parallel.dividing_devices(config.devices, [bucket.rows for bucket in buckets])
-    scoring = _scoring(config, task, run, console)
+    scoring = _scoring(config, task, console)
     about = {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction, "buckets": buckets}
-    run.mark_done("data", {**about, "scoring": scoring._asdict()})
+    run.mark_done("data", about)
     for note, value in task.notes.items():
         console.print(f"{task.name}: {note} {value:g}")
-    teacher, student = (
-        None if name is None else find_model(name, offline=config.offline)
-        for name in (config.teacher_model, config.student_model)
-    )
-    named = [model for model in (teacher, student) if model is not None]
-    tokenizer = first_alone(lambda: _tokenizer(config, task, run.path / "tokenizer.model", named), "tokenizer")
-    teacher, student = (
-        None if model is None else model.padded_to(tokenizer.vocab_size) for model in (teacher, student)
-    )
+    tokenizer = given.tokenizer or first_alone(lambda: _tokenizer(config, task, run.path / VOCABULARY), "tokenizer")
     encoded = {}
-    for split in ("train", config.split):
+    for split in dict.fromkeys(("train", config.split, *(("validation",) if needs_validation(config) else ()))):
         part = _encoded(config, task, tokenizer, split)
         console.print(
             f"{task.name} {split}: {len(part)} pairs of at most {text.max_source} and {text.max_target} pieces; "
             f"{part.dropped} longer ones left out, {part.truncated_pairs} cut ({part.truncated_tokens} pieces lost)"
         )
+        if not len(part):
+            raise UserError(_why_empty(config, task, split))
         encoded[split] = part
-    test = encoded[config.split]
+    check_fit(config, tokenizer, buckets, len(devices))
+    train, test = encoded["train"], encoded[config.split]
     references = [task.splits[config.split][int(i)]["target"] for i in test.examples]
     ceiling = _ceiling(config, task, tokenizer, test, references, scoring, console)
-    models = (teacher, student)
-    return Setup(task, tokenizer, buckets, encoded["train"], test, references, devices, *models, scoring, ceiling)
+    parts = (task, tokenizer, buckets, train, test, encoded.get("validation"), references, devices)
+    return Setup(*parts, given.teacher, given.student, scoring, ceiling)
 
 
-def _scoring(config: Experiment, task: Task, run: RunFolder, console: Console) -> Scoring:
-    """Tokenizers by the language of the targets or as configured; a run goes on with those that it began with."""
+def _scoring(config: Experiment, task: Task, console: Console) -> Scoring:
+    """Tokenizers by the language of the targets or as configured."""
     wanted = config.text.bleu_tokenizer
     scoring = choose_scoring(task.language, wanted)
     reason = f"as the targets are in the language {task.language!r}" if task.language else "for an unknown language"
     if config.data == "files" and task.language != config.text.files.language:
         reason += ", which their script says"
-    if run.done("data"):
-        begun = Scoring(**run.info("data").get("scoring", ENGLISH._asdict()))  # before there was a choice
-        if wanted and wanted != begun.bleu:
-            raise UserError(
-                f"the run in {run.path} was started with BLEU's tokenizer {begun.bleu}, not {wanted}; "
-                "choose another --out or leave out --text.bleu-tokenizer"
-            )
-        scoring, reason = begun, reason if begun == scoring else "as the run began"
     if "bleu" in task.metrics:
         bleu_metric(scoring.bleu)
         if scoring.bleu != ENGLISH.bleu:
@@ -156,10 +188,47 @@ def _ceiling(
     return ceiling
 
 
-def validation_split(config: Experiment, setup: Setup) -> EncodedSplit:
-    """Pairs that no model was trained on, to set thresholds and prices on; what models are judged on, if they are
-    judged on validation."""
-    return setup.test if config.split == "validation" else _encoded(config, setup.task, setup.tokenizer, "validation")
+def needs_validation(config: Experiment) -> bool:
+    """Whether thresholds of gates or prices are set on pairs that no model was trained on."""
+    return "ask" in config.methods and ("share" in config.ask.constraints or config.ask.settle > 0)
+
+
+def check_place(folder: Path) -> None:
+    """Raises UserError where a folder for results cannot be written, before there are any."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write results to {folder}: {there} is no folder to write in; name another place")
+
+
+def check_fit(config: Experiment, tokenizer: Tokenizer, buckets: Sequence[Bucket], devices: int) -> None:
+    """Raises UserError where a method keeps more of the teacher's distribution than there are pieces, or cuts batches
+    into parts that they do not divide into."""
+    rows = {bucket.rows // devices for bucket in buckets}
+    trained: dict[str, Any] = {method: getattr(config, method) for method in config.methods}
+    if "ask" in trained:
+        trained["ask.distil"] = trained.pop("ask").distil
+    if config.teacher_model is None:
+        trained["teacher_fit"] = config.teacher_fit
+    if config.student_model is None:
+        trained["warmup"] = config.warmup
+    for name, chosen in {"pcl": config.pcl, **trained}.items():  # by pcl.top_k all students are compared, too
+        if getattr(chosen, "top_k", 0) > tokenizer.vocab_size:
+            raise UserError(f"{name}.top_k is {chosen.top_k}, but the vocabulary has {tokenizer.vocab_size} pieces")
+    for name, chosen in trained.items():
+        parts = chosen.optimizer.accumulate
+        for count in sorted(rows | ({-(-QUOTES // devices)} if name == "ask.distil" else set())):
+            if count % parts:
+                raise UserError(f"{name}.optimizer.accumulate is {parts}, which does not divide {count} rows a device")
+
+
+def _why_empty(config: Experiment, task: Task, split: str) -> str:
+    text, count = config.text, len(task.splits[split])
+    if not count:
+        return f"{task.name} has no pairs in its split {split}; give some"
+    return (
+        f"{task.name} {split}: of {count} pairs none is left, all are longer than {text.max_source} and "
+        f"{text.max_target} pieces; give --text.max-source and --text.max-target more, or --text.on-long truncate"
+    )
 
 
 def _encoded(config: Experiment, task: Task, tokenizer: Tokenizer, split: str) -> EncodedSplit:
@@ -177,17 +246,8 @@ def _encoded(config: Experiment, task: Task, tokenizer: Tokenizer, split: str) -
         )
 
 
-def _tokenizer(config: Experiment, task: Task, path: Path, models: Sequence[Named]) -> Tokenizer:
-    """The configured vocabulary, or that of the models that were named, or one trained here; all models share it."""
-    if config.text.tokenizer is not None:
-        tokenizer = load_tokenizer(config.text.tokenizer)
-        tokenizer = tokenizer.padded_to(max(m.vocab_size for m in (tokenizer, *(m.tokenizer for m in models))))
-    elif models:
-        tokenizer = max((model.tokenizer for model in models), key=lambda own: own.vocab_size)
-    for model in models:
-        check_vocabulary(str(model.folder), model.tokenizer, tokenizer)
-    if config.text.tokenizer is not None or models:
-        return tokenizer
+def _tokenizer(config: Experiment, task: Task, path: Path) -> Tokenizer:
+    """Trained here, for all models."""
     if not path.exists():
         pairs = task.splits["train"]
         texts = [text for pair in pairs for text in (pair["source"], pair["target"])]

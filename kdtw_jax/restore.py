@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 import types
 import typing
 from pathlib import Path
@@ -11,13 +13,14 @@ from typing import Any, TypeVar, get_args
 from kdtw_jax.config import Experiment, Method
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import read_json as read_json
+from kdtw_jax.runs.folder import SETTINGS
 
 T = TypeVar("T")
 
 
 def restore(run: Path) -> tuple[str, Experiment]:
-    """The task ("translation", "summarization") and configuration of the run in a folder, `out` being that folder, and
-    seeds and methods those that were begun there.
+    """The task ("translation", "summarization") and configuration of the run in a folder, `out` being that folder,
+    seeds and methods those that were begun there, and what only evaluation reads as it was the last time.
 
     Raises UserError where there is no run.
     """
@@ -28,13 +31,22 @@ def restore(run: Path) -> tuple[str, Experiment]:
     task, seed = plain.pop("task"), plain.pop("teacher_seed")
     stages = run / "stages"
     begun = {m: sorted(stages.glob(f"seed*/{m}.config.json")) for m in get_args(Method)}
+    beams = []
     for method, found in begun.items():
-        plain |= read_json(found[0], f"{run} has no {method}") if found else {method: {}}
+        stage = read_json(found[0], f"{run} has no {method}") if found else {}
+        plain[method] = stage.get(method, {})
+        plain |= {name: stage[name] for name in ("beam_size", "length_penalty") if name in stage}
+        beams += [method] if stage.get("targets") == "beam" else []
+    if (run / SETTINGS).exists():
+        for name, value in read_json(run / SETTINGS, "").items():
+            *parents, last = name.split(".")
+            functools.reduce(operator.getitem, parents, plain)[last] = value
     seeds = {int(path.parent.name.removeprefix("seed")) for found in begun.values() for path in found}
     seeds.discard(seed)  # the first, which the teacher was trained with
     config = revive(Experiment, plain)
     methods = tuple(method for method, found in begun.items() if found)
-    return task, dataclasses.replace(config, out=run, seeds=(seed, *sorted(seeds)), methods=methods or config.methods)
+    config = dataclasses.replace(config, out=run, seeds=(seed, *sorted(seeds)), methods=methods or config.methods)
+    return task, dataclasses.replace(config, beam_targets=tuple(beams))
 
 
 def revive(kind: type[T], plain: Any) -> T:

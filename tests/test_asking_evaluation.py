@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,14 +14,16 @@ import pytest
 from kdtw_jax.ask_report import COLUMNS, WHERE_COLUMNS, spaced_pairs, summarise_asking
 from kdtw_jax.constraints import make_calls, make_share, parse_rule, words_room
 from kdtw_jax.data.batches import Bucket
-from kdtw_jax.decoding import log_policy
+from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
+from kdtw_jax.decoding import generate, log_policy
 from kdtw_jax.decoding.help import Gate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import gates
 from kdtw_jax.evaluation.asking import evaluate_asking, further_rules, make_phrasings
+from kdtw_jax.evaluation.evaluate import compare_with_teacher, decode_split
 from kdtw_jax.evaluation.figures import asking_figure
-from kdtw_jax.evaluation.findings import Texts, expected_cost_fit, obedience
+from kdtw_jax.evaluation.findings import Texts, exceeded, expected_cost_fit, obedience
 from kdtw_jax.evaluation.helped import (
     GATES,
     Decoder,
@@ -34,6 +37,7 @@ from kdtw_jax.evaluation.helped import (
 from kdtw_jax.evaluation.operating import make_harness, rewards
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, marked, piece_classes
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates, mean_quality, pool, quality_at
+from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.train import parallel
 from kdtw_jax.train.deferral import Deferral
@@ -332,6 +336,54 @@ def test_calls_expected_are_fitted_to_calls_made() -> None:
     found = expected_cost_fit(np.array([1.0, 2.0, 3.0]), np.array([3.0, 5.0, 7.0]))
     assert found == pytest.approx({"spearman": 1.0, "slope": 2.0, "intercept": 1.0, "rmse": np.sqrt((4 + 9 + 16) / 3)})
     assert expected_cost_fit(np.ones(3), np.array([1.0, 2.0, 3.0]))["slope"] is None
+    assert set(expected_cost_fit(np.zeros(0), np.zeros(0)).values()) == {None}
+
+
+def endless() -> Tokenizer:
+    """A vocabulary in which nothing ends."""
+    return replace(WORLD.tokenizer, banned_ids=tuple(sorted({*WORLD.tokenizer.banned_ids, EOS_ID})))
+
+
+def test_outputs_say_how_many_of_them_did_not_end() -> None:
+    model, params = TEACHER
+    outputs = decode_split("t", model, params, DATA, WIDE, WORLD.tokenizer)
+    source = DATA.sources.padded(np.arange(len(DATA)), LENGTH)
+    tokens = generate(model, params, jnp.asarray(source), None, max_len=LENGTH, banned=WORLD.banned).tokens_BxT
+    ended = (np.asarray(tokens) == EOS_ID).any(axis=1)
+    assert 0 < ended.sum() < len(DATA)
+    assert outputs.unfinished == pytest.approx(1 - ended.mean())
+    assert decode_split("t", model, params, DATA, WIDE, endless()).unfinished == 1
+    written = write_split(DECODER, DATA, WIDE, want("random", level=1.0))  # by the teacher alone
+    assert written.unfinished == pytest.approx(outputs.unfinished)
+    assert exceeded(written)["unfinished"] == written.unfinished
+
+
+@pytest.mark.parametrize("endings", [False, True])
+def test_a_student_is_compared_with_its_teacher_even_where_no_output_ends(endings: bool) -> None:
+    few = spaced_pairs(DATA, 16)
+    banned = WORLD.tokenizer.banned_ids if endings else endless().banned_ids
+    found = compare_with_teacher(
+        STUDENT, TEACHER, few, wide(BUCKETS, few), banned=banned, values=PCLConfig(values="head"), top_k=2
+    )
+    of_value = {name for name in found if name.startswith("v_")}
+    assert {name for name, value in found.items() if not np.isfinite(value)} == (
+        {"v_spearman", "v_slope"} if endings else of_value  # fresh value heads say 0 everywhere
+    )
+    assert found["kl_on_policy"] > 0
+
+
+def test_a_student_none_of_whose_outputs_end_is_judged_all_the_same(tmp_path: Any) -> None:
+    few = spaced_pairs(DATA, 3)
+    references = [WORLD.tokenizer.decode(few.targets[i].tolist()) for i in range(len(few))]
+    settings: dict[str, Any] = {"alpha": 1.0, "sampled_gate": False, "sampled_tokens": False, "seed": 0}
+    found = evaluate_asking(
+        "toy", make_decoder(STUDENT, TEACHER, endless(), KNOWN, **settings), PHRASINGS,
+        Texts(few, references, references, ("bleu",)), spaced_pairs(few, 1), WORLD.data.targets.values, BUCKETS,
+        held_out=(), twin=None, resamples=5,
+    )  # fmt: skip
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert {r["unfinished"] for r in (*found["rows"], *found["rules"])} == {1.0}
+    asking_figure(found["rows"], "bleu", {}, tmp_path / "asking.png")
 
 
 def test_a_student_that_does_not_know_the_share_or_has_no_gate_is_refused() -> None:
@@ -360,6 +412,7 @@ def test_everything_about_a_student_is_plain_values_in_the_columns_of_the_tables
         assert r["calls"] == pytest.approx(r["used"])
         assert r["used"] - 1e-6 <= r["positions"] <= 1
         assert r["guard"] == 0 or r["used"] <= r["asked"] + 1e-6
+        assert 0 <= r["unfinished"] <= 1
         if r["asked"] == 0 and r["gate"] != "learned":
             assert r["used"] == 0 and r["value"] == found["alone"][r["metric"]]
     assert found["no_harm"]["bleu"]["value"] < 0

@@ -97,11 +97,17 @@ def test_masked_and_infinite_states_are_left_out_of_the_calibration() -> None:
     assert (calibration.spearman, calibration.rmse) == pytest.approx((1.0, 0.0))
 
 
+def test_too_few_states_leave_a_calibration_undefined_and_do_not_raise() -> None:
+    none = diagnostics.value_calibration(np.zeros((3, 5)), np.ones((3, 5)), np.zeros((3, 5), bool))
+    assert none.states == 0 and all(math.isnan(x) for x in none[:-1])
+    one = diagnostics.value_calibration([-2.0, 9.0], [3.0, 9.0], [True, False])
+    assert math.isnan(one.spearman) and math.isnan(one.slope)
+    assert (one.mean_value, one.mean_measured, one.rmse, one.states) == (-2.0, -3.0, 1.0, 1)
+    assert math.isnan(diagnostics.spearman([], []))
+
+
 def test_bad_arrays_are_named() -> None:
-    nothing = np.zeros((3, 5), bool)
     with pytest.raises(UserError, match="must be the same"):
-        diagnostics.kl_to_go(np.zeros((3, 4)), ~nothing)
-    with pytest.raises(UserError, match="at least 2"):
-        diagnostics.value_calibration(np.zeros((3, 5)), np.zeros((3, 5)), nothing)
+        diagnostics.kl_to_go(np.zeros((3, 4)), np.ones((3, 5), bool))
     with pytest.raises(UserError, match="NaNs"):
         diagnostics.spearman(np.array([0.0, math.nan]), np.array([0.0, 1.0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,13 +22,17 @@ from experiments.summarization import PRESETS as SUMMARIES
 from experiments.translation import PRESETS
 from experiments.write import main as write_main
 from kdtw_jax.ask_report import COLUMNS as ASKING_COLUMNS
+from kdtw_jax.config import parse
 from kdtw_jax.data.tokenizer import UNK_ID, load_tokenizer
 from kdtw_jax.decoding import generate
+from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.helped import GATES
 from kdtw_jax.evaluation.operating_figure import STYLES as OPERATING_STYLES
 from kdtw_jax.experiment import COLUMNS, main
 from kdtw_jax.operating_report import COLUMNS as OPERATING_COLUMNS
-from kdtw_jax.runs import read_csv, read_metrics
+from kdtw_jax.restore import restore
+from kdtw_jax.runs import open_run, read_csv, read_metrics
+from kdtw_jax.train.ask_config import SEEN, check_held_out
 from kdtw_jax.train.checkpoint import load_model
 from kdtw_jax.writing import open_asking, write_under
 
@@ -262,10 +267,34 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
         (["--preset", "tiny", "--ask.gate-width", "0"], "ask.gate_width must be at least 1"),
         (["--preset", "huge"], "unknown preset 'huge'; known are quickstart, tiny, small, base, paper"),
         (["--preset", "tiny", "--data", "klingon"], "unknown task 'klingon'"),
-        (["--preset", "tiny", "--text.limit", "-3"], "text.limit must be 0 (all) or more, got -3"),
-        (["--preset", "tiny", "--text.batch-tokens", "-1"], "must be positive"),
-        (["--preset", "tiny", "--text.max-source", "0"], "must be at least 2"),
-        (["--preset", "tiny", "--pcl.capacity", "0"], "capacity and truth_batches must be at least 1"),
+        (["--preset", "tiny", "--text.limit", "-3"], "text.limit must be at least 0, got -3"),
+        (["--preset", "tiny", "--text.batch-tokens", "-1"], "text.batch_tokens must be at least 1"),
+        (["--preset", "tiny", "--text.buckets", "0"], "text.buckets must be at least 1"),
+        (["--preset", "tiny", "--text.max-source", "0"], "text.max_source must be at least 2"),
+        (["--preset", "tiny", "--text.vocab-size", "5000"], "vocab_size 5000 is more than this text supports"),
+        (["--preset", "tiny", "--text.tokenizer", "nowhere"], "cannot read the tokenizer nowhere"),
+        (["--preset", "tiny", "--text.files.metrics", "bleu", "bleu4"], "text.files.metrics: unknown metric 'bleu4'"),
+        (["--preset", "tiny", "--text.files.metrics"], "text.files.metrics must be distinct, at least one of bleu"),
+        (["--preset", "tiny", "--text.files.held-out", "nan"], "text.files.held_out must be above 0 and below 0.5"),
+        (["--preset", "tiny", "--beam-size", "0"], "beam_size must be at least 1, got 0"),
+        (["--preset", "tiny", "--length-penalty", "nan"], "length_penalty must be at least 0, got nan"),
+        (["--preset", "tiny", "--length-penalty", "inf"], "length_penalty must be at least 0 and finite, got inf"),
+        (["--preset", "tiny", "--pcl.loop.log-every", "3"], "loop.checkpoint_every (8) must be a multiple of loop.log"),
+        (["--preset", "tiny", "--pcl.updates-per-rollout", "3"], "must be a multiple of updates_per_rollout (3)"),
+        (["--preset", "tiny", "--tb.optimizer.accumulate", "2", "--methods", "tb"], "accumulate must be 1"),
+        (["--preset", "tiny", "--mle.optimizer.accumulate", "7"], "mle.optimizer.accumulate is 7, which does not"),
+        (["--preset", "tiny", "--ask.distil.optimizer.accumulate", "3"], "ask.distil.optimizer.accumulate is 3, which"),
+        (["--preset", "tiny", "--warmup.optimizer.learning-rate", "nan"], "optimizer.learning_rate must be above 0"),
+        (["--preset", "tiny", "--teacher-fit.z-loss", "inf"], "z_loss must be at least 0 and finite, got inf"),
+        (["--preset", "tiny", "--mle.kl-weight", "1.5"], "kl_weight must be in [0, 1], got 1.5"),
+        (["--preset", "tiny", "--pcl.top-k", "500"], "pcl.top_k is 500, but the vocabulary has"),
+        (["--preset", "tiny", "--pcl.pcl.floor", "nan"], "pcl.floor must be in (-inf, 0], got nan"),
+        (["--preset", "tiny", "--ask.held-out", "1.2"], "ask.held_out must be distinct shares of 0 to 1"),
+        (["--preset", "tiny", "--ask.duals.rate", "nan"], "duals.rate must be above 0, got nan"),
+        (["--preset", "tiny", "--seeds", str(2**32 - 1)], "seeds must be at least 0 and below"),
+        (["--preset", "tiny", "--teacher-shards", "3", "--devices", "1"], "teacher_shards=3 must divide"),
+        (["--preset", "tiny", "--results", __file__], "is no folder to write in"),
+        (["--preset", "tiny", "--pcl.capacity", "0"], "capacity must be at least 1"),
         (["--preset", "tiny", "--teacher.d-model", "-8"], "d_model is -8"),
         (["--preset", "tiny", "--seeds", "0", "0"], "seeds must be distinct"),
         (["--preset", "tiny", "--beam-targets", "gkd"], "which is not among the methods mle"),
@@ -289,7 +318,52 @@ def test_bad_input_is_one_clear_line_and_status_2(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
-    assert not list(tmp_path.glob("**/distil.csv"))
+    run = tmp_path / "run"
+    assert not list(run.glob("**/metrics.jsonl")) and not list(run.glob("**/checkpoints"))
+    if run.exists():  # what is corrected is taken
+        with open_run(run, {}) as found:
+            assert not found.begun()
+
+
+def test_budgets_held_out_leave_some_to_train_and_to_judge_on() -> None:
+    check_held_out((0.15, 0.25))
+    check_held_out(())
+    with pytest.raises(UserError, match="distinct shares"):
+        check_held_out((0.15, 0.15))
+    with pytest.raises(UserError, match="distinct shares"):
+        check_held_out((float("nan"),))
+    with pytest.raises(UserError, match="must leave one of"):
+        check_held_out(SEEN)
+    with pytest.raises(UserError, match="no percentage of the words to train on"):
+        check_held_out([percent / 100 for percent in range(61)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--text.on-long", "drop", "--text.max-source", "2"], "train: of"),
+        (
+            ["--text.on-long", "drop", "--text.files.test-source", "LONG", "--text.files.test-target", "LONG"],
+            "test: of",
+        ),
+        (
+            ["--text.on-long", "drop", "--methods", "ask", "--text.files.validation-source", "LONG"],
+            "validation: of 2 pairs none is left, all are longer than 32 and 32 pieces; give --text.max-source",
+        ),
+    ],
+)
+def test_a_split_of_which_nothing_is_left_is_noticed_before_training(
+    changes: list[str], message: str, tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "long").write_text("ab cd ef gh " * 20 + "\n" + "gh ef cd ab " * 20 + "\n", encoding="utf8")
+    words = [word.replace("LONG", str(tmp_path / "long")) for word in changes]
+    words += ["--text.files.validation-target", words[-1]] if "ask" in words else []
+    words += ["--preset", "tiny", "--data", "files", "--out", str(tmp_path / "run"), "--devices", "1"]
+    words += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
+    assert main("translation", PRESETS, None, words) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error and "--text.on-long truncate" in error
+    assert not list((tmp_path / "run").glob("**/metrics.jsonl"))
 
 
 def test_unknown_flags_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,22 +391,70 @@ def test_help_explains_every_preset_option(capsys: pytest.CaptureFixture[str]) -
 def test_a_second_configuration_is_kept_out_of_a_run_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], corpus: Path
 ) -> None:
-    common = ["--preset", "tiny", "--out", str(tmp_path / "run"), "--teacher-model", "nowhere", "--data", "files"]
-    common += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
-    assert main("translation", PRESETS, None, common) == 2
-    assert main("translation", PRESETS, None, [*common, "--student.d-ff", "8"]) == 2
+    out = tmp_path / "run"
+    words = ["--preset", "tiny", "--out", str(out), "--data", "files"]
+    words += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
+    config = parse(PRESETS, None, words)
+    with open_run(out, {"task": "translation", **config.identity()}) as run:
+        run.mark_done("teacher")
+    assert main("translation", PRESETS, None, [*words, "--student.d-ff", "8"]) == 2
     assert "student.d_ff was 64, now 8" in capsys.readouterr().err
 
 
-def test_text_that_changed_under_a_run_is_noticed(
+def test_text_that_changed_under_a_run_is_noticed_once_there_is_something_to_lose(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], corpus: Path
 ) -> None:
     for side in ("en", "de"):
         (tmp_path / side).write_text((corpus / f"a.{side}").read_text(encoding="utf8"), encoding="utf8")
-    common = ["--preset", "tiny", "--out", str(tmp_path / "run"), "--teacher-model", "nowhere", "--data", "files"]
-    common += ["--text.files.train-source", str(tmp_path / "en"), "--text.files.train-target", str(tmp_path / "de")]
-    assert main("translation", PRESETS, None, common) == 2
-    assert "is not a saved model" in capsys.readouterr().err
+    out = tmp_path / "run"
+    words = ["--preset", "tiny", "--out", str(out), "--pcl.top-k", "999", "--data", "files"]
+    words += ["--text.files.train-source", str(tmp_path / "en"), "--text.files.train-target", str(tmp_path / "de")]
+
+    def vocabulary() -> bytes:
+        assert main("translation", PRESETS, None, words) == 2
+        assert "pcl.top_k is 999" in capsys.readouterr().err
+        return (out / "tokenizer.model").read_bytes()
+
+    first = vocabulary()
+    (tmp_path / "de").write_text((tmp_path / "en").read_text(encoding="utf8").upper(), encoding="utf8")
+    second = vocabulary()
+    assert second != first  # it is that of the new text
+    with open_run(out, json.loads((out / "config.json").read_text())) as run:
+        run.mark_done("teacher")
     (tmp_path / "de").write_text((tmp_path / "en").read_text(encoding="utf8"), encoding="utf8")
-    assert main("translation", PRESETS, None, common) == 2
+    assert main("translation", PRESETS, None, words) == 2
     assert "is not what the run in" in capsys.readouterr().err
+    assert (out / "tokenizer.model").read_bytes() == second
+
+
+def test_what_only_evaluation_reads_may_change_and_nothing_is_trained_again(asking: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(asking[1], out)
+    words = [str(out) if word == asking[1] else word for word in asking]
+    words[3], words[words.index("ask")] = str(tmp_path / "published"), "mle"
+    words += ["--text.test-limit", "9"]
+
+    def marks(pattern: str) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.glob(pattern)}
+
+    def judged(*more: str) -> tuple[dict[Path, int], dict[tuple[object, object], object]]:
+        assert main("translation", PRESETS, None, [*words, *more]) == 0
+        rows = read_csv(tmp_path / "published" / "distil.csv")
+        return marks("stages/**/[tv]*.json"), {(r["method"], r["metric"]): r["value"] for r in rows}
+
+    words = [word for word in words if word != "mle"]
+    models = marks("**/model/config.json")
+    _, on_test = judged()
+    assert restore(out)[1].text.test_limit == 9
+    _, on_validation = judged("--split", "validation")
+    assert on_validation["pcl", "chrf"] != on_test["pcl", "chrf"]
+    assert (tmp_path / "run" / "stages" / "teacher" / "test.json").exists()  # that of the other split stays
+    _, by_other = judged("--text.files.metrics", "exact_match", "--beam-size", "3")
+    assert {("teacher", "exact_match_beam3"), ("pcl", "exact_match")} <= by_other.keys()
+    assert ("pcl", "chrf") not in by_other
+    assert restore(out)[1].beam_size == 3
+    before, again = judged("--text.files.metrics", "exact_match", "--beam-size", "3")
+    assert again == by_other
+    after, _ = judged("--text.files.metrics", "exact_match", "--beam-size", "2")
+    assert {path.parent.name for path in after if after[path] != before.get(path)} - {"stages"} == {"teacher"}
+    assert marks("**/model/config.json") == models

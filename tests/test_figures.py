@@ -48,6 +48,9 @@ def test_scores_have_a_bar_where_there_is_an_interval_and_unknown_ones_are_left_
     draw_scores(right, rows, "kl", "nats a token")
     assert [tick.get_text() for tick in right.get_xticklabels()] == ["pcl"]
     assert not right.containers[0].has_yerr and right.get_ylabel() == "kl (nats a token)"
+    nothing = Figure().subplots()
+    draw_scores(nothing, [row("mle", "v_slope", None, None)], "v_slope")  # undefined for all of them
+    assert not nothing.containers and nothing.get_xlim() == (-0.5, 0.5)
 
 
 def test_obedience_counts_a_decoding_once_however_many_metrics_judged_it() -> None:

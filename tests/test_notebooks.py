@@ -100,6 +100,7 @@ def run_folder(path: Path) -> Path:
         own = {**named, "seed": seed, "method": method}
         distilled += [{**own, **score(metric, rng.uniform(20, 30))} for metric in ("rouge1", "rouge1_sampled")]
         plain = {"parameters": 1e6, "kl_on_policy": 1.2, "kl_reverse": 1.1, "kl_forward": 0.9, "agreement": 0.7}
+        plain |= {"unfinished": 0.25, "unfinished_sampled": 0.5}
         distilled += [{**own, "metric": metric, "value": value} for metric, value in plain.items()]
     write_csv(path / "distil.csv", distilled, experiment.COLUMNS)
 
@@ -116,7 +117,7 @@ def run_folder(path: Path) -> Path:
             for guard in (0, 1) if gate == "learned" else (0,):
                 kind = {"guard": guard, "phrasing": "seen", "budget_seen": 1}
                 for asked, used, value in zip(budgets.tolist(), use.tolist(), quality.tolist(), strict=True):
-                    cost = {"calls": used, "positions": 2 * used}
+                    cost = {"calls": used, "positions": 2 * used, "unfinished": 0.375}
                     at = {**kind, "asked": asked, "used": used}
                     rows.append({**named, "seed": seed, "gate": gate, **at, **score("rouge1", value), **cost})
                     over = {"outputs": 9, "outputs_over": 1, "excess_calls_p95": 1.0, "excess_share_p95": 0.1}
@@ -196,6 +197,9 @@ def test_notebooks_draw_the_committed_results_and_a_run_folder(tmp_path: Path, m
     for folder in (results / "translation", results / "quickstart"):
         assert figures(asking[folder]) == ["use", "lead", "obey", "harm", "where", "calls"]
     assert figures(asking[own]) == ["use", "lead", "obey", "where", "calls"]
+    assert "unfinished" not in tables(distilled[results / "translation"]) + said(distilled[results / "translation"])
+    assert "25.0" in said(distilled[own]) + tables(distilled[own])
+    assert "37.50" in said(asking[own]) + tables(asking[own])
     assert "no twin" in said(asking[own]) and "not known" in said(asking[own])
     assert figures(points[own]) == ["calls", "tokens", "time", "costs"]
     assert "experiments/operating_points.py" in said(points[own]) and "23.00 ± 0.00" in tables(points[own])

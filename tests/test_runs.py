@@ -174,16 +174,134 @@ def test_a_stage_has_a_configuration_of_its_own(tmp_path: Path) -> None:
     with open_run(tmp_path / "run", {"a": 1}) as run:
         run.claim("seed0/pcl", {"pcl": {"steps": 3}})
         run.claim("seed0/mle", {"mle": {"steps": 4}})
+        write_text(run.path / "seed0" / "pcl" / "checkpoints" / "8" / "state", "")
     with open_run(tmp_path / "run", {"a": 1}) as run:
         run.claim("seed0/pcl", {"pcl": {"steps": 3}})
         with pytest.raises(UserError, match=r"stage seed0/pcl of .*another configuration: pcl\.steps was 3, now 5"):
             run.claim("seed0/pcl", {"pcl": {"steps": 5}})
         assert not run.done("seed0/pcl")
         run.claim("seed1/pcl", {"pcl": {"steps": 5}})
+        run.claim("seed0/mle", {"mle": {"steps": 6}})  # which has not begun
+
+
+def begin(path: Path, config: dict[str, Any]) -> None:
+    """A run with a stage that is done."""
+    with open_run(path, config) as run:
+        run.mark_done("teacher")
+
+
+LEFT = {  # of a run that has nothing to lose, by what was killed
+    "reading": {"stages/data.json": "{}", "tokenizer.model": "pieces", "judging.json": "{}"},
+    "training": {
+        "teacher/metrics.jsonl": "",
+        "teacher/tensorboard/events.out.tfevents.1": "x",
+        "teacher/checkpoints/8.orbax-checkpoint-tmp/state": "x",
+        "teacher/.model-new/config.json": "{}",
+        "stages/seed0/pcl.config.json": "{}",
+    },
+}
+WORTH = (
+    "teacher/checkpoints/8/state",
+    "seed0/mle/model/params/state",
+    "teacher/beam/00000.npz",
+    "stages/teacher.json",
+    "stages/teacher/test.json",
+    "distil.csv",
+    "notes-of-the-user.txt",
+)
+
+
+@pytest.mark.parametrize("killed", LEFT)
+def test_a_run_with_nothing_to_lose_takes_another_configuration(tmp_path: Path, killed: str) -> None:
+    open_run(tmp_path / "r", {"a": 1}).close()
+    for name, text in LEFT[killed].items():
+        write_text(tmp_path / "r" / name, text)
+    with open_run(tmp_path / "r", {"a": 1}) as run:
+        assert not run.begun() and run.done("data") == (killed == "reading")
+    with open_run(tmp_path / "r", {"a": 2}) as run:
+        assert run.stored() == {"a": 2} and not run.done("data")
+    assert sorted(os.listdir(tmp_path / "r")) == [".lock", "config.json"]
+
+
+@pytest.mark.parametrize("name", WORTH)
+def test_a_run_with_something_to_lose_is_bound_and_nothing_of_it_is_touched(tmp_path: Path, name: str) -> None:
+    open_run(tmp_path / "r", {"a": 1}).close()
+    for left in (*LEFT["reading"], name):
+        write_text(tmp_path / "r" / left, "{}")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "r").rglob("*")}
+    with pytest.raises(UserError, match="a was 1, now 2"):
+        open_run(tmp_path / "r", {"a": 2})
+    with open_run(tmp_path / "r", {"a": 1}) as run:
+        assert run.begun()
+        run.forget()
+        assert run.done("data")
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "r").rglob("*")}
+    assert {p: t for p, t in before.items() if p.is_file() and p.name != ".lock"}.items() <= after.items()
+
+
+def test_somebody_elses_config_json_is_never_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / "config.json", '{"model_type": "t5"}')
+    with pytest.raises(UserError, match="another configuration"):
+        open_run(tmp_path, {"a": 1})
+    assert (tmp_path / "config.json").read_text() == '{"model_type": "t5"}'
+
+
+def test_a_kill_while_a_configuration_is_replaced_leaves_a_folder_that_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_run(tmp_path / "r", {"a": 1}).close()
+    for name, text in LEFT["reading"].items():
+        write_text(tmp_path / "r" / name, text)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kdtw_jax.runs.folder.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_run(tmp_path / "r", {"a": 2})
+    for a in (1, 3):
+        with open_run(tmp_path / "r", {"a": a}) as run:
+            assert run.stored() == {"a": a} and not run.done("data")
+
+
+def test_a_stage_with_nothing_to_lose_takes_another_configuration(tmp_path: Path) -> None:
+    with open_run(tmp_path / "r", {}) as run:
+        run.mark_done("teacher")
+        run.claim("seed0/pcl", {"pcl": {"rate": 1}})
+        log_steps(run.path / "seed0" / "pcl", None, 1, 3)
+        run.claim("seed0/pcl", {"pcl": {"rate": 2}})
+        assert run.claimed("seed0/pcl") == {"pcl": {"rate": 2}}
+        assert not (run.path / "seed0" / "pcl").exists() and run.done("teacher")
+        run.mark_done("seed0/pcl/test")  # judged, so trained
+        with pytest.raises(UserError, match=r"pcl\.rate was 2, now 3"):
+            run.claim("seed0/pcl", {"pcl": {"rate": 3}})
+
+
+def test_what_is_free_may_change_in_run_and_stage(tmp_path: Path) -> None:
+    begin(tmp_path / "r", {"split": "validation", "text": {"test_limit": 3, "limit": 9}})  # as runs said it before
+    with open_run(tmp_path / "r", {"text": {"limit": 9}}, free=("split", "text.test_limit")) as run:
+        run.claim("seed0/ask", {"ask": {"judged_on": 1, "rate": 2}})
+        run.mark_done("seed0/ask")
+        run.claim("seed0/ask", {"ask": {"rate": 2}}, free=("ask.judged_on",))
+        with pytest.raises(UserError, match=r"ask\.rate was 2, now 3"):
+            run.claim("seed0/ask", {"ask": {"rate": 3}}, free=("ask.judged_on",))
+    with pytest.raises(UserError, match=r"text\.limit was 9, now 8"):
+        open_run(tmp_path / "r", {"text": {"limit": 8}}, free=("split", "text.test_limit"))
+
+
+def test_what_a_stage_does_not_say_the_run_has_said(tmp_path: Path) -> None:
+    """Stages from before the settings of beam search were theirs."""
+    begin(tmp_path / "r", {"beam_size": 4})
+    with open_run(tmp_path / "r", {}, free=("beam_size",)) as run:
+        write_text(run.path / "teacher" / "beam" / "00000.npz", "")
+        with pytest.raises(UserError, match="beam_size was 4, now 2"):
+            run.claim("teacher/beam", {"beam_size": 2})
+        run.claim("teacher/beam", {"beam_size": 4})
 
 
 def test_runs_from_before_there_was_an_option_go_on_at_its_default(tmp_path: Path) -> None:
-    open_run(tmp_path / "run", {"ask": {"distil": {"steps": 3}}}).close()
+    begin(tmp_path / "run", {"ask": {"distil": {"steps": 3}}})
     later = {"steps": 3, "student_rows": 1.0, "reward_temperature": 1.0}
     open_run(tmp_path / "run", {"ask": {"distil": later}}).close()
     with pytest.raises(UserError, match=r"ask\.distil\.reward_temperature was 1\.0, now 0\.5"):
@@ -193,7 +311,7 @@ def test_runs_from_before_there_was_an_option_go_on_at_its_default(tmp_path: Pat
 
 
 def test_how_a_step_is_computed_may_change_when_a_run_goes_on(tmp_path: Path) -> None:
-    open_run(tmp_path / "run", {"pcl": {"optimizer": {"accumulate": 1, "rate": 2}}}).close()
+    begin(tmp_path / "run", {"pcl": {"optimizer": {"accumulate": 1, "rate": 2}}})
     open_run(
         tmp_path / "run",
         {"pcl": {"optimizer": {"accumulate": 4, "rate": 2}, "chunk": 8, "vocab_chunk": 8}, "remat": True},
@@ -204,7 +322,7 @@ def test_how_a_step_is_computed_may_change_when_a_run_goes_on(tmp_path: Path) ->
 
 def test_a_run_folder_takes_only_its_own_configuration(tmp_path: Path) -> None:
     config: dict[str, Any] = {"preset": "tiny", "pcl": {"lengths": (1, 4), "alpha": 1.0}, "steps": 5}
-    open_run(tmp_path / "r", config).close()
+    begin(tmp_path / "r", config)
     open_run(tmp_path / "r", config).close()  # tuples in the configuration are no difference
     other = {**config, "pcl": {"lengths": (1, 4), "alpha": 0.5}, "seed": 1}
     with pytest.raises(UserError, match=r"pcl\.alpha was 1\.0, now 0\.5; seed was \(unset\), now 1; .*--out"):

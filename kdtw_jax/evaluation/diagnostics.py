@@ -17,7 +17,7 @@ from kdtw_jax.errors import UserError
 class Calibration(NamedTuple):
     """How the learned value V relates to the measured minus-KL-to-go, over unmasked states."""
 
-    spearman: float  # rank correlation, 1 is perfect; NaN if either side is constant
+    spearman: float  # rank correlation, 1 is perfect; NaN if either side is constant, or without two states
     slope: float  # of the least-squares line measured = slope * V + intercept; 1 is calibrated
     intercept: float  # nats; 0 is calibrated
     mean_value: float  # nats
@@ -40,14 +40,13 @@ def kl_to_go(step_kl_BxT: ArrayLike, mask_BxT: ArrayLike) -> np.ndarray:
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Rank correlation of two equally long lists; ties get their mean rank. NaN if either is constant.
+    """Rank correlation of two equally long lists; ties get their mean rank. NaN if either is constant or has fewer than
+    two values.
 
-    Raises UserError for fewer than two values, different lengths or NaNs. Infinities are ranked.
+    Raises UserError for different lengths or NaNs. Infinities are ranked.
     """
     a, b = np.asarray(x, np.float64).ravel(), np.asarray(y, np.float64).ravel()
     _same_shape(a, b)
-    if len(a) < 2:
-        raise UserError(f"a rank correlation of {len(a)} values; at least 2 are needed")
     if np.isnan(a).any() or np.isnan(b).any():
         raise UserError("a rank correlation of values with NaNs; leave those out")
     ranks_a, ranks_b = rankdata(a) - (len(a) + 1) / 2, rankdata(b) - (len(b) + 1) / 2
@@ -59,19 +58,20 @@ def value_calibration(value_BxT: ArrayLike, kl_to_go_BxT: ArrayLike, mask_BxT: A
     """Compares V(s_t) with -KL-to-go as `kl_to_go` measures it, over the unmasked states with finite values.
 
     One rollout's tail is a noisy sample of its expectation: that holds the rank correlation below 1 even for
-    an exact V, but leaves the expected slope at 1. Raises UserError for fewer than two states.
+    an exact V, but leaves the expected slope at 1. What is not defined is NaN: without any state, all of it.
     """
     value, measured = np.asarray(value_BxT, np.float64), -np.asarray(kl_to_go_BxT, np.float64)
     mask = np.asarray(mask_BxT, bool)
     _same_shape(value, measured, mask)
     kept = mask & np.isfinite(value) & np.isfinite(measured)
     v, m = value[kept], measured[kept]
-    correlation = spearman(v, m)  # raises for fewer than two
+    if not len(v):
+        return Calibration(*(float("nan"),) * 6, states=0)
     centred = v - v.mean()
     variance = float((centred**2).mean())
     slope = float((centred * (m - m.mean())).mean() / variance) if variance > 0 else float("nan")
     return Calibration(
-        spearman=correlation,
+        spearman=spearman(v, m),
         slope=slope,
         intercept=float(m.mean() - slope * v.mean()),
         mean_value=float(v.mean()),

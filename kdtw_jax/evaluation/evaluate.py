@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
-from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding.beam import beam_search
 from kdtw_jax.decoding.policy import log_policy, without
 from kdtw_jax.decoding.sample import generate
@@ -47,6 +47,7 @@ class Outputs(NamedTuple):
     texts: dict[int, str]
     tokens: int
     tokens_per_s: float
+    unfinished: float  # share of the texts that did not end within the limit, 0 to 1
 
 
 def decode_split(
@@ -85,7 +86,7 @@ def decode_split(
     batches = list(evaluation_batches(data, buckets))
     compiled: set[tuple[int, ...]] = set()
     texts: dict[int, str] = {}
-    tokens, seconds = 0, 0.0
+    tokens, ended, seconds = 0, 0, 0.0
     with Progress(name, total=len(batches)) as progress:
         for index, batch in enumerate(batches):
             key = jax.random.fold_in(jax.random.key(decoding.seed), index)
@@ -99,10 +100,11 @@ def decode_split(
             real = batch.example_B >= 0
             check_written(name, output[real])
             tokens += int((output[real] != 0).sum())
+            ended += int((output[real] == EOS_ID).any(axis=1).sum())
             for example, row in zip(batch.example_B[real], output[real], strict=True):
                 texts[int(example)] = tokenizer.decode(row.tolist())
             progress.update(index + 1, tokens_per_s=tokens / seconds)
-    return Outputs(texts, tokens, tokens / seconds)
+    return Outputs(texts, tokens, tokens / seconds, 1 - ended / len(texts))
 
 
 def compare_with_teacher(
@@ -121,8 +123,8 @@ def compare_with_teacher(
 
     `agreement` (same likeliest token), `kl_forward`, `kl_reverse` (nats a token) on the references;
     `kl_on_policy` (nats a token, reverse) on the student's own samples, and there the Spearman correlation of
-    V(s_t) with minus the
-    KL-to-go: `v_spearman`, summing the exact KL of each step, with `v_slope` and `v_rmse` (nats) of the same fit.
+    V(s_t) with minus the KL-to-go over the samples that ended: `v_spearman`, summing the exact KL of each step, with
+    `v_slope` and `v_rmse` (nats) of the same fit; NaN where they are not defined, as when no sample ended.
     With `top_k`, also both KLs from the teacher's k likeliest tokens and a tail bucket: what a replayed row knows of
     them.
     """

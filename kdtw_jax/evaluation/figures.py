@@ -71,7 +71,7 @@ def draw_scores(axes: Axes, rows: Rows, metric: str, unit: str = OVER_SENTENCES)
                 color=COLOURS[method],
             )
     axes.set_xticks(range(len(methods)), methods, rotation=30 if len(methods) > 5 else 0)
-    axes.set_xlim(-0.5, len(methods) - 0.5)
+    axes.set_xlim(-0.5, max(len(methods), 1) - 0.5)
     axes.set_ylabel(f"{metric} ({unit})")
     axes.set_xlabel("training method, one point a seed")
     axes.grid(axis="y", alpha=0.3)

@@ -114,6 +114,7 @@ def row(cell: Cell, metric: str, score: tuple[float, float, float]) -> dict[str,
         "high": score[2],
         "calls": float(cell.written.calls_N.sum() / tokens),
         "positions": float(cell.written.positions_N.sum() / tokens),
+        "unfinished": cell.written.unfinished,
     }
 
 
@@ -138,6 +139,7 @@ def exceeded(written: Written) -> Found:
         "outputs_over": int((over_N > _OVER).sum()),
         "excess_calls_p95": float(max(np.quantile(over_N, 0.95), 0.0)),
         "excess_share_p95": float(max(np.quantile(over_N / written.lengths_N, 0.95), 0.0)),
+        "unfinished": written.unfinished,
     }
 
 

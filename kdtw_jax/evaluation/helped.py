@@ -16,7 +16,7 @@ import numpy as np
 
 from kdtw_jax.constraints import Constraint, Terms, as_rule, excess, start_history
 from kdtw_jax.data.batches import Bucket, EncodedSplit, assign_buckets, evaluation_batches
-from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding.help import Gate, Moment, generate_with_help, own_gate, stateless
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.view import look, readings
@@ -58,6 +58,16 @@ class Written(NamedTuple):
     def used(self) -> float:
         """The teacher's share of all tokens, 0 to 1."""
         return float(np.divide(self.calls_N.sum(), self.lengths_N.sum()))
+
+    @property
+    def unfinished(self) -> float:
+        """The share of outputs that did not end within the limit, 0 to 1."""
+        return unfinished(self.tokens_NxT)
+
+
+def unfinished(tokens_NxT: np.ndarray) -> float:
+    """The share of outputs without an end of sequence, 0 to 1."""
+    return 1 - float((tokens_NxT == EOS_ID).any(axis=1).mean())
 
 
 class Review(NamedTuple):

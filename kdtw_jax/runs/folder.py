@@ -1,11 +1,16 @@
-"""The folder of one run: one configuration, one writing process at a time, stages that are done once."""
+"""The folder of one run: one configuration, one writing process at a time, stages that are done once.
+
+A configuration binds a folder, or a stage of it, once there is something to lose: a model, a checkpoint, outputs, a
+stage that is done. Until then another one takes its place.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,8 +18,11 @@ from typing import Any
 from kdtw_jax.errors import UserError
 from kdtw_jax.hosts import first_alone, is_writer, wait
 from kdtw_jax.runs.atomic import explained, parse_json, write_json, write_text
+from kdtw_jax.runs.metrics_log import FILE as METRICS
 
 CONFIG = "config.json"
+SETTINGS = "judging.json"  # the settings of the newest evaluation
+VOCABULARY = "tokenizer.model"
 LOCK = ".lock"
 SHOWN_DIFFERENCES = 3
 # How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
@@ -54,13 +62,47 @@ class RunFolder:
             raise UserError(f"{self.path}: stage {stage!r} is not finished; run it first")
         return _read_json(self._marker(stage))
 
-    def claim(self, stage: str, config: Mapping[str, Any]) -> None:
+    def claim(self, stage: str, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
         """Binds `stage` to `config`, which is in addition to the run's: other stages may have others.
 
-        Raises UserError when the stage was begun with another one.
+        `free` names what may be another one, by dotted name. What an older stage does not say, the run's own
+        configuration has said for it. Raises UserError when the stage has something to lose that another configuration
+        left there.
         """
         path = self.path / "stages" / f"{stage}.config.json"
-        first_alone(lambda: _bind(path, config, f"stage {stage} of {self.path}"), f"claim {stage}")
+        marker = self._marker(stage)
+        held = (self.path / stage, marker, marker.with_suffix(""))
+
+        def bind() -> None:
+            wanted = _plain(config)
+            said = {name: value for name, value in flatten(self.stored()).items() if name in flatten(wanted)}
+            old = said | flatten(_read_json(path)) if path.exists() else None
+            if old is None and any(map(_worth_keeping, held)):
+                old = flatten(wanted) | said
+            _bind(path, wanted, old, f"stage {stage} of {self.path}", free, held)
+
+        first_alone(bind, f"claim {stage}")
+
+    def begun(self) -> bool:
+        """Whether there is something to lose."""
+        return any(_worth_keeping(entry) for entry in self._made())
+
+    def forget(self) -> None:
+        """Removes what was made of the text, where nothing is there to lose."""
+        if not self.begun():
+            _remove(self._made())
+
+    def _made(self) -> list[Path]:
+        return [entry for entry in self.path.iterdir() if not entry.name.startswith(".") and entry.name != CONFIG]
+
+    def claimed(self, stage: str) -> dict[str, Any]:
+        """The configuration of a stage in addition to the run's; empty where it was never claimed."""
+        path = self.path / "stages" / f"{stage}.config.json"
+        return _read_json(path) if path.exists() else {}
+
+    def stored(self) -> dict[str, Any]:
+        """The configuration that the folder was begun with."""
+        return _read_json(self.path / CONFIG)
 
     def close(self) -> None:
         if self._lock is not None:
@@ -79,29 +121,33 @@ class RunFolder:
         return self.path / "stages" / f"{stage}.json"
 
 
-def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
+def open_run(path: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> RunFolder:
     """Creates or re-opens the run folder `path` for exactly this `config` (JSON-able, may be nested).
 
-    Raises UserError when the folder cannot be made or written, is a file or someone else's folder, is in
-    use by another process, or holds a run of another configuration.
+    `free` names what may be another one, by dotted name. A run of another configuration that has nothing to lose yet is
+    replaced. Raises UserError when the folder cannot be made or written, is a file or someone else's folder, is in use
+    by another process, or holds a run of another configuration that has.
     """
     path = Path(path)
-    return first_alone(lambda: _open(path, config), "open")
+    return first_alone(lambda: _open(path, config, free), "open")
 
 
-def _open(path: Path, config: Mapping[str, Any]) -> RunFolder:
+def _open(path: Path, config: Mapping[str, Any], free: Collection[str]) -> RunFolder:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; a run needs a folder: choose another --out")
     with explained(path, "make the run folder"):
         path.mkdir(parents=True, exist_ok=True)
-        visible = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-    if visible and CONFIG not in visible:
+        visible = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    if visible and path / CONFIG not in visible:
         raise UserError(f"{path} holds other files and no {CONFIG}: choose another --out")
+    ours = (path / LOCK).exists()  # a folder with somebody else's config.json has none
     lock = _lock(path) if is_writer() else None
     try:
         if is_writer():
             _probe(path)
-        _bind(path / CONFIG, config, str(path))
+        old = flatten(_read_json(path / CONFIG)) if path / CONFIG in visible else None
+        held = tuple(entry for entry in visible if entry.name != CONFIG) if ours else (path / CONFIG,)
+        _bind(path / CONFIG, _plain(config), old, str(path), free, held)
     except BaseException:
         if lock is not None:
             os.close(lock)
@@ -142,39 +188,80 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {e}; delete the run folder or choose another --out") from e
 
 
-def _bind(path: Path, config: Mapping[str, Any], what: str) -> None:
-    """Writes `config` to `path`, or compares it with what is there."""
-    wanted = json.loads(json.dumps(dict(config)))  # tuples become lists, as they will be when read back
-    if path.exists():
-        _compare(what, _read_json(path), wanted)
-    else:
-        write_json(path, wanted)
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As it will be when read back: tuples become lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(config)))
+    return plain
 
 
-def _compare(what: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-    old_flat, new_flat = _flatten(old), _flatten(new)
-    for name in new_flat:
-        if (option := name.rpartition(".")[2]) in LATER:
-            old_flat.setdefault(name, LATER[option])
-    bound = [n for n in {**old_flat, **new_flat} if n.rpartition(".")[2] not in FREE]
-    names = [n for n in bound if old_flat.get(n, "(unset)") != new_flat.get(n, "(unset)")]
-    if not names:
+def _bind(
+    path: Path,
+    wanted: dict[str, Any],
+    old: dict[str, Any] | None,
+    what: str,
+    free: Collection[str],
+    held: Collection[Path],
+) -> None:
+    """Writes `wanted` to `path` unless an `old` one (flat) says the same.
+
+    `held` is what was made under the old one. Where it is worth nothing it goes first: after a kill in between the old
+    one stands.
+    """
+    if old is not None and (differences := _differences(old, flatten(wanted), free)):
+        if any(map(_worth_keeping, held)):
+            raise UserError(
+                f"{what} holds a run of another configuration: {differences}; choose another --out or delete the folder"
+            )
+        _remove(held)
+    elif path.exists():
         return
+    write_json(path, wanted)
+
+
+def _worth_keeping(place: Path) -> bool:
+    """Whether anything under a place of a run's folder took longer than to read the text: a model, a checkpoint,
+    outputs, the marker of a stage. Logs, vocabulary, the marker of the text and configurations can be made again."""
+    if place.is_file():
+        again = (VOCABULARY, SETTINGS, METRICS, "data.json")
+        return place.name not in again and not place.name.endswith(".config.json")
+    return any(
+        not entry.name.startswith(".")
+        and entry.name != "tensorboard"
+        and not entry.name.endswith(".orbax-checkpoint-tmp")
+        and _worth_keeping(entry)
+        for entry in (place.iterdir() if place.is_dir() else ())
+    )
+
+
+def _remove(places: Collection[Path]) -> None:
+    if is_writer():
+        for place in places:
+            with explained(place, "remove"):
+                if place.is_dir():
+                    shutil.rmtree(place)
+                else:
+                    place.unlink(missing_ok=True)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], free: Collection[str]) -> str:
+    """The first differences of two flat configurations, in words; empty where there are none."""
+    before = {n: LATER[n.rpartition(".")[2]] for n in new if n.rpartition(".")[2] in LATER} | old
+    bound = [n for n in {**before, **new} if n.rpartition(".")[2] not in FREE and n not in free]
+    names = [n for n in bound if before.get(n, "(unset)") != new.get(n, "(unset)")]
     shown = "; ".join(
-        f"{n} was {_show(old_flat.get(n, '(unset)'))}, now {_show(new_flat.get(n, '(unset)'))}"
+        f"{n} was {_show(before.get(n, '(unset)'))}, now {_show(new.get(n, '(unset)'))}"
         for n in names[:SHOWN_DIFFERENCES]
     )
     more = f" (and {len(names) - SHOWN_DIFFERENCES} more)" if len(names) > SHOWN_DIFFERENCES else ""
-    raise UserError(
-        f"{what} holds a run of another configuration: {shown}{more}; choose another --out or delete the folder"
-    )
+    return shown + more
 
 
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
     flat: dict[str, Any] = {}
     for name, item in value.items():
         if isinstance(item, Mapping) and item:
-            flat |= _flatten(item, f"{prefix}{name}.")
+            flat |= flatten(item, f"{prefix}{name}.")
         else:
             flat[prefix + name] = item
     return flat
