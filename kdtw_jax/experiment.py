@@ -59,7 +59,6 @@ def main(
 def run_experiment(task: str, config: Experiment) -> list[Row]:
     """Trains and evaluates teacher and students, writes the results, prints the table; returns its tidy rows."""
     started = time.time()
-    check_scoring(config)
     running_code()
     keep_compiled()
     join(config.hosts)

@@ -53,8 +53,8 @@ class Setup(NamedTuple):
 
 
 def check_scoring(config: Experiment) -> None:
-    """Raises UserError, before anything is read or written, where BLEU's tokenizer cannot be had, as far as it is known
-    then: the language may only be told by the text."""
+    """Raises UserError where BLEU's tokenizer cannot be had, as far as it is known before the text is read: it may be
+    the text that tells the language."""
     language = stated_language(config.data, config.text.files)
     if config.data != "files" or "bleu" in config.text.files.metrics:
         bleu_metric(choose_scoring(language, config.text.bleu_tokenizer).bleu)
@@ -63,9 +63,10 @@ def check_scoring(config: Experiment) -> None:
 def look_up(config: Experiment) -> Given:
     """Finds what a configuration names, before a run's folder is opened.
 
-    Raises UserError where there are not as many devices, or no such model or vocabulary, or where they do not fit each
-    other.
+    Raises UserError where there are not as many devices, or no such model or vocabulary, where they do not fit each
+    other, or where BLEU's tokenizer cannot be had.
     """
+    check_scoring(config)
     devices = parallel.select_devices(config.devices)
     parallel.check_shards(len(devices), config.teacher_shards)
     if config.results is not None:
@@ -84,8 +85,10 @@ def look_up(config: Experiment) -> Given:
     for model in named:
         check_vocabulary(str(model.folder), model.tokenizer, tokenizer)
     # Models may differ in rows that no token has: the smaller one is padded.
-    padded = (None if model is None else model.padded_to(tokenizer.vocab_size) for model in (teacher, student))
-    return Given(devices, *padded, tokenizer)
+    teacher, student = (
+        None if model is None else model.padded_to(tokenizer.vocab_size) for model in (teacher, student)
+    )
+    return Given(devices, teacher, student, tokenizer)
 
 
 def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) -> Setup:

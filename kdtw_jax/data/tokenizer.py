@@ -24,6 +24,7 @@ import dataclasses
 import hashlib
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

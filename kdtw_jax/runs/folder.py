@@ -27,7 +27,7 @@ LOCK = ".lock"
 SHOWN_DIFFERENCES = 3
 # How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
 # How outputs are scored is no part of it either: it stays as `kdtw_jax.prepare` chose it at first.
-FREE = ("accumulate", "chunk", "fused_attention", "remat", "vocab_chunk", "bleu_tokenizer", "language")
+FREE = ("accumulate", "chunk", "fused_attention", "remat", "vocab_chunk")
 # Options that came later, and what runs from before them did, which go on.
 LATER = {"student_rows": 1.0, "reward_temperature": 1.0, "teacher_temperature": 1.0, "held_out": 0.05, "seed": 0}
 
