@@ -168,6 +168,11 @@ def test_parts_that_overlap_or_are_none_are_refused_with_three_that_do_not(
         )
 
 
+def test_of_few_pairs_larger_parts_are_advised(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"validation='train\[80%:90%\]', features.test='train\[90%:\]'$"):
+        load(prepare(tmp_path, train=PAIRS[:40]), test="train[90%:]")
+
+
 def test_parts_of_other_splits_and_beside_each_other_are_taken(tmp_path: Path) -> None:
     folder = prepare(tmp_path, train=PAIRS, test=PAIRS[:10])
     task = load(folder, train="train[:90%]", validation="train[90%:]")
@@ -187,7 +192,7 @@ def test_what_is_known_before_the_download_is_said_before_it(one_split: Path, mo
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
     for options in ({"test": "train[99%:]"}, {"test": "dev"}, {"train": "training"}):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=r"pairs in common|has no split"):
             load(one_split, **options)
 
 
