@@ -168,7 +168,7 @@ def test_every_table_has_the_configured_tokenizer(asking: list[str]) -> None:
     }
     (ahead,) = (row for row in read_csv(Path(asking[1]) / "differences.csv") if row["metric"] == "bleu")
     assert ahead["value"] == pytest.approx(of["pcl"] - of["ask"])
-    assert of["teacher"] > 1  # by characters; words are hardly ever right
+    assert of["teacher"] > 0.1  # by characters; next to no word is right
 
 
 def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pytest.CaptureFixture[str]) -> None:
