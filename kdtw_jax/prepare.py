@@ -110,32 +110,36 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
         )
 
     task = first_alone(load, "data")
-    first_alone(run.forget, "forget")
-    if run.done("data") and run.info("data")["fingerprint"] != task.fingerprint:
-        raise UserError(
-            f"the text of {task.name} is not what the run in {run.path} was started on; "
-            "choose another --out or restore the text"
-        )
+    rules = list(config.ask.constraints)  # whose words the vocabulary has, too
+    first_alone(lambda: _check_text(run, task, rules), "text")
+    found = run.info("data") if run.done("data") else {}
     instruction = task.instruction if text.instruct else "{source}"
     buckets = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=len(devices))
-    if run.done("data") and (begun := run.info("data").get("buckets")):
-        buckets = tuple(Bucket(*shape) for shape in begun)  # of as many rows on any number of devices
+    if run.begun() and found.get("buckets"):
+        buckets = tuple(Bucket(*shape) for shape in found["buckets"])  # of as many rows on any number of devices
         devices = parallel.dividing_devices(config.devices, [bucket.rows for bucket in buckets])
+        parallel.check_shards(len(devices), config.teacher_shards)
     scoring = _scoring(config, task, console)
     about = {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction, "buckets": buckets}
-    run.mark_done("data", about)
+    run.mark_done("data", {**about, "rules": rules})
     for note, value in task.notes.items():
         console.print(f"{task.name}: {note} {value:g}")
     tokenizer = given.tokenizer or first_alone(lambda: _tokenizer(config, task, run.path / VOCABULARY), "tokenizer")
     encoded = {}
     for split in dict.fromkeys(("train", config.split, *(("validation",) if needs_validation(config) else ()))):
+        if not len(task.splits.get(split, ())):
+            raise UserError(f"{task.name} has no pairs in its split {split}; give some")
         part = _encoded(config, task, tokenizer, split)
         console.print(
             f"{task.name} {split}: {len(part)} pairs of at most {text.max_source} and {text.max_target} pieces; "
             f"{part.dropped} longer ones left out, {part.truncated_pairs} cut ({part.truncated_tokens} pieces lost)"
         )
         if not len(part):
-            raise UserError(_why_empty(config, task, split))
+            raise UserError(
+                f"{task.name} {split}: of {part.dropped} pairs none is left, all are longer than {text.max_source} and "
+                f"{text.max_target} pieces; give more by --text.max-source and --text.max-target, or --text.on-long "
+                "truncate"
+            )
         encoded[split] = part
     check_fit(config, tokenizer, buckets, len(devices))
     train, test = encoded["train"], encoded[config.split]
@@ -191,6 +195,19 @@ def _ceiling(
     return ceiling
 
 
+def _check_text(run: RunFolder, task: Task, rules: list[str]) -> None:
+    """Raises UserError where a run that has begun has seen another text; one that has not forgets what it has seen."""
+    found = run.info("data") if run.done("data") else {}
+    same_text = found.get("fingerprint", task.fingerprint) == task.fingerprint
+    if run.begun() and not same_text:
+        raise UserError(
+            f"the text of {task.name} is not what the run in {run.path} was started on; "
+            "choose another --out or restore the text"
+        )
+    if not (same_text and found.get("rules") == rules):
+        run.forget()
+
+
 def needs_validation(config: Experiment) -> bool:
     """Whether thresholds of gates or prices are set on pairs that no model was trained on."""
     return "ask" in config.methods and ("share" in config.ask.constraints or config.ask.settle > 0)
@@ -222,16 +239,6 @@ def check_fit(config: Experiment, tokenizer: Tokenizer, buckets: Sequence[Bucket
         for count in sorted(rows | ({-(-QUOTES // devices)} if name == "ask.distil" else set())):
             if count % parts:
                 raise UserError(f"{name}.optimizer.accumulate is {parts}, which does not divide {count} rows a device")
-
-
-def _why_empty(config: Experiment, task: Task, split: str) -> str:
-    text, count = config.text, len(task.splits[split])
-    if not count:
-        return f"{task.name} has no pairs in its split {split}; give some"
-    return (
-        f"{task.name} {split}: of {count} pairs none is left, all are longer than {text.max_source} and "
-        f"{text.max_target} pieces; give --text.max-source and --text.max-target more, or --text.on-long truncate"
-    )
 
 
 def _encoded(config: Experiment, task: Task, tokenizer: Tokenizer, split: str) -> EncodedSplit:

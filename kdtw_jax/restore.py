@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 from kdtw_jax.config import Experiment, Method
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import read_json as read_json
-from kdtw_jax.runs.folder import SETTINGS
+from kdtw_jax.runs.folder import SETTINGS, flatten
 
 T = TypeVar("T")
 
@@ -31,22 +31,21 @@ def restore(run: Path) -> tuple[str, Experiment]:
     task, seed = plain.pop("task"), plain.pop("teacher_seed")
     stages = run / "stages"
     begun = {m: sorted(stages.glob(f"seed*/{m}.config.json")) for m in get_args(Method)}
-    beams = []
-    for method, found in begun.items():
-        stage = read_json(found[0], f"{run} has no {method}") if found else {}
-        plain[method] = stage.get(method, {})
-        plain |= {name: stage[name] for name in ("beam_size", "length_penalty") if name in stage}
-        beams += [method] if stage.get("targets") == "beam" else []
-    if (run / SETTINGS).exists():
-        for name, value in read_json(run / SETTINGS, "").items():
-            *parents, last = name.split(".")
-            functools.reduce(operator.getitem, parents, plain)[last] = value
+    claimed = {m: read_json(found[0], f"{run} has no {m}") if found else {} for m, found in begun.items()}
+    plain |= {method: stage.pop(method, {}) for method, stage in claimed.items()}
+    beams = tuple(method for method, stage in claimed.items() if stage.pop("targets", "") == "beam")
+    settings = read_json(run / SETTINGS, "") if (run / SETTINGS).exists() else {}
+    for stage in claimed.values():  # what a method has learned from is what it was then
+        settings |= flatten(stage)
+    for name, value in settings.items():
+        *parents, last = name.split(".")
+        functools.reduce(operator.getitem, parents, plain)[last] = value
     seeds = {int(path.parent.name.removeprefix("seed")) for found in begun.values() for path in found}
     seeds.discard(seed)  # the first, which the teacher was trained with
     config = revive(Experiment, plain)
     methods = tuple(method for method, found in begun.items() if found)
     config = dataclasses.replace(config, out=run, seeds=(seed, *sorted(seeds)), methods=methods or config.methods)
-    return task, dataclasses.replace(config, beam_targets=tuple(beams))
+    return task, dataclasses.replace(config, beam_targets=beams)
 
 
 def revive(kind: type[T], plain: Any) -> T:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -31,7 +32,7 @@ from kdtw_jax.evaluation.operating_figure import STYLES as OPERATING_STYLES
 from kdtw_jax.experiment import COLUMNS, main
 from kdtw_jax.operating_report import COLUMNS as OPERATING_COLUMNS
 from kdtw_jax.restore import restore
-from kdtw_jax.runs import open_run, read_csv, read_metrics
+from kdtw_jax.runs import open_run, read_csv, read_metrics, write_json
 from kdtw_jax.train.ask_config import SEEN, check_held_out
 from kdtw_jax.train.checkpoint import load_model
 from kdtw_jax.writing import open_asking, write_under
@@ -348,7 +349,7 @@ def test_budgets_held_out_leave_some_to_train_and_to_judge_on() -> None:
         ),
         (
             ["--text.on-long", "drop", "--methods", "ask", "--text.files.validation-source", "LONG"],
-            "validation: of 2 pairs none is left, all are longer than 32 and 32 pieces; give --text.max-source",
+            "validation: of 2 pairs none is left, all are longer than 32 and 32 pieces; give more by --text.max-source",
         ),
     ],
 )
@@ -416,6 +417,9 @@ def test_text_that_changed_under_a_run_is_noticed_once_there_is_something_to_los
         return (out / "tokenizer.model").read_bytes()
 
     first = vocabulary()
+    words += ["--ask.constraints", "share", "compute"]  # the rules of a student are no part of a run
+    assert vocabulary() != first and UNK_ID not in load_tokenizer(out / "tokenizer.model").encode("GFLOP")
+    words = words[:-3]
     (tmp_path / "de").write_text((tmp_path / "en").read_text(encoding="utf8").upper(), encoding="utf8")
     second = vocabulary()
     assert second != first  # it is that of the new text
@@ -425,6 +429,35 @@ def test_text_that_changed_under_a_run_is_noticed_once_there_is_something_to_los
     assert main("translation", PRESETS, None, words) == 2
     assert "is not what the run in" in capsys.readouterr().err
     assert (out / "tokenizer.model").read_bytes() == second
+
+
+def test_a_restored_run_is_judged_as_the_last_time_and_its_methods_are_what_they_were(tmp_path: Path) -> None:
+    tiny = PRESETS["tiny"]
+    asking = replace(tiny.ask, settle=2, judged_on=7)  # at rest on what is left of validation
+    config = replace(tiny, methods=("mle", "ask"), beam_targets=("ask",), ask=asking)
+    with open_run(tmp_path / "run", {"task": "translation", **config.identity()}) as run:
+        for method in config.methods:
+            run.claim(f"seed0/{method}", config.identity_of(method))
+            run.mark_done(f"seed0/{method}")
+    text = replace(tiny.text, test_limit=5)
+    later = replace(config, methods=("mle",), beam_targets=(), split="validation", beam_size=7, text=text)
+    assert later.identity() == config.identity()
+    write_json(tmp_path / "run" / "judging.json", later.judging())
+    task, found = restore(tmp_path / "run")
+    assert (task, found.split, found.methods) == ("translation", "validation", config.methods)
+    assert (found.beam_size, found.text.test_limit, found.beam_targets) == (
+        tiny.beam_size,
+        tiny.text.test_limit,
+        ("ask",),
+    )
+    assert found.identity() == config.identity()
+    assert all(found.identity_of(method) == config.identity_of(method) for method in config.methods)
+    assert found.ask == asking
+    with open_run(tmp_path / "run", {"task": "translation", **later.identity()}) as run:
+        run.claim("seed0/mle", later.identity_of("mle"))
+        changed = replace(config, beam_size=7)
+        with pytest.raises(UserError, match="beam_size was 2, now 7"):
+            run.claim("seed0/ask", changed.identity_of("ask"))
 
 
 def test_what_only_evaluation_reads_may_change_and_nothing_is_trained_again(asking: list[str], tmp_path: Path) -> None:
