@@ -1,4 +1,4 @@
-# make quickstart   the main job on the embedded corpus: about 10 minutes on 2 cores
+# make quickstart   the main job on the embedded corpus: about 12 minutes on 2 cores
 # make test         lint, types and all tests: at most half an hour on 2 cores
 # Each installs what it needs into VENV first. A Python older than 3.11 as python3? Add PYTHON=/path/to/python.
 

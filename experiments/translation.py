@@ -1,6 +1,6 @@
 """Distil a translation model: a teacher, then students by likelihood, word-level distillation and path consistency.
 
-    python experiments/translation.py --preset quickstart                  # embedded corpus, 10 minutes on 2 cores
+    python experiments/translation.py --preset quickstart                  # embedded corpus, 12 minutes on 2 cores
     python experiments/translation.py --preset small --data debian/en-de   # Debian's package descriptions, 3 seeds
     python experiments/translation.py --data files --text.files.train-source a.en --text.files.train-target a.de
 
