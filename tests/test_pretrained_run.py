@@ -124,4 +124,4 @@ def test_a_plan_is_said_and_nothing_is_done(place: Path, tmp_path: Path, capsys:
     assert "50% of 100 TFLOP/s" in said
     assert not (tmp_path / "run").exists()
     assert main("translation", PRESETS, None, [*words, "--plan-utilization=2"]) == 2
-    assert "at most 1, got 100.0 and 2.0" in capsys.readouterr().err
+    assert "plan_utilization must be in (0, 1], got 2.0" in capsys.readouterr().err
