@@ -17,7 +17,7 @@ from experiments.translation import PRESETS
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
 from kdtw_jax.pipeline import train_students, train_teacher
-from kdtw_jax.prepare import prepare
+from kdtw_jax.prepare import look_up, prepare
 from kdtw_jax.runs import open_run
 from kdtw_jax.train import parallel
 from kdtw_jax.train.blame import blamed
@@ -66,7 +66,7 @@ def test_a_run_blames_the_model_that_is_to_blame(tmp_path: Path) -> None:
         tiny, data="files", text=text, devices=1, out=tmp_path / "run", methods=("word_kd",), **names
     )
     with open_run(config.out, json.loads(json.dumps(config.identity(), default=str))) as run:
-        setup = prepare(config, run, Console(quiet=True))
+        setup = prepare(config, run, Console(quiet=True), look_up(config))
         teacher = train_teacher(config, setup, run)
         with pytest.raises(UserError, match=r"step 1 .*; the scores of the teacher are not finite there") as raised:
             train_students(config, setup, teacher, 0, run)

@@ -218,7 +218,8 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
 def test_runs_from_before_there_was_a_choice_go_on(tmp_path: Path) -> None:
     plain = dataclasses.asdict(Features())
     before = {name: value for name, value in plain.items() if name not in ("held_out", "seed")}
-    open_run(tmp_path / "run", {"text": {"features": before}}).close()
+    with open_run(tmp_path / "run", {"text": {"features": before}}) as run:
+        run.mark_done("teacher")
     open_run(tmp_path / "run", {"text": {"features": plain}}).close()
     with pytest.raises(UserError, match=r"text.features.held_out was 0.05, now 0.1"):
         open_run(tmp_path / "run", {"text": {"features": {**plain, "held_out": 0.1}}})

@@ -22,7 +22,7 @@ from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.plan import sizes
-from kdtw_jax.prepare import Setup, prepare
+from kdtw_jax.prepare import Setup, look_up, prepare
 from kdtw_jax.pretrained.named import Named, find_model, read_student, read_teacher, student_config
 from kdtw_jax.runs import open_run
 from kdtw_jax.train.checkpoint import load_model, save_model
@@ -111,7 +111,7 @@ def prepared(corpus: Path, out: str, **changes: Any) -> tuple[Experiment, Setup]
     text = dataclasses.replace(tiny.text, folder=corpus / "data", files=files, tokenizer=changes.pop("tokenizer", None))
     config = dataclasses.replace(tiny, data="files", text=text, devices=1, out=corpus / out, **changes)
     with open_run(config.out, json.loads(json.dumps(config.identity(), default=str))) as run:
-        return config, prepare(config, run, Console(quiet=True))
+        return config, prepare(config, run, Console(quiet=True), look_up(config))
 
 
 @pytest.mark.parametrize(("teacher", "student"), [(FEW, ROWS), (ROWS, FEW)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from kdtw_jax.evaluation import score
 from kdtw_jax.evaluation.ceiling import find_ceiling
 from kdtw_jax.evaluation.scoring import Scoring, bleu_metric
 from kdtw_jax.experiment import main
-from kdtw_jax.prepare import Setup, check_scoring, prepare
+from kdtw_jax.prepare import Setup, check_scoring, look_up, prepare
 from kdtw_jax.runs import open_run
 
 CHINESE = [
@@ -90,7 +89,7 @@ def test_tasks_state_the_language_of_their_targets(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def nfkc() -> Tokenizer:
+def nfkc(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """Of Chinese, with T5's normalisation."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -105,13 +104,9 @@ def nfkc() -> Tokenizer:
         bos_id=-1,
         minloglevel=2,
     )
-    return _loaded(model.getvalue())
-
-
-def _loaded(proto: bytes) -> Tokenizer:
-    from kdtw_jax.data.tokenizer import _from_proto
-
-    return _from_proto(proto, "a model")
+    path = tmp_path_factory.mktemp("nfkc") / "spiece.model"
+    path.write_bytes(model.getvalue())
+    return load_tokenizer(path)
 
 
 def test_references_in_other_characters_than_the_vocabulary_has_are_counted_and_bound_the_scores(
@@ -174,10 +169,10 @@ def prepared(config: Experiment, path: Path) -> tuple[Setup, str]:
     """What is prepared, and what is said."""
     said = io.StringIO()
     with open_run(path, config.identity()) as run:
-        return prepare(config, run, Console(file=said)), said.getvalue()
+        return prepare(config, run, Console(file=said), look_up(config)), said.getvalue()
 
 
-def test_a_run_tells_chinese_by_its_characters_and_goes_on_as_it_began(tmp_path: Path) -> None:
+def test_a_run_tells_chinese_by_its_characters_and_may_be_judged_otherwise(tmp_path: Path) -> None:
     config = chinese(tmp_path)
     setup, said = prepared(config, tmp_path / "run")
     assert setup.scoring == Scoring("zh", "unicode")
@@ -185,15 +180,9 @@ def test_a_run_tells_chinese_by_its_characters_and_goes_on_as_it_began(tmp_path:
     assert setup.ceiling.unwritable == 0 and "cannot be written" not in said
     assert score("bleu", setup.references, setup.references, scoring=setup.scoring).value == pytest.approx(100.0)
     other = chinese(tmp_path, bleu_tokenizer="char")
-    with pytest.raises(UserError, match="was started with BLEU's tokenizer zh, not char"):
-        prepared(other, tmp_path / "run")
-    assert "BLEU by the tokenizer char, as configured" in prepared(other, tmp_path / "char")[1]
-    # A run from before there was a choice.
-    marker = tmp_path / "run" / "stages" / "data.json"
-    info = json.loads(marker.read_text(encoding="utf8"))
-    del info["scoring"]
-    marker.write_text(json.dumps(info), encoding="utf8")
-    assert prepared(config, tmp_path / "run")[0].scoring == Scoring("13a", "rouge_score")
+    assert "BLEU by the tokenizer char, as configured" in prepared(other, tmp_path / "run")[1]
+    assert {"text.bleu_tokenizer", "text.files.language"} <= config.judging().keys()  # what is judged is judged anew
+    assert config.judging() != other.judging() and config.identity() == other.identity()
 
 
 def test_a_run_says_what_its_vocabulary_cannot_write_and_that_references_look_tokenized(

@@ -28,8 +28,14 @@ SHOWN_DIFFERENCES = 3
 # How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
 # How outputs are scored is no part of it either: it stays as `kdtw_jax.prepare` chose it at first.
 FREE = ("accumulate", "chunk", "fused_attention", "remat", "vocab_chunk")
-# Options that came later, and what runs from before them did, which go on.
-LATER = {"student_rows": 1.0, "reward_temperature": 1.0, "teacher_temperature": 1.0, "held_out": 0.05, "seed": 0}
+# Options that came later, wherever they are or by their dotted names, and what runs from before them did, which go on.
+LATER = {
+    "student_rows": 1.0,
+    "reward_temperature": 1.0,
+    "teacher_temperature": 1.0,
+    "text.features.held_out": 0.05,
+    "text.features.seed": 0,
+}
 
 
 class RunFolder:
@@ -245,7 +251,7 @@ def _remove(places: Collection[Path]) -> None:
 
 def _differences(old: dict[str, Any], new: dict[str, Any], free: Collection[str]) -> str:
     """The first differences of two flat configurations, in words; empty where there are none."""
-    before = {n: LATER[n.rpartition(".")[2]] for n in new if n.rpartition(".")[2] in LATER} | old
+    before = {n: LATER[key] for n in new for key in (n, n.rpartition(".")[2]) if key in LATER} | old
     bound = [n for n in {**before, **new} if n.rpartition(".")[2] not in FREE and n not in free]
     names = [n for n in bound if before.get(n, "(unset)") != new.get(n, "(unset)")]
     shown = "; ".join(
