@@ -319,6 +319,7 @@ def test_the_teachers_tokens_are_marked_in_samples() -> None:
     pieces = ["<pad>", "</s>", "<unk>", "▁ein", "▁Haus", "bau", "."]
     assert marked(pieces, [3, 4, 5, 6, 1, 0], [False, True, True, False, True, False]) == "ein ⟦Hausbau⟧.⟦∎⟧"
     assert marked(pieces, [3, 4, 5, 1], [True, False, True, False]) == "⟦ein⟧ Haus⟦bau⟧"
+    assert marked([*pieces, "▁"], [3, len(pieces), 5], [False, True, False]) == "ein⟦ ⟧bau"
 
 
 def test_obedience_is_told_apart_by_guard_phrasing_and_budget() -> None:

@@ -107,6 +107,17 @@ def test_a_printed_table_holds_every_cell(capsys: pytest.CaptureFixture[str]) ->
     assert all(word in out for word in ("Results", "method", "bleu", "pcl", "23.46", "mle"))
 
 
+def test_no_printed_table_is_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    columns = [f"exact_match{i}" for i in range(8)]
+    print_table("Results", [dict.fromkeys(columns, 1_175_425.0)], columns)
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert max(map(len, out.splitlines())) <= 60
+    folded = [line.split("│")[1:-1] for line in out.splitlines() if "│" in line]
+    assert ["".join(cell).replace(" ", "") for cell in zip(*folded, strict=True)] == ["1,175,425"] * 8
+
+
 # Metrics
 
 

@@ -82,7 +82,9 @@ def marked(pieces: Sequence[str], tokens: Sequence[int], asked: Sequence[bool], 
             spaced = piece.startswith(SPACE)
             text, inside, piece = text + (SPACE if spaced else "") + OPEN, True, piece[spaced:]
         text += piece
-    return (text + (CLOSE if inside else "")).replace(SPACE, " ").strip(" ")
+    text += CLOSE if inside else ""
+    text = text.replace(SPACE + OPEN + CLOSE, OPEN + SPACE + CLOSE)  # a space alone was the teacher's
+    return text.replace(SPACE, " ").strip(" ")
 
 
 def _group(kind: str, name: str, asked_X: np.ndarray) -> Group:

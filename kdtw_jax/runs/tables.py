@@ -49,14 +49,19 @@ def read_csv(path: Path) -> list[dict[str, Cell]]:
 
 
 def print_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """Prints `rows` on standard output; numbers are right-aligned, floats with two decimals."""
+    """Prints `rows` on standard output; numbers are right-aligned, floats with two decimals, from a thousand on with
+    none. What is too wide for the terminal goes on in the next line: nothing is cut off."""
     table = Table(title=title, title_justify="left")
     for column in columns:
         numeric = any(isinstance(row.get(column), int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(row.get(column), ",.2f") for column in columns))
+        table.add_row(*(_shown(row.get(column)) for column in columns))
     Console().print(table)
+
+
+def _shown(value: Cell) -> str:
+    return _cell(value, ",.0f" if isinstance(value, float) and abs(value) >= 1000 else ",.2f")
 
 
 def _cell(value: Cell, float_format: str) -> str:
