@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import tyro
 
 from kdtw_jax.constraints import known_constraints
+from kdtw_jax.data.text import without_surrogates
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.data.tfds_source import Features
 from kdtw_jax.errors import UserError
@@ -232,9 +233,13 @@ def parse(
 ) -> Experiment:
     """The preset named by `--preset` (default: the first), with every field overridable by a flag.
 
-    Raises UserError for an unknown preset; unknown flags and malformed values end the program with status 2.
+    Raises UserError for an unknown preset and for words that are no UTF-8; unknown flags and malformed values end the
+    program with status 2.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for word in words:
+        if "\0" in word or word != without_surrogates(word):
+            raise UserError(f"{word!a} is not UTF-8, as the files of a run are; give names and texts in UTF-8")
     name = next(iter(presets))
     for i, word in enumerate(words):
         if word == "--preset" and i + 1 < len(words):

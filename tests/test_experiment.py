@@ -326,6 +326,16 @@ def test_bad_input_is_one_clear_line_and_status_2(
             assert not found.begun()
 
 
+@pytest.mark.parametrize("word", ["/tmp/n\udcff.jsonl", "a\0b"])
+def test_words_that_are_no_utf_8_are_refused_before_anything_is_written(
+    word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--out", str(tmp_path / "run"), "--data", "files", "--text.files.train-source", word]
+    assert main("translation", PRESETS, None, arguments) == 2
+    assert f"error: {word!a} is not UTF-8" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_budgets_held_out_leave_some_to_train_and_to_judge_on() -> None:
     check_held_out((0.15, 0.25))
     check_held_out(())

@@ -54,7 +54,9 @@ def test_a_set_of_one_split_gives_validation_and_test_by_the_rule_of_files(
     of_files = held_out_share({"train": PAIRS}, share=0.1, seed=3).splits
     for split, chosen in of_files.items():
         assert texts(task, split) == [(p["source"], p["target"]) for p in chosen]
-    assert task.notes == {"train_pairs": 320, "validation_pairs": 40, "test_pairs": 40}
+    counts = {"train_pairs": 320, "validation_pairs": 40, "test_pairs": 40}
+    assert counts.items() <= task.notes.items()
+    assert task.notes["test_source_in_train"] == task.notes["validation_source_in_train"] == 0.0
     assert not sources(task, "train") & (sources(task, "validation") | sources(task, "test"))
     assert not sources(task, "validation") & sources(task, "test")
     assert [task.splits["train"][i] for i in range(320)] == list(task.splits["train"])
@@ -88,7 +90,7 @@ def test_translations_of_one_split_are_a_task_without_further_names(tmp_path: Pa
     )
     task = load_task("tfds:mini_crawl/ende", data_dir=tmp_path)
     assert task.instruction == "translate English to German: {source}"
-    assert task.notes == {"train_pairs": 270, "validation_pairs": 15, "test_pairs": 15}
+    assert {"train_pairs": 270, "validation_pairs": 15, "test_pairs": 15}.items() <= task.notes.items()
     assert len(set.union(*(sources(task, split) for split in task.splits))) == 300
     assert all(source.replace("house", "Haus") == target for source, target in texts(task, "test"))
 
@@ -174,11 +176,23 @@ def test_of_few_pairs_larger_parts_are_advised(tmp_path: Path) -> None:
 
 
 def test_parts_of_other_splits_and_beside_each_other_are_taken(tmp_path: Path) -> None:
-    folder = prepare(tmp_path, train=PAIRS, test=PAIRS[:10])
+    others = [Pair(source=f"other {i}", target=f"andere {i}", group="") for i in range(10)]
+    folder = prepare(tmp_path, train=PAIRS, test=others)
     task = load(folder, train="train[:90%]", validation="train[90%:]")
     assert {split: len(s) for split, s in task.splits.items()} == {"train": 360, "validation": 40, "test": 10}
     halves = load(folder, validation="test[:50%]", test="test[50%:]")
     assert texts(halves, "validation") + texts(halves, "test") == texts(task, "test")
+
+
+def test_texts_of_a_split_that_are_in_training_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = Pair(source="other", target="andere", group="")
+    folder = prepare(tmp_path, train=PAIRS, validation=[other], test=[*PAIRS[:3], other])
+    assert load(folder).notes["test_source_in_train"] == 0.75
+    assert "75.0% of the sources of test are training sources, too" in capsys.readouterr().err
+    assert load(folder, test="test[:3]").notes["test_source_in_train"] == 1.0
+    assert "100.0% of the sources of test" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"'train\[:9\]\+train\[5:\]' for train has some pairs twice"):
+        load(folder, train="train[:9]+train[5:]")
 
 
 def test_a_set_without_a_training_split_is_refused(tmp_path: Path) -> None:

@@ -80,9 +80,20 @@ def test_tasks_state_the_language_of_their_targets(tmp_path: Path) -> None:
     stated = {name: stated_language(name, files) for name in ("cldr", "files", "debian/en-zh_CN", "debian/ja-en")}
     assert stated == {"cldr": "de", "files": "pt_BR", "debian/en-zh_CN": "zh_CN", "debian/ja-en": "en"}
     assert {stated_language(name, files) for name in ("debian/summarize", "tfds:xsum", "nothing")} == {""}
-    for code in ("Chinese", "z", "zh CN", "deutsch"):
-        with pytest.raises(UserError, match="files: language must be a code such as en, zh or pt_BR, got "):
+    for code in ("Chinese", "z", "zh CN", "deutsch", "qq", "cn"):
+        with pytest.raises(UserError, match="files: language must be a code such as en, zh or pt_BR, got ") as raised:
             load_task("files", data_dir=tmp_path, files=FileSpec(language=code))
+    assert str(raised.value).endswith("got 'cn'; is zh meant?")
+
+
+def test_a_language_that_the_script_contradicts_is_remarked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for side, text in {"a": "text", "b": "\u0e02\u0e49\u0e2d"}.items():
+        (tmp_path / side).write_text("".join(f"{text} {i}\n" for i in range(40)), encoding="utf8")
+    files = FileSpec(train_source=tmp_path / "a", train_target=tmp_path / "b", language="en")
+    assert load_task("files", data_dir=tmp_path, files=files).language == "en"
+    assert "the targets are said to be in 'en', but are in the script of 'th'" in capsys.readouterr().err
+    assert load_task("files", data_dir=tmp_path, files=dataclasses.replace(files, language="th")).language == "th"
+    assert "said to be" not in capsys.readouterr().err
 
 
 # ---- vocabularies

@@ -15,6 +15,7 @@ import pytest
 
 from kdtw_jax.data import overlap as overlap_module
 from kdtw_jax.data import task as task_module
+from kdtw_jax.data.lines import read_lines
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.splits import held_out_share
 from kdtw_jax.data.task import load_task
@@ -122,8 +123,8 @@ LONG = GOOD.replace("}", f', "more": {"9" * 5000}}}')
         ("a.gz", gzip.compress(b" \n"), r"a.gz: the file is empty"),
         ("a.zst", b"\x28\xb5\x2f\xfd\x00", r"packed with zstd; unpack it"),
         ("a.xlsx", b"PK\x03\x04\x00", r"spreadsheet; unpack it, or save"),
-        ("a.parquet", b"PAR1\x00", r"is Parquet; write its columns"),
-        ("a.tgz", gzip.compress(b"a" * 257 + b"ustar" + b"\0" * 100), r"a tar archive"),
+        ("a.parquet", b"PAR1\x00PAR1", r"is Parquet; write its columns"),
+        ("a.tgz", gzip.compress(b"a" * 257 + b"ustar\x0000" + b"\0" * 100), r"a tar archive"),
         ("a.csv", "source,target\nx,y\n", r"a.csv is read by no rule .*JSON lines"),
         ("a.TSV", "x\ty\n", r"a.TSV has both sides in one file; write"),
         ("a.tsv.gz", gzip.compress(b"x\ty\n"), r"a.tsv.gz has both sides"),
@@ -269,3 +270,26 @@ def test_notes_of_a_folder_that_cannot_be_written_are_measured_again(tmp_path: P
     spec = FileSpec(train_source=write(tmp_path / "a.jsonl", json_lines(TEXTS)))
     for _ in range(2):
         assert load_task("files", data_dir=tmp_path / "data", files=spec).notes["test_source_in_train"] == 0
+
+
+@pytest.mark.parametrize(
+    "first", ["BZhou is a name", "PAR1 activates", "ARROW1 mission", "Rar! it said", "SQLite format 3"]
+)
+def test_text_that_begins_like_another_file_is_read(tmp_path: Path, first: str) -> None:
+    (tmp_path / "a").write_text(first + "\n" + "x" * 300 + "\n", encoding="utf8")
+    assert read_lines(tmp_path / "a")[0] == first
+
+
+def test_zeros_behind_what_is_packed_are_forgiven(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(lzma.compress(b"one\ntwo\n") + b"\0" * 4)
+    assert read_lines(tmp_path / "a") == ["one", "two"]
+
+
+@pytest.mark.parametrize("text", ["\x01", "\u2581", "\x85 \x7f"])
+def test_what_normalises_to_nothing_is_an_empty_text(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a").write_text(f"one\n{text}\n", encoding="utf8")
+    (tmp_path / "b").write_text("eins\nzwei\n", encoding="utf8")
+    (tmp_path / "c.jsonl").write_text(json.dumps({"source": "x", "target": text}) + "\n", encoding="utf8")
+    for spec in (FileSpec(tmp_path / "a", tmp_path / "b"), FileSpec(tmp_path / "c.jsonl")):
+        with pytest.raises(UserError, match=r"line [12]: .*empty"):
+            file_pairs(spec)

@@ -11,6 +11,7 @@ from typing import Any
 from kdtw_jax.data.lines import kind, read_lines
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
+from kdtw_jax.data.text import normalize
 from kdtw_jax.errors import UserError
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -108,7 +109,7 @@ def _texts(record: Any, where: str, keys: tuple[str, str]) -> tuple[str, str]:
     if not isinstance(record, dict):
         raise UserError(f"{where}: not a JSON object; write objects with the keys {keys[0]} and {keys[1]}")
     for key in keys:
-        if not isinstance(record.get(key), str) or not record[key].strip():
+        if not isinstance(record.get(key), str) or not normalize(record[key]):
             names = [_shown(name) for name in [*record][:_SHOWN_KEYS]]
             have = ", ".join([*names, "..."] if len(record) > _SHOWN_KEYS else names) or "no keys"
             raise UserError(f"{where}: {key!r} must be a text that is not empty; the object has {have}")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import regex
+from babel import Locale
 from babel.core import get_global
 
 from kdtw_jax.data.text import words
@@ -32,6 +33,12 @@ def main_language(code: str) -> str:
     if main in _CHINESE:
         return "zh"
     return str(get_global("language_aliases").get(main, main))
+
+
+def is_language(code: str) -> bool:
+    """Whether CLDR has a name for the language of a code."""
+    main = re.split("[-_]", code.lower())[0]
+    return bool({main, main_language(code)} & Locale("en").languages.keys())
 
 
 def guess_language(texts: Iterable[str]) -> str:

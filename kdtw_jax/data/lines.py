@@ -5,13 +5,20 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from kdtw_jax.errors import UserError
 
 PACKED = (".gz", ".bz2", ".xz")
-_UNPACK = ((b"\x1f\x8b", gzip.decompress), (b"BZh", bz2.decompress), (b"\xfd7zXZ\x00", lzma.decompress))
+_GZIP, _BZIP2, _XZ = re.compile(rb"\x1f\x8b"), re.compile(rb"BZh[1-9]1AY&SY"), re.compile(rb"\xfd7zXZ\x00")
+_UNPACK: tuple[tuple[re.Pattern[bytes], Callable[[bytes], bytes]], ...] = (
+    (_GZIP, gzip.decompress),
+    (_BZIP2, bz2.decompress),
+    (_XZ, lambda data: lzma.decompress(data.rstrip(b"\0"))),  # a stream ends in "YZ"; zeros may stand behind it
+)
 
 _PAIRS = "text files or JSON lines (.jsonl)"
 # Beginnings of files that are no text. Longer ones first: UTF-32 begins as UTF-16 does.
@@ -23,11 +30,10 @@ _OTHERS = (
     (b"\x28\xb5\x2f\xfd", "is packed with zstd; unpack it with zstd -d (.gz, .bz2 and .xz are read as they are)"),
     (b"\x04\x22\x4d\x18", "is packed with lz4; unpack it with lz4 -d (.gz, .bz2 and .xz are read as they are)"),
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it and name the files in it"),
-    (b"Rar!", "is a rar archive; unpack it and name the files in it"),
+    (b"Rar!\x1a\x07", "is a rar archive; unpack it and name the files in it"),
     (b"PK\x03\x04", f"is a zip archive or a spreadsheet; unpack it, or save its columns as {_PAIRS}"),
-    (b"PAR1", f"is Parquet; write its columns as {_PAIRS}"),
-    (b"ARROW1", f"is Arrow; write its columns as {_PAIRS}"),
-    (b"SQLite format 3", f"is a database; write its columns as {_PAIRS}"),
+    (b"ARROW1\0\0", f"is Arrow; write its columns as {_PAIRS}"),
+    (b"SQLite format 3\0", f"is a database; write its columns as {_PAIRS}"),
     (b"%PDF-", "is a PDF; write its text as text files"),
 )
 _TABLES = {
@@ -74,8 +80,8 @@ def _content(path: Path) -> bytes:
         raise UserError(f"{path}: there is no such file; name one that exists") from None
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); name a readable file") from e
-    for beginning, unpack in _UNPACK:
-        if data.startswith(beginning):
+    for magic, unpack in _UNPACK:
+        if magic.match(data):
             try:
                 data = unpack(data)
             except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as e:
@@ -84,7 +90,9 @@ def _content(path: Path) -> bytes:
     for beginning, advice in _OTHERS:
         if data.startswith(beginning):
             raise UserError(f"{path} {advice}")
-    if data[257:262] == b"ustar":
+    if data.startswith(b"PAR1") and data.endswith(b"PAR1"):
+        raise UserError(f"{path} is Parquet; write its columns as {_PAIRS}")
+    if data[257:265] in (b"ustar\x0000", b"ustar  \x00"):
         raise UserError(f"{path} is a tar archive; unpack it and name the files in it")
     if kind(path) in _TABLES:
         raise UserError(f"{path} {_TABLES[kind(path)]}")

@@ -15,10 +15,11 @@ from rich.console import Console
 from kdtw_jax.data import cldr
 from kdtw_jax.data.debian import RECIPE, summary_pairs, translation_pairs
 from kdtw_jax.data.debian_apt import download_indices
-from kdtw_jax.data.language import guess_language
+from kdtw_jax.data.language import guess_language, is_language, main_language
 from kdtw_jax.data.overlap import RECIPE as OVERLAP
 from kdtw_jax.data.overlap import contained, overlap
 from kdtw_jax.data.pair import Pair, Source
+from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.data.store import fingerprint, kept_notes, stored
 from kdtw_jax.data.textfiles import FileSpec, file_pairs
@@ -31,6 +32,8 @@ TRANSLATION_METRICS = ("bleu", "chrf")
 SUMMARY_METRICS = ("rouge1", "rouge2", "rougeL")
 _LANGUAGES = re.compile(r"([a-z]{2,3}(?:_[A-Z]{2})?)-([a-z]{2,3}(?:_[A-Z]{2})?)")  # of debian/
 _CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
+_COUNTRIES = {"cn": "zh", "jp": "ja", "kr": "ko", "ua": "uk", "gr": "el", "cz": "cs", "dk": "da", "vn": "vi"}
+_MEASURED = 100_000  # training pairs up to which it is measured whether the texts of tfds are in training
 _SEEN = 1000  # targets by whose script a language is told
 # Summaries of tensorflow-datasets, all of them English, which does not say so.
 _ENGLISH = (
@@ -104,9 +107,11 @@ def load_task(
         if most is not None and most < 1:
             raise UserError(f"the limit on {split} pairs must be at least 1, got {most}")
     task = _load(name, Path(data_dir), files or FileSpec(), features or Features())
+    script = guess_language(pair["target"] for pair in _Limited(task.splits["train"], _SEEN))
     if not task.language:
-        some = _Limited(task.splits["train"], _SEEN)
-        task = replace(task, language=guess_language(pair["target"] for pair in some))
+        task = replace(task, language=script)
+    elif script not in ("", main_language(task.language)):
+        remark(f"{name}: the targets are said to be in {task.language!r}, but are in the script of {script!r}")
     splits, notes = dict(task.splits), dict(task.notes)
     for split, most in limits.items():
         if most is not None and split in splits:
@@ -114,6 +119,8 @@ def load_task(
             notes[f"{split}_pairs"] = len(splits[split])
     if name == "files":  # measured on what is used, which may be a small part of what is there
         notes |= _file_notes(splits, f"{task.fingerprint} {limit} {test_limit}", Path(data_dir))
+    if name.startswith("tfds:") and len(splits["train"]) <= _MEASURED:
+        notes |= _contained_notes(name, splits)
     return replace(task, splits=splits, notes=notes)
 
 
@@ -132,6 +139,19 @@ def _load(name: str, data_dir: Path, files: FileSpec, features: Features) -> Tas
         digest = fingerprint(pairs.splits)
         return Task(name, pairs.splits, files.metrics, files.instruction, pairs.notes, digest, language)
     raise UserError(f"unknown task {name!r}; use cldr, debian/en-de, debian/summarize, tfds:NAME or files")
+
+
+def _contained_notes(name: str, splits: Mapping[str, Source]) -> dict[str, float]:
+    """What of validation and test is in training by its text, which is said where it is any."""
+    train, notes = list(splits["train"]), dict[str, float]()
+    for split in ("validation", "test"):
+        shares = contained(train, list(splits[split]))
+        notes |= {note.replace("test", split, 1): share for note, share in shares.items()}
+        if found := shares["test_source_in_train"]:
+            remark(
+                f"{name}: {found:.1%} of the sources of {split} are training sources, too: scores on them are no test"
+            )
+    return notes
 
 
 def _file_notes(splits: Mapping[str, Source], key: str, data_dir: Path) -> dict[str, float]:
@@ -211,8 +231,10 @@ def stated_language(name: str, files: FileSpec) -> str:
     Raises UserError where what is said of files is no code of a language.
     """
     if name == "files":
-        if files.language and not _CODE.fullmatch(files.language):
-            raise UserError(f"files: language must be a code such as en, zh or pt_BR, got {files.language!r}")
+        if files.language and not (_CODE.fullmatch(files.language) and is_language(files.language)):
+            meant = _COUNTRIES.get(main_language(files.language))
+            advice = f"; is {meant} meant?" if meant else ""
+            raise UserError(f"files: language must be a code such as en, zh or pt_BR, got {files.language!r}{advice}")
         return files.language
     translation = _LANGUAGES.fullmatch(name.removeprefix("debian/"))
     return "de" if name == "cldr" else translation[2] if translation else ""

@@ -13,6 +13,7 @@ from kdtw_jax.data.overlap import caseless
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits, held_out_share
+from kdtw_jax.data.text import normalize
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.metrics import NAMES
 
@@ -125,6 +126,6 @@ def _texts(path: Path) -> list[str]:
     """The lines, none of them empty."""
     lines = read_lines(path)
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if not normalize(line):
             raise UserError(f"{path} line {number}: the line is empty; remove it (on both sides) or fill it")
     return lines

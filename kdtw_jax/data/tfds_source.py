@@ -154,6 +154,9 @@ def _ranges(name: str, infos: Mapping[str, Any], features: Features) -> dict[str
         if not all(part.end > part.first for part in found[split]):
             counts = ", ".join(f"{of} has {size} pairs" for of, size in sizes.items())
             raise UserError(f"tfds:{name}: there is nothing in {words!r} for {split} ({counts}); give each split some")
+    for split, parts in found.items():
+        if any(_common(a, b) for a, b in combinations(parts, 2)):
+            raise UserError(f"tfds:{name}: {wanted[split]!r} for {split} has some pairs twice; name each part once")
     for one_split, other in combinations(found, 2):
         common = sum(_common(a, b) for a in found[one_split] for b in found[other])
         if common:
