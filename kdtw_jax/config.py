@@ -87,7 +87,7 @@ class TextConfig:
             known = ", ".join(BLEU_TOKENIZERS)
             raise UserError(f"text.bleu_tokenizer must be one of {known}, got {self.bleu_tokenizer!r}")
         check_ranges(self, "text.", limit="[0, inf)", test_limit="[0, inf)", vocab_size="[1, inf)")
-        check_ranges(self, "text.", max_source="[2, inf)", max_target="[2, inf)", character_coverage="[0.9, 1]")
+        check_ranges(self, "text.", max_source="[2, inf)", max_target="[2, inf)", character_coverage="[0.98, 1]")
         check_ranges(self, "text.", batch_tokens="[1, inf)", buckets="[1, inf)")
 
 

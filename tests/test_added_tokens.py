@@ -15,6 +15,7 @@ import pytest
 import sentencepiece
 from published import BYT5, PIECES, ROWS, TEXTS, V11, pieces, write_folder
 
+from kdtw_jax.data.added_tokens import read_stated
 from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, load_tokenizer, load_vocabulary
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import make_model
@@ -295,3 +296,22 @@ def test_newer_files_of_other_models_are_refused(change: dict[str, Any], message
 def test_a_folder_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no spiece\.model and no tokenizer\.json"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": ' + "[" * 200_000 + "}", "is damaged: not JSON"),
+        ('{"{": Infinity}', "gives id inf"),
+        ('{"{": 1e300}', "gives id 1e\\+300"),
+        ('{"{": 1000000000}', "gives id 1000000000"),
+        ('{"{": 140.7}', "gives id 140.7"),
+        ('{"{": true}', "gives id True"),
+        ('{"{": "1_40"}', "gives id '1_40'"),
+    ],
+)
+def test_ids_that_are_none_and_deep_files_are_one_line(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "added_tokens.json").write_text(content, encoding="utf8")
+    with pytest.raises(UserError, match=message) as raised:
+        read_stated(tmp_path)
+    assert "\n" not in str(raised.value)

@@ -283,7 +283,7 @@ def test_remedies_are_named_by_their_flags() -> None:
     # Runs from before there was a choice go on.
     assert "character_coverage" not in PRESETS["tiny"].identity()["text"]
     assert chosen.identity()["text"]["character_coverage"] == 0.9995
-    with pytest.raises(UserError, match=r"text.character_coverage must be in \[0.9, 1\], got 0.5"):
+    with pytest.raises(UserError, match=r"text.character_coverage must be in \[0.98, 1\], got 0.5"):
         replace(chosen.text, character_coverage=0.5)
     with pytest.raises(UserError, match=r"need \d+; give --text.vocab-size \d+ .*--text.character-coverage 0"):
         train_tokenizer(TEXTS, vocab_size=30)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ FAST = "tokenizer.json"
 SPECIALS = 3  # ids of pad, EOS and unknown, which no file places elsewhere and no text encodes to
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 _SENTINEL = re.compile("\u2581?<extra_id_(\\d+)>")
+_MOST_IDS = 2**27  # more than any vocabulary has
 
 
 class AddedToken(NamedTuple):
@@ -146,7 +148,7 @@ def read_object(file: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{file} is damaged: not JSON") from None
     if not isinstance(found, dict):
         raise UserError(f"{file} is damaged: it has to hold one object in braces")
@@ -174,11 +176,9 @@ def _content(file: Path, entry: Any) -> str:
 
 def _token(file: Path, index: Any, entry: Any) -> AddedToken:
     content = _content(file, entry)
-    try:
-        place = int(index)
-    except (TypeError, ValueError):
-        place = -1
-    if place < 0:
-        raise UserError(f"{file} gives id {index!r} to {content!r}; ids are whole numbers of at least 0")
+    whole = index.isdecimal() if isinstance(index, str) else isinstance(index, int) and not isinstance(index, bool)
+    place = int(index) if whole and len(str(index)) < 10 else -1
+    if not 0 <= place < _MOST_IDS:
+        raise UserError(f"{file} gives id {reprlib.repr(index)} to {content!r}; ids are whole numbers from 0 on")
     flags = entry if isinstance(entry, dict) else {}
     return AddedToken(place, content, *(bool(flags.get(flag)) for flag in AddedToken._fields[2:]))

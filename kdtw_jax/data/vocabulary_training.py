@@ -47,8 +47,8 @@ def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, ch
     """
     if vocab_size < 1:
         raise UserError(f"vocab_size must be positive, got {vocab_size}")
-    if not 0.9 <= character_coverage <= 1.0:
-        raise UserError(f"character_coverage must be between 0.9 and 1, got {character_coverage}")
+    if not 0.98 <= character_coverage <= 1.0:  # what the trainer takes
+        raise UserError(f"character_coverage must be between 0.98 and 1, got {character_coverage}")
     lines, marked = training_lines(texts)
     if not lines:
         raise UserError("cannot train a tokenizer: the training text is empty")
@@ -78,7 +78,7 @@ def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, ch
                 num_threads=_THREADS,
                 minloglevel=2,
             )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         if found := _TOO_LARGE.search(str(error)):
             raise UserError(
                 f"vocab_size {vocab_size} is more than this text supports: "
