@@ -24,6 +24,7 @@ setup(
     packages=find_packages(include=["kdtw_jax", "kdtw_jax.*"]),
     package_data={"kdtw_jax": ["py.typed"]},
     install_requires=requirements(),
+    entry_points={"console_scripts": ["kdtw = kdtw_jax.cli:main"]},
     extras_require={
         "benchmarks": ["accelerate", "ctranslate2>=4.5", "datasets", "torch>=2.4", "transformers>=5.0", "trl>=1.0"],
         "hub": ["huggingface_hub>=0.30"],

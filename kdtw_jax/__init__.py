@@ -1,56 +1,102 @@
-"""Knowledge distillation with training wheels: distil a large T5 into a small one by Path Consistency Learning.
+"""Knowledge distillation with training wheels: a small T5 student learns from a large teacher, and when to ask it.
+
+    import kdtw_jax
+
+    student = kdtw_jax.load("runs/quickstart")
+    student(["12 October 2026"], rule="ask the teacher for at most 20% of the words")
 
 Arrays carry their shape as a suffix: B rows of a batch, S source length, T target length, V vocabulary, D model
 width, K top-k tokens, H heads, E width of a head, N tokens fed to the decoder at once, X rows of a minibatch, R
 sources of a replay buffer; `_tm1` and `_t` mark time. Token ids: pad (and decoder start) 0, end of sequence 1,
 unknown 2.
-
-    from kdtw_jax import T5Config, make_model, load_task, distil, DistilConfig
 """
 
-from kdtw_jax.config import Experiment, TextConfig
-from kdtw_jax.constraints import parse_rule
-from kdtw_jax.data.task import Task, load_task
-from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from kdtw_jax.decoding import generate, generate_with_help
-from kdtw_jax.errors import UserError
-from kdtw_jax.experiment import run_experiment
-from kdtw_jax.losses.pcl import PCLConfig, pcl_loss
-from kdtw_jax.models import Model, T5Config, make_model
-from kdtw_jax.replay import make_replay
-from kdtw_jax.train.ask import ask
-from kdtw_jax.train.ask_config import AskConfig, make_rules
-from kdtw_jax.train.checkpoint import load_model, save_model
-from kdtw_jax.train.distil import distil
-from kdtw_jax.train.distil_config import DistilConfig
-from kdtw_jax.train.fit import FitConfig, fit
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kdtw_jax.answers import Answer, Answers
+    from kdtw_jax.config import Experiment, TextConfig
+    from kdtw_jax.constraints import parse_rule
+    from kdtw_jax.data.task import Task, load_task
+    from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+    from kdtw_jax.decoding import generate, generate_with_help
+    from kdtw_jax.errors import UserError
+    from kdtw_jax.experiment import run_experiment
+    from kdtw_jax.losses.pcl import PCLConfig, pcl_loss
+    from kdtw_jax.models import Model, T5Config, make_model
+    from kdtw_jax.replay import make_replay
+    from kdtw_jax.student import Student, load
+    from kdtw_jax.train.checkpoint import load_model, save_model
+
+# Where each public name is; imported when it is first used, so that `import kdtw_jax` costs nothing.
+_HOMES = {
+    "Answer": "answers",
+    "Answers": "answers",
+    "Experiment": "config",
+    "Model": "models",
+    "PCLConfig": "losses.pcl",
+    "Student": "student",
+    "T5Config": "models",
+    "Task": "data.task",
+    "TextConfig": "config",
+    "Tokenizer": "data.tokenizer",
+    "UserError": "errors",
+    "generate": "decoding",
+    "generate_with_help": "decoding",
+    "load": "student",
+    "load_model": "train.checkpoint",
+    "load_task": "data.task",
+    "load_tokenizer": "data.tokenizer",
+    "make_model": "models",
+    "make_replay": "replay",
+    "parse_rule": "constraints",
+    "pcl_loss": "losses.pcl",
+    "run_experiment": "experiment",
+    "save_model": "train.checkpoint",
+    "train_tokenizer": "data.tokenizer",
+}
 
 __all__ = [
-    "AskConfig",
-    "DistilConfig",
+    "Answer",
+    "Answers",
     "Experiment",
-    "FitConfig",
     "Model",
     "PCLConfig",
+    "Student",
     "T5Config",
     "Task",
     "TextConfig",
     "Tokenizer",
     "UserError",
-    "ask",
-    "distil",
-    "fit",
+    "__version__",
     "generate",
     "generate_with_help",
+    "load",
     "load_model",
     "load_task",
     "load_tokenizer",
     "make_model",
     "make_replay",
-    "make_rules",
     "parse_rule",
     "pcl_loss",
     "run_experiment",
     "save_model",
     "train_tokenizer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

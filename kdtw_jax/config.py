@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 import tyro
 
 from kdtw_jax.constraints import known_constraints
+from kdtw_jax.data.features import Features
 from kdtw_jax.data.text import without_surrogates
 from kdtw_jax.data.textfiles import FileSpec
-from kdtw_jax.data.tfds_source import Features
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.scoring import BLEU_TOKENIZERS
 from kdtw_jax.hosts import HostsConfig

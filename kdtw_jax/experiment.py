@@ -31,7 +31,7 @@ from kdtw_jax.runs import (
     write_json,
 )
 from kdtw_jax.runs.folder import SETTINGS
-from kdtw_jax.runs.provenance import running_code
+from kdtw_jax.runs.provenance import running_code, typed
 
 COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
 DIFFERENCES = ("task", "data", "preset", "seeds", "method", "minus", "metric", "value", "low", "high", "least", "most")
@@ -116,7 +116,7 @@ def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ah
     stages += [BEAM_STAGE] if any(map(config.learns_from_beams, config.methods)) else []
     by_stage = {stage: run.info(stage) for stage in stages}
     record = provenance(
-        ["python", *sys.argv],
+        typed(),
         config.seeds,
         started,
         hours=round(sum(info["seconds"] for info in by_stage.values()) / 3600, 4),

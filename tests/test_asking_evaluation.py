@@ -35,9 +35,10 @@ from kdtw_jax.evaluation.helped import (
     write_split,
 )
 from kdtw_jax.evaluation.operating import make_harness, rewards
-from kdtw_jax.evaluation.places import by_class, by_decile, by_position, marked, piece_classes
+from kdtw_jax.evaluation.places import by_class, by_decile, by_position, piece_classes
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates, mean_quality, pool, quality_at
 from kdtw_jax.losses.pcl import PCLConfig
+from kdtw_jax.marks import marked
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.train import parallel
 from kdtw_jax.train.deferral import Deferral
@@ -316,10 +317,9 @@ def test_help_rates_by_decile_class_and_position() -> None:
 
 
 def test_the_teachers_tokens_are_marked_in_samples() -> None:
-    pieces = ["<pad>", "</s>", "<unk>", "▁ein", "▁Haus", "bau", "."]
-    assert marked(pieces, [3, 4, 5, 6, 1, 0], [False, True, True, False, True, False]) == "ein ⟦Hausbau⟧.⟦∎⟧"
-    assert marked(pieces, [3, 4, 5, 1], [True, False, True, False]) == "⟦ein⟧ Haus⟦bau⟧"
-    assert marked([*pieces, "▁"], [3, len(pieces), 5], [False, True, False]) == "ein⟦ ⟧bau"
+    assert marked(["▁ein", "▁Haus", "bau", ".", "</s>"], [False, True, True, False, True]) == "ein ⟦Hausbau⟧.⟦∎⟧"
+    assert marked(["▁ein", "▁Haus", "bau", "</s>"], [True, False, True, False]) == "⟦ein⟧ Haus⟦bau⟧"
+    assert marked(["▁ein", "▁", "bau"], [False, True, False]) == "ein⟦ ⟧bau"
 
 
 def test_obedience_is_told_apart_by_guard_phrasing_and_budget() -> None:

@@ -12,12 +12,12 @@ import pytest
 import tensorflow_datasets as tfds
 
 from kdtw_jax.data import cldr
+from kdtw_jax.data.features import Features
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.splits import PairSplits, held_out_share
 from kdtw_jax.data.store import stored
 from kdtw_jax.data.task import load_task
 from kdtw_jax.data.textfiles import FileSpec, file_pairs
-from kdtw_jax.data.tfds_source import Features
 from kdtw_jax.errors import UserError
 
 

@@ -18,11 +18,10 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from experiments.operating_points import main as operating_main
 from experiments.summarization import PRESETS as SUMMARIES
 from experiments.translation import PRESETS
-from experiments.write import main as write_main
 from kdtw_jax.ask_report import COLUMNS as ASKING_COLUMNS
+from kdtw_jax.cli import main as kdtw
 from kdtw_jax.config import parse
 from kdtw_jax.data.tokenizer import UNK_ID, load_tokenizer
 from kdtw_jax.decoding import generate
@@ -33,9 +32,9 @@ from kdtw_jax.experiment import COLUMNS, main
 from kdtw_jax.operating_report import COLUMNS as OPERATING_COLUMNS
 from kdtw_jax.restore import restore
 from kdtw_jax.runs import open_run, read_csv, read_metrics, write_json
+from kdtw_jax.student import load
 from kdtw_jax.train.ask_config import SEEN, check_held_out
 from kdtw_jax.train.checkpoint import load_model
-from kdtw_jax.writing import open_asking, write_under
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -176,7 +175,7 @@ def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pyte
     run, texts = asking[1], ["abc fgh", "hhh", "", "abc def gab " * 7]
 
     def write(rule: str, *more: str) -> tuple[list[str], str]:
-        assert write_main([run, "--rule", rule, *more, "--text", *texts]) == 0
+        assert kdtw(["write", run, "--rule", rule, *more, "--text", *texts]) == 0
         found = capsys.readouterr()
         return found.out.splitlines(), found.err
 
@@ -196,26 +195,26 @@ def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pyte
         ).tokens_BxT[0]
         by_hand.append(student.tokenizer.decode(np.asarray(found).tolist()))
     assert alone == by_hand
-    answers = list(write_under(open_asking(Path(run)), "ask the teacher for at most 30% of the words", texts))
-    assert all(a.calls <= 0.3 * a.tokens and a.positions <= a.tokens for a in answers)
+    answers = load(run)(texts, rule="ask the teacher for at most 30% of the words")
+    assert all(a.calls <= 0.3 * len(a.tokens) and a.positions <= len(a.tokens) for a in answers)
     marked, said = write("ask the teacher for at most 30% of the words")
     assert marked == [a.marked for a in answers]
-    assert f"wrote {sum(a.calls for a in answers)} of {sum(a.tokens for a in answers)} tokens" in said
+    assert f"wrote {sum(a.calls for a in answers)} of {sum(len(a.tokens) for a in answers)} tokens" in said
     for arguments, message in (
         (["--rule", "ask at will"], '"ask at will" is not a rule that is understood; understood are: "ask the teacher'),
         (["--rule", "do not ask the teacher", "--seed", "5"], "no student of seed 5 that learned to ask"),
     ):
-        assert write_main([run, *arguments, "--text", "abc"]) == 2
+        assert kdtw(["write", run, *arguments, "--text", "abc"]) == 2
         found = capsys.readouterr()
         assert not found.out and found.err.count("\n") == 1 and message in found.err
-    assert write_main([str(Path(run) / "seed0"), "--rule", "do not ask the teacher", "--text", "abc"]) == 2
+    assert kdtw(["write", str(Path(run) / "seed0"), "--rule", "do not ask the teacher", "--text", "abc"]) == 2
     assert "is not a run's folder" in capsys.readouterr().err
 
 
 def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
     asking: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert operating_main([asking[1], "--results", str(tmp_path), "--repeats", "1", "--sentences", "1"]) == 0
+    assert kdtw(["compare", asking[1], "--results", str(tmp_path), "--repeats", "1", "--sentences", "1"]) == 0
     rows = read_csv(tmp_path / "operating_points.csv")
     assert all(tuple(row) == OPERATING_COLUMNS for row in rows)
     first = [row for row in rows if row["metric"] == "chrf"]
@@ -257,7 +256,7 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
     for name in ("operating_points.csv", "operating_points.json", "operating_points.png"):
         assert (tmp_path / name).read_bytes() == (Path(asking[1]) / name).read_bytes()
     capsys.readouterr()
-    assert operating_main([asking[1], "--seeds", "3"]) == 2
+    assert kdtw(["compare", asking[1], "--seeds", "3"]) == 2
     assert "no student of seed 3 that learned to ask" in capsys.readouterr().err
 
 

@@ -14,7 +14,7 @@ from published import BYT5, TEXTS, V10, V11, VARIANTS, pieces, write_folder
 from reference import BEAMS, LENGTH, batch, open_with_transformers, run_transformers
 from test_parity import needs_torch
 
-from experiments.export import main
+from kdtw_jax.cli import main as kdtw
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kdtw_jax.decoding import beam_search, generate
 from kdtw_jax.errors import UserError
@@ -49,7 +49,7 @@ def test_there_and_back(variant: str, own: Tokenizer, tmp_path: Path) -> None:
     save_model(tmp_path / "run" / "seed0" / "pcl" / "model", config, params, own)
     (tmp_path / "run" / "stages" / "seed0").mkdir(parents=True)
     (tmp_path / "run" / "stages" / "seed0" / "pcl.json").write_text("{}")
-    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "a" / "out")]) == 0
+    assert kdtw(["export", str(tmp_path / "run"), "--out", str(tmp_path / "a" / "out")]) == 0
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["out"]
     # Our own vocabulary has no sentinels, which the published layout would take to lie above the pieces.
     stated = json.loads((tmp_path / "a" / "out" / "tokenizer_config.json").read_text())
@@ -146,7 +146,7 @@ def test_weights_may_be_halved(own: Tokenizer, tmp_path: Path) -> None:
 
 
 def test_a_run_without_that_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), "--method", "ask", "--seed", "4", "--out", str(tmp_path / "out")]) == 2
+    assert kdtw(["export", str(tmp_path), "--method", "ask", "--seed", "4", "--out", str(tmp_path / "out")]) == 2
     assert (
         capsys.readouterr().err == f"error: {tmp_path} has no finished seed4/ask; see which are in {tmp_path}/stages\n"
     )

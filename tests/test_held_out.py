@@ -11,13 +11,13 @@ import pytest
 import tensorflow_datasets as tfds
 
 from kdtw_jax.data import held_out
+from kdtw_jax.data.features import Features
 from kdtw_jax.data.held_out import Chosen, Rest
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.splits import PairSplits, held_out_parts, held_out_share, source_code
 from kdtw_jax.data.store import StoredPairs, as_text, stored
 from kdtw_jax.data.task import Task, load_task
 from kdtw_jax.data.text_pairs import builder
-from kdtw_jax.data.tfds_source import Features
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs import open_run
 

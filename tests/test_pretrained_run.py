@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from published import MT5, ROWS, TEXTS, V10, V11, write_folder
 
-from experiments.export import main as export_main
 from experiments.translation import PRESETS
-from experiments.write import main as write_main
+from kdtw_jax.cli import main as kdtw
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.experiment import main
 from kdtw_jax.models import T5Config, count_params, make_model
@@ -58,9 +57,9 @@ def test_a_run_from_published_models_to_a_published_student(
     assert restore(run)[1].student_model == str(place / "student")
     capsys.readouterr()
     rule = "at most 2 calls to the teacher"
-    assert write_main([str(run), "--rule", rule, "--text", TEXTS[0]]) == 0
+    assert kdtw(["write", str(run), "--rule", rule, "--text", TEXTS[0]]) == 0
     assert "the teacher wrote" in capsys.readouterr().err
-    assert export_main([str(run), "--method", "ask", "--out", str(tmp_path / "out")]) == 0
+    assert kdtw(["export", str(run), "--method", "ask", "--out", str(tmp_path / "out")]) == 0
     assert "left out: value, gate" in capsys.readouterr().out
     assert open_published(tmp_path / "out").tokenizer == tokenizer
 

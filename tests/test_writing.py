@@ -15,14 +15,20 @@ import numpy as np
 import pytest
 
 from experiments.presets import TINY
-from experiments.write import main
-from kdtw_jax import writing
+from kdtw_jax import student as writing
+from kdtw_jax.answers import Answer
+from kdtw_jax.cli import main as kdtw
 from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import one_line, read_lines
 from kdtw_jax.models import T5Config, make_model
+from kdtw_jax.student import Student, load
 from kdtw_jax.train.checkpoint import save_model
-from kdtw_jax.writing import AskingStudent, open_asking, write_under
+
+
+def main(arguments: list[str]) -> int:
+    return kdtw(["write", *arguments])
+
 
 RULE = "ask the teacher for at most 20% of the words"
 MAX_SOURCE = 40
@@ -51,25 +57,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def echo(asking: AskingStudent, monkeypatch: pytest.MonkeyPatch) -> None:
+def echo(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written is what was read."""
 
-    def answers(_: AskingStudent, rule: str, sources: Iterable[str], *, guard: bool) -> Iterator[writing.Answer]:
-        yield from (writing.Answer(text, text, 1, 0, 0, len(text)) for text in sources)
+    def answers(_: Student, sources: Iterable[str], rule: str, *, guard: bool) -> Iterator[Answer]:
+        yield from (Answer(text, text, (text,), (False,), 0, len(text)) for text in sources)
 
-    monkeypatch.setattr("experiments.write.open_asking", lambda *_, **__: asking)
-    monkeypatch.setattr("experiments.write.write_under", answers)
+    monkeypatch.setattr("kdtw_jax.cli.write.load", lambda *_, **__: asking)
+    monkeypatch.setattr(Student, "stream", answers)
 
 
 @pytest.fixture(scope="module")
-def asking(run: Path) -> AskingStudent:
-    return open_asking(run)
+def asking(run: Path) -> Student:
+    return load(run)
 
 
 @pytest.fixture
-def loaded(asking: AskingStudent, monkeypatch: pytest.MonkeyPatch) -> None:
+def loaded(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line finds the models in memory."""
-    monkeypatch.setattr("experiments.write.open_asking", lambda *_, **__: asking)
+    monkeypatch.setattr("kdtw_jax.cli.write.load", lambda *_, **__: asking)
 
 
 def write(
@@ -100,18 +106,20 @@ def test_every_line_of_any_bytes_has_its_line_of_output(
 
 @pytest.mark.usefixtures("loaded")
 def test_sources_without_text_have_empty_outputs_in_their_places(
-    asking: AskingStudent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    asking: Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = ["", "one", " \t", *[f"number {i} " * (i % 3) for i in range(60)], "\x00"]
-    answers = list(write_under(asking, RULE, texts))
-    assert [not answer.source for answer in answers] == [not text.strip(" \t\x00") for text in texts]
-    alone = list(write_under(asking, RULE, [text for text in texts if text.strip(" \t\x00")]))
-    assert [answer for answer in answers if answer.source] == alone
+    answers = list(asking.stream(texts, RULE))
+    assert [not answer.tokens for answer in answers] == [not text.strip(" \t\x00") for text in texts]
+    alone = list(asking.stream([text for text in texts if text.strip(" \t\x00")], RULE))
+    assert [answer for answer in answers if answer.tokens] == alone
     assert len({answer.marked for answer in alone}) > 5 < sum(answer.calls > 0 for answer in alone)
-    assert all(answer.calls <= 0.2 * answer.tokens + 1e-6 for answer in alone)
+    assert all(answer.calls <= 0.2 * len(answer.tokens) + 1e-6 for answer in alone)
     status, found = write(monkeypatch, "\n".join(texts).encode())
     assert (status, found) == (0, "".join(f"{one_line(answer.marked, None, {})}\n" for answer in answers))
-    assert f"wrote {sum(a.calls for a in alone)} of {sum(a.tokens for a in alone)} tokens" in capsys.readouterr().err
+    assert (
+        f"wrote {sum(a.calls for a in alone)} of {sum(len(a.tokens) for a in alone)} tokens" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.usefixtures("echo")
@@ -125,8 +133,9 @@ def test_without_input_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("echo")
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf8", "utf-16"])
 def test_outputs_are_written_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
-    answer = writing.Answer("a\nь\u2028é", "⟦a\nь⟧ é⟦∎⟧", 2, 1, 1, 3)
-    monkeypatch.setattr("experiments.write.write_under", lambda *_, **__: iter([answer]))
+    tokens = ("a\nь", "▁é", "</s>")
+    answer = Answer("x", "a\nь\u2028é", tokens, (True, False, True), 1, 3)
+    monkeypatch.setattr(Student, "stream", lambda *_, **__: iter([answer]))
     plain = {"ascii": "a\\n\\u044c\\u2028\\xe9", "latin-1": "a\\n\\u044c\\u2028é", "cp1252": "a\\n\\u044c\\u2028é"}
     marked = {"ascii": "[[a\\n\\u044c]] \\xe9[[<end>]]", "latin-1": "[[a\\n\\u044c]] é[[<end>]]"}
     marked["cp1252"] = marked["latin-1"]
@@ -164,23 +173,25 @@ def test_a_reader_that_leaves_and_a_full_disk(
 
 @pytest.mark.usefixtures("echo")
 def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(*_: Any, **__: Any) -> Iterator[writing.Answer]:
+    def interrupted(*_: Any, **__: Any) -> Iterator[Answer]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.write.write_under", interrupted)
+    monkeypatch.setattr(Student, "stream", interrupted)
     assert write(monkeypatch, b"abc")[0] == 130
     assert capsys.readouterr().err == "stopped\n"
 
 
 @pytest.mark.usefixtures("loaded")
 def test_of_a_long_source_the_beginning_is_read_and_that_is_said(
-    asking: AskingStudent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    asking: Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     room = MAX_SOURCE - len("say: ") - 1  # a piece is a byte; one is the end
     fits, long = "x" * room, "x" * 20_000
-    answers = list(write_under(asking, RULE, [fits, fits + "yz", long, long + "!" * 10**6]))
-    assert len({answer[:5] for answer in answers}) == 1  # as when the text is cut, and the end stays
-    assert [answer.source for answer in answers[:3]] == [MAX_SOURCE, MAX_SOURCE + 2, 20_006]
+    answers = list(asking.stream([fits, fits + "yz", long, long + "!" * 10**6], RULE))
+    assert (
+        len({(answer.text, answer.writers, answer.positions) for answer in answers}) == 1
+    )  # as when the text is cut, and the end stays
+    assert [answer.source_tokens for answer in answers[:3]] == [MAX_SOURCE, MAX_SOURCE + 2, 20_006]
     lines = [fits.encode(), long.encode(), b"x" * 5_000_000, *[long.encode()] * 40]
     status, found = write(monkeypatch, b"\n".join(lines), "--plain")
     assert (status, set(found.splitlines()), found.count("\n")) == (0, {one_line(answers[0].text, None, {})}, 43)
@@ -234,7 +245,7 @@ def test_utf_16_and_streams_that_fail_are_refused() -> None:
 
 
 def test_sources_are_taken_as_needed_and_few_programs_compiled(
-    asking: AskingStudent, monkeypatch: pytest.MonkeyPatch
+    asking: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes, taken, wrapped = [], [], writing.generate_with_help
 
@@ -249,16 +260,16 @@ def test_sources_are_taken_as_needed_and_few_programs_compiled(
             taken.append(length)
             yield "x" * length
 
-    written = write_under(asking, RULE, sources())
+    written = asking.stream(sources(), RULE)
     next(written)
     assert len(taken) == 32
     rest = list(written)
     assert len(taken) == len(rest) + 1 == 107
-    assert all(answer == writing.Answer("", "", 0, 0, 0, 0) for answer in rest[64:103])
+    assert all(answer == Answer("", "") for answer in rest[64:103])
     assert set(shapes) <= {(32, 16), (32, 32), (32, MAX_SOURCE)} and len(shapes) == len(set(shapes))
 
 
-def test_the_student_reads_words_that_it_was_trained_on(asking: AskingStudent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_student_reads_words_that_it_was_trained_on(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     said, encode = [], writing.word_tokens
 
     def noted(text: str, encoder: Any) -> list[int]:
@@ -266,9 +277,9 @@ def test_the_student_reads_words_that_it_was_trained_on(asking: AskingStudent, m
         return encode(text, encoder)
 
     monkeypatch.setattr(writing, "word_tokens", noted)
-    free = list(write_under(asking, "No more than a fifth, please!", ["abc", "x"]))
-    assert free == list(write_under(asking, RULE, ["abc", "x"]))
-    list(write_under(asking, " Use the TEACHER for up to  20% of the words.; ;do not ask beyond 20% of it", ["abc"]))
+    free = list(asking.stream(["abc", "x"], "No more than a fifth, please!"))
+    assert free == list(asking.stream(["abc", "x"], RULE))
+    list(asking.stream(["abc"], " Use the TEACHER for up to  20% of the words.; ;do not ask beyond 20% of it"))
     assert said == [RULE, RULE, f"Use the TEACHER for up to  20% of the words.; {RULE}"]
 
 
@@ -291,4 +302,4 @@ def test_what_can_be_refused_is_refused_before_a_model_is_loaded(
         ({"run": run / "config.json"}, "is not a run's folder"),
     ):
         with pytest.raises(UserError, match=message):
-            open_asking(**{"run": run, "rule": RULE, **arguments})  # type: ignore[arg-type]
+            load(**{"run": run, "rule": RULE, **arguments})  # type: ignore[arg-type]

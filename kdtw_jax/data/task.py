@@ -15,6 +15,7 @@ from rich.console import Console
 from kdtw_jax.data import cldr
 from kdtw_jax.data.debian import RECIPE, summary_pairs, translation_pairs
 from kdtw_jax.data.debian_apt import download_indices
+from kdtw_jax.data.features import Features
 from kdtw_jax.data.language import guess_language, is_language, main_language
 from kdtw_jax.data.overlap import RECIPE as OVERLAP
 from kdtw_jax.data.overlap import contained, overlap
@@ -23,7 +24,7 @@ from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.data.store import fingerprint, kept_notes, stored
 from kdtw_jax.data.textfiles import FileSpec, file_pairs
-from kdtw_jax.data.tfds_source import Features, tfds_pairs
+from kdtw_jax.data.tfds_source import tfds_pairs
 from kdtw_jax.errors import UserError
 
 __all__ = ["Pair", "Source", "Task", "load_task"]

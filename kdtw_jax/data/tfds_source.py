@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
+from kdtw_jax.data.features import Features
 from kdtw_jax.data.held_out import hold_out
 from kdtw_jax.data.pair import Source
 from kdtw_jax.data.remarks import remark
@@ -23,32 +24,6 @@ _SPLITS = ("train", "validation", "test")
 _SMALL = 500  # pairs of a split of which a hundredth is no test
 # What tensorflow-datasets raises for words that name no part of a split.
 _NO_PART = (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError)
-
-
-@dataclass(frozen=True)
-class Features:
-    """Names of the features and splits to read; what is left empty follows from the data set.
-
-    Splits may be parts, as in train[:98%], that do not overlap. Of a data set without a validation or test split a
-    share of the training pairs is held out for it, chosen by `seed`.
-    """
-
-    source: str = ""
-    """feature to read; by default the first language of a translation, or `document` or `article`"""
-    target: str = ""
-    """feature to write; by default the second language, or `summary` or `highlights`"""
-    train: str = "train"
-    validation: str = "validation"
-    test: str = "test"
-    held_out: float = 0.05
-    """share of the distinct training sources, but at most 5,000 of them, for each of validation and test that the data
-    set does not have"""
-    seed: int = 0
-    """of the choice of these"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.held_out < 0.5:
-            raise UserError(f"features.held_out must be above 0 and below 0.5, got {self.held_out}")
 
 
 @dataclass(frozen=True)

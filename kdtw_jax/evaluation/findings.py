@@ -15,9 +15,10 @@ from kdtw_jax.data.text import normalize
 from kdtw_jax.evaluation import diagnostics
 from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, Written, review_split
 from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
-from kdtw_jax.evaluation.places import by_class, by_decile, by_position, marked, piece_classes
+from kdtw_jax.evaluation.places import by_class, by_decile, by_position, piece_classes
 from kdtw_jax.evaluation.scoring import ENGLISH, Scoring
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
+from kdtw_jax.marks import marked
 
 SHOWN = 0.2  # the budget at which it is looked at where the student asks
 _OVER = 1e-3  # calls; below it lies the rounding of float32
@@ -184,7 +185,10 @@ def look_back(
             {
                 "source": normalize(test.sources[i]),
                 "reference": normalize(test.references[i]),
-                "output": marked(pieces, written.tokens_NxT[i].tolist(), written.asked_NxT[i].tolist()),
+                "output": marked(
+                    [pieces[token] for token in written.tokens_NxT[i].tolist() if token],
+                    written.asked_NxT[i, written.tokens_NxT[i] != 0].tolist(),
+                ),
             }
             for i in chosen.tolist()
         ],

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-SPACE = "▁"  # as sentencepiece writes it
-OPEN, CLOSE, END = "⟦", "⟧", "∎"
+from kdtw_jax.marks import SPACE
+
 _POSITIONS = ((1, 2), (3, 5), (6, 10), (11, 20), (21, None))
 
 
@@ -67,24 +67,6 @@ def piece_classes(pieces: Sequence[str], training_tokens_X: np.ndarray, eos: int
         "rare": rare_V & ~end_V,
         "end of sequence": end_V,
     }
-
-
-def marked(pieces: Sequence[str], tokens: Sequence[int], asked: Sequence[bool], eos: int = 1) -> str:
-    """A text with the tokens that the teacher wrote between brackets; the end, where it is the teacher's, as ∎."""
-    text, inside = "", False
-    for token, by_teacher in zip(tokens, asked, strict=True):
-        if token == 0:
-            break
-        piece = (END if by_teacher else "") if token == eos else pieces[token]
-        if inside and not by_teacher:
-            text, inside = text + CLOSE, False
-        if by_teacher and not inside:
-            spaced = piece.startswith(SPACE)
-            text, inside, piece = text + (SPACE if spaced else "") + OPEN, True, piece[spaced:]
-        text += piece
-    text += CLOSE if inside else ""
-    text = text.replace(SPACE + OPEN + CLOSE, OPEN + SPACE + CLOSE)  # a space alone was the teacher's
-    return text.replace(SPACE, " ").strip(" ")
 
 
 def _group(kind: str, name: str, asked_X: np.ndarray) -> Group:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics.bleu import BLEU
 
 from kdtw_jax.data.language import main_language
 from kdtw_jax.data.text import normalize, words
 from kdtw_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 BLEU_TOKENIZERS = tuple(BLEU.TOKENIZERS)
 _OF_LANGUAGE = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
@@ -62,16 +63,18 @@ def bleu_metric(tokenizer: str) -> BLEU:
         ) from error
 
 
-class _Words(Tokenizer):
-    def tokenize(self, text: str) -> list[str]:
-        return words(text)
-
-
 def rouge_metric(name: str, tokenizer: str) -> RougeScorer:
     """rouge_score's ROUGE. Raises UserError for a tokenizer that is neither "rouge_score" nor "unicode"."""
+    from rouge_score.rouge_scorer import RougeScorer  # which takes a second: not for whoever scores nothing by it
+    from rouge_score.tokenizers import Tokenizer
+
+    class Words(Tokenizer):
+        def tokenize(self, text: str) -> list[str]:
+            return words(text)
+
     if tokenizer not in ("rouge_score", "unicode"):
         raise UserError(f"unknown tokenizer of ROUGE {tokenizer!r}; choose from rouge_score, unicode")
-    return RougeScorer([name], use_stemmer=False, tokenizer=_Words() if tokenizer == "unicode" else None)
+    return RougeScorer([name], use_stemmer=False, tokenizer=Words() if tokenizer == "unicode" else None)
 
 
 def look_tokenized(references: Sequence[str]) -> bool:

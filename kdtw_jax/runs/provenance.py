@@ -11,6 +11,7 @@ import platform
 import re
 import shlex
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -99,6 +100,12 @@ def _commit(record: Mapping[str, Any]) -> str:
     if record["commit"] is None:
         return "unknown (not run from a checkout)"
     return record["commit"] + (" with changes not committed" if record["dirty"] else "")
+
+
+def typed() -> list[str]:
+    """The command line of this process as one would type it."""
+    program = Path(sys.argv[0])
+    return ["python", *sys.argv] if program.suffix == ".py" else [program.name, *sys.argv[1:]]
 
 
 def clean_command(command: Sequence[str]) -> list[str]:

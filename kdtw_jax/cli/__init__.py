@@ -1,0 +1,64 @@
+"""The command line `kdtw`: each command is a module here, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from kdtw_jax import __version__
+from kdtw_jax.cli.memory import keep_memory
+from kdtw_jax.errors import UserError
+
+COMMANDS = {
+    "train": "train a teacher and students, and compare them on a test split",
+    "evaluate": "judge the models of a run on another split or by other metrics",
+    "write": "write texts of your own with a student that asks under a rule of your own",
+    "compare": "compare ways to share the writing between a student and its teacher",
+    "export": "write a model of a run in the Hugging Face layout",
+    "plan": "say what a run would take (memory, FLOPs, hours); nothing is trained",
+    "env": "show versions, devices and what is installed, for reports of bugs",
+}
+HELP = f"""\
+usage: kdtw COMMAND ...
+
+Distil a large T5 into a small one that learns when to ask it for help.
+
+{chr(10).join(f"  {name:<10}{what}" for name, what in COMMANDS.items())}
+
+kdtw COMMAND --help says more; kdtw --version. To begin: kdtw train --preset quickstart"""
+_STOPPED, _NO_READER = 130, 141  # as shells number SIGINT and SIGPIPE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, 2 after a one-line error, 130 after Ctrl-C, 141 when nobody
+    reads on."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = words[0] if words else "--help"
+    if command in ("-h", "--help", "help"):
+        print(HELP)
+        return 0
+    if command == "--version":
+        print(f"kdtw_jax {__version__}")
+        return 0
+    if command not in COMMANDS:
+        print(f"error: unknown command {command!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    keep_memory()
+    try:
+        import_module(f"kdtw_jax.cli.{command}").run(words[1:])
+    except UserError as error:
+        _say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        again = "; the same command continues from the last checkpoint" if command == "train" else ""
+        _say(f"stopped{again}")
+        return _STOPPED
+    except BrokenPipeError:
+        return _NO_READER
+    return 0
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)

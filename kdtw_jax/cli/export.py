@@ -1,0 +1,48 @@
+"""Write a trained model of a run in the Hugging Face layout: model.safetensors, config.json, spiece.model.
+
+    kdtw export runs/quickstart --method pcl --seed 0 --out exported/pcl
+
+`transformers` opens it with AutoModelForSeq2SeqLM.from_pretrained and generates the same tokens; --teacher-model and
+--student-model open it here. Value and gate have no place in that layout: what is written does not ask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from kdtw_jax.config import Method
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import count_params
+from kdtw_jax.pretrained.export import export_model
+from kdtw_jax.train.checkpoint import load_model
+
+
+@dataclass(frozen=True)
+class Export:
+    run: Annotated[Path, tyro.conf.Positional]
+    """the folder of a run"""
+    out: Path
+    """a folder to make"""
+    method: Method | Literal["teacher", "warmup"] = "pcl"
+    """the student of this method, the start of all students, or the teacher"""
+    seed: int = 0
+    """the student of this seed"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """of the weights in the file"""
+
+
+def run(arguments: list[str]) -> None:
+    """Raises UserError where the run has no such model, and as `export_model` does."""
+    options = tyro.cli(Export, prog="kdtw export", description=__doc__, args=arguments)
+    stage = "teacher" if options.method == "teacher" else f"seed{options.seed}/{options.method}"
+    if not (options.run / "stages" / f"{stage}.json").exists():
+        raise UserError(f"{options.run} has no finished {stage}; see which are in {options.run / 'stages'}")
+    model, params, tokenizer = load_model(options.run / stage / "model")
+    export_model(options.out, model.config, params, tokenizer, dtype=options.dtype)
+    left = [name for name in ("value", "gate") if name in params]
+    written = count_params(params) - count_params([params[name] for name in left])
+    print(f"{options.out}: {written:,} parameters; left out: {', '.join(left) or 'nothing'}")

@@ -1,0 +1,106 @@
+"""Write texts of your own with a student of a run, under a rule of your own where it may ask its teacher.
+
+    kdtw write runs/quickstart --rule "ask the teacher for at most 20% of the words" < sources.txt
+    kdtw write runs/quickstart --rule "do not ask the teacher" --text "12 October 2026"
+
+One output a line on standard output, what the teacher wrote in ⟦ ⟧ (its end of a text ∎); how much that was on standard
+error. Sources are UTF-8, one a line, read and written a few at a time; an empty line has an empty output. A line break
+in an output is written \\n, other control characters and what the output's encoding lacks with backslashes, too, and
+marks that it lacks [[ ]] and <end>. Of a source that is longer than the student was trained for, the beginning is read,
+and standard error says so. With --json an output is an object: source, text, share, calls, positions and, of each
+token, who wrote it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.lines import Remarks, argument, one_line, read_lines, say
+from kdtw_jax.marks import CLOSE, END, OPEN
+from kdtw_jax.runs.compiled import keep_compiled
+from kdtw_jax.student import load
+
+_SPELLED = {OPEN: "[[", CLOSE: "]]", END: "<end>"}
+
+
+@dataclass(frozen=True)
+class Write:
+    run: Annotated[Path, tyro.conf.Positional]
+    """the folder of a run"""
+    rule: str | None = None
+    """when to ask, in words; a form that is not understood is answered with those that are. By default never"""
+    text: tuple[str, ...] = ()
+    """sources; by default the lines of standard input"""
+    method: str = ""
+    """the student of this method; by default the one that may ask, if there is one"""
+    seed: int | None = None
+    """the student of this seed; by default the run's first"""
+    guard: bool = True
+    """enforce the rule; with --no-guard only the student's own gate decides"""
+    plain: bool = False
+    """leave the marks out"""
+    json: bool = False
+    """write objects of JSON, one a line"""
+
+
+def run(arguments: list[str]) -> None:
+    """Raises UserError as `kdtw_jax.load` does, for a stream that cannot be read or written, and BrokenPipeError where
+    nobody reads on."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for --help, which shows the marks
+    options = tyro.cli(Write, prog="kdtw write", description=__doc__, args=arguments)
+    keep_compiled()
+    student = load(options.run, options.method, options.seed, rule=options.rule)
+    remarks = Remarks("text" if options.text else "line")
+    sources = map(argument, options.text) if options.text else _standard_input(remarks)
+    calls = tokens = positions = 0
+    for number, answer in enumerate(student.stream(sources, options.rule, guard=options.guard), 1):
+        if answer.source_tokens > student.max_source:
+            most = f"of which the student reads the {student.max_source} that it was trained for"
+            remarks(number, "long", f"{answer.source_tokens} pieces, {most}")
+        if options.json:
+            _put(json.dumps(answer.to_json(), ensure_ascii=False), {})
+        else:
+            _put(answer.text if options.plain else answer.marked, {} if options.plain else _SPELLED)
+        calls, tokens = calls + answer.calls, tokens + len(answer.tokens)
+        positions += answer.positions
+    remarks.close()
+    if tokens and student.teacher is not None:
+        say(f"the teacher wrote {calls} of {tokens} tokens ({calls / tokens:.1%}) and processed {positions}")
+
+
+def _standard_input(remarks: Remarks) -> Iterable[str]:
+    if sys.stdin is None:
+        raise UserError("there is no standard input to read sources from; give them with --text")
+    stream = getattr(sys.stdin, "buffer", None)  # a stream of text alone may stand in for it
+    return read_lines(io.BytesIO(sys.stdin.read().encode("utf8", "replace")) if stream is None else stream, remarks)
+
+
+def _put(text: str, spelled: dict[str, str]) -> None:
+    """One line on standard output."""
+    if sys.stdout is None:
+        raise UserError("there is no standard output to write to")
+    try:
+        print(one_line(text, sys.stdout.encoding, spelled), flush=True)
+    except OSError as error:
+        _drop_output()
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise UserError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+def _drop_output() -> None:
+    """Python would try to write what is left when it ends, and complain."""
+    with contextlib.suppress(OSError, ValueError):  # no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
