@@ -91,9 +91,9 @@ def look_up(config: Experiment) -> Given:
     return Given(devices, teacher, student, tokenizer)
 
 
-def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) -> Setup:
-    """Loads the text, trains the vocabulary unless one is given, cuts everything into pieces, says what was left out,
-    and checks that the rest of the configuration fits what is left.
+def prepare(config: Experiment, run: RunFolder, console: Console, given: Given, own: Task | None = None) -> Setup:
+    """Loads the text unless there is a task of the user's own, trains the vocabulary unless one is given, cuts
+    everything into pieces, says what was left out, and checks that the rest of the configuration fits what is left.
 
     Raises UserError where it does not, before anything is trained.
     """
@@ -109,7 +109,7 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
             test_limit=text.test_limit or None,
         )
 
-    task = first_alone(load, "data")
+    task = own or first_alone(load, "data")
     rules = list(config.ask.constraints)  # whose words the vocabulary has, too
     first_alone(lambda: _check_text(run, task, rules), "text")
     found = run.info("data") if run.done("data") else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,12 +20,14 @@ from kdtw_jax.data.language import guess_language, is_language, main_language
 from kdtw_jax.data.overlap import RECIPE as OVERLAP
 from kdtw_jax.data.overlap import contained, overlap
 from kdtw_jax.data.pair import Pair, Source
+from kdtw_jax.data.pairs import Given, split_pairs
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.data.store import fingerprint, kept_notes, stored
 from kdtw_jax.data.textfiles import FileSpec, file_pairs
 from kdtw_jax.data.tfds_source import tfds_pairs
 from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.metrics import NAMES
 
 __all__ = ["Pair", "Source", "Task", "load_task"]
 
@@ -61,6 +63,44 @@ class Task:
     """a hash of all text, where the text is prepared here; equal if two runs had the same data"""
     language: str = ""
     """a code for the language of the targets, "" where neither the task nor their script says it"""
+
+    @classmethod
+    def from_pairs(
+        cls,
+        train: Given,
+        test: Given | None = None,
+        *,
+        validation: Given | None = None,
+        metrics: Sequence[str] = TRANSLATION_METRICS,
+        instruction: str = "{source}",
+        language: str = "",
+        name: str = "pairs",
+        seed: int = 0,
+    ) -> Task:
+        """A task of text pairs in memory.
+
+        Args:
+          train: (source, target) pairs, or mappings with these keys, from any iterable; likewise `test` and
+            `validation`. Of a split that is not given, a twentieth of the distinct training sources is held out.
+          metrics: of bleu, chrf, rouge1, rouge2, rougeL, exact_match; the first decides what is shown first.
+          instruction: words around a source, with {source} in them, for models that were trained to follow one.
+          language: a code for the language of the targets; by default their script says it.
+          name: what tables and folders call it.
+          seed: of what is held out.
+
+        Raises:
+          UserError: anything that is no pair of texts, a split without pairs, held-out sources that are in training,
+            or an unknown metric; before anything else.
+        """
+        unknown = set(metrics) - set(NAMES)
+        if unknown or not metrics:
+            raise UserError(f"metrics must be of {', '.join(NAMES)}, got {', '.join(sorted(unknown)) or 'none'}")
+        if "{source}" not in instruction:
+            raise UserError(f"instruction must have {{source}} where the source goes, got {instruction!r}")
+        splits = split_pairs(train, validation, test, seed=seed)
+        notes: dict[str, float] = {f"{split}_pairs": len(pairs) for split, pairs in splits.items()}
+        language = language or guess_language(pair["target"] for pair in splits["train"][:_SEEN])
+        return cls(name, splits, tuple(metrics), instruction, notes, fingerprint(splits), language)
 
 
 @dataclass(frozen=True)
