@@ -172,7 +172,7 @@ def _show(config: Experiment, setup: Setup, rows: list[Row], ahead: list[Row]) -
     print_table(
         f"{config.data}, {len(setup.test)} {config.split} pairs, {seeds}",
         table,
-        ["method", *shown, "unfinished %", "gap closed %"],
+        ["method", *setup.task.metrics, "gap closed %", "unfinished %", "parameters", "tokens_per_s"],
     )
     if ahead:
         print_table("differences, paired over test sentences", ahead, [*DIFFERENCES[4:]])

@@ -109,13 +109,18 @@ def test_a_printed_table_holds_every_cell(capsys: pytest.CaptureFixture[str]) ->
 
 def test_no_printed_table_is_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    columns = [f"exact_match{i}" for i in range(8)]
-    print_table("Results", [dict.fromkeys(columns, 1_175_425.0)], columns)
+    columns = ["method", *(f"exact_match{i}" for i in range(8))]
+    print_table("Results", [{"method": "pcl", **dict.fromkeys(columns[1:], 1_175_425.0)}], columns)
     out = capsys.readouterr().out
-    assert "…" not in out
+    assert "…" not in out and out.count("Results") == 1
     assert max(map(len, out.splitlines())) <= 60
-    folded = [line.split("│")[1:-1] for line in out.splitlines() if "│" in line]
-    assert ["".join(cell).replace(" ", "") for cell in zip(*folded, strict=True)] == ["1,175,425"] * 8
+    lines = [line.replace("┃", "│").split("│")[1:-1] for line in out.splitlines() if "│" in line or "┃" in line]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    shown = [dict(zip(head, row, strict=True)) for head, row in zip(cells[::2], cells[1::2], strict=True)]
+    assert [name for table in shown for name in table if name != "method"] == columns[1:]
+    assert all(table.pop("method") == "pcl" and set(table.values()) == {"1.18 M"} for table in shown)
+    print_table("Results", [{"name": "x" * 100}], ["name"])  # not even what no terminal could hold
+    assert capsys.readouterr().out.count("x") == 100
 
 
 # Metrics

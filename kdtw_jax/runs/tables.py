@@ -50,17 +50,38 @@ def read_csv(path: Path) -> list[dict[str, Cell]]:
 
 def print_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> None:
     """Prints `rows` on standard output; numbers are right-aligned, floats with two decimals, from a thousand on with
-    none. What is too wide for the terminal goes on in the next line: nothing is cut off."""
-    table = Table(title=title, title_justify="left")
+    none, from a million on in millions ("1.18 M").
+
+    What is too wide for the terminal goes on in further tables below, each with the first column: nothing is cut off.
+    """
+    console = Console()
+    first, rest = columns[:1], list(columns[1:])
+    while True:
+        some = next((n for n in range(len(rest), 1, -1) if _fits(console, rows, [*first, *rest[:n]])), 1)
+        console.print(_table(title, rows, [*first, *rest[:some]]))
+        title, rest = "", rest[some:]
+        if not rest:
+            return
+
+
+def _table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> Table:
+    table = Table(title=title or None, title_justify="left")
     for column in columns:
         numeric = any(isinstance(row.get(column), int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_shown(row.get(column)) for column in columns))
-    Console().print(table)
+    return table
+
+
+def _fits(console: Console, rows: Sequence[Row], columns: Sequence[str]) -> bool:
+    table = _table("", rows, columns)
+    return console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width
 
 
 def _shown(value: Cell) -> str:
+    if isinstance(value, float) and abs(value) >= 1e6:
+        return f"{value / 1e6:,.2f} M"
     return _cell(value, ",.0f" if isinstance(value, float) and abs(value) >= 1000 else ",.2f")
 
 
