@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -209,13 +210,20 @@ def read_model_config(folder: Path) -> tuple[T5Config, Tokenizer]:
             f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run"
         )
     file = folder / "config.json"
-    fields = read_json(file, f"{folder} is not a saved model").get("model")
+    stated = read_json(file, f"{folder} is not a saved model")
+    fields = stated.get("model")
     if not isinstance(fields, dict):
         raise UserError(f"{file} is damaged: it has no sizes under 'model'; give a folder that a run has written")
     with told_of(file):
         config = T5Config.from_dict(fields)
+    tokenizer = load_tokenizer(folder / "tokenizer.model")
+    if (wanted := stated.get("tokenizer", tokenizer.fingerprint)) != tokenizer.fingerprint:
+        raise UserError(
+            f"{folder / 'tokenizer.model'} is not the vocabulary that the model was saved with: its sha256 is "
+            f"{tokenizer.fingerprint[:12]}..., by config.json {reprlib.repr(wanted)}; copy the whole folder again"
+        )
     # A published vocabulary has fewer ids than its models have rows of embedding.
-    return config, load_tokenizer(folder / "tokenizer.model").padded_to(config.vocab_size)
+    return config, tokenizer.padded_to(config.vocab_size)
 
 
 def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Tokenizer | None = None) -> SavedModel:
