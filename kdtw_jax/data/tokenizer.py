@@ -33,7 +33,7 @@ from kdtw_jax.data.added_tokens import FAST, AddedToken, Stated, read_stated, se
 from kdtw_jax.data.byt5 import BYT5, PROTO, ByteProcessor
 from kdtw_jax.data.fast_tokenizer import FastProcessor
 from kdtw_jax.data.text import normalize
-from kdtw_jax.data.vocabularies import NOTHING, Encoder, Processor, open_vocabulary
+from kdtw_jax.data.vocabularies import NOTHING, Encoder, Processor, open_vocabulary, too_few_rows
 from kdtw_jax.data.vocabulary_training import EOS_ID, PAD_ID, UNK_ID, UNKNOWN_TEXT, train_model
 from kdtw_jax.errors import UserError
 
@@ -133,13 +133,8 @@ class Tokenizer:
         """For a model whose embedding has `rows` rows, those beyond the vocabulary banned. Raises UserError for fewer
         rows than there are ids."""
         if rows < self.vocab_size:
-            more = len(self.added) - self.sentinels
-            were = f" and {more} {'was' if more == 1 else 'were'} added" if more > 0 else ""
-            raise UserError(
-                f"the model's vocabulary of {rows} is smaller than its tokenizer's ({self.vocab_size} ids, of which "
-                f"{self.sentinels} are sentinels above the pieces{were}); "
-                f"it needs the {PIECES} that it was trained with"
-            )
+            file = self.published_file[0] if self.published_file else None
+            raise UserError(too_few_rows(rows, self.vocab_size, self._processor, self.added, self.sentinels, file))
         spare = tuple(range(self.vocab_size, rows))
         return dataclasses.replace(self, vocab_size=rows, banned_ids=self.banned_ids + spare)
 
