@@ -23,6 +23,7 @@ from kdtw_jax.pretrained.hub import fetch
 from kdtw_jax.pretrained.load import open_published, read_published
 from kdtw_jax.pretrained.named import find_model, read_student, read_teacher, student_config
 from kdtw_jax.pretrained.names import slots
+from kdtw_jax.pretrained.tensors import Held, same_tensor
 from kdtw_jax.train.checkpoint import load_model, save_model
 
 KEY = jax.random.key(0)
@@ -161,23 +162,35 @@ def test_repeated_and_unused_tensors_are_no_mismatch(tmp_path: Path) -> None:
         assert one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
 
 
-@pytest.mark.parametrize("stored", ["float16", "bfloat16", "float64"])
-@pytest.mark.parametrize("other", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", ["lm_head.weight", "encoder.embed_tokens.weight"])
-def test_a_copy_may_be_coarser_and_lack_padding(stored: str, other: str, name: str, tmp_path: Path) -> None:
+def test_a_copy_may_be_coarser_and_lack_padding(name: str, tmp_path: Path) -> None:
     weights = tensors(V10)
-    shared = weights["shared.weight"]
-    shared[0, :3] = (1e-6, -3e-8, 0)  # below what float16 holds exactly
-    plain = opened(write_folder(tmp_path / "plain", V10, {**weights, "shared.weight": shared.astype(other)}))
-    for rows in (ROWS, PIECES + 100, ROWS + 4):
-        copy = np.zeros((rows, 16), jnp.dtype(stored))
-        copy[:ROWS] = shared[:rows].astype(stored)
-        full = {**weights, "shared.weight": shared.astype(other), name: copy}
-        found = opened(write_folder(tmp_path / "full", V10, full))
-        assert all(np.array_equal(found[k], plain[k]) for k in plain)
-        copy[PIECES, 3] = copy[PIECES, 3] * 1.1
-        with pytest.raises(UserError, match=f"{name} is not shared.weight"):
-            opened(write_folder(tmp_path / "full", V10, full))
+    plain = opened(write_folder(tmp_path / "plain", V10, weights))
+    copy = weights["shared.weight"][: PIECES + 100].astype(np.float16)
+    full = {**weights, name: copy}
+    found = opened(write_folder(tmp_path / "full", V10, full))
+    assert found.keys() == plain.keys() and all(np.array_equal(found[k], plain[k]) for k in plain)
+    copy[PIECES, 3] *= 1.1
+    with pytest.raises(UserError, match=f"{name} is not shared.weight"):
+        opened(write_folder(tmp_path / "full", V10, full))
+
+
+@pytest.mark.parametrize("one", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("other", ["float64", "float32", "float16", "bfloat16"])
+def test_tensors_are_the_same_up_to_what_their_types_can_say(one: str, other: str, tmp_path: Path) -> None:
+    x = np.random.RandomState(0).standard_normal((9, 4))
+    x[0] = (1e-6, -3e-8, 0, 1000.3)  # below what float16 holds exactly
+    wrong = x.copy()
+    wrong[7, 2] *= 1.02
+    stored = {"a": x.astype(jnp.dtype(one)), "b": x.astype(jnp.dtype(other)), "wrong": wrong.astype(jnp.dtype(other))}
+    save_file(
+        {**stored, "less": stored["b"][:7].copy(), "narrow": stored["b"][:, :3].copy()}, tmp_path / "x.safetensors"
+    )
+    held = {name: Held(tmp_path / "x.safetensors", name, x.shape) for name in ("a", "b", "wrong")}
+    held |= {"less": held["a"]._replace(name="less", shape=(7, 4)), "narrow": Held(held["a"].file, "narrow", (9, 3))}
+    found = {name: (same_tensor(held["a"], held[name]), same_tensor(held[name], held["a"])) for name in held}
+    yes, no = (True, True), (False, False)
+    assert found == {"a": yes, "b": yes, "less": yes, "wrong": no, "narrow": no}
 
 
 def test_a_copy_of_other_sizes_is_said_to_be_one(tmp_path: Path) -> None:
