@@ -326,6 +326,22 @@ def test_bad_input_is_one_clear_line_and_status_2(
             assert not found.begun()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "klingon"], "unknown task 'klingon'"),
+        (["--data", "files", "--text.files.train-source", "nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
+    ],
+)
+def test_no_folder_is_left_of_a_run_whose_text_is_not_there(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ["--preset", "tiny", "--out", str(tmp_path / "run"), "--text.folder", str(tmp_path / "data")]
+    assert main("translation", PRESETS, None, [*words, *here]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("word", ["/tmp/n\udcff.jsonl", "a\0b"])
 def test_words_that_are_no_utf_8_are_refused_before_anything_is_written(
     word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -354,7 +370,7 @@ def test_budgets_held_out_leave_some_to_train_and_to_judge_on() -> None:
     [
         (["--text.on-long", "drop", "--text.max-source", "2"], "train: of"),
         (
-            ["--text.on-long", "drop", "--text.files.test-source", "LONG", "--text.files.test-target", "LONG"],
+            ["--text.on-long", "drop", "--text.files.test-source", "LONG", "--text.files.test-target", "LONG2"],
             "test: of",
         ),
         (
@@ -366,9 +382,10 @@ def test_budgets_held_out_leave_some_to_train_and_to_judge_on() -> None:
 def test_a_split_of_which_nothing_is_left_is_noticed_before_training(
     changes: list[str], message: str, tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "long").write_text("ab cd ef gh " * 20 + "\n" + "gh ef cd ab " * 20 + "\n", encoding="utf8")
+    for name in ("long", "long2"):
+        (tmp_path / name).write_text("ab cd ef gh " * 20 + "\n" + "gh ef cd ab " * 20 + "\n", encoding="utf8")
     words = [word.replace("LONG", str(tmp_path / "long")) for word in changes]
-    words += ["--text.files.validation-target", words[-1]] if "ask" in words else []
+    words += ["--text.files.validation-target", f"{words[-1]}2"] if "ask" in words else []
     words += ["--preset", "tiny", "--data", "files", "--out", str(tmp_path / "run"), "--devices", "1"]
     words += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
     assert main("translation", PRESETS, None, words) == 2

@@ -110,12 +110,17 @@ def test_the_pass_is_made_once_for_each_choice(one_split: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(held_out, "source_code", refuse)
         again = load(one_split, held_out=0.1)
-        for options in ({"held_out": 0.2}, {"seed": 1}, {"train": "train[:50%]"}, {"source": "target"}):
+        for options in (
+            {"held_out": 0.2},
+            {"seed": 1},
+            {"train": "train[:50%]"},
+            {"source": "target", "target": "source"},
+        ):
             with pytest.raises(AssertionError):
                 load_task(
                     "tfds:text_pairs",
                     data_dir=one_split,
-                    features=Features(**{"source": "source", "target": "source", "held_out": 0.1, **options}),  # type: ignore[arg-type]
+                    features=Features(**{"source": "source", "target": "target", "held_out": 0.1, **options}),  # type: ignore[arg-type]
                 )
     assert all(texts(again, split) == texts(first, split) for split in first.splits)
     assert load(one_split, held_out=0.1, seed=1).splits["test"][0] != first.splits["test"][0]

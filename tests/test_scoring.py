@@ -206,7 +206,8 @@ def test_a_run_says_what_its_vocabulary_cannot_write_and_that_references_look_to
     assert f"the best possible outputs have bleu {setup.ceiling.best['bleu']:.1f}" in said
     lines = "".join(f"{'ab'[i % 2]} {i:010b} .\n".translate({48: "c", 49: "d"}) for i in range(600))
     (tmp_path / "tokenized").write_text(lines, encoding="utf8")
-    files = FileSpec(train_source=tmp_path / "tokenized", train_target=tmp_path / "tokenized", held_out=0.2)
+    (tmp_path / "copy").write_text(lines, encoding="utf8")
+    files = FileSpec(train_source=tmp_path / "copy", train_target=tmp_path / "tokenized", held_out=0.2)
     config = dataclasses.replace(chinese(tmp_path), text=TextConfig(files=files, tokenizer=Path("byt5")))
     setup, said = prepared(config, tmp_path / "other")
     assert "100 or more references end in a period with a space before it" in said
@@ -230,5 +231,13 @@ def test_a_tokenizer_that_cannot_be_had_stops_a_run_before_anything_is_written(
     config = dataclasses.replace(config, text=dataclasses.replace(config.text, files=files))
     check_scoring(config)  # no BLEU, no need of its tokenizer
     assert prepared(config, tmp_path / "run")[0].scoring.bleu == "ja-mecab"
+    written = set(tmp_path.iterdir())
+    for side, text in (("a", "word"), ("b", "\u3053\u308c\u306f")):  # Japanese by its script alone
+        (tmp_path / side).write_text("".join(f"{text} {i}\n" for i in range(40)), encoding="utf8")
+    words = ["--preset=tiny", "--data=files", f"--out={tmp_path / 'told'}", f"--text.folder={tmp_path / 'data'}"]
+    words += [f"--text.files.train-{side}={tmp_path / name}" for side, name in (("source", "a"), ("target", "b"))]
+    assert main("translation", PRESETS, None, words) == 2
+    assert "pip install 'sacrebleu[ja]'" in capsys.readouterr().err
+    assert set(tmp_path.iterdir()) - written <= {tmp_path / name for name in ("a", "b", "data")}
     with pytest.raises(UserError, match=r"text.bleu_tokenizer must be one of none, zh, 13a"):
         TextConfig(bleu_tokenizer="13b")
