@@ -62,6 +62,9 @@ def open_asking(run: Path, seed: int = 0, *, rule: str | None = None) -> AskingS
     if not run.is_dir():
         raise UserError(f"{run} is not a run's folder; give one that an experiment has made")
     _, config = restore(run)
+    instruction = read_json(run / "stages" / "data.json", f"{run} has no data").get("instruction")
+    if not isinstance(instruction, str):
+        raise UserError(f"{run / 'stages' / 'data.json'} is damaged: it has no instruction; take another run")
     if not (run / "stages" / f"seed{seed}" / "ask.json").exists():
         raise UserError(f"{run} has no student of seed {seed} that learned to ask")
     name = config.teacher_model or str(run / "teacher" / "model")
@@ -78,7 +81,7 @@ def open_asking(run: Path, seed: int = 0, *, rule: str | None = None) -> AskingS
         teacher._replace(params=jax.device_put(teacher.params)),
         known_constraints(config.ask.constraints, teacher.model.config),
         config.ask.distil.pcl.alpha,
-        read_json(run / "stages" / "data.json", f"{run} has no data")["instruction"],
+        instruction,
         config.text.max_source,
         config.text.max_target,
     )
