@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 import sentencepiece
@@ -12,6 +14,7 @@ import sentencepiece
 from kdtw_jax.data.added_tokens import (
     ADDED,
     CONFIG,
+    FAST,
     NAMES,
     AddedToken,
     Stated,
@@ -23,9 +26,11 @@ from kdtw_jax.data.added_tokens import (
 from kdtw_jax.data.byt5 import PROTO, ByteProcessor
 from kdtw_jax.data.byt5 import SENTINELS as BYTE_SENTINELS
 from kdtw_jax.data.fast_tokenizer import FastProcessor
+from kdtw_jax.data.same_vocabulary import BYTES, Likeness, Rules, rules_of_json, rules_of_model
 from kdtw_jax.data.text import normalize, without_surrogates
 from kdtw_jax.data.vocabulary_training import EOS_ID, HELP, PAD_ID, UNK_ID
 from kdtw_jax.errors import UserError
+from kdtw_jax.runs.atomic import parse_object
 
 T5_SENTINELS = 100
 NOTHING = Stated((), (), None)
@@ -53,6 +58,14 @@ class Vocabulary(NamedTuple):
     sentinels: int  # above the pieces
     file: bytes  # of the pieces alone
     saved: bytes  # with the added tokens, where they are not the usual ones
+    rules: Callable[[], Rules]
+
+    def likeness(self, banned: frozenset[int], encode: Encoder) -> Likeness:
+        """What another vocabulary has to share; ids that are never written, and the encoder, are the tokenizer's."""
+        texts = {i: str(self.processor.id_to_piece(i)) for i in range(self.processor.vocab_size())}
+        added = {token.id: token for token in self.added}
+        texts |= {i: token.content for i, token in added.items()}
+        return Likeness(texts, added, self.help_id, banned & texts.keys(), self.rules(), encode)
 
 
 def open_vocabulary(proto: bytes, name: str, beside: Stated) -> Vocabulary:
@@ -66,13 +79,18 @@ def open_vocabulary(proto: bytes, name: str, beside: Stated) -> Vocabulary:
     if proto.startswith(_HEADER):
         try:
             line, file = proto.removeprefix(_HEADER).split(b"\n", 1)
-            stated = kept_tokens(json.loads(line))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise UserError(f"{name} is damaged: it does not say which tokens were added; write it again") from None
+            stated = kept_tokens(parse_object(line))
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{name} is damaged: its second line does not say which tokens were added; copy or train it again"
+            ) from None
+    if not file:
+        raise UserError(f"{name} is damaged: it ends after its second line; copy or train it again")
     if file == PROTO:
         return _of_bytes(file, name, stated)
-    if file.startswith(b"{"):
-        return _of_json(file, name)
+    # A sentencepiece model begins with a line feed and the length of its first piece, which is no white space.
+    if Path(name).name == FAST or file.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+        return _of_json(file.removeprefix(codecs.BOM_UTF8), name)
     return _of_pieces(file, name, stated)
 
 
@@ -80,7 +98,7 @@ def _of_pieces(file: bytes, name: str, stated: Stated) -> Vocabulary:
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=file)
     except RuntimeError as error:
-        raise UserError(f"{name} is not a sentencepiece model") from error
+        raise UserError(f"{name} is not a sentencepiece model; fetch or copy it again") from error
     ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
     if ids != (PAD_ID, EOS_ID, UNK_ID):
         raise UserError(f"{name} has ids {ids} for pad, EOS and unknown; expected {(PAD_ID, EOS_ID, UNK_ID)} as in T5")
@@ -102,6 +120,7 @@ def _of_pieces(file: bytes, name: str, stated: Stated) -> Vocabulary:
         count,
         file,
         _saved(file, added, above, count, usual),
+        lambda: rules_of_model(file),
     )
 
 
@@ -128,6 +147,7 @@ def _of_bytes(file: bytes, name: str, stated: Stated) -> Vocabulary:
         count,
         file,
         _saved(file, added, above, count, BYTE_SENTINELS),
+        lambda: BYTES,
     )
 
 
@@ -142,7 +162,17 @@ def _of_json(file: bytes, name: str) -> Vocabulary:
 
     among = _sentinels(pieces)
     count = sum(token.content.startswith("<extra_id_") for token in added)  # not those with a space, which are pieces
-    return Vocabulary(processor, encoder, frozenset(among), added, _help(among, added, len(pieces)), count, file, file)
+    return Vocabulary(
+        processor,
+        encoder,
+        frozenset(among),
+        added,
+        _help(among, added, len(pieces)),
+        count,
+        file,
+        file,
+        lambda: rules_of_json(processor),
+    )
 
 
 def too_few_rows(

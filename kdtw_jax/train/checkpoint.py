@@ -255,8 +255,13 @@ def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Token
 
 def check_vocabulary(name: str, own: Tokenizer, tokenizer: Tokenizer) -> None:
     """Raises UserError unless the vocabulary of the model `name` is that of the run, which may have more padding."""
-    if not own.same_pieces(tokenizer) or own.vocab_size > tokenizer.vocab_size:
-        raise UserError(
-            f"the model in {name} was trained with another vocabulary ({own.vocab_size} pieces, "
-            f"{own.fingerprint[:12]}) than this run's ({tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]})"
-        )
+    differs = own.difference(tokenizer)
+    if differs is None and own.vocab_size <= tokenizer.vocab_size:
+        return
+    remedy = "take a teacher and a student of one vocabulary, with the same tokenizer files"
+    if differs is None:
+        differs, remedy = "it has more rows", "name the model where the run begins, which then has as many"
+    raise UserError(
+        f"the model in {name} was trained with another vocabulary ({own.vocab_size} pieces, {own.fingerprint[:12]}) "
+        f"than this run's ({tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]}): {differs}; {remedy}"
+    )
