@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from published import PIECES, TEXTS, pieces
 from sentencepiece import sentencepiece_model_pb2 as pb
-from test_added_tokens import ADDED, FIRST, HOUSE, fast_json, folder_with
+from test_added_tokens import ADDED, FIRST, HOUSE, decoder, fast_json, folder_with, token
 from tokenizers import Tokenizer as Library
 
 from kdtw_jax.data.tokenizer import EOS_ID, UNK_ID, Tokenizer, load_tokenizer
@@ -69,8 +69,8 @@ def works(tokenizer: Tokenizer, stated: Any) -> None:
         assert ids == [UNK_ID if i in never else i for i in library.encode(text, add_special_tokens=False).ids]
         assert not {*tokenizer.encode_target(text)} & {*tokenizer.banned_ids, EOS_ID} - {UNK_ID}
         assert tokenizer.decode(ids) is not None
-    for token in tokenizer.added:
-        assert library.token_to_id(token.content) == token.id
+    for each in tokenizer.added:
+        assert library.token_to_id(each.content) == each.id
 
 
 def outcome(file: Path, stated: Any) -> str:
@@ -279,6 +279,18 @@ def test_headers_of_saved_vocabularies_are_read_or_damaged(tmp_path: Path) -> No
     lines = [b"", b"{", deep, b'{"tokens": ' + deep, b"null", b"[]", b"3", b"{}", b"\xff", b"1" * 5000]
     for line in (*lines, b'{"tokens": null, "extra_ids": 100}', b'{"tokens": [[1]], "extra_ids": 100}'):
         file.write_bytes(b"\n".join([first, line, rest]))
-        assert "is damaged: its second line does not say which tokens were added; copy or train it" in refused(file)
+        assert "is damaged: it does not say which tokens were added; copy or train it" in refused(file)
     file.write_bytes(first + b"\n" + second + b"\n")
     assert "is damaged: it ends after its second line; copy or train it again" in refused(file)
+
+
+@pytest.mark.parametrize("name", ["added_tokens", "tokenizer_config", "tokenizer"])
+def test_a_clash_is_said_of_the_file_that_makes_it(name: str, tmp_path: Path) -> None:
+    clash = {"{": 5}
+    listed = [{"id": i, **token(text)} for text, i in clash.items()]
+    content = {"added_tokens": clash, "tokenizer_config": decoder(clash), "tokenizer": {"added_tokens": listed}}[name]
+    with pytest.raises(UserError, match=rf"at id 5, which its {name}\.json gives to '\{{'; each token needs"):
+        load_tokenizer(folder_with(tmp_path / "in", **{name: content}))
+    tokenizer = load_tokenizer(folder_with(tmp_path, added_tokens={"{": FIRST}))
+    (tmp_path / "tokenizer.model").write_bytes(tokenizer.proto.replace(b'[[140, "{"', b'[[5, "{"'))
+    assert "at id 5, which its second line gives to '{'" in refused(tmp_path / "tokenizer.model")

@@ -49,6 +49,7 @@ class Stated(NamedTuple):
     tokens: tuple[AddedToken, ...]
     special: tuple[str, ...]  # further special tokens, without an id
     extra_ids: int | None  # sentinels above the pieces
+    where: str = f"{CONFIG} or {ADDED}"  # the tokens stand
 
 
 def read_stated(folder: Path) -> Stated:
@@ -81,7 +82,8 @@ def read_stated(folder: Path) -> Stated:
     if extra is not None and not _is_count(extra):
         wrong = f"{folder / CONFIG} has extra_ids {reprlib.repr(extra)}"
         raise UserError(f"{wrong}; it has to be a whole number from 0 to {_MOST_EXTRA}")
-    return Stated(tuple(tokens), tuple(text for text in special if text not in {**places, **reserved}), extra)
+    bare = tuple(text for text in special if text not in {**places, **reserved})
+    return Stated(tuple(tokens), bare, extra, file.name)
 
 
 def kept_tokens(kept: Any) -> Stated:
@@ -93,7 +95,7 @@ def kept_tokens(kept: Any) -> Stated:
         raise ValueError("values of other types")
     if not all(0 <= token.id < _MOST_IDS and _is_text(token.content) for token in tokens):
         raise ValueError("no ids, or no texts")
-    return Stated(tokens, (), extra)
+    return Stated(tokens, (), extra, "second line")
 
 
 def place_tokens(
@@ -128,7 +130,7 @@ def place_tokens(
         other = pieces[token.id] if token.id < len(pieces) else by_id.get(token.id, token.content)
         if other != token.content:
             raise UserError(
-                f"{name} has {other!r} at id {token.id}, which its {CONFIG} or {ADDED} gives to {token.content!r}; "
+                f"{name} has {other!r} at id {token.id}, which its {stated.where} gives to {token.content!r}; "
                 "each token needs an id of its own"
             )
         by_id[token.id] = token.content

@@ -82,7 +82,7 @@ def open_vocabulary(proto: bytes, name: str, beside: Stated) -> Vocabulary:
             stated = kept_tokens(parse_object(line))
         except (ValueError, KeyError, TypeError):
             raise UserError(
-                f"{name} is damaged: its second line does not say which tokens were added; copy or train it again"
+                f"{name} is damaged: it does not say which tokens were added; copy or train it again"
             ) from None
     if not file:
         raise UserError(f"{name} is damaged: it ends after its second line; copy or train it again")
