@@ -243,7 +243,7 @@ def test_ids_without_a_token_are_banned_and_help_needs_one(tmp_path: Path) -> No
         ({"added_tokens": {"{": FIRST, "}": FIRST}}, r"has '\{' at id 140, which .* to '\}'"),
         ({"added_tokens": {"{": -1}}, r"gives id -1 to '\{'; ids are"),
         ({"added_tokens": {"{": "x"}}, "gives id 'x'"),
-        ({"added_tokens": ["{"]}, "one object in braces"),
+        ({"added_tokens": ["{"]}, "no JSON object"),
         ({"tokenizer_config": {"added_tokens_decoder": ["{"]}}, "map ids to tokens"),
         ({"tokenizer_config": {"added_tokens_decoder": {"140": {"lstrip": True}}}}, "a text or to have a content"),
         (
@@ -536,3 +536,10 @@ def test_tokens_are_found_as_the_library_finds_them(flag: str) -> None:
                 found = library.encode(text)
                 theirs = [i or text[slice(*span)] for i, span in zip(found.ids, found.offsets, strict=True)]
                 assert list(parts(text)) == theirs, text
+
+
+def test_a_mark_before_a_file_is_no_damage(tmp_path: Path) -> None:
+    for name, content in (("added_tokens", ADDED), ("tokenizer_config", decoder(ADDED))):
+        plain = load_vocabulary(folder_with(tmp_path / name, **{name: content}))
+        (tmp_path / name / f"{name}.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(content).encode())
+        assert load_vocabulary(tmp_path / name) == plain

@@ -5,7 +5,6 @@ They stand in JSON files beside the model of the pieces, and are found in a text
 
 from __future__ import annotations
 
-import json
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ import regex
 
 from kdtw_jax.data.text import without_surrogates
 from kdtw_jax.errors import UserError
+from kdtw_jax.runs.atomic import read_json
 
 CONFIG = "tokenizer_config.json"
 ADDED = "added_tokens.json"
@@ -181,17 +181,7 @@ def finder(tokens: Sequence[AddedToken], *, between_spaces: bool = False) -> Cal
 
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object of a file, empty where there is none. Raises UserError for what is no such thing."""
-    try:
-        found = json.loads(file.read_text(encoding="utf8"))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    except (ValueError, RecursionError):
-        raise UserError(f"{file} is damaged: not JSON") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{file} is damaged: it has to hold one object in braces")
-    return found
+    return read_json(file, "") if file.exists() else {}
 
 
 def _items(file: Path, found: Any) -> list[tuple[Any, Any]]:
