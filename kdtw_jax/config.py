@@ -16,6 +16,7 @@ from kdtw_jax.constraints import known_constraints
 from kdtw_jax.data.features import Features
 from kdtw_jax.data.text import without_surrogates
 from kdtw_jax.data.textfiles import FileSpec
+from kdtw_jax.data.vocabulary_training import MOST_PIECES
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.scoring import BLEU_TOKENIZERS
 from kdtw_jax.hosts import HostsConfig
@@ -86,9 +87,9 @@ class TextConfig:
         if self.bleu_tokenizer and self.bleu_tokenizer not in BLEU_TOKENIZERS:
             known = ", ".join(BLEU_TOKENIZERS)
             raise UserError(f"text.bleu_tokenizer must be one of {known}, got {self.bleu_tokenizer!r}")
-        check_ranges(self, "text.", limit="[0, inf)", test_limit="[0, inf)", vocab_size="[1, inf)")
+        check_ranges(self, "text.", limit="[0, inf)", test_limit="[0, inf)")
         check_ranges(self, "text.", max_source="[2, inf)", max_target="[2, inf)", character_coverage="[0.98, 1]")
-        check_ranges(self, "text.", batch_tokens="[1, inf)", buckets="[1, inf)")
+        check_ranges(self, "text.", batch_tokens="[1, inf)", buckets="[1, inf)", vocab_size=f"[1, {MOST_PIECES}]")
 
 
 @dataclass(frozen=True)

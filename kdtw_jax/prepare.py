@@ -33,6 +33,7 @@ class Given(NamedTuple):
     teacher: Named | None  # models that were named instead of trained
     student: Named | None
     tokenizer: Tokenizer | None  # None: one is trained
+    task: Task
 
 
 class Setup(NamedTuple):
@@ -60,11 +61,12 @@ def check_scoring(config: Experiment) -> None:
         bleu_metric(choose_scoring(language, config.text.bleu_tokenizer).bleu)
 
 
-def look_up(config: Experiment) -> Given:
-    """Finds what a configuration names, before a run's folder is opened.
+def look_up(config: Experiment, own: Task | None = None) -> Given:
+    """Finds what a configuration names, before a run's folder is opened; the text is that of a task of the user's own if
+    there is one.
 
-    Raises UserError where there are not as many devices, or no such model or vocabulary, where they do not fit each
-    other, or where BLEU's tokenizer cannot be had.
+    Raises UserError where there are not as many devices, or no such model, vocabulary or text, where they do not fit
+    each other, or where BLEU's tokenizer cannot be had.
     """
     check_scoring(config)
     devices = parallel.select_devices(config.devices)
@@ -80,24 +82,20 @@ def look_up(config: Experiment) -> Given:
     if config.text.tokenizer is not None:
         known.insert(0, load_tokenizer(config.text.tokenizer))
     if not known:
-        return Given(devices, None, None, None)
-    tokenizer = known[0].padded_to(max(own.vocab_size for own in known))
+        return Given(devices, None, None, None, _task(config, own))
+    tokenizer = known[0].padded_to(max(one.vocab_size for one in known))
     for model in named:
         check_vocabulary(str(model.folder), model.tokenizer, tokenizer)
     # Models may differ in rows that no token has: the smaller one is padded.
     teacher, student = (
         None if model is None else model.padded_to(tokenizer.vocab_size) for model in (teacher, student)
     )
-    return Given(devices, teacher, student, tokenizer)
+    return Given(devices, teacher, student, tokenizer, _task(config, own))
 
 
-def prepare(config: Experiment, run: RunFolder, console: Console, given: Given, own: Task | None = None) -> Setup:
-    """Loads the text unless there is a task of the user's own, trains the vocabulary unless one is given, cuts
-    everything into pieces, says what was left out, and checks that the rest of the configuration fits what is left.
-
-    Raises UserError where it does not, before anything is trained.
-    """
-    devices, text = given.devices, config.text
+def _task(config: Experiment, own: Task | None) -> Task:
+    """The text, whose script may tell the language by which BLEU takes it apart."""
+    text = config.text
 
     def load() -> Task:
         return load_task(
@@ -110,6 +108,18 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given, 
         )
 
     task = own or first_alone(load, "data")
+    if "bleu" in task.metrics:
+        bleu_metric(choose_scoring(task.language, text.bleu_tokenizer).bleu)
+    return task
+
+
+def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) -> Setup:
+    """Trains the vocabulary unless one is given, cuts everything into pieces, says what was left out,
+    and checks that the rest of the configuration fits what is left.
+
+    Raises UserError where it does not, before anything is trained.
+    """
+    devices, text, task = given.devices, config.text, given.task
     rules = list(config.ask.constraints)  # whose words the vocabulary has, too
     first_alone(lambda: _check_text(run, task, rules), "text")
     found = run.info("data") if run.done("data") else {}
@@ -156,11 +166,9 @@ def _scoring(config: Experiment, task: Task, console: Console) -> Scoring:
     reason = f"as the targets are in the language {task.language!r}" if task.language else "for an unknown language"
     if config.data == "files" and task.language != config.text.files.language:
         reason += ", which their script says"
-    if "bleu" in task.metrics:
-        bleu_metric(scoring.bleu)
-        if scoring.bleu != ENGLISH.bleu:
-            because = "as configured" if wanted else f"{reason} (--text.bleu-tokenizer chooses another)"
-            console.print(f"{task.name}: BLEU by the tokenizer {scoring.bleu}, {because}", soft_wrap=True)
+    if "bleu" in task.metrics and scoring.bleu != ENGLISH.bleu:
+        because = "as configured" if wanted else f"{reason} (--text.bleu-tokenizer chooses another)"
+        console.print(f"{task.name}: BLEU by the tokenizer {scoring.bleu}, {because}", soft_wrap=True)
     if any(metric.startswith("rouge") for metric in task.metrics) and scoring.rouge != ENGLISH.rouge:
         console.print(f"{task.name}: ROUGE of words in any script, {reason}", soft_wrap=True)
     return scoring

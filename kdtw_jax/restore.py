@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
+import json
 import types
 import typing
 from pathlib import Path
@@ -16,52 +15,87 @@ from kdtw_jax.runs.atomic import read_json as read_json
 from kdtw_jax.runs.folder import SETTINGS, flatten
 
 T = TypeVar("T")
+_SHOWN = 60  # characters of a value that is refused
 
 
 def restore(run: Path) -> tuple[str, Experiment]:
     """The task ("translation", "summarization") and configuration of the run in a folder, `out` being that folder,
     seeds and methods those that were begun there, and what only evaluation reads as it was the last time.
 
-    Raises UserError where there is no run.
+    Raises UserError where there is no run, or one whose files say what is no configuration.
     """
     run = Path(run)
     plain = read_json(run / "config.json", f"{run} is not a run's folder")
-    if missing := [name for name in ("task", "teacher_seed") if name not in plain]:
+    needed = {"task": str, "teacher_seed": int}
+    if missing := [name for name, kind in needed.items() if not isinstance(plain.get(name), kind)]:
         raise UserError(f"{run} is not a run's folder: its config.json does not say {', '.join(missing)}")
     task, seed = plain.pop("task"), plain.pop("teacher_seed")
-    stages = run / "stages"
-    begun = {m: sorted(stages.glob(f"seed*/{m}.config.json")) for m in get_args(Method)}
-    claimed = {m: read_json(found[0], f"{run} has no {m}") if found else {} for m, found in begun.items()}
-    plain |= {method: stage.pop(method, {}) for method, stage in claimed.items()}
-    beams = tuple(method for method, stage in claimed.items() if stage.pop("targets", "") == "beam")
+    begun: dict[str, dict[int, Path]] = {method: {} for method in get_args(Method)}
+    for method, found in begun.items():
+        for path in sorted((run / "stages").glob(f"seed*/{method}.config.json")):
+            if (number := path.parent.name.removeprefix("seed")).isdecimal():
+                found[int(number)] = path
+    claimed = {m: read_json(next(iter(found.values())), f"{run} has no {m}") for m, found in begun.items() if found}
+    plain |= {method: claimed[method].pop(method, {}) if method in claimed else {} for method in begun}
+    beams = [method for method, stage in claimed.items() if stage.pop("targets", "") == "beam"]
     settings = read_json(run / SETTINGS, "") if (run / SETTINGS).exists() else {}
     for stage in claimed.values():  # what a method has learned from is what it was then
         settings |= flatten(stage)
     for name, value in settings.items():
-        *parents, last = name.split(".")
-        functools.reduce(operator.getitem, parents, plain)[last] = value
-    seeds = {int(path.parent.name.removeprefix("seed")) for found in begun.values() for path in found}
-    seeds.discard(seed)  # the first, which the teacher was trained with
-    config = revive(Experiment, plain)
-    methods = tuple(method for method, found in begun.items() if found)
-    config = dataclasses.replace(config, out=run, seeds=(seed, *sorted(seeds)), methods=methods or config.methods)
-    return task, dataclasses.replace(config, beam_targets=beams)
+        _put(plain, name, value)
+    others = {number for found in begun.values() for number in found if number != seed}
+    # The first seed is the one that the teacher was trained with.
+    plain |= {"out": str(run), "seeds": [seed, *sorted(others)], "beam_targets": beams}
+    plain |= {"methods": list(claimed)} if claimed else {}
+    try:
+        return task, revive(Experiment, plain)
+    except UserError as error:
+        raise UserError(
+            f"what the run in {run} was begun with cannot be read: {error}; its files are damaged or of another version"
+        ) from None
 
 
 def revive(kind: type[T], plain: Any) -> T:
     """The inverse of `dataclasses.asdict` and JSON for nested dataclasses: fields that are left out keep their
-    defaults."""
-    revived: T = _revive(kind, plain)
+    defaults.
+
+    Raises UserError, with the dotted name, where a value is none of its field's, or a field is none or not there.
+    """
+    revived: T = _revive(kind, plain, "")
     return revived
 
 
-def _revive(kind: Any, plain: Any) -> Any:
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return kind(**{name: _revive(hints[name], value) for name, value in plain.items()})  # type: ignore[operator]
+def _revive(kind: Any, plain: Any, name: str) -> Any:
     if isinstance(kind, types.UnionType):
         rest = [k for k in get_args(kind) if k is not type(None)]
-        return None if plain is None else _revive(rest[0], plain)
-    if typing.get_origin(kind) is tuple:
-        return tuple(_revive(get_args(kind)[0], value) for value in plain)
-    return kind(plain) if kind is Path else plain
+        return None if plain is None else _revive(rest[0], plain, name)
+    if dataclasses.is_dataclass(kind) and isinstance(plain, dict):
+        hints, prefix = typing.get_type_hints(kind), f"{name}." if name else ""
+        if unknown := plain.keys() - hints.keys():
+            raise UserError(f"{prefix}{min(unknown)} is no option")
+        values = {own: _revive(hints[own], value, prefix + own) for own, value in plain.items()}
+        for field in dataclasses.fields(kind):
+            if field.default is field.default_factory is dataclasses.MISSING and field.name not in values:
+                raise UserError(f"{prefix}{field.name} is not said")
+        return kind(**values)  # type: ignore[operator]
+    if typing.get_origin(kind) is tuple and isinstance(plain, list):
+        return tuple(_revive(get_args(kind)[0], value, name) for value in plain)
+    if kind is Path and isinstance(plain, str):
+        return Path(plain)
+    if typing.get_origin(kind) is typing.Literal:
+        fits = plain in get_args(kind)
+    else:
+        fits = type(plain) in ((int, float) if kind is float else (kind,))
+    if not fits:
+        raise UserError(f"{name} cannot be {json.dumps(plain)[:_SHOWN]}")
+    return plain
+
+
+def _put(plain: Any, name: str, value: Any) -> None:
+    """Sets what a dotted name stands for in nested values; where they have no such place, makes one."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        if isinstance(plain, dict):
+            plain = plain.setdefault(parent, {})
+    if isinstance(plain, dict):  # what is no group of options is refused with them
+        plain[last] = value

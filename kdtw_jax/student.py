@@ -173,6 +173,9 @@ def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: st
     if not run.is_dir():
         raise UserError(f"{run} is not a run's folder; give one that an experiment has made")
     _, config = restore(run)
+    instruction = read_json(run / "stages" / "data.json", f"{run} has no data").get("instruction")
+    if not isinstance(instruction, str):
+        raise UserError(f"{run / 'stages' / 'data.json'} is damaged: it has no instruction; take another run")
     seed = config.seeds[0] if seed is None else seed
     done = sorted(path.stem for path in (run / "stages" / f"seed{seed}").glob("*.json") if "." not in path.stem)
     done = [name for name in done if name != "warmup"]
@@ -201,7 +204,7 @@ def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: st
         teacher,
         () if teacher is None else known_constraints(config.ask.constraints, teacher.model.config),
         config.ask.distil.pcl.alpha,
-        read_json(run / "stages" / "data.json", f"{run} has no data")["instruction"],
+        instruction,
         config.text.max_source,
         config.text.max_target,
     )

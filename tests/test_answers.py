@@ -6,7 +6,9 @@ import json
 
 from kdtw_jax.answers import Answer, Answers
 
-ONE = Answer("a <b>", "ein Haus & Hof", ("▁ein", "▁Haus", "▁&", "▁Hof", "</s>"), (False, True, True, False, False), 4, 3)
+ONE = Answer(
+    "a <b>", "ein Haus & Hof", ("▁ein", "▁Haus", "▁&", "▁Hof", "</s>"), (False, True, True, False, False), 4, 3
+)
 NONE = Answer("", "")
 
 

@@ -25,7 +25,7 @@ from kdtw_jax.constraints import (
 )
 from kdtw_jax.data.batches import EncodedSplit, Ragged, training_batches
 from kdtw_jax.data.tokenizer import EOS_ID
-from kdtw_jax.duals import price, prices
+from kdtw_jax.duals import price, prices, update_duals
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.models import make_model
@@ -64,11 +64,11 @@ class AskingWorld(World):
         chosen = parallel.select_devices(devices)
         return AskingCollector(self.student, self.teacher, config, self.rules, self.banned, chosen, 0)
 
-    def collected(self, devices: int = 1, step: int = 0) -> Any:
+    def collected(self, devices: int = 1, step: int = 0, params: Any = None) -> Any:
         collector = self.collector(devices)
         batch = next(training_batches(self.data, WIDE, seed=0))
         key = init_state(self.params, make_optimizer(CONFIG.distil.optimizer, 8), 0).key_data
-        params = parallel.replicate(self.params, collector.devices)
+        params = parallel.replicate(self.params if params is None else params, collector.devices)
         return collector, *collector(params, collector.start(), batch, key, step)
 
 
@@ -96,24 +96,34 @@ def test_all_sources_come_under_rules_and_do_not_depend_on_devices(world: Asking
     assert not np.array_equal(rows[STUDENT].path.tokens_BxT, rows[HELPED].path.tokens_BxT)  # one sampled, one greedy
 
 
-def test_prices_move_towards_what_the_rules_allow(collected: Any) -> None:
-    collector, rows, duals = collected
+@pytest.mark.parametrize(
+    ("saving", "fall", "rise"), [(-20.0, {"calls"}, set()), (20.0, set(), {"pause", "every_other"})]
+)
+def test_prices_move_by_how_far_active_rules_are_overstepped_or_not_used_up(
+    world: AskingWorld, saving: float, fall: set[str], rise: set[str]
+) -> None:
+    gate = world.params["gate"]
+    always_or_never = {**gate["saving_out"], "bias": np.full(1, saving, np.float32)}
+    collector, rows, duals = world.collected(params={**world.params, "gate": {**gate, "saving_out": always_or_never}})
     helped, start = rows[HELPED], collector.start()
     tokens, asked, budget = helped.path.tokens_BxT, helped.asked_BxT, helped.terms.budget_BxC
-    length = float((tokens != 0).sum() / len(tokens))
+    written = np.asarray(tokens != 0)
+    np.testing.assert_array_equal(asked, written if saving > 0 else np.zeros_like(written))
+    moved_down, moved_up = set(), set()
     for index, constraint in enumerate(CONSTRAINTS):
-        active = np.asarray(helped.terms.active_BxC[:, index])
+        active = helped.terms.active_BxC[:, index]
         cost = total_cost(constraint, budget[:, index], helped.path.source_BxS, tokens, asked)
-        limit = {"share": budget[:, index] * (tokens != 0).sum(1), "calls": budget[:, index]}.get(constraint.name, 0.0)
-        over = np.asarray((cost - limit) / length)[active]
-        moved = np.asarray(price(collector.duals[index], duals[index], budget[:, index]))[active]
-        before = np.asarray(price(collector.duals[index], start[index], budget[:, index]))[active]
-        if len(over) == 1 and abs(over[0]) > 1e-6 and -8 < before[0] < 5:
-            assert np.sign(moved[0] - before[0]) == np.sign(over[0])
-        knots = np.asarray(prices(collector.duals[index], duals[index]))
+        limit = {"share": budget[:, index] * written.sum(1), "calls": budget[:, index]}.get(constraint.name, 0.0)
+        over = (cost - limit) / written.sum(1).mean()
+        expected = update_duals(collector.duals[index], start[index], budget[:, index], over, active)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), duals[index], expected)
+        change = np.asarray(prices(collector.duals[index], duals[index]) - prices(collector.duals[index], start[index]))
+        moved_down |= {constraint.name} if (change < -1e-3).any() else set()
+        moved_up |= {constraint.name} if (change > 1e-3).any() else set()
         if not active.any():
-            np.testing.assert_array_equal(knots, prices(collector.duals[index], start[index]))
-    assert any(not same(a, b) for a, b in zip(duals, start, strict=True))
+            np.testing.assert_array_equal(change, 0)
+    assert fall <= moved_down and rise <= moved_up
+    assert not moved_up if saving < 0 else not moved_down - {"share", "calls"}
 
 
 def test_first_prices_make_exponential_savings_obey() -> None:

@@ -121,7 +121,7 @@ def _one_sided(folder: Path) -> FileSpec:
 
 def _other_side(folder: Path) -> FileSpec:
     good = write(folder / "a", "x")
-    return FileSpec(train_source=good, train_target=good, test_target=good)
+    return FileSpec(train_source=good, train_target=write(folder / "b", "x"), test_target=good)
 
 
 def _bad_json(folder: Path) -> FileSpec:
@@ -246,6 +246,7 @@ def test_feature_names_turn_a_translation_round(tmp_path: Path) -> None:
         ("imdb_reviews", Features(), "no obvious source feature; set features.source to one of text, label"),
         ("xsum", Features(target="headline"), "no feature 'headline'; set features.target to one of document"),
         ("imdb_reviews", Features(source="text", target="label"), "'label' is not text"),
+        ("xsum", Features(target="document"), "features.source and features.target are both 'document'; name two"),
     ],
 )
 def test_wrong_names_are_answered_with_the_right_ones(

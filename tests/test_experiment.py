@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -325,6 +329,22 @@ def test_bad_input_is_one_clear_line_and_status_2(
             assert not found.begun()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "klingon"], "unknown task 'klingon'"),
+        (["--data", "files", "--text.files.train-source", "nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
+    ],
+)
+def test_no_folder_is_left_of_a_run_whose_text_is_not_there(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ["--preset", "tiny", "--out", str(tmp_path / "run"), "--text.folder", str(tmp_path / "data")]
+    assert main("translation", PRESETS, None, [*words, *here]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("word", ["/tmp/n\udcff.jsonl", "a\0b"])
 def test_words_that_are_no_utf_8_are_refused_before_anything_is_written(
     word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -353,7 +373,7 @@ def test_budgets_held_out_leave_some_to_train_and_to_judge_on() -> None:
     [
         (["--text.on-long", "drop", "--text.max-source", "2"], "train: of"),
         (
-            ["--text.on-long", "drop", "--text.files.test-source", "LONG", "--text.files.test-target", "LONG"],
+            ["--text.on-long", "drop", "--text.files.test-source", "LONG", "--text.files.test-target", "LONG2"],
             "test: of",
         ),
         (
@@ -365,9 +385,10 @@ def test_budgets_held_out_leave_some_to_train_and_to_judge_on() -> None:
 def test_a_split_of_which_nothing_is_left_is_noticed_before_training(
     changes: list[str], message: str, tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "long").write_text("ab cd ef gh " * 20 + "\n" + "gh ef cd ab " * 20 + "\n", encoding="utf8")
+    for name in ("long", "long2"):
+        (tmp_path / name).write_text("ab cd ef gh " * 20 + "\n" + "gh ef cd ab " * 20 + "\n", encoding="utf8")
     words = [word.replace("LONG", str(tmp_path / "long")) for word in changes]
-    words += ["--text.files.validation-target", words[-1]] if "ask" in words else []
+    words += ["--text.files.validation-target", f"{words[-1]}2"] if "ask" in words else []
     words += ["--preset", "tiny", "--data", "files", "--out", str(tmp_path / "run"), "--devices", "1"]
     words += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
     assert main("translation", PRESETS, None, words) == 2
@@ -383,19 +404,43 @@ def test_unknown_flags_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> 
     assert "no-such-flag" in capsys.readouterr().err
 
 
-def test_help_explains_every_preset_option(capsys: pytest.CaptureFixture[str]) -> None:
+def fields(value: object, prefix: str = "--") -> Iterator[tuple[str, object]]:
+    """The flags of a configuration and its values."""
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]
+        name, own = prefix + field.name.replace("_", "-"), getattr(value, field.name)
+        yield from fields(own, f"{name}.") if dataclasses.is_dataclass(own) else ((name, own),)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "paper"])
+def test_help_lists_every_option_with_its_value_and_explains_it_alone_or_with_its_group(
+    preset: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as ended:
-        main("summarization", SUMMARIES, "Distil a summarisation model.", ["--help"])
+        main("summarization", SUMMARIES, "Distil a summarisation model.", ["--preset", preset, "--help"])
     assert ended.value.code == 0
-    text = capsys.readouterr().out
-    for expected in (
-        "--preset",
-        "--data",
-        "--teacher.d-model",
-        "--pcl.updates-per-rollout",
-        "Distil a summarisation model.",
-    ):
-        assert expected in text
+    lines = re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).splitlines()
+    assert any(line.strip() == "Distil a summarisation model." for line in lines)
+    said: dict[str, str] = {}  # by flag, without spaces, which a fold may have put anywhere
+    group, flag = "", ""
+    explained_groups = set()
+    for line in lines:
+        if found := re.match(r"  (--[a-z][\w.-]*)", line):
+            flag = found[1]
+            said.setdefault(flag, "")  # a group's own words may begin with a flag
+        elif flag and line.startswith(" " * 6):
+            said[flag] += "".join(line.split())
+        elif re.match(r" *\S+ options *$", line):
+            group, flag = f"--{line.split()[0]}", ""
+        elif re.match(r"  \w", line) and not flag:
+            explained_groups.add(group)
+    expected = dict(fields(SUMMARIES[preset]))
+    assert expected.keys() == said.keys() - {"--help"}
+    for name, value in expected.items():
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else shlex.quote(str(value))
+        words, _, default = said[name].partition("(default:")
+        assert default == "".join(shown.split()) + ")", name
+        assert words or name.rpartition(".")[0] in explained_groups, f"{name} is explained nowhere"
 
 
 def test_a_second_configuration_is_kept_out_of_a_run_folder(

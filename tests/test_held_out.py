@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,12 +111,17 @@ def test_the_pass_is_made_once_for_each_choice(one_split: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(held_out, "source_code", refuse)
         again = load(one_split, held_out=0.1)
-        for options in ({"held_out": 0.2}, {"seed": 1}, {"train": "train[:50%]"}, {"source": "target"}):
+        for options in (
+            {"held_out": 0.2},
+            {"seed": 1},
+            {"train": "train[:50%]"},
+            {"source": "target", "target": "source"},
+        ):
             with pytest.raises(AssertionError):
                 load_task(
                     "tfds:text_pairs",
                     data_dir=one_split,
-                    features=Features(**{"source": "source", "target": "source", "held_out": 0.1, **options}),  # type: ignore[arg-type]
+                    features=Features(**{"source": "source", "target": "target", "held_out": 0.1, **options}),  # type: ignore[arg-type]
                 )
     assert all(texts(again, split) == texts(first, split) for split in first.splits)
     assert load(one_split, held_out=0.1, seed=1).splits["test"][0] != first.splits["test"][0]
@@ -124,10 +130,41 @@ def test_the_pass_is_made_once_for_each_choice(one_split: Path, monkeypatch: pyt
     assert texts(load(one_split, held_out=0.1), "test") == texts(first, "test")
 
 
+def test_a_choice_that_was_made_of_other_texts_is_not_taken(one_split: Path, tmp_path: Path) -> None:
+    load(one_split)
+    others = [Pair(source=p["source"] + "!", target=p["target"], group="") for p in PAIRS]
+    folder = prepare(tmp_path / "other", train=others)
+    for kept in one_split.glob("held-out-*"):
+        shutil.copy(kept, folder)
+    of_files = held_out_share({"train": others}, share=0.05, seed=0).splits
+    assert texts(load(folder), "test") == [(p["source"], p["target"]) for p in of_files["test"]]
+
+
 def test_little_of_a_large_set_is_held_out(one_split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(sources(load(one_split, held_out=0.1), "test")) == 20
     monkeypatch.setattr(held_out, "MOST", 7)
-    task = load(one_split, held_out=0.1)
+    task = load(one_split, held_out=0.1)  # what was kept of another choice is none of this one
     assert (len(sources(task, "validation")), len(sources(task, "test"))) == (7, 7)
+
+
+def test_of_a_hundred_thousand_sources_and_more_five_thousand_are_held_out(tmp_path: Path) -> None:
+    many = [Pair(source=str(i), target="", group="") for i in range(110_000)]
+    found = held_out.hold_out(
+        many, ["validation", "test"], share=0.05, seed=0, label="", folder=tmp_path, recipe=""
+    )  # fmt: skip
+    assert {split: len(pairs) for split, pairs in found.items()} == {
+        "train": 100_000,
+        "validation": 5000,
+        "test": 5000,
+    }
+    assert len({pair["source"] for pairs in found.values() for pair in pairs}) == 110_000
+
+
+def test_parts_as_long_as_each_other_are_chosen_from_apart(one_split: Path) -> None:
+    halves = [load(one_split, train=part, held_out=0.1) for part in ("train[:50%]", "train[50%:]")]
+    first, second = ({source for split in half.splits for source in sources(half, split)} for half in halves)
+    assert len(first) == len(second) == 100 and not first & second
+    assert halves[0].splits["test"].place_N.tolist() != halves[1].splits["test"].place_N.tolist()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

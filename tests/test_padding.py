@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from published import PIECES, ROWS, TEXTS, V10, V11, tensors, write_folder
+from published import PIECES, ROWS, TEXTS, V10, V11, pieces, tensors, write_folder
 from rich.console import Console
 
 from experiments.translation import PRESETS
@@ -131,8 +131,10 @@ def test_a_run_has_the_rows_of_its_larger_model(teacher: int, student: int, give
 def test_models_of_other_pieces_are_still_refused(corpus: Path) -> None:
     write_folder(corpus / "teacher", *cut(V11, FEW))
     write_folder(corpus / "student", V10)
-    other = load_tokenizer(corpus / "student" / "spiece.model").proto + b"\x1a\x00"  # another empty field
-    (corpus / "student" / "spiece.model").write_bytes(other)
+    (corpus / "student" / "spiece.model").write_bytes(pieces(sentinels=True))
     models = {f"{name}_model": str(corpus / name) for name in ("teacher", "student")}
-    with pytest.raises(UserError, match="was trained with another vocabulary"):
+    with pytest.raises(
+        UserError,
+        match=r"was trained with another vocabulary .*: id 40 is '▁<extra_id_99>' there and '<extra_id_99>' here",
+    ):
         prepared(corpus, "run", **models)

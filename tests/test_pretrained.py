@@ -23,6 +23,7 @@ from kdtw_jax.pretrained.hub import fetch
 from kdtw_jax.pretrained.load import open_published, read_published
 from kdtw_jax.pretrained.named import find_model, read_student, read_teacher, student_config
 from kdtw_jax.pretrained.names import slots
+from kdtw_jax.pretrained.tensors import Held, same_tensor
 from kdtw_jax.train.checkpoint import load_model, save_model
 
 KEY = jax.random.key(0)
@@ -161,6 +162,51 @@ def test_repeated_and_unused_tensors_are_no_mismatch(tmp_path: Path) -> None:
         assert one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
 
 
+@pytest.mark.parametrize("name", ["lm_head.weight", "encoder.embed_tokens.weight"])
+def test_a_copy_may_be_coarser_and_lack_padding(name: str, tmp_path: Path) -> None:
+    weights = tensors(V10)
+    plain = opened(write_folder(tmp_path / "plain", V10, weights))
+    copy = weights["shared.weight"][: PIECES + 100].astype(np.float16)
+    full = {**weights, name: copy}
+    found = opened(write_folder(tmp_path / "full", V10, full))
+    assert found.keys() == plain.keys() and all(np.array_equal(found[k], plain[k]) for k in plain)
+    copy[PIECES, 3] *= 1.1
+    with pytest.raises(UserError, match=f"{name} is not shared.weight"):
+        opened(write_folder(tmp_path / "full", V10, full))
+
+
+@pytest.mark.parametrize("one", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("other", ["float64", "float32", "float16", "bfloat16"])
+def test_tensors_are_the_same_up_to_what_their_types_can_say(one: str, other: str, tmp_path: Path) -> None:
+    x = np.random.RandomState(0).standard_normal((9, 4))
+    x[0] = (1e-6, -3e-8, 0, 1000.3)  # below what float16 holds exactly
+    wrong = x.copy()
+    wrong[7, 2] *= 1.02
+    stored = {"a": x.astype(jnp.dtype(one)), "b": x.astype(jnp.dtype(other)), "wrong": wrong.astype(jnp.dtype(other))}
+    save_file(
+        {**stored, "less": stored["b"][:7].copy(), "narrow": stored["b"][:, :3].copy()}, tmp_path / "x.safetensors"
+    )
+    held = {name: Held(tmp_path / "x.safetensors", name, x.shape) for name in ("a", "b", "wrong")}
+    held |= {"less": held["a"]._replace(name="less", shape=(7, 4)), "narrow": Held(held["a"].file, "narrow", (9, 3))}
+    found = {name: (same_tensor(held["a"], held[name]), same_tensor(held[name], held["a"])) for name in held}
+    yes, no = (True, True), (False, False)
+    assert found == {"a": yes, "b": yes, "less": yes, "wrong": no, "narrow": no}
+
+
+def test_a_copy_of_other_sizes_is_said_to_be_one(tmp_path: Path) -> None:
+    weights = tensors(V10)
+    shared = weights["shared.weight"]
+    for copy in (shared[: PIECES + 99], shared[:, :8], shared[0], shared[..., None]):
+        folder = write_folder(tmp_path / "model", V10, {**weights, "lm_head.weight": copy.copy()})
+        with pytest.raises(UserError, match=r"lm_head.weight is \(.*\), by config.json \(148, 16\)$"):
+            open_published(folder)
+    large = {**weights, "shared.weight": shared * 1e6, "lm_head.weight": shared * 1e6}
+    with np.errstate(over="ignore"):
+        large["lm_head.weight"] = large["lm_head.weight"].astype(np.float16)
+    with pytest.raises(UserError, match=r"lm_head.weight has .* not finite .*overflowed in float16"):
+        opened(write_folder(tmp_path / "model", V10, large))
+
+
 def test_files_of_newer_writers_mean_the_same(tmp_path: Path) -> None:
     """Newer releases of the library write tie_word_embeddings true always, and whether states are scaled apart."""
     v11 = {**V11, "tie_word_embeddings": True, "scale_decoder_outputs": False}
@@ -262,6 +308,23 @@ def test_a_student_starts_from_a_published_model_with_fresh_heads(tmp_path: Path
     bare = read_student(again, student_config(again.config, dataclasses.replace(like, gate_width=0)), KEY)
     assert bare.keys() == params.keys() - {"gate"}
     np.testing.assert_array_equal(bare["shared"]["embedding"], params["shared"]["embedding"])
+
+
+def test_a_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
+    found = find_model(str(write_folder(tmp_path / "model", V11)))
+    params = jax.tree.map(np.asarray, make_model(found.config).init(KEY))
+    save_model(tmp_path / "ours", found.config, params, found.tokenizer)
+    find_model(str(tmp_path / "ours"))
+    (folder := tmp_path / "other").mkdir()
+    (folder / "spiece.model").write_bytes((tmp_path / "model" / "spiece.model").read_bytes())
+    (folder / "added_tokens.json").write_text('{"{": 140}')
+    load_tokenizer(folder).save(tmp_path / "ours" / "tokenizer.model")
+    for read in (lambda: find_model(str(tmp_path / "ours")), lambda: load_model(tmp_path / "ours")):
+        with pytest.raises(
+            UserError, match=r"tokenizer\.model is not the vocabulary that the model was saved"
+        ) as raised:
+            read()
+        assert "\n" not in str(raised.value)
 
 
 def cached(cache: Path, name: str, config: dict[str, Any]) -> None:

@@ -234,6 +234,10 @@ def test_a_run_with_nothing_to_lose_takes_another_configuration(tmp_path: Path, 
         write_text(tmp_path / "r" / name, text)
     with open_run(tmp_path / "r", {"a": 1}) as run:
         assert not run.begun() and run.done("data") == (killed == "reading")
+        run.forget()  # its text may be another one, too
+        assert sorted(os.listdir(run.path)) == [".lock", "config.json"] and run.stored() == {"a": 1}
+        for name, text in LEFT[killed].items():
+            write_text(run.path / name, text)
     with open_run(tmp_path / "r", {"a": 2}) as run:
         assert run.stored() == {"a": 2} and not run.done("data")
     assert sorted(os.listdir(tmp_path / "r")) == [".lock", "config.json"]
@@ -314,6 +318,11 @@ def test_what_a_stage_does_not_say_the_run_has_said(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="beam_size was 4, now 2"):
             run.claim("teacher/beam", {"beam_size": 2})
         run.claim("teacher/beam", {"beam_size": 4})
+        write_json(run.path / "stages" / "seed0" / "seqkd.config.json", {"seqkd": {"steps": 3}})
+        write_text(run.path / "seed0" / "seqkd" / "checkpoints" / "8" / "state", "")
+        with pytest.raises(UserError, match="beam_size was 4, now 2"):
+            run.claim("seed0/seqkd", {"seqkd": {"steps": 3}, "beam_size": 2})
+        run.claim("seed0/seqkd", {"seqkd": {"steps": 3}, "beam_size": 4})
 
 
 def test_runs_from_before_there_was_an_option_go_on_at_its_default(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ CHINESE = [
         "yue": "zh",
         "JPN": "ja",
         "pt-BR": "pt",
+        "sh": "sr",
         "tlh": "tlh",
         "": "",
     }.items(),
@@ -80,20 +81,45 @@ def test_tasks_state_the_language_of_their_targets(tmp_path: Path) -> None:
     stated = {name: stated_language(name, files) for name in ("cldr", "files", "debian/en-zh_CN", "debian/ja-en")}
     assert stated == {"cldr": "de", "files": "pt_BR", "debian/en-zh_CN": "zh_CN", "debian/ja-en": "en"}
     assert {stated_language(name, files) for name in ("debian/summarize", "tfds:xsum", "nothing")} == {""}
-    for code in ("Chinese", "z", "zh CN", "deutsch", "qq", "cn"):
+    for code in ("zho_Hans", "JPN", "yue", "sh", "pt-BR", "tlh"):
+        assert stated_language("files", FileSpec(language=code)) == code
+    for code in ("Chinese", "z", "zh CN", "deutsch", "qq", "en_", "en--US", "en_123456789", "en_\u00e9", "cn"):
         with pytest.raises(UserError, match="files: language must be a code such as en, zh or pt_BR, got ") as raised:
             load_task("files", data_dir=tmp_path, files=FileSpec(language=code))
     assert str(raised.value).endswith("got 'cn'; is zh meant?")
 
 
-def test_a_language_that_the_script_contradicts_is_remarked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for side, text in {"a": "text", "b": "\u0e02\u0e49\u0e2d"}.items():
-        (tmp_path / side).write_text("".join(f"{text} {i}\n" for i in range(40)), encoding="utf8")
-    files = FileSpec(train_source=tmp_path / "a", train_target=tmp_path / "b", language="en")
-    assert load_task("files", data_dir=tmp_path, files=files).language == "en"
-    assert "the targets are said to be in 'en', but are in the script of 'th'" in capsys.readouterr().err
-    assert load_task("files", data_dir=tmp_path, files=dataclasses.replace(files, language="th")).language == "th"
-    assert "said to be" not in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("text", "contradicted", "fitting"),
+    [
+        ("\u0e02\u0e49\u0e2d", ("en", "zh_TW"), ("th", "th_TH", "tha")),
+        ("\u5317\u4eac", ("ja", "en"), ("zh_TW", "zho_Hans", "yue")),
+        ("text", (), ("en", "pt_BR", "zh")),  # a script that many languages share contradicts none
+    ],
+)
+def test_a_language_that_the_script_contradicts_is_remarked_once_and_no_other(
+    text: str,
+    contradicted: tuple[str, ...],
+    fitting: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for side, word in {"a": "text", "b": text}.items():
+        (tmp_path / side).write_text("".join(f"{word} {i}\n" for i in range(40)), encoding="utf8")
+
+    def said_of(language: str) -> list[str]:
+        files = FileSpec(train_source=tmp_path / "a", train_target=tmp_path / "b", language=language)
+        assert load_task("files", data_dir=tmp_path, files=files).language == language
+        return [line for line in capsys.readouterr().err.splitlines() if "said to be" in line]
+
+    script = guess_language([text])
+    for code in contradicted:
+        line = f"files: the targets are said to be in {code!r}, but are in the script of {script!r}"
+        assert said_of(code) == [line]
+    assert not any(map(said_of, fitting))
+    monkeypatch.setattr("kdtw_jax.data.remarks.is_writer", lambda: False)  # one of several hosts, not the first
+    assert not any(map(said_of, contradicted))
 
 
 # ---- vocabularies
@@ -206,7 +232,8 @@ def test_a_run_says_what_its_vocabulary_cannot_write_and_that_references_look_to
     assert f"the best possible outputs have bleu {setup.ceiling.best['bleu']:.1f}" in said
     lines = "".join(f"{'ab'[i % 2]} {i:010b} .\n".translate({48: "c", 49: "d"}) for i in range(600))
     (tmp_path / "tokenized").write_text(lines, encoding="utf8")
-    files = FileSpec(train_source=tmp_path / "tokenized", train_target=tmp_path / "tokenized", held_out=0.2)
+    (tmp_path / "copy").write_text(lines, encoding="utf8")
+    files = FileSpec(train_source=tmp_path / "copy", train_target=tmp_path / "tokenized", held_out=0.2)
     config = dataclasses.replace(chinese(tmp_path), text=TextConfig(files=files, tokenizer=Path("byt5")))
     setup, said = prepared(config, tmp_path / "other")
     assert "100 or more references end in a period with a space before it" in said
@@ -230,5 +257,13 @@ def test_a_tokenizer_that_cannot_be_had_stops_a_run_before_anything_is_written(
     config = dataclasses.replace(config, text=dataclasses.replace(config.text, files=files))
     check_scoring(config)  # no BLEU, no need of its tokenizer
     assert prepared(config, tmp_path / "run")[0].scoring.bleu == "ja-mecab"
+    written = set(tmp_path.iterdir())
+    for side, text in (("a", "word"), ("b", "\u3053\u308c\u306f")):  # Japanese by its script alone
+        (tmp_path / side).write_text("".join(f"{text} {i}\n" for i in range(40)), encoding="utf8")
+    words = ["--preset=tiny", "--data=files", f"--out={tmp_path / 'told'}", f"--text.folder={tmp_path / 'data'}"]
+    words += [f"--text.files.train-{side}={tmp_path / name}" for side, name in (("source", "a"), ("target", "b"))]
+    assert main("translation", PRESETS, None, words) == 2
+    assert "pip install 'sacrebleu[ja]'" in capsys.readouterr().err
+    assert set(tmp_path.iterdir()) - written <= {tmp_path / name for name in ("a", "b", "data")}
     with pytest.raises(UserError, match=r"text.bleu_tokenizer must be one of none, zh, 13a"):
         TextConfig(bleu_tokenizer="13b")

@@ -42,8 +42,12 @@ def read(spec: FileSpec) -> list[tuple[str, str]]:
     return sorted((p["source"], p["target"]) for split in file_pairs(spec).splits.values() for p in split)
 
 
-@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, bz2.compress, lzma.compress])
-@pytest.mark.parametrize("ending", ["", ".gz", ".GZ", ".bz2", ".xz"])
+def lzma_alone(data: bytes) -> bytes:
+    return lzma.compress(data, lzma.FORMAT_ALONE)
+
+
+@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, bz2.compress, lzma.compress, lzma_alone])
+@pytest.mark.parametrize("ending", ["", ".gz", ".GZ", ".bz2", ".xz", ".lzma"])
 def test_packed_files_are_read_by_their_content(tmp_path: Path, pack: Callable[[bytes], bytes], ending: str) -> None:
     source = write(tmp_path / f"a.en{ending}", pack(lines([s for s, _ in TEXTS])))
     target = write(tmp_path / "a.de", lines([t for _, t in TEXTS]))
@@ -52,7 +56,7 @@ def test_packed_files_are_read_by_their_content(tmp_path: Path, pack: Callable[[
     assert read(FileSpec(train_source=packed)) == sorted(TEXTS)
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson", "a.json", "a.Json"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.jl", "a.ndjson", "a.json", "a.Json"])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_json_of_any_name_is_lines_or_an_array(tmp_path: Path, name: str, indent: int | None) -> None:
     assert read(FileSpec(train_source=write(tmp_path / name, json_lines(TEXTS)))) == sorted(TEXTS)
@@ -88,6 +92,7 @@ def test_halves_of_surrogate_pairs_become_replacement_characters(
 
 
 GOOD = '{"source": "x", "target": "y"}'
+SPREAD = json.dumps({"source": "x", "target": "y"}, indent=2) + "\n"
 DEEP = GOOD.replace("}", f', "more": {"[" * 100_000 + "]" * 100_000}}}')
 LONG = GOOD.replace("}", f', "more": {"9" * 5000}}}')
 
@@ -106,7 +111,10 @@ LONG = GOOD.replace("}", f', "more": {"9" * 5000}}}')
         ("a.json", f"[{GOOD},", r"a.json line 1: not valid JSON"),
         ("a.json", f"[{GOOD}]\n{GOOD}", r"more after the array"),
         ("a.json", "[ ]", r"the array is empty"),
-        ("a.json", '{\n"train": []}', r"a.json line 1: not valid JSON .*or one array"),
+        ("a.json", '{\n"train": []}', r"a.json line 1: not valid JSON \(it does not end there\); .*or one array"),
+        ("a.jl", f"{GOOD}\n{SPREAD}", r"a.jl line 2: .*\(it does not end there\); write one object a line \(as jq -c"),
+        ("a.jl", SPREAD.replace("{\n", "{"), r"a.jl line 1: .*\(it does not end there\); write one object a line"),
+        ("a.jsonl", '{"source": "x\n', r"a.jsonl line 1: not valid JSON \(Unterminated string .* at column 12\)"),
         ("a.json", '{"train": []}', r"line 1: 'source' must be a text.*has train"),
         ("a.jsonl", f"{GOOD} {GOOD}\n", r"line 1: not valid JSON \(extra text at column 32\)"),
         ("a.jsonl", f"{GOOD}\n\n{GOOD}\n", r"line 2: the line is empty"),
@@ -114,6 +122,9 @@ LONG = GOOD.replace("}", f', "more": {"9" * 5000}}}')
         ("a.jsonl", b"\xff\xfe" + GOOD.encode("utf-16-le"), r"is UTF-16; convert it"),
         ("a.en", b"\xfe\xff" + "x".encode("utf-16-be"), r"is UTF-16; convert it"),
         ("a.en", "x\ny\n".encode("utf-32"), r"is UTF-32; convert it"),
+        ("a.en", b"\0\0\xfe\xff" + "x\ny\n".encode("utf-32-be"), r"is UTF-32; convert it"),
+        ("a.en", "x\ny\n".encode("utf-16-be"), r"a.en line 1: byte 1 is 0; is this UTF-16"),
+        ("a.en.gz", gzip.compress("x\n".encode("utf-16"), mtime=0), r"a.en.gz is UTF-16; convert it"),
         ("a.en", "x\ny\n".encode("utf-16-le"), r"a.en line 1: byte 2 is 0; is this UTF-16"),
         ("a.en.gz", gzip.compress(b"text of some length\n" * 99, mtime=0)[:-30], r"a.en.gz: cannot be unpacked"),
         ("a.en.gz", b"\x1f\x8bnothing of the kind", r"a.en.gz: cannot be unpacked"),
@@ -121,6 +132,11 @@ LONG = GOOD.replace("}", f', "more": {"9" * 5000}}}')
         ("a.bz2", bz2.compress(b"text\n")[:-9], r"a.bz2: cannot be unpacked"),
         ("a.en.gz", gzip.compress(b"x\nna\xefve\n", mtime=0), r"a.en.gz line 2: byte 3 is not valid UTF-8"),
         ("a.gz", gzip.compress(b" \n", mtime=0), r"a.gz: the file is empty"),
+        ("a.gz.gz", gzip.compress(gzip.compress(b"x\n", mtime=0), mtime=0), r"a.gz.gz is packed twice; unpack it once"),
+        ("a.xz", lzma.compress(bz2.compress(b"x\n")), r"a.xz is packed twice"),
+        ("a.lzma", lzma_alone(b"some text\n" * 9)[:-9], r"a.lzma: cannot be unpacked"),
+        ("a.lz", b"LZIP\x01\x0c", r"packed with lzip; unpack it"),
+        ("a.Z", b"\x1f\x9d\x90x", r"packed with compress; unpack it"),
         ("a.zst", b"\x28\xb5\x2f\xfd\x00", r"packed with zstd; unpack it"),
         ("a.xlsx", b"PK\x03\x04\x00", r"spreadsheet; unpack it, or save"),
         ("a.parquet", b"PAR1\x00PAR1", r"is Parquet; write its columns"),
@@ -146,6 +162,17 @@ def test_a_file_of_json_is_no_target(tmp_path: Path) -> None:
     for spec in (FileSpec(train_source=one, train_target=both), FileSpec(train_source=both, train_target=one)):
         with pytest.raises(UserError, match="both sides"):
             file_pairs(spec)
+
+
+@pytest.mark.parametrize("how", ["path", "link"])
+def test_a_file_is_not_its_own_target(tmp_path: Path, how: str) -> None:
+    source, target = write(tmp_path / "a", lines([s for s, _ in TEXTS])), tmp_path / ("a" if how == "path" else "b")
+    if how == "link":
+        target.symlink_to(source)
+    with pytest.raises(UserError, match=r"a: named as source and as target; name the file with its targets$"):
+        file_pairs(FileSpec(train_source=source, train_target=target))
+    with pytest.raises(UserError, match=r"source_key and target_key are both 'text'; name two keys$"):
+        FileSpec(source_key="text", target_key="text")
 
 
 # ---- splits

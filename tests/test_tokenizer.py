@@ -23,7 +23,6 @@ from kdtw_jax.data.tokenizer import (
     normalize,
     train_tokenizer,
 )
-from kdtw_jax.data.vocabulary_training import LONG, training_lines
 from kdtw_jax.errors import UserError
 
 STEMS = [
@@ -243,24 +242,6 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
             load_tokenizer(tmp_path / name)
     with pytest.raises(UserError, match="expected"):
         load_tokenizer(t5_like(tmp_path / "llama.model", pad_id=-1, unk_id=0, bos_id=1, eos_id=2))
-
-
-def test_one_line_that_repeats_itself_is_cut(tokenizer: Tokenizer) -> None:
-    """The trainer takes the square of a stretch that occurs twice; what stands between is left as it is."""
-    said = "the cat sat on the mat; "
-    unlike = " ".join(str(i * i) for i in range(3000))  # as long, without such a stretch
-    for line in (said * 2000, "ab" * 20000, "z" * 50000, f"{unlike} {unlike}"):
-        lines, _ = training_lines([line])
-        assert max(map(len, lines)) <= LONG < len(line) and len(lines) < 3 * len(line) / LONG
-        joined = "".join(lines)
-        assert joined.replace(" ", "") == normalize(line).replace(" ", "")
-    assert training_lines([unlike, *TEXTS])[0] == [unlike, *TEXTS]
-    assert max(map(len, training_lines([unlike, f"{unlike} a", f"b {unlike}", unlike])[0][1:])) <= LONG
-    assert all(
-        len(line) <= LONG for line in training_lines([" ".join(map(str, range(300_000)))])[0]
-    )  # dropped if whole
-    repetitive = train_tokenizer([*TEXTS, said * 4000 + "ω"], vocab_size=120)
-    assert UNK_ID not in repetitive.encode("ω; mat")
 
 
 @pytest.mark.parametrize(

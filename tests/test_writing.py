@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import one_line, read_lines
 from kdtw_jax.models import T5Config, make_model
+from kdtw_jax.runs import write_json
 from kdtw_jax.student import Student, load
 from kdtw_jax.train.checkpoint import save_model
 
@@ -303,3 +305,8 @@ def test_what_can_be_refused_is_refused_before_a_model_is_loaded(
     ):
         with pytest.raises(UserError, match=message):
             load(**{"run": run, "rule": RULE, **arguments})  # type: ignore[arg-type]
+    for damaged in ({}, {"instruction": 3}):
+        shutil.copytree(run, tmp_path / "damaged", dirs_exist_ok=True)
+        write_json(tmp_path / "damaged" / "stages" / "data.json", damaged)
+        with pytest.raises(UserError, match=r"data\.json is damaged: it has no instruction"):
+            load(tmp_path / "damaged", rule=RULE)

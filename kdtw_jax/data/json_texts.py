@@ -15,6 +15,7 @@ from kdtw_jax.data.text import normalize
 from kdtw_jax.errors import UserError
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_ONE_A_LINE = "write one object a line (as jq -c . does), or one array of objects"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN_KEYS, _SHOWN_LETTERS = 8, 40
 _DECODER = json.JSONDecoder()
@@ -22,7 +23,7 @@ _DECODER = json.JSONDecoder()
 
 def is_json(path: Path) -> bool:
     """Whether the name of a file says so."""
-    return kind(path) in (".jsonl", ".ndjson", ".json")
+    return kind(path) in (".jsonl", ".jl", ".ndjson", ".json")
 
 
 def json_pairs(path: Path, keys: tuple[str, str]) -> list[Pair]:
@@ -59,9 +60,7 @@ def _of_lines(lines: list[str], path: Path) -> Iterator[tuple[int, object]]:
             raise UserError(f"{path} line {number}: the line is empty; remove it or fill it")
         value, end = _value(line, _space(line, 0), path, number, lines_before=number - 1)
         if end != len(line):
-            raise UserError(
-                f"{path} line {number}: not valid JSON (extra text at column {end + 1}); write one object a line"
-            )
+            raise UserError(f"{path} line {number}: not valid JSON (extra text at column {end + 1}); {_ONE_A_LINE}")
         yield number, value
 
 
@@ -79,7 +78,7 @@ def _of_array(text: str, path: Path) -> Iterator[tuple[int, object]]:
             line += text.count("\n", counted, at)
             raise UserError(f"{path} line {line}: not valid JSON (no comma or ] after an item of the array); mend it")
     if _space(text, at + 1) != len(text):
-        raise UserError(f"{path}: there is more after the array; write one array, or one object a line")
+        raise UserError(f"{path}: there is more after the array; {_ONE_A_LINE}")
 
 
 def _value(text: str, at: int, path: Path, line: int, lines_before: int = 0) -> tuple[object, int]:
@@ -87,10 +86,9 @@ def _value(text: str, at: int, path: Path, line: int, lines_before: int = 0) -> 
     try:
         value, end = _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as e:
-        raise UserError(
-            f"{path} line {lines_before + e.lineno}: not valid JSON ({e.msg} at column {e.colno}); "
-            "write one object a line, or one array of objects"
-        ) from None
+        ends = e.pos < len(text.rstrip())  # no object that is spread over lines
+        reason = f"{e.msg} at column {e.colno}" if ends else "it does not end there"
+        raise UserError(f"{path} line {lines_before + e.lineno}: not valid JSON ({reason}); {_ONE_A_LINE}") from None
     except RecursionError:
         raise UserError(f"{path} line {line}: brackets are nested too deeply; write an object of two texts") from None
     except ValueError as e:  # a number of too many digits

@@ -32,13 +32,12 @@ def main_language(code: str) -> str:
     main = re.split("[-_]", code.lower())[0]
     if main in _CHINESE:
         return "zh"
-    return str(get_global("language_aliases").get(main, main))
+    return str(get_global("language_aliases").get(main, main)).split("_")[0]
 
 
 def is_language(code: str) -> bool:
     """Whether CLDR has a name for the language of a code."""
-    main = re.split("[-_]", code.lower())[0]
-    return bool({main, main_language(code)} & Locale("en").languages.keys())
+    return main_language(code) in Locale("en").languages
 
 
 def guess_language(texts: Iterable[str]) -> str:

@@ -12,11 +12,14 @@ from pathlib import Path
 
 from kdtw_jax.errors import UserError
 
-PACKED = (".gz", ".bz2", ".xz")
+PACKED = (".gz", ".bz2", ".xz", ".lzma")
 _GZIP, _BZIP2, _XZ = re.compile(rb"\x1f\x8b"), re.compile(rb"BZh[1-9]1AY&SY"), re.compile(rb"\xfd7zXZ\x00")
+# lzma's own beginning: its usual properties, the size of a dictionary, and that of the content, if it is known.
+_LZMA = re.compile(rb"\x5d\x00\x00..(\xff{8}|.{5}\x00{3})", re.DOTALL)
 _UNPACK: tuple[tuple[re.Pattern[bytes], Callable[[bytes], bytes]], ...] = (
     (_GZIP, gzip.decompress),
     (_BZIP2, bz2.decompress),
+    (_LZMA, lzma.decompress),
     (_XZ, lambda data: lzma.decompress(data.rstrip(b"\0"))),  # a stream ends in "YZ"; zeros may stand behind it
 )
 
@@ -27,8 +30,10 @@ _OTHERS = (
     (b"\x00\x00\xfe\xff", "is UTF-32; convert it to UTF-8, as iconv -f UTF-32 -t UTF-8 does"),
     (b"\xff\xfe", "is UTF-16; convert it to UTF-8, as iconv -f UTF-16 -t UTF-8 does"),
     (b"\xfe\xff", "is UTF-16; convert it to UTF-8, as iconv -f UTF-16 -t UTF-8 does"),
-    (b"\x28\xb5\x2f\xfd", "is packed with zstd; unpack it with zstd -d (.gz, .bz2 and .xz are read as they are)"),
-    (b"\x04\x22\x4d\x18", "is packed with lz4; unpack it with lz4 -d (.gz, .bz2 and .xz are read as they are)"),
+    (b"\x28\xb5\x2f\xfd", "is packed with zstd; unpack it with zstd -d"),
+    (b"\x04\x22\x4d\x18", "is packed with lz4; unpack it with lz4 -d"),
+    (b"LZIP\x01", "is packed with lzip; unpack it with lzip -d"),
+    (b"\x1f\x9d", "is packed with compress; unpack it with gzip -d"),
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it and name the files in it"),
     (b"Rar!\x1a\x07", "is a rar archive; unpack it and name the files in it"),
     (b"PK\x03\x04", f"is a zip archive or a spreadsheet; unpack it, or save its columns as {_PAIRS}"),
@@ -51,7 +56,7 @@ def kind(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file in UTF-8, which gzip, bzip2 or xz may have packed, without their ends (\\n or \\r\\n).
+    """The lines of a file in UTF-8, which gzip, bzip2, xz or lzma may have packed, without their ends (\\n or \\r\\n).
 
     Raises:
       UserError: there is no such file, or it is empty, damaged, or no text in UTF-8; names the line of a bad byte.
@@ -87,6 +92,8 @@ def _content(path: Path) -> bytes:
             except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as e:
                 raise UserError(f"{path}: cannot be unpacked ({e}); the file is damaged: copy it anew") from None
             break
+    if any(magic.match(data) for magic, _ in _UNPACK):
+        raise UserError(f"{path} is packed twice; unpack it once")
     for beginning, advice in _OTHERS:
         if data.startswith(beginning):
             raise UserError(f"{path} {advice}")

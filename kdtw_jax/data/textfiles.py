@@ -20,8 +20,8 @@ from kdtw_jax.evaluation.metrics import NAMES
 
 @dataclass(frozen=True)
 class FileSpec:
-    """Where the texts are. A `*_source` ending in .jsonl, .ndjson or .json has both sides; else `*_target` has as many
-    lines. All of them may be packed by gzip, bzip2 or xz.
+    """Where the texts are. A `*_source` ending in .jsonl, .jl, .ndjson or .json has both sides; else `*_target` has as
+    many lines. All of them may be packed by gzip, bzip2, xz or lzma.
 
     Without validation or test files a share of the training pairs is held out, chosen by `seed`.
     """
@@ -55,6 +55,8 @@ class FileSpec:
             raise UserError(f"text.files.metrics: unknown metric {min(unknown)!r}; choose from {', '.join(NAMES)}")
         if not 0 < self.held_out < 0.5:
             raise UserError(f"text.files.held_out must be above 0 and below 0.5, got {self.held_out}")
+        if self.source_key == self.target_key:
+            raise UserError(f"text.files.source_key and target_key are both {self.source_key!r}; name two keys")
         if self.instruction.count("{source}") != 1:
             raise UserError(f"text.files.instruction must have {{source}} in it once, got {self.instruction!r}")
 
@@ -97,7 +99,7 @@ def _refuse_same(spec: FileSpec, splits: Mapping[str, list[Pair]]) -> None:
         if pairs_found == len(texts) or sources == [source for source, _ in texts_of[other]]:
             raise UserError(
                 f"files: {path_of[split]} for {split} has no texts but those that {path_of[other]} for {other} has; "
-                f"name another file, or leave {split}_source out, and a share of the training pairs is held out for it"
+                "name another file, or none, and a share of the training pairs is held out"
             )
         if found := sum(source in known_sources for source in sources):
             remark(
@@ -114,6 +116,8 @@ def _read_pairs(source: Path, target: Path | None, spec: FileSpec) -> list[Pair]
     if target is None:
         read_lines(source)  # what is wrong with it comes first
         raise UserError(f"{source}: the file with its targets is not given; name it, or use a .jsonl file")
+    if source == target or (source.exists() and target.exists() and source.samefile(target)):
+        raise UserError(f"{source}: named as source and as target; name the file with its targets")
     if is_json(target):
         raise UserError(f"{target}: a file of JSON has both sides; name it as the source alone, or a text file here")
     lines, others = _texts(source), _texts(target)

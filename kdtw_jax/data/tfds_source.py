@@ -165,6 +165,8 @@ def _names(name: str, info: Any, features: Features) -> tuple[str, str, bool]:
             raise UserError(f"tfds:{name} has {what}; set features.{side} to one of {', '.join(have)}")
         if not isinstance(info[feature], tfds.features.Text):
             raise UserError(f"tfds:{name}: feature {feature!r} is not text; set features.{side} to one that is")
+    if chosen[0] == chosen[1]:
+        raise UserError(f"tfds:{name}: features.source and features.target are both {chosen[0]!r}; name two features")
     return chosen[0], chosen[1], is_translation
 
 

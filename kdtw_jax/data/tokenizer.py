@@ -25,15 +25,16 @@ import hashlib
 import os
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdtw_jax.data.added_tokens import FAST, AddedToken, Stated, read_stated, sentinel_number
 from kdtw_jax.data.byt5 import BYT5, PROTO, ByteProcessor
 from kdtw_jax.data.fast_tokenizer import FastProcessor
+from kdtw_jax.data.same_vocabulary import Likeness, difference
 from kdtw_jax.data.text import normalize
-from kdtw_jax.data.vocabularies import NOTHING, Encoder, Processor, open_vocabulary
+from kdtw_jax.data.vocabularies import NOTHING, Encoder, Processor, open_vocabulary, too_few_rows
 from kdtw_jax.data.vocabulary_training import EOS_ID, PAD_ID, UNK_ID, UNKNOWN_TEXT, train_model
 from kdtw_jax.errors import UserError
 
@@ -56,7 +57,8 @@ _SPACE = "\u2581"  # as sentencepiece writes it
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """An immutable vocabulary; two are equal if their model bytes, added tokens and numbers of ids are.
+    """An immutable vocabulary; two are equal if their model bytes, added tokens and numbers of ids are (`difference`
+    says whether they only come from other files).
 
     Attributes:
       vocab_size: ids are 0 .. vocab_size - 1 (32100 for T5, whose checkpoints pad the embedding to 32128: `padded_to`).
@@ -80,6 +82,7 @@ class Tokenizer:
     _processor: Processor = field(repr=False, compare=False)
     _read: Encoder = field(repr=False, compare=False)
     _written: Encoder = field(repr=False, compare=False)
+    _likeness: Callable[[], Likeness] = field(repr=False, compare=False)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text that is read, without EOS. Never fails; unseen characters become the unknown id.
@@ -133,19 +136,15 @@ class Tokenizer:
         """For a model whose embedding has `rows` rows, those beyond the vocabulary banned. Raises UserError for fewer
         rows than there are ids."""
         if rows < self.vocab_size:
-            more = len(self.added) - self.sentinels
-            were = f" and {more} {'was' if more == 1 else 'were'} added" if more > 0 else ""
-            raise UserError(
-                f"the model's vocabulary of {rows} is smaller than its tokenizer's ({self.vocab_size} ids, of which "
-                f"{self.sentinels} are sentinels above the pieces{were}); "
-                f"it needs the {PIECES} that it was trained with"
-            )
+            file = self.published_file[0] if self.published_file else None
+            raise UserError(too_few_rows(rows, self.vocab_size, self._processor, self.added, self.sentinels, file))
         spare = tuple(range(self.vocab_size, rows))
         return dataclasses.replace(self, vocab_size=rows, banned_ids=self.banned_ids + spare)
 
-    def same_pieces(self, other: Tokenizer) -> bool:
-        """Whether every id is the same token in both, padding beyond the tokens aside."""
-        return self.fingerprint == other.fingerprint
+    def difference(self, other: Tokenizer) -> str | None:
+        """In words, what is one thing there (in `self`) and another here (in `other`); None where every id is the same
+        token in both and every text is cut alike, padding beyond the tokens and the kind of file aside."""
+        return None if self.fingerprint == other.fingerprint else difference(self._likeness(), other._likeness())
 
     @property
     def pieces(self) -> list[str]:
@@ -222,6 +221,7 @@ def _opened(proto: bytes, name: str, beside: Stated) -> Tokenizer:
     size = max(pieces - 1, found.help_id, *ids, 0) + 1
     banned = {PAD_ID, UNK_ID, found.help_id, *found.control} | (set(range(pieces, size)) - ids)
     banned |= {token.id for token in found.added if token.special or sentinel_number(token.content) is not None}
+    read = found.encoder({PAD_ID, EOS_ID, UNK_ID, found.help_id})
     return Tokenizer(
         vocab_size=size,
         help_id=found.help_id,
@@ -232,8 +232,9 @@ def _opened(proto: bytes, name: str, beside: Stated) -> Tokenizer:
         proto=found.saved,
         _file=found.file,
         _processor=found.processor,
-        _read=found.encoder({PAD_ID, EOS_ID, UNK_ID, found.help_id}),
+        _read=read,
         _written=found.encoder({EOS_ID, *banned}),
+        _likeness=lambda: found.likeness(frozenset(banned), read),
     )
 
 

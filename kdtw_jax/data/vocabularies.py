@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import json
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 import sentencepiece
 
-from kdtw_jax.data.added_tokens import AddedToken, Stated, finder, place_tokens, sentinel_number
+from kdtw_jax.data.added_tokens import (
+    ADDED,
+    CONFIG,
+    FAST,
+    NAMES,
+    AddedToken,
+    Stated,
+    finder,
+    kept_tokens,
+    place_tokens,
+    sentinel_number,
+)
 from kdtw_jax.data.byt5 import PROTO, ByteProcessor
 from kdtw_jax.data.byt5 import SENTINELS as BYTE_SENTINELS
 from kdtw_jax.data.fast_tokenizer import FastProcessor
+from kdtw_jax.data.same_vocabulary import BYTES, Likeness, Rules, rules_of_json, rules_of_model
 from kdtw_jax.data.text import normalize, without_surrogates
 from kdtw_jax.data.vocabulary_training import EOS_ID, HELP, PAD_ID, UNK_ID
 from kdtw_jax.errors import UserError
+from kdtw_jax.runs.atomic import parse_object
 
 T5_SENTINELS = 100
 NOTHING = Stated((), (), None)
@@ -42,6 +58,14 @@ class Vocabulary(NamedTuple):
     sentinels: int  # above the pieces
     file: bytes  # of the pieces alone
     saved: bytes  # with the added tokens, where they are not the usual ones
+    rules: Callable[[], Rules]
+
+    def likeness(self, banned: frozenset[int], encode: Encoder) -> Likeness:
+        """What another vocabulary has to share; ids that are never written, and the encoder, are the tokenizer's."""
+        texts = {i: str(self.processor.id_to_piece(i)) for i in range(self.processor.vocab_size())}
+        added = {token.id: token for token in self.added}
+        texts |= {i: token.content for i, token in added.items()}
+        return Likeness(texts, added, self.help_id, banned & texts.keys(), self.rules(), encode)
 
 
 def open_vocabulary(proto: bytes, name: str, beside: Stated) -> Vocabulary:
@@ -55,14 +79,18 @@ def open_vocabulary(proto: bytes, name: str, beside: Stated) -> Vocabulary:
     if proto.startswith(_HEADER):
         try:
             line, file = proto.removeprefix(_HEADER).split(b"\n", 1)
-            kept = json.loads(line)
-            stated = Stated(tuple(AddedToken(*token) for token in kept["tokens"]), (), kept["extra_ids"])
+            stated = kept_tokens(parse_object(line))
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{name} is damaged: it does not say which tokens were added; write it again") from None
+            raise UserError(
+                f"{name} is damaged: it does not say which tokens were added; copy or train it again"
+            ) from None
+    if not file:
+        raise UserError(f"{name} is damaged: it ends after its second line; copy or train it again")
     if file == PROTO:
         return _of_bytes(file, name, stated)
-    if file.startswith(b"{"):
-        return _of_json(file, name)
+    # A sentencepiece model begins with a line feed and the length of its first piece, which is no white space.
+    if Path(name).name == FAST or file.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+        return _of_json(file.removeprefix(codecs.BOM_UTF8), name)
     return _of_pieces(file, name, stated)
 
 
@@ -70,7 +98,7 @@ def _of_pieces(file: bytes, name: str, stated: Stated) -> Vocabulary:
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=file)
     except RuntimeError as error:
-        raise UserError(f"{name} is not a sentencepiece model") from error
+        raise UserError(f"{name} is not a sentencepiece model; fetch or copy it again") from error
     ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
     if ids != (PAD_ID, EOS_ID, UNK_ID):
         raise UserError(f"{name} has ids {ids} for pad, EOS and unknown; expected {(PAD_ID, EOS_ID, UNK_ID)} as in T5")
@@ -92,16 +120,24 @@ def _of_pieces(file: bytes, name: str, stated: Stated) -> Vocabulary:
         count,
         file,
         _saved(file, added, above, count, usual),
+        lambda: rules_of_model(file),
     )
 
 
 def _of_bytes(file: bytes, name: str, stated: Stated) -> Vocabulary:
     processor = ByteProcessor()
     first = processor.vocab_size()
-    count = stated.extra_ids or BYTE_SENTINELS  # newer files say 0 where there are 125
+    # The published tokenizer takes the character of a byte's number for that byte's token, beyond ASCII too.
+    pieces = [*NAMES, *map(chr, range(first - len(NAMES)))]
+    count = BYTE_SENTINELS if stated.extra_ids is None else stated.extra_ids
+    if not count:  # newer files say 0 and list as many as there are
+        listed = {(token.id, token.content) for token in place_tokens(name, stated, pieces, ())}
+        count = next(i for i in itertools.count() if (first + i, f"<extra_id_{i}>") not in listed)
     above = [AddedToken(first + i, f"<extra_id_{i}>", special=True) for i in range(count)]
-    # Ids below are bytes, whose pieces are no texts: whatever token would be there is no other.
-    added = place_tokens(name, stated, [""] * first, above)
+    added = place_tokens(name, stated, pieces, above)
+    # A character of ASCII is its byte anyway, unless it takes spaces or is never written.
+    plain = {AddedToken(i, piece) for i, piece in enumerate(pieces) if piece.isascii()}
+    added = tuple(token for token in added if token not in plain)
     return Vocabulary(
         processor,
         _around(processor.encode, added, str, between_spaces=True),
@@ -111,6 +147,7 @@ def _of_bytes(file: bytes, name: str, stated: Stated) -> Vocabulary:
         count,
         file,
         _saved(file, added, above, count, BYTE_SENTINELS),
+        lambda: BYTES,
     )
 
 
@@ -125,7 +162,43 @@ def _of_json(file: bytes, name: str) -> Vocabulary:
 
     among = _sentinels(pieces)
     count = sum(token.content.startswith("<extra_id_") for token in added)  # not those with a space, which are pieces
-    return Vocabulary(processor, encoder, frozenset(among), added, _help(among, added, len(pieces)), count, file, file)
+    return Vocabulary(
+        processor,
+        encoder,
+        frozenset(among),
+        added,
+        _help(among, added, len(pieces)),
+        count,
+        file,
+        file,
+        lambda: rules_of_json(processor),
+    )
+
+
+def too_few_rows(
+    rows: int, ids: int, processor: Processor, added: Sequence[AddedToken], sentinels: int, file: str | None
+) -> str:
+    """Why an embedding of `rows` is too small for a vocabulary of `ids`, in one line: which of them have no row, by
+    what they come from; `file` has the pieces, None for bytes."""
+    pieces, beyond = processor.vocab_size(), [token for token in added if token.id >= rows]
+    other = next((token for token in beyond if sentinel_number(token.content) is None), None)
+    if rows >= pieces and not beyond:
+        return (
+            f"the model's vocabulary of {rows} has a row for each token, and none for asking, which needs one of its "
+            f"own where there are no sentinels; resize its embedding to {ids} rows or more"
+        )
+    more = len(added) - sentinels
+    were = f" and {more} {'was' if more == 1 else 'were'} added" if more > 0 else ""
+    if rows >= pieces and beyond[0] is other:
+        remedy = f"{CONFIG} or {ADDED} gives {other.content!r} id {other.id}: resize the embedding, or leave that out"
+    elif file is None:
+        remedy = f"it needs rows for all bytes, and for as many sentinels as {CONFIG} has as extra_ids"
+    else:
+        remedy = f"it needs the {file} that it was trained with"
+    return (
+        f"the model's vocabulary of {rows} is smaller than its tokenizer's ({ids} ids, of which {sentinels} are "
+        f"sentinels above the {'pieces' if file else 'bytes'}{were}); {remedy}"
+    )
 
 
 def _around(

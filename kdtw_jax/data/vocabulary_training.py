@@ -19,8 +19,8 @@ UNK_ID = 2
 HELP = "<help>"
 RESERVED = tuple(f"<reserved_{i}>" for i in range(12))
 UNKNOWN_TEXT = "⁇"
-LONG = 4096  # characters of a line that are left whole whatever they are
-LONGEST = 1_000_000  # characters of any line; of 2**24 bytes, sentencepiece would drop it silently
+MOST_PIECES = 1 << 24  # far beyond any use; near 2**31 the trainer's numbers overflow, and it never ends
+LONG = 4096  # characters of a line that is left whole; longer ones are cut
 # sentencepiece's own mark for unknown text: it drops every line with it, unless it is a symbol of the user's.
 _MARK = "\u2585"
 # Names of control symbols are cut out of the lines, so that their characters would not count.
@@ -45,13 +45,14 @@ def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, ch
     Raises:
       UserError: no text, or a vocabulary smaller or larger than the text supports (the message says which).
     """
-    if vocab_size < 1:
-        raise UserError(f"vocab_size must be positive, got {vocab_size}")
+    if not 1 <= vocab_size <= MOST_PIECES:
+        raise UserError(f"vocab_size must be between 1 and {MOST_PIECES}, got {vocab_size}")
     if not 0.98 <= character_coverage <= 1.0:  # what the trainer takes
         raise UserError(f"character_coverage must be between 0.98 and 1, got {character_coverage}")
     lines, marked = training_lines(texts)
     if not lines:
-        raise UserError("cannot train a tokenizer: the training text is empty")
+        of = "nothing but U+2585, sentencepiece's own mark; give other characters, too" if marked else "empty"
+        raise UserError(f"cannot train a tokenizer: the training text is {of}")
     buffer = io.BytesIO()
     characters = sum(map(len, lines))
     status = Console(stderr=True).status(f"training a vocabulary of {vocab_size} on {characters:,} characters")
@@ -61,7 +62,7 @@ def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, ch
                 sentence_iterator=iter(lines),
                 model_writer=buffer,
                 model_type="unigram",
-                vocab_size=vocab_size,
+                vocab_size=max(vocab_size, UNK_ID + 1),  # or it could not even say how many there must be
                 hard_vocab_limit=exact,
                 character_coverage=character_coverage,
                 split_digits=True,
@@ -96,39 +97,26 @@ def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, ch
 def training_lines(texts: Iterable[str]) -> tuple[list[str], bool]:
     """The lines that the trainer is given, and whether U+2585 occurs in the texts.
 
-    The trainer copies every stretch that occurs twice, in all its lengths, before it asks whether that is too long
-    for a piece, which takes the square of the stretch: long lines that repeat themselves, or begin or end like
-    another, are cut to lines of `LONG` characters at the most.
+    The trainer copies every stretch that occurs twice within lines, in all its lengths, before it asks whether that is
+    too long for a piece, which takes the square of the stretch; and a word of some 100,000 letters is beyond its
+    arithmetic. So no line has more than `LONG` characters.
     """
     lines: list[str] = []
-    seen: set[str] = set()
     marked = False
     for text in map(normalize, texts):
         if _MARK in text:
             text, marked = normalize(text.replace(_MARK, " ")), True
-        text = _NAMES.sub("< ", text)
-        if len(text) <= LONG:
-            lines += [text] if text else []
-            continue
-        ends = {text[:LONG], text[-LONG:]}
-        cut = len(text) > LONGEST or ends & seen or _repeats(text)
-        lines += _cut(text) if cut else [text]
-        seen |= ends
+        lines += _cut(_NAMES.sub("< ", text))
     return lines, marked
 
 
-def _repeats(text: str) -> bool:
-    """Whether a stretch of `LONG` characters occurs twice: one of the even parts of half its length then does."""
-    half = LONG // 2
-    return any(text.find(text[i : i + half], i + 1) >= 0 for i in range(0, len(text) - half, half))
-
-
 def _cut(text: str) -> Iterator[str]:
-    """Lines that end at white space, where there is any."""
+    """Lines of `LONG` characters at the most that end at white space, where there is any; none of an empty text."""
     start = 0
     while len(text) - start > LONG:
         space = text.rfind(" ", start + 1, start + LONG + 1)
         end = space if space > 0 else start + LONG
         yield text[start:end]
         start = end + (space > 0)
-    yield text[start:]
+    if start < len(text):
+        yield text[start:]

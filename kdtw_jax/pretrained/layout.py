@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kdtw_jax.data.added_tokens import CONFIG as TOKENIZER
-from kdtw_jax.data.added_tokens import AddedToken, read_object, sentinel_number
-from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from kdtw_jax.data.added_tokens import NAMES, RESERVED, AddedToken, read_object, reserved_name, sentinel_number
+from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import T5Config
 from kdtw_jax.models.config import FeedForward
@@ -121,14 +121,13 @@ def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
     stated = {"tokenizer_class": _BYTES if tokenizer.is_bytes else "T5Tokenizer", "extra_ids": tokenizer.sentinels}
     if not tokenizer.has_more:
         return stated
-    specials = {PAD_ID: "<pad>", EOS_ID: "</s>", UNK_ID: "<unk>"}
-    tokens = {i: AddedToken(i, text, special=True) for i, text in specials.items()}
+    tokens = {i: AddedToken(i, text, special=True) for i, text in enumerate(NAMES)}
     tokens |= {token.id: token for token in tokenizer.added}
-    for i in range(min(token.id for token in tokenizer.added), max(tokens)):
-        if not tokenizer.pieces[i] and i not in tokens:
-            tokens[i] = AddedToken(i, f"<reserved_{i}>", special=True)
+    reserved = [i for i, piece in enumerate(tokenizer.pieces[: max(tokens)]) if not piece and i not in tokens]
+    tokens |= {i: AddedToken(i, reserved_name(i), special=True) for i in reserved}
     entries = {str(i): {**token._asdict(), "normalized": False} for i, token in sorted(tokens.items())}
     for entry in entries.values():
         del entry["id"]
     sentinels = [token.content for token in tokenizer.added if sentinel_number(token.content) is not None]
+    stated |= {RESERVED: reserved} if reserved else {}
     return {**stated, "additional_special_tokens": sentinels, "added_tokens_decoder": entries}

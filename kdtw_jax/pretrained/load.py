@@ -51,7 +51,14 @@ def open_published(folder: Path) -> Published:
     copies = [name for name in (*ALIASES, HEAD) if name in held and name not in sources.values()]
     if misfit := _misfit(wanted, sources, held, {*copies, *sources.values(), *UNUSED}):
         raise UserError(f"the weights in {folder} do not fit its config.json: {misfit}")
-    tokenizer = load_vocabulary(folder, of_bytes=of_bytes(folder)).padded_to(config.vocab_size)
+    tokenizer = load_vocabulary(folder, of_bytes=of_bytes(folder))
+    for copy in (held[name] for name in copies):
+        if copy.shape[1:] != wanted[SHARED].shape[1:] or copy.shape[0] < tokenizer.vocab_size:
+            raise UserError(
+                f"the weights in {folder} do not fit its config.json: {copy.name} is {copy.shape}, by config.json "
+                f"{wanted[SHARED].shape}"
+            )
+    tokenizer = tokenizer.padded_to(config.vocab_size)
     taken = {name: held[source] for name, source in sources.items()}
     return Published(folder, config, tokenizer, taken, tuple(held[name] for name in copies))
 

@@ -74,10 +74,14 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def parse_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises OSError where it cannot be read, and ValueError, of a few words, where it holds
-    anything else."""
+    """The JSON object in a file. Raises OSError where it cannot be read, and ValueError as `parse_object` does."""
+    return parse_object(path.read_bytes())
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """The JSON object that `content` is. Raises ValueError, of a few words, where it is anything else."""
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))  # Windows writes a mark before it
+        value = json.loads(content.decode("utf-8-sig"))  # Windows writes a mark before it
     except UnicodeDecodeError:
         raise ValueError("not JSON in UTF-8") from None
     except json.JSONDecodeError as error:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -209,13 +210,20 @@ def read_model_config(folder: Path) -> tuple[T5Config, Tokenizer]:
             f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run"
         )
     file = folder / "config.json"
-    fields = read_json(file, f"{folder} is not a saved model").get("model")
+    stated = read_json(file, f"{folder} is not a saved model")
+    fields = stated.get("model")
     if not isinstance(fields, dict):
         raise UserError(f"{file} is damaged: it has no sizes under 'model'; give a folder that a run has written")
     with told_of(file):
         config = T5Config.from_dict(fields)
+    tokenizer = load_tokenizer(folder / "tokenizer.model")
+    if (wanted := stated.get("tokenizer", tokenizer.fingerprint)) != tokenizer.fingerprint:
+        raise UserError(
+            f"{folder / 'tokenizer.model'} is not the vocabulary that the model was saved with: its sha256 is "
+            f"{tokenizer.fingerprint[:12]}..., by config.json {reprlib.repr(wanted)}; copy the whole folder again"
+        )
     # A published vocabulary has fewer ids than its models have rows of embedding.
-    return config, load_tokenizer(folder / "tokenizer.model").padded_to(config.vocab_size)
+    return config, tokenizer.padded_to(config.vocab_size)
 
 
 def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Tokenizer | None = None) -> SavedModel:
@@ -247,8 +255,13 @@ def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Token
 
 def check_vocabulary(name: str, own: Tokenizer, tokenizer: Tokenizer) -> None:
     """Raises UserError unless the vocabulary of the model `name` is that of the run, which may have more padding."""
-    if not own.same_pieces(tokenizer) or own.vocab_size > tokenizer.vocab_size:
-        raise UserError(
-            f"the model in {name} was trained with another vocabulary ({own.vocab_size} pieces, "
-            f"{own.fingerprint[:12]}) than this run's ({tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]})"
-        )
+    differs = own.difference(tokenizer)
+    if differs is None and own.vocab_size <= tokenizer.vocab_size:
+        return
+    remedy = "take a teacher and a student of one vocabulary, with the same tokenizer files"
+    if differs is None:
+        differs, remedy = "it has more rows", "name the model where the run begins, which then has as many"
+    raise UserError(
+        f"the model in {name} was trained with another vocabulary ({own.vocab_size} pieces, {own.fingerprint[:12]}) "
+        f"than this run's ({tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]}): {differs}; {remedy}"
+    )

@@ -1,0 +1,127 @@
+"""A run's configuration from what its folder keeps: whatever it was, and refused in one line where it is none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from experiments.summarization import PRESETS as SUMMARIES
+from experiments.translation import PRESETS
+from kdtw_jax.config import JUDGING, Experiment, Method, plain
+from kdtw_jax.errors import UserError
+from kdtw_jax.restore import restore, revive
+from kdtw_jax.runs import open_run, write_json
+
+
+def begin(folder: Path, config: Experiment) -> Path:
+    """The folder of a run of which every training has begun and something has been judged."""
+    with open_run(folder, {"task": "translation", **config.identity()}, free=JUDGING) as run:
+        for seed in config.seeds:
+            for method in config.methods:
+                run.claim(f"seed{seed}/{method}", config.identity_of(method))
+    write_json(folder / "judging.json", config.judging())
+    return folder
+
+
+def other(value: Any) -> Any:
+    """Other numbers, within all ranges; shares add to one."""
+    if isinstance(value, dict):
+        return {name: own if name.endswith("_share") else other(own) for name, own in value.items()}
+    if isinstance(value, float):
+        return value * 0.999
+    return value
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("settle", [0, 3])
+def test_what_a_run_was_begun_with_comes_back_whole(preset: str, settle: int, tmp_path: Path) -> None:
+    plain_config = other(plain(PRESETS[preset]))
+    config = replace(
+        revive(Experiment, {**plain_config, "student_model": "folder/of a student"}),
+        data="files",
+        out=tmp_path / "run",
+        seeds=(7, 2, 5),
+        methods=get_args(Method),
+        beam_targets=("pcl", "ask"),
+        split="validation",
+        beam_size=3,
+    )
+    config = replace(config, ask=replace(config.ask, settle=settle, judged_on=9))
+    config = replace(config, text=replace(config.text, test_limit=11, instruct=True, tokenizer=Path("a/b.model")))
+    task, found = restore(begin(tmp_path / "run", config))
+    assert (task, found.seeds) == ("translation", (7, 2, 5))
+    # How a run is computed, where it is published and what is planned is no part of it.
+    apart = ("results", "devices", "hosts", "teacher_shards", "offline", "plan", "plan_tflops", "plan_utilization")
+    assert replace(found, **{name: getattr(config, name) for name in apart}) == config
+
+
+@pytest.mark.parametrize("presets", [PRESETS, SUMMARIES])
+def test_every_configuration_is_the_same_after_json(presets: dict[str, Experiment]) -> None:
+    for config in presets.values():
+        assert revive(Experiment, json.loads(json.dumps(plain(config)))) == config
+
+
+DAMAGE = {  # file, the place in it, what it says then, what is said of it
+    "an option of later": ("config.json", "newer", 1, "newer is no option"),
+    "an option of later in a group": ("config.json", "text.newer", 1, "text.newer is no option"),
+    "no group": ("config.json", "text", 3, "text cannot be 3"),
+    "nothing": ("config.json", "teacher", None, "teacher cannot be null"),
+    "a word for a number": ("config.json", "text.limit", "x", 'text.limit cannot be "x"'),
+    "a truth for a number": ("config.json", "text.limit", True, "text.limit cannot be true"),
+    "a share for a count": ("config.json", "teacher.d_model", 1.5, "teacher.d_model cannot be 1.5"),
+    "out of range": ("config.json", "text.limit", -1, "text.limit must be at least 0, got -1"),
+    "a number for a place": ("config.json", "text.folder", 3, "text.folder cannot be 3"),
+    "no such choice": ("config.json", "text.on_long", "keep", 'text.on_long cannot be "keep"'),
+    "no task": ("config.json", "task", 3, "its config.json does not say task"),
+    "no seed": ("config.json", "teacher_seed", [0], "its config.json does not say teacher_seed"),
+    "no such setting": ("judging.json", "text.nowhere.x", 1, "text.nowhere is no option"),
+    "no such split": ("judging.json", "split", "dev", 'split cannot be "dev"'),
+    "one metric": ("judging.json", "text.files.metrics", "bleu", 'text.files.metrics cannot be "bleu"'),
+    "no method": ("stages/seed0/pcl.config.json", "pcl", 3, "pcl cannot be 3"),
+    "an option of later of a method": ("stages/seed0/pcl.config.json", "pcl.newer", 1, "pcl.newer is no option"),
+    "no lengths": ("stages/seed0/pcl.config.json", "pcl.pcl.lengths", 3, "pcl.pcl.lengths cannot be 3"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_file_that_says_what_cannot_be_is_refused_in_one_line(damage: str, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", PRESETS["tiny"])
+    name, place, value, message = DAMAGE[damage]
+    said = found = json.loads((run / name).read_text())
+    *parents, last = [place] if name == "judging.json" else place.split(".")
+    for parent in parents:
+        found = found[parent]
+    found[last] = value
+    write_json(run / name, said)
+    with pytest.raises(UserError) as raised:
+        restore(run)
+    assert message in str(raised.value) and str(run) in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "judging.json", "stages/seed0/pcl.config.json"])
+def test_a_torn_file_is_named(name: str, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", PRESETS["tiny"])
+    (run / name).write_bytes((run / name).read_bytes()[:-9])
+    with pytest.raises(UserError, match=rf"{name} is damaged: not JSON from line \d+ on") as raised:
+        restore(run)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_not_said_and_has_no_default_is_named(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", PRESETS["tiny"])
+    said = json.loads((run / "config.json").read_text())
+    del said["data"]
+    write_json(run / "config.json", said)
+    with pytest.raises(UserError, match="data is not said"):
+        restore(run)
+
+
+def test_a_user_s_copy_of_a_seed_s_folder_is_no_seed(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", PRESETS["tiny"])
+    write_json(run / "stages" / "seed0 of yesterday" / "gkd.config.json", {"gkd": 3})
+    found = restore(run)[1]
+    assert (found.seeds, found.methods) == ((0,), PRESETS["tiny"].methods)
