@@ -62,8 +62,8 @@ def check_scoring(config: Experiment) -> None:
 
 
 def look_up(config: Experiment, own: Task | None = None) -> Given:
-    """Finds what a configuration names, before a run's folder is opened; the text is that of a task of the user's own if
-    there is one.
+    """Finds what a configuration names, before a run's folder is opened; the text is that of a task of the user's `own`
+    where there is one.
 
     Raises UserError where there are not as many devices, or no such model, vocabulary or text, where they do not fit
     each other, or where BLEU's tokenizer cannot be had.
