@@ -23,6 +23,7 @@ import experiments  # noqa: F401, before NumPy and JAX are loaded
 from kdtw_jax.config import JUDGING
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
+from kdtw_jax.methods import load_installed
 from kdtw_jax.operating_report import COLUMNS, Timing, show, study_points, table
 from kdtw_jax.pipeline import train_students, train_teacher
 from kdtw_jax.prepare import look_up, prepare
@@ -51,6 +52,7 @@ class Compare:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 after a one-line error."""
     try:
+        load_installed()
         compare(tyro.cli(Compare, description=__doc__, args=arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -28,6 +28,7 @@ import experiments  # noqa: F401, before NumPy and JAX are loaded
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.places import CLOSE, END, OPEN
 from kdtw_jax.lines import Remarks, argument, one_line, read_lines, say
+from kdtw_jax.methods import load_installed
 from kdtw_jax.runs import keep_compiled
 from kdtw_jax.writing import open_asking, write_under
 
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _write(options: Write) -> None:
+    load_installed()
     asking = open_asking(options.run, options.seed, rule=options.rule)
     remarks = Remarks("text" if options.text else "line")
     sources = map(argument, options.text) if options.text else _standard_input(remarks)

@@ -16,26 +16,30 @@ from kdtw_jax.decoding import generate, generate_with_help
 from kdtw_jax.errors import UserError
 from kdtw_jax.experiment import run_experiment
 from kdtw_jax.losses.pcl import PCLConfig, pcl_loss
+from kdtw_jax.methods import METHODS, Method, StudentTraining, TrainContext, register
+from kdtw_jax.methods.ask import ask
+from kdtw_jax.methods.ask_config import AskConfig, make_rules
+from kdtw_jax.methods.mle import MLEConfig, fit
+from kdtw_jax.methods.pcl import DistilConfig, distil
 from kdtw_jax.models import Model, T5Config, make_model
 from kdtw_jax.replay import make_replay
-from kdtw_jax.train.ask import ask
-from kdtw_jax.train.ask_config import AskConfig, make_rules
 from kdtw_jax.train.checkpoint import load_model, save_model
-from kdtw_jax.train.distil import distil
-from kdtw_jax.train.distil_config import DistilConfig
-from kdtw_jax.train.fit import FitConfig, fit
 
 __all__ = [
+    "METHODS",
     "AskConfig",
     "DistilConfig",
     "Experiment",
-    "FitConfig",
+    "MLEConfig",
+    "Method",
     "Model",
     "PCLConfig",
+    "StudentTraining",
     "T5Config",
     "Task",
     "TextConfig",
     "Tokenizer",
+    "TrainContext",
     "UserError",
     "ask",
     "distil",
@@ -50,6 +54,7 @@ __all__ = [
     "make_rules",
     "parse_rule",
     "pcl_loss",
+    "register",
     "run_experiment",
     "save_model",
     "train_tokenizer",

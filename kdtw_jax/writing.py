@@ -66,7 +66,7 @@ def open_asking(run: Path, seed: int = 0, *, rule: str | None = None) -> AskingS
         raise UserError(f"{run} has no student of seed {seed} that learned to ask")
     name = config.teacher_model or str(run / "teacher" / "model")
     if rule is not None:
-        read_rule(rule, known_constraints(config.ask.constraints, find_config(name, offline=config.offline)))
+        read_rule(rule, known_constraints(config.of("ask").constraints, find_config(name, offline=config.offline)))
     own = find_model(str(run / f"seed{seed}" / "ask" / "model"))
     found = find_model(name, offline=config.offline)
     tokenizer = max(own.tokenizer, found.tokenizer, key=lambda known: known.vocab_size)
@@ -76,8 +76,8 @@ def open_asking(run: Path, seed: int = 0, *, rule: str | None = None) -> AskingS
     return AskingStudent(
         student._replace(params=jax.device_put(student.params)),
         teacher._replace(params=jax.device_put(teacher.params)),
-        known_constraints(config.ask.constraints, teacher.model.config),
-        config.ask.distil.pcl.alpha,
+        known_constraints(config.of("ask").constraints, teacher.model.config),
+        config.of("ask").distil.pcl.alpha,
         read_json(run / "stages" / "data.json", f"{run} has no data")["instruction"],
         config.text.max_source,
         config.text.max_target,

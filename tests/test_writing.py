@@ -14,13 +14,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.presets import TINY
 from experiments.write import main
 from kdtw_jax import writing
 from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import one_line, read_lines
 from kdtw_jax.models import T5Config, make_model
+from kdtw_jax.presets import TINY
 from kdtw_jax.train.checkpoint import save_model
 from kdtw_jax.writing import AskingStudent, open_asking, write_under
 
