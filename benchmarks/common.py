@@ -14,9 +14,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments.presets import SMALL
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config
+from kdtw_jax.presets import SMALL
 from kdtw_jax.runs import Progress, print_table, provenance, write_json
 
 Run = Callable[[], Any]

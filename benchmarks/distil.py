@@ -26,16 +26,16 @@ import tyro
 
 from benchmarks.common import Line, Run, need, report, torch_versions
 from benchmarks.train_step import stepper
-from experiments.presets import SMALL
 from kdtw_jax.data.batches import Batch
+from kdtw_jax.methods.gkd import divergence_loss
+from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.models import Model, Params, count_params, make_model
+from kdtw_jax.presets import SMALL
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import Progress
 from kdtw_jax.train import parallel
 from kdtw_jax.train.collect import Collector
-from kdtw_jax.train.distil import coefficients, path_loss
 from kdtw_jax.train.fresh import Listener, Writer
-from kdtw_jax.train.gkd import divergence_loss
 from kdtw_jax.train.scoring import score
 from kdtw_jax.train.state import init_state, make_optimizer, make_update
 
@@ -79,7 +79,7 @@ def main(args: Args) -> None:
 
     sizes = trl_steps(args, configs, batch, times["trl"], round_of_ours)
     ms = {name: 1e3 * float(np.median(values[2:])) for name, values in times.items()}
-    ms["pcl"] = ms["update"] + ms["collect"] / SMALL.pcl.updates_per_rollout
+    ms["pcl"] = ms["update"] + ms["collect"] / SMALL.of("pcl").updates_per_rollout
     what = {
         "trl": "TRL's GKD, a step",
         "gkd": "GKD here, a step",
@@ -92,7 +92,7 @@ def main(args: Args) -> None:
     ]
     numbers: dict[str, Any] = {
         "vs_trl_by_pcl": ms["trl"] / ms["pcl"],
-        "updates_per_rollout": SMALL.pcl.updates_per_rollout,
+        "updates_per_rollout": SMALL.of("pcl").updates_per_rollout,
     }
     numbers |= {f"parameters, {name}": size for name, size in sizes.items()}
     numbers |= {"parameters, student": count_params(own), "parameters, teacher": count_params(other)}
@@ -105,8 +105,8 @@ def gkd_step(student: tuple[Model, Params], teacher: tuple[Model, Params], batch
     """A step of the method gkd whose outputs are the student's own."""
     devices = parallel.select_devices(1)
     write, listen = Writer(student[0], BANNED, devices), Listener(teacher, devices)
-    optimizer = make_optimizer(SMALL.gkd.optimizer, 1000)
-    loss = divergence_loss(student[0], teacher[0], SMALL.gkd, BANNED)
+    optimizer = make_optimizer(SMALL.training.optimizer, 1000)
+    loss = divergence_loss(student[0], teacher[0], SMALL.of("gkd"), BANNED)
     update = parallel.data_parallel(make_update(loss, {"jsd": 1.0}, optimizer), devices, donate=(0,))
     state = parallel.replicate(init_state(student[1], optimizer, 0), devices)
     keys = iter(jax.random.split(jax.random.key(1), 10_000))
@@ -123,7 +123,7 @@ def gkd_step(student: tuple[Model, Params], teacher: tuple[Model, Params], batch
 
 def pcl_steps(student: tuple[Model, Params], teacher: tuple[Model, Params], batch: Batch) -> dict[str, Run]:
     """An update of the method pcl on replayed rows, and the collection that comes before some of them."""
-    devices, config = parallel.select_devices(1), SMALL.pcl
+    devices, config = parallel.select_devices(1), SMALL.of("pcl")
     rows = score(*teacher, *map(jnp.asarray, batch), top_k=config.top_k, banned=BANNED)
     sample = Sample(rows, jnp.zeros(len(batch.example_B), jnp.int32))
     loss = path_loss(student[0], config, BANNED)
@@ -178,7 +178,7 @@ def trl_steps(
         settings = GKDConfig(
             output_dir=folder,
             lmbda=1.0,  # always the student's own outputs
-            beta=SMALL.gkd.beta,
+            beta=SMALL.of("gkd").beta,
             temperature=1.0,
             max_new_tokens=args.length,
             per_device_train_batch_size=args.rows,

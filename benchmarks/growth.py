@@ -20,14 +20,15 @@ import numpy as np
 import tyro
 
 from benchmarks.common import Line, Run, median_seconds, report
-from experiments.presets import SMALL, model
 from kdtw_jax.data.batches import Bucket, EncodedSplit, Ragged, training_batches
 from kdtw_jax.losses.kl import TopK
+from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.models import make_model
+from kdtw_jax.presets import SMALL, model
 from kdtw_jax.replay import Sample, make_replay
 from kdtw_jax.train import parallel
 from kdtw_jax.train.collect import empty_row, minibatch_shares
-from kdtw_jax.train.distil import coefficients, path_loss
+from kdtw_jax.train.context import Chunks
 from kdtw_jax.train.scoring import SOURCES, Trajectories
 from kdtw_jax.train.state import init_state, make_optimizer, make_update
 
@@ -71,7 +72,7 @@ def main(args: Args) -> None:
         cases["2 devices"] = base._replace(devices=2)
     for name, case in cases.items():
         functions[name], bytes_of[name] = update(case)
-    capacities = [factor * SMALL.pcl.capacity for factor in args.factors]
+    capacities = [factor * SMALL.of("pcl").capacity for factor in args.factors]
     functions |= {f"buffer, {capacity} rows a source: add and draw": buffer(base, capacity) for capacity in capacities}
     functions["a batch of text, on the host"] = text_batches(base)
     seconds = median_seconds(functions, args.repeats)
@@ -88,7 +89,7 @@ def rows_of(case: Case) -> Trajectories:
     """Scored paths of random tokens."""
     rng, shape = np.random.default_rng(0), (case.rows, case.length)
     source, tokens = (jnp.asarray(rng.integers(4, case.vocabulary, shape), jnp.int32) for _ in range(2))
-    top = jnp.asarray(rng.integers(4, case.vocabulary, (*shape, SMALL.pcl.top_k)), jnp.int32)
+    top = jnp.asarray(rng.integers(4, case.vocabulary, (*shape, SMALL.of("pcl").top_k)), jnp.int32)
     kept = TopK(jnp.full(top.shape, -5.0), top)
     return Trajectories(jnp.arange(case.rows), source, tokens, jnp.full(shape, -5.0), kept)
 
@@ -97,9 +98,9 @@ def update(case: Case) -> tuple[Run, int]:
     """An update, and the bytes that it needs on each device."""
     student = dataclasses.replace(model(case.width, 4, 1), vocab_size=case.vocabulary)
     built, devices = make_model(student), parallel.select_devices(case.devices)
-    config = dataclasses.replace(SMALL.pcl, chunk=case.chunk, vocab_chunk=case.vocab_chunk)
-    optimizer = make_optimizer(SMALL.pcl.optimizer, 1000)
-    step = make_update(path_loss(built, config, ()), coefficients(config), optimizer)
+    config, chunks = SMALL.of("pcl"), Chunks(case.chunk, case.vocab_chunk)
+    optimizer = make_optimizer(SMALL.training.optimizer, 1000)
+    step = make_update(path_loss(built, config, (), chunks), coefficients(config), optimizer)
     state = parallel.replicate(init_state(built.init(jax.random.key(0)), optimizer, 0), devices)
     sample = parallel.shard(Sample(rows_of(case), jnp.zeros(case.rows, jnp.int32)), devices)
     mapped: Any = parallel.data_parallel(step, devices)
@@ -111,9 +112,9 @@ def update(case: Case) -> tuple[Run, int]:
 def buffer(case: Case, capacity: int) -> Run:
     """Adding a batch of rows to a buffer, and drawing one from it."""
     bucket, rows = Bucket(case.length, case.length, case.rows), rows_of(case)
-    replay = make_replay(capacity, minibatch_shares(SMALL.pcl, case.rows), SOURCES)
+    replay = make_replay(capacity, minibatch_shares(SMALL.of("pcl"), case.rows), SOURCES)
     add, draw = jax.jit(replay.add, static_argnums=2, donate_argnums=0), jax.jit(replay.sample)
-    state = replay.init(empty_row(bucket, SMALL.pcl.top_k))
+    state = replay.init(empty_row(bucket, SMALL.of("pcl").top_k))
     for source in range(len(SOURCES)):
         state = add(state, rows, source)
 

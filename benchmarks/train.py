@@ -21,14 +21,14 @@ import tyro
 
 from benchmarks.common import Line, Run, median_seconds, report
 from benchmarks.train_step import stepper
-from experiments.presets import SMALL
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding import generate
+from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.models import Model, make_model, shift_right
+from kdtw_jax.presets import SMALL
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.collect import Collector, minibatch_shares
-from kdtw_jax.train.distil import coefficients, path_loss
 from kdtw_jax.train.scoring import STUDENT, TEACHER, score
 
 BANNED = (0, 2, 3)
@@ -63,7 +63,7 @@ def main(args: Args) -> None:
     source, target = (rng.integers(4, size, (args.rows, args.length)).astype(np.int32) for _ in range(2))
     batch = Batch(np.arange(args.rows, dtype=np.int32), source, target)
     functions: dict[str, Run] = {}
-    config = SMALL.pcl
+    config = SMALL.of("pcl")
     rows = score(models["teacher"], params["teacher"], *map(jnp.asarray, batch), top_k=config.top_k, banned=BANNED)
     sample = Sample(rows, jnp.zeros(args.rows, jnp.int32))
     functions["pcl update"] = stepper(

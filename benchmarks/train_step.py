@@ -22,13 +22,13 @@ import numpy as np
 import tyro
 
 from benchmarks.common import Dtype, Line, Run, matrix_product, median_seconds, need, report, torch_versions
-from experiments.presets import SMALL, model
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.methods.mle import likelihood_loss
 from kdtw_jax.models import T5Config, make_model
+from kdtw_jax.presets import SMALL, model
 from kdtw_jax.runs import print_table
 from kdtw_jax.train import parallel
-from kdtw_jax.train.fit import likelihood_loss
 from kdtw_jax.train.state import Coefficient, OptimizerConfig, init_state, make_optimizer, make_update
 
 
@@ -85,7 +85,7 @@ def stepper(
     params: Any,
     rows: Any,
     devices: parallel.Devices,
-    optimizer_config: OptimizerConfig = SMALL.mle.optimizer,
+    optimizer_config: OptimizerConfig = SMALL.training.optimizer,
 ) -> Run:
     """A whole update (gradient, clipping, Adam), as the trainers run it: the state is given up and taken again."""
     optimizer = make_optimizer(optimizer_config, 1000)
@@ -105,8 +105,8 @@ def stepper(
 def likelihood_step(config: T5Config, batch: Batch, devices: parallel.Devices) -> Run:
     """Ours."""
     built = make_model(config)
-    loss = likelihood_loss(built, SMALL.mle, (), None)
-    return stepper(loss, {"nll": 1.0}, built.init(jax.random.key(0)), (batch, ()), devices)
+    loss = likelihood_loss(built, SMALL.of("mle"))
+    return stepper(loss, {"nll": 1.0}, built.init(jax.random.key(0)), batch, devices)
 
 
 def torch_step(config: T5Config, batch: Batch) -> Run:

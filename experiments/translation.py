@@ -10,25 +10,15 @@ The same command continues an interrupted run. Every option below has a default 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone without installing
 
-from experiments.presets import BASE, DEMONSTRATIONS, PAPER, QUICKSTART, SMALL, TINY, path_consistency, rivals
+import experiments  # noqa: F401, before NumPy and JAX are loaded
 from kdtw_jax.experiment import main
+from kdtw_jax.presets import TRANSLATION
 
-PRESETS = {
-    "quickstart": QUICKSTART,
-    "tiny": TINY,
-    "small": replace(
-        SMALL,
-        pcl=path_consistency(1200, 3e-3, save=200, **DEMONSTRATIONS),
-        tb=rivals(1200, 3e-3, save=200, **DEMONSTRATIONS)["tb"],
-    ),
-    "base": replace(BASE, data="tfds:para_crawl/ende"),
-    "paper": replace(PAPER, data="tfds:wmt14_translate/de-en"),
-}
+PRESETS = TRANSLATION
 
 if __name__ == "__main__":
     sys.exit(main("translation", PRESETS, __doc__))

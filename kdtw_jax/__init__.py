@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from kdtw_jax.errors import UserError
     from kdtw_jax.experiment import run_experiment
     from kdtw_jax.losses.pcl import PCLConfig, pcl_loss
+    from kdtw_jax.methods import METHODS, Method, StudentTraining, TrainContext, register
+    from kdtw_jax.methods.ask_config import AskConfig
+    from kdtw_jax.methods.mle import MLEConfig
+    from kdtw_jax.methods.pcl import DistilConfig
     from kdtw_jax.models import Model, T5Config, make_model
     from kdtw_jax.replay import make_replay
     from kdtw_jax.student import Student, load
@@ -37,14 +41,21 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "answers",
     "Answers": "answers",
+    "AskConfig": "methods.ask_config",
+    "DistilConfig": "methods.pcl",
     "Experiment": "config",
+    "METHODS": "methods",
+    "MLEConfig": "methods.mle",
+    "Method": "methods",
     "Model": "models",
     "PCLConfig": "losses.pcl",
     "Student": "student",
+    "StudentTraining": "methods",
     "T5Config": "models",
     "Task": "data.task",
     "TextConfig": "config",
     "Tokenizer": "data.tokenizer",
+    "TrainContext": "methods",
     "UserError": "errors",
     "generate": "decoding",
     "generate_with_help": "decoding",
@@ -56,22 +67,30 @@ _HOMES = {
     "make_replay": "replay",
     "parse_rule": "constraints",
     "pcl_loss": "losses.pcl",
+    "register": "methods",
     "run_experiment": "experiment",
     "save_model": "train.checkpoint",
     "train_tokenizer": "data.tokenizer",
 }
 
 __all__ = [
+    "METHODS",
     "Answer",
     "Answers",
+    "AskConfig",
+    "DistilConfig",
     "Experiment",
+    "MLEConfig",
+    "Method",
     "Model",
     "PCLConfig",
     "Student",
+    "StudentTraining",
     "T5Config",
     "Task",
     "TextConfig",
     "Tokenizer",
+    "TrainContext",
     "UserError",
     "__version__",
     "generate",
@@ -84,6 +103,7 @@ __all__ = [
     "make_replay",
     "parse_rule",
     "pcl_loss",
+    "register",
     "run_experiment",
     "save_model",
     "train_tokenizer",

@@ -15,10 +15,10 @@ from kdtw_jax.evaluation.figures import asking_figure
 from kdtw_jax.evaluation.findings import Found, Texts, obedience
 from kdtw_jax.evaluation.helped import GATES, Decoder, make_decoder
 from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
+from kdtw_jax.methods.ask_config import Rules
 from kdtw_jax.pipeline import Row, Trained, asking_rules, evaluation_stage, judged_with, still_good
 from kdtw_jax.prepare import Setup
 from kdtw_jax.runs import RunFolder, print_table, write_csv, write_json, write_text
-from kdtw_jax.train.ask_config import Rules
 
 COLUMNS = (
     "task",
@@ -57,9 +57,9 @@ def asking_decoder(
         teacher,
         setup.tokenizer,
         rules.constraints,
-        alpha=config.ask.distil.pcl.alpha,
-        sampled_gate=config.ask.gate == "sample" and not greedy,
-        sampled_tokens=config.ask.tokens == "sample" and not greedy,
+        alpha=config.of("ask").distil.pcl.alpha,
+        sampled_gate=config.of("ask").gate == "sample" and not greedy,
+        sampled_tokens=config.of("ask").tokens == "sample" and not greedy,
         seed=seed,
         devices=setup.devices,
     )
@@ -87,12 +87,12 @@ def study_asking(
         rules = asking_rules(config, setup, teacher)
         decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=False)
         pairs = setup.task.splits[config.split]
-        data = spaced_pairs(setup.test, config.ask.judged_on or len(setup.test))
+        data = spaced_pairs(setup.test, config.of("ask").judged_on or len(setup.test))
         sources, references = ([pairs[int(i)][side] for i in data.examples] for side in ("source", "target"))
         test = Texts(data, sources, references, setup.task.metrics, setup.scoring)
         outputs = None
         if twin is not None:
-            mode = Decoding("sample" if config.ask.tokens == "sample" else "greedy", seed=seed)
+            mode = Decoding("sample" if config.of("ask").tokens == "sample" else "greedy", seed=seed)
             parts = (twin.model, twin.params, data, setup.buckets, setup.tokenizer, mode)
             texts = decode_split(f"pcl {seed}, without help", *parts, devices=setup.devices).texts
             outputs = [texts[int(i)] for i in data.examples]
@@ -104,7 +104,7 @@ def study_asking(
             spaced_pairs(setup.validation),
             setup.train.targets.values,
             setup.buckets,
-            held_out=config.ask.held_out,
+            held_out=config.of("ask").held_out,
             twin=outputs,
         )
         run.mark_done(stage, {**found, "made_with": made_with})
@@ -134,14 +134,14 @@ def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -
     rows, where = ([_named(task, config, seed, r) for seed, f in found.items() for r in f[kind]] for kind in _TABLES)
     teacher_rows = run.info(evaluation_stage(config, "teacher", config.seeds[0]))["rows"]
     first = setup.task.metrics[0]
-    suffix = "_sampled" if config.ask.tokens == "sample" else ""
+    suffix = "_sampled" if config.of("ask").tokens == "sample" else ""
     levels = {
         "teacher": next(float(r["value"]) for r in teacher_rows if r["metric"] == first + suffix),
         "student alone": float(np.mean([f["alone"][first] for f in found.values()])),
     }
     summary = {
-        "gate": config.ask.gate,
-        "tokens": config.ask.tokens,
+        "gate": config.of("ask").gate,
+        "tokens": config.of("ask").tokens,
         "pooled": summarise_asking(list(found.values()), setup.task.metrics),
         "seeds": {
             str(seed): {
@@ -202,8 +202,7 @@ def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
 
     def curve(gate: str, guard: int, name: str, seed: int) -> np.ndarray:
         own = [r for r in chosen if (r["gate"], r["guard"], r["seed"]) == (gate, guard, seed)]
-        # Runs from before it was counted do not say which outputs ended: NaN.
-        return np.array([r.get(name) for r in sorted(own, key=lambda r: float(r["asked"] or 0))], float)
+        return np.array([r[name] for r in sorted(own, key=lambda r: float(r["asked"] or 0))], float)
 
     def mean(gate: str, guard: int, name: str) -> np.ndarray:
         found: np.ndarray = np.mean([curve(gate, guard, name, seed) for seed in config.seeds], axis=0)
@@ -238,8 +237,7 @@ def _show_rules(by_seed: Sequence[Sequence[Found]]) -> None:
         over = 100 * sum(k["outputs_over"] for k in kept) / sum(k["outputs"] for k in kept)
         line = {"rule": kept[0]["rule"], "phrasing": kept[0]["phrasing"], "enforced": kept[0]["guard"]}
         numbers = {"used %": 100 * mean["used"], "beyond it": mean["excess_calls_mean"], "outputs over %": over}
-        known = [k["unfinished"] for k in kept if "unfinished" in k]
-        lines.append({**line, **numbers, "unfinished %": 100 * float(np.mean(known)) if known else None})
+        lines.append({**line, **numbers, "unfinished %": 100 * float(np.mean([k["unfinished"] for k in kept]))})
     if lines:
         print_table("further rules; beyond it: costs of an output less what is allowed", lines, list(lines[0]))
 

@@ -64,7 +64,7 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
     join(config.hosts)
     console = Console(quiet=not is_writer())
     out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
-    judged = "ask" in config.methods and "share" in config.ask.constraints
+    judged = "ask" in config.methods and "share" in config.of("ask").constraints
     given = look_up(config)
     with open_run(out, {"task": task, **config.identity()}, free=JUDGING) as run:
         setup = prepare(config, run, console, given)
@@ -155,15 +155,10 @@ def _show(config: Experiment, setup: Setup, rows: list[Row], ahead: list[Row]) -
     def mean(method: str, metric: str) -> float:
         return float(np.mean([r["value"] for r in rows if r["method"] == method and r["metric"] == metric]))
 
-    def unfinished(method: str) -> float | None:
-        """Runs from before it was counted do not say it."""
-        known = [r["value"] for r in rows if r["method"] == method and r["metric"] == "unfinished"]
-        return 100 * float(np.mean(known)) if known else None  # type: ignore[arg-type]
-
     table: list[Row] = []
     for method in ("teacher", *config.methods):
         numbers: Row = {metric: mean(method, metric) for metric in shown}
-        table.append({"method": method, **numbers, "unfinished %": unfinished(method)})
+        table.append({"method": method, **numbers, "unfinished %": 100 * mean(method, "unfinished")})
         first = setup.task.metrics[0]
         if method not in ("teacher", "mle") and "mle" in config.methods:
             whole = mean("teacher", first) - mean("mle", first)

@@ -150,8 +150,8 @@ def study_points(
     phrasings = make_phrasings(rules.constraints, rules.encode, rules.room)
     some = spaced_pairs(setup.train, _DEFERRAL_PAIRS)
     states = look_at(decoder.student, decoder.teacher, some, wide(setup.buckets, some), setup.tokenizer.banned_ids)
-    harness = make_harness(decoder, train_deferral(states), config.ask.distil.pcl.alpha)
-    data = spaced_pairs(setup.test, config.ask.judged_on or len(setup.test))
+    harness = make_harness(decoder, train_deferral(states), config.of("ask").distil.pcl.alpha)
+    data = spaced_pairs(setup.test, config.of("ask").judged_on or len(setup.test))
     validation = spaced_pairs(setup.validation)
     deferral_levels = _deferral_levels(harness, validation, setup, rules.room)
     levels = {**asked["levels"], "co_llm": deferral_levels}

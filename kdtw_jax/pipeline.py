@@ -11,34 +11,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from kdtw_jax.config import JUDGING, Experiment, Method, TextConfig, plain
+from kdtw_jax.config import JUDGING, Experiment, plain
 from kdtw_jax.constraints import known_constraints, word_tokens
 from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.decoding.view import told
-from kdtw_jax.duals import prices
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.evaluation.metrics import Score, score_all
+from kdtw_jax.methods import find
+from kdtw_jax.methods.ask_config import Rules, make_rules
+from kdtw_jax.methods.mle import fit
+from kdtw_jax.methods.protocol import Method
+from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
 from kdtw_jax.prepare import Setup
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
-from kdtw_jax.runs import RunFolder, write_json
-from kdtw_jax.runs.folder import flatten
+from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.train import parallel
-from kdtw_jax.train.ask import ask
-from kdtw_jax.train.ask_config import Rules, dual_configs, make_rules
-from kdtw_jax.train.balance import balance
 from kdtw_jax.train.blame import blamed
 from kdtw_jax.train.checkpoint import load_model, save_model
-from kdtw_jax.train.distil import distil
-from kdtw_jax.train.fit import fit
-from kdtw_jax.train.gkd import gkd
+from kdtw_jax.train.context import StudentTraining, TrainContext
 from kdtw_jax.train.loop import Diverged
-from kdtw_jax.train.minillm import minillm
-from kdtw_jax.train.seqkd import BeamConfig, write_outputs
 
 Row = dict[str, str | int | float | None]
 
@@ -84,18 +79,8 @@ def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
     seed = config.seeds[0]
 
     def train(model: Model, folder: Path) -> Params:
-        params = model.init(jax.random.key(seed))
-        return fit(
-            "teacher",
-            folder,
-            model,
-            params,
-            setup.train,
-            setup.buckets,
-            config.teacher_fit,
-            seed=seed,
-            devices=setup.devices,
-        )
+        context = _context("teacher", folder, model, setup, config.teacher_fit, seed)
+        return fit(context, model.init(jax.random.key(seed)), config.teacher_fit.likelihood)
 
     return _stage(run, "teacher", _with_vocabulary(config.teacher, setup), setup, train)
 
@@ -109,98 +94,32 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
     data."""
     named = setup.student
     size = _with_vocabulary(config.student, setup) if named is None else student_config(named.config, config.student)
-    buckets, banned = setup.buckets, setup.tokenizer.banned_ids
-    common: dict[str, Any] = {"seed": seed, "devices": setup.devices}
-
-    def warm_up(model: Model, folder: Path) -> Params:
-        params = model.init(jax.random.key(seed + 1000))
-        return fit(f"warm-up {seed}", folder, model, params, setup.train, buckets, config.warmup, **common)
-
     if named is None:
+
+        def warm_up(model: Model, folder: Path) -> Params:
+            context = _context(f"warm-up {seed}", folder, model, setup, config.warmup, seed)
+            return fit(context, model.init(jax.random.key(seed + 1000)), config.warmup.likelihood)
+
         start = _stage(run, f"seed{seed}/warmup", size, setup, warm_up)
     else:
         start = Trained(make_model(size), read_student(named, size, jax.random.key(seed + 1000)))
-    after = {**common, "seed": seed + 2000}  # other batches than in the warm-up
-
-    def mle(model: Model, folder: Path, data: EncodedSplit) -> Params:
-        return fit(f"mle {seed}", folder, model, start.params, data, buckets, config.mle, **after)
-
-    def word_kd(model: Model, folder: Path, data: EncodedSplit) -> Params:
-        return fit(
-            f"word_kd {seed}",
-            folder,
-            model,
-            start.params,
-            data,
-            buckets,
-            config.word_kd,
-            banned=banned,
-            teacher=teacher,
-            **after,
-        )
-
-    def pcl(model: Model, folder: Path, data: EncodedSplit) -> Params:
-        return distil(
-            f"pcl {seed}", folder, model, start.params, teacher, data, buckets, config.pcl, banned=banned, **after
-        )
-
-    def with_help(model: Model, folder: Path, data: EncodedSplit) -> Params:
-        rules = asking_rules(config, setup, teacher)
-        fresh = model.init(jax.random.key(seed + 3000))
-        params = {**fresh, **start.params}  # only the gate is new
-        unseen = setup.validation if config.ask.settle else None
-        settings: dict[str, Any] = {"banned": banned, "unseen": unseen, **after}
-        params, duals = ask(f"ask {seed}", folder, model, params, teacher, data, buckets, config.ask, rules, **settings)
-        table = zip(dual_configs(config.ask, rules.constraints), rules.constraints, duals, strict=True)
-        write_json(
-            folder / "prices.json",
-            {c.name: {"budget": list(d.knots), "price": np.exp(prices(d, x)).tolist()} for d, c, x in table},
-        )
-        return params
-
-    def seqkd(model: Model, folder: Path, data: EncodedSplit) -> Params:
-        return fit(f"seqkd {seed}", folder, model, start.params, data, buckets, config.seqkd, **after)
-
-    def generalised(model: Model, folder: Path, data: EncodedSplit) -> Params:
-        return gkd(
-            f"gkd {seed}", folder, model, start.params, teacher, data, buckets, config.gkd, banned=banned, **after
-        )
-
-    def by_policy_gradient(model: Model, folder: Path, data: EncodedSplit) -> Params:
-        settings = config.minillm
-        return minillm(
-            f"minillm {seed}", folder, model, start.params, teacher, data, buckets, settings, banned=banned, **after
-        )
-
-    def tb(model: Model, folder: Path, data: EncodedSplit) -> Params:
-        return balance(
-            f"tb {seed}", folder, model, start.params, teacher, data, buckets, config.tb, banned=banned, **after
-        )
-
-    trainers: dict[str, Callable[[Model, Path, EncodedSplit], Params]] = {
-        "mle": mle,
-        "word_kd": word_kd,
-        "pcl": pcl,
-        "ask": with_help,
-        "seqkd": seqkd,
-        "gkd": generalised,
-        "minillm": by_policy_gradient,
-        "tb": tb,
-    }
-    sizes = {
-        "ask": dataclasses.replace(size, gate_width=config.ask.gate_width, rule_in_source=config.ask.rule_in_source)
-    }
 
     def train(method: Method, model: Model, folder: Path) -> Params:
-        beams = config.learns_from_beams(method)
-        data = beam_outputs(config, setup, teacher, run) if beams else setup.train
+        beams, own = config.learns_from_beams(method.name), config.of(method.name)
+        context = dataclasses.replace(
+            # Other batches than in the warm-up.
+            _context(f"{method.name} {seed}", folder, model, setup, config.training, seed + 2000),
+            teacher=teacher,
+            data=beam_outputs(config, setup, teacher, run) if beams else setup.train,
+            unseen=setup.validation if method.unseen(own) else None,
+        )
         try:
-            return trainers[method](model, folder, data)
+            return method.train(context, start.params, own)
         except Diverged as error:
             others = {"the model that the student starts from": start}
-            if method not in ("mle", "seqkd"):  # which ask nothing of it in training
+            if method.uses_teacher:
                 others = {"the teacher": teacher, **others}
-            whose = blamed(others, setup.train, buckets, error.examples, setup.devices)
+            whose = blamed(others, setup.train, setup.buckets, error.examples, setup.devices)
             if whose is None:
                 raise
             raise UserError(
@@ -209,11 +128,29 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
             ) from error
 
     students: dict[str, Trained] = {}
-    for method in config.methods:
-        name = f"seed{seed}/{method}"
-        run.claim(name, config.identity_of(method), free=[n for n in JUDGING if n.startswith(f"{method}.")])
-        students[method] = _stage(run, name, sizes.get(method, size), setup, partial(train, method))
+    for method in map(find, config.methods):
+        name = f"seed{seed}/{method.name}"
+        free = [n for n in JUDGING if n.startswith(f"{method.name}.")]
+        run.claim(name, config.identity_of(method.name), free=free)
+        own_size = method.student(size, config.of(method.name))
+        students[method.name] = _stage(run, name, own_size, setup, partial(train, method))
     return students
+
+
+def _context(name: str, folder: Path, model: Model, setup: Setup, training: StudentTraining, seed: int) -> TrainContext:
+    """Of a training on the data's targets, without a teacher."""
+    return TrainContext(
+        name=name,
+        folder=folder,
+        student=model,
+        data=setup.train,
+        buckets=setup.buckets,
+        devices=setup.devices,
+        training=training,
+        seed=seed,
+        banned=setup.tokenizer.banned_ids,
+        tokenizer=setup.tokenizer,
+    )
 
 
 def beam_outputs(config: Experiment, setup: Setup, teacher: Trained, run: RunFolder) -> EncodedSplit:
@@ -238,7 +175,7 @@ def beam_outputs(config: Experiment, setup: Setup, teacher: Trained, run: RunFol
 
 def asking_rules(config: Experiment, setup: Setup, teacher: Trained) -> Rules:
     """What the asking student can be told."""
-    return make_rules(known_constraints(config.ask.constraints, teacher.model.config), setup.tokenizer)
+    return make_rules(known_constraints(config.of("ask").constraints, teacher.model.config), setup.tokenizer)
 
 
 def evaluate(
@@ -248,12 +185,12 @@ def evaluate(
 
     The teacher also gets its metrics under beam search. Everything is computed once and kept in the run's folder.
     """
-    stage = evaluation_stage(config, method, seed)
+    stage, compared = evaluation_stage(config, method, seed), config.of("pcl")
     made_with = judged_with(config, "split", "text.", *(config.beam() if method == "teacher" else ()))
     if method != "teacher":
-        made_with |= {"pcl.pcl": config.to_json()["pcl"]["pcl"], "pcl.top_k": config.pcl.top_k}
+        made_with |= {"pcl.pcl": plain(compared.pcl), "pcl.top_k": compared.top_k}
     if not still_good(run, stage, made_with):
-        if method == "ask":  # alone, it is told so
+        if trained.model.config.gate_width:  # alone, it is told so
             alone = word_tokens("do not ask the teacher", setup.tokenizer.encode)
             trained = Trained(told(trained.model, alone), trained.params)
         greedy, scores = _decode_and_score(f"{config.split} {method} {seed}", config, setup, trained, Decoding())
@@ -275,8 +212,8 @@ def evaluate(
                 setup.test,
                 setup.buckets,
                 banned=setup.tokenizer.banned_ids,
-                values=config.pcl.pcl,
-                top_k=config.pcl.top_k,
+                values=compared.pcl,
+                top_k=compared.top_k,
                 devices=setup.devices,
             )
         # A correlation with a constant (a value head that was never trained) is undefined: an empty cell.
@@ -298,16 +235,8 @@ def judged_with(config: Experiment, *names: str) -> dict[str, Any]:
 
 
 def still_good(run: RunFolder, stage: str, made_with: Mapping[str, Any]) -> bool:
-    """Whether a stage of evaluation is done, and with these settings. Of stages from before they said with which, the
-    run's configuration does; what that does not name had its default."""
-    if not run.done(stage):
-        return False
-    found = run.info(stage).get("made_with")
-    if found is None:
-        known = {**flatten(run.stored()), **flatten(run.claimed(stage.rpartition("/")[0]))}
-        usual = flatten({"text": plain(TextConfig())})
-        found = {name: known.get(name, usual.get(name, value)) for name, value in made_with.items()}
-    same: bool = found == dict(made_with)
+    """Whether a stage of evaluation is done, and with these settings."""
+    same: bool = run.done(stage) and run.info(stage).get("made_with") == dict(made_with)
     return same
 
 

@@ -9,11 +9,11 @@ from kdtw_jax.config import Experiment
 from kdtw_jax.constraints.builtin import parameters_by_position
 from kdtw_jax.data.batches import Bucket, make_buckets
 from kdtw_jax.data.tokenizer import load_tokenizer
+from kdtw_jax.methods import find
 from kdtw_jax.models import T5Config, count_params
 from kdtw_jax.pretrained.named import find_config, student_config
 from kdtw_jax.pretrained.names import parameter_shapes
 from kdtw_jax.runs import print_table
-from kdtw_jax.train.distil_config import DistilConfig
 
 GIB = 2**30
 _WORDS = {"float32": 4, "bfloat16": 2}
@@ -58,7 +58,6 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
     """The trainings that `config` would run on so many devices."""
     text, (teacher, student) = config.text, models
     bucket = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=devices)[-1]
-    asking = dataclasses.replace(student, gate_width=config.ask.gate_width, rule_in_source=config.ask.rule_in_source)
     frozen = parameters(teacher) * _WORDS[teacher.dtype if config.teacher_model is not None else "float32"]
     seeds = len(config.seeds)
     own, other = forward_flops(student, bucket), forward_flops(teacher, bucket)
@@ -69,27 +68,14 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
     if config.student_model is None:
         steps = config.warmup.loop.steps
         found.append(Stage("warmup", seeds, steps, states(student), 0, working(student, bucket, devices), 3 * own))
-    for method in config.methods:
-        chosen = getattr(config, method)
-        model = asking if method == "ask" else student
-        replayed: DistilConfig | None = (
-            chosen.distil if method == "ask" else chosen if method in ("pcl", "tb") else None
-        )
-        taught = replayed is not None or method in ("word_kd", "gkd", "minillm")
+    for method in map(find, config.methods):
+        model, cost = method.student(student, config.of(method.name)), method.cost(config.of(method.name))
         held = working(model, bucket, devices)
-        if taught:  # beside the student's: the teacher's logits, and its cache where it writes
+        if method.uses_teacher:  # beside the student's: the teacher's logits, and its cache where it writes
             held += scores(teacher, bucket) / devices + cache(teacher, bucket) / devices
-        flops = 3 * own
-        if replayed is not None:  # a batch is written, scored thrice and answered in part once in so many updates
-            read = replayed.student_rows + 2 * replayed.teacher_rows + replayed.truth_batches
-            per_batch = replayed.student_rows * own + read * other
-            flops += per_batch / replayed.updates_per_rollout
-        elif taught:
-            flops += other + (0 if method == "word_kd" else own)
-        copies = 1 if replayed is not None and replayed.target_decay else 0
-        size = states(model, copies)
-        steps = (replayed or chosen).loop.steps + (config.ask.settle if method == "ask" else 0)
-        found.append(Stage(method, seeds, steps, size, frozen if taught else 0, held, flops))
+        steps, kept = config.training.loop.steps + cost.further_steps, frozen if method.uses_teacher else 0
+        flops = (3 + cost.student) * own + cost.teacher * other
+        found.append(Stage(method.name, seeds, steps, states(model, cost.copies), kept, held, flops))
     return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -18,11 +19,11 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.ceiling import Ceiling, find_ceiling
 from kdtw_jax.evaluation.scoring import ENGLISH, Scoring, bleu_metric, choose_scoring, look_tokenized
 from kdtw_jax.hosts import first_alone
+from kdtw_jax.methods import find
 from kdtw_jax.pretrained.named import Named, find_model
 from kdtw_jax.runs import Progress, RunFolder
 from kdtw_jax.runs.folder import VOCABULARY
 from kdtw_jax.train import parallel
-from kdtw_jax.train.ask_rows import QUOTES
 from kdtw_jax.train.checkpoint import check_vocabulary
 
 
@@ -120,7 +121,7 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
     Raises UserError where it does not, before anything is trained.
     """
     devices, text, task = given.devices, config.text, given.task
-    rules = list(config.ask.constraints)  # whose words the vocabulary has, too
+    rules = list(config.of("ask").constraints)  # whose words the vocabulary has, too
     first_alone(lambda: _check_text(run, task, rules), "text")
     found = run.info("data") if run.done("data") else {}
     instruction = task.instruction if text.instruct else "{source}"
@@ -218,7 +219,8 @@ def _check_text(run: RunFolder, task: Task, rules: list[str]) -> None:
 
 def needs_validation(config: Experiment) -> bool:
     """Whether thresholds of gates or prices are set on pairs that no model was trained on."""
-    return "ask" in config.methods and ("share" in config.ask.constraints or config.ask.settle > 0)
+    thresholds = "ask" in config.methods and "share" in config.of("ask").constraints
+    return thresholds or any(find(name).unseen(config.of(name)) for name in config.methods)
 
 
 def check_place(folder: Path) -> None:
@@ -231,22 +233,21 @@ def check_place(folder: Path) -> None:
 def check_fit(config: Experiment, tokenizer: Tokenizer, buckets: Sequence[Bucket], devices: int) -> None:
     """Raises UserError where a method keeps more of the teacher's distribution than there are pieces, or cuts batches
     into parts that they do not divide into."""
-    rows = {bucket.rows // devices for bucket in buckets}
-    trained: dict[str, Any] = {method: getattr(config, method) for method in config.methods}
-    if "ask" in trained:
-        trained["ask.distil"] = trained.pop("ask").distil
-    if config.teacher_model is None:
-        trained["teacher_fit"] = config.teacher_fit
-    if config.student_model is None:
-        trained["warmup"] = config.warmup
-    for name, chosen in {"pcl": config.pcl, **trained}.items():  # by pcl.top_k all students are compared, too
-        if getattr(chosen, "top_k", 0) > tokenizer.vocab_size:
-            raise UserError(f"{name}.top_k is {chosen.top_k}, but the vocabulary has {tokenizer.vocab_size} pieces")
-    for name, chosen in trained.items():
-        parts = chosen.optimizer.accumulate
-        for count in sorted(rows | ({-(-QUOTES // devices)} if name == "ask.distil" else set())):
+    counts = {bucket.rows // devices for bucket in buckets}
+    for name in dict.fromkeys(("pcl", *config.methods)):  # by pcl.top_k all students are compared, too
+        if field := find(name).top_k:
+            top_k = operator.attrgetter(field)(config.of(name))
+            if top_k > tokenizer.vocab_size:
+                raise UserError(f"{name}.{field} is {top_k}, but the vocabulary has {tokenizer.vocab_size} pieces")
+    further = {-(-find(name).further_rows // devices) for name in config.methods} - {0}
+    stages = {"training": (config.training, counts | further)}
+    stages |= {"teacher_fit": (config.teacher_fit, counts)} if config.teacher_model is None else {}
+    stages |= {"warmup": (config.warmup, counts)} if config.student_model is None else {}
+    for stage, (training, cut) in stages.items():
+        parts = training.optimizer.accumulate
+        for count in sorted(cut):
             if count % parts:
-                raise UserError(f"{name}.optimizer.accumulate is {parts}, which does not divide {count} rows a device")
+                raise UserError(f"{stage}.optimizer.accumulate is {parts}, which does not divide {count} rows a device")
 
 
 def _encoded(config: Experiment, task: Task, tokenizer: Tokenizer, split: str) -> EncodedSplit:
@@ -270,7 +271,7 @@ def _tokenizer(config: Experiment, task: Task, path: Path) -> Tokenizer:
         pairs = task.splits["train"]
         texts = [text for pair in pairs for text in (pair["source"], pair["target"])]
         # The student reads rules, too: what only they are written with has to be in the vocabulary.
-        rules = [text for c in known_constraints(config.ask.constraints, config.teacher) for text in sayings(c)]
+        rules = [text for c in known_constraints(config.of("ask").constraints, config.teacher) for text in sayings(c)]
         if set("".join(rules)) - set("".join(texts)):
             texts += rules
         size, coverage = config.text.vocab_size, config.text.character_coverage

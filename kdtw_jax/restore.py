@@ -9,8 +9,9 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from kdtw_jax.config import Experiment, Method
+from kdtw_jax.config import Experiment
 from kdtw_jax.errors import UserError
+from kdtw_jax.methods import HOW, METHODS
 from kdtw_jax.runs.atomic import read_json as read_json
 from kdtw_jax.runs.folder import SETTINGS, flatten
 
@@ -22,7 +23,8 @@ def restore(run: Path) -> tuple[str, Experiment]:
     """The task ("translation", "summarization") and configuration of the run in a folder, `out` being that folder,
     seeds and methods those that were begun there, and what only evaluation reads as it was the last time.
 
-    Raises UserError where there is no run, or one whose files say what is no configuration.
+    No code is looked for by a name that the folder says: methods have to be registered. Raises UserError where there is
+    no run, where one of its methods is not registered, and where its files say what is no configuration.
     """
     run = Path(run)
     plain = read_json(run / "config.json", f"{run} is not a run's folder")
@@ -30,25 +32,27 @@ def restore(run: Path) -> tuple[str, Experiment]:
     if missing := [name for name, kind in needed.items() if not isinstance(plain.get(name), kind)]:
         raise UserError(f"{run} is not a run's folder: its config.json does not say {', '.join(missing)}")
     task, seed = plain.pop("task"), plain.pop("teacher_seed")
-    begun: dict[str, dict[int, Path]] = {method: {} for method in get_args(Method)}
-    for method, found in begun.items():
-        for path in sorted((run / "stages").glob(f"seed*/{method}.config.json")):
-            if (number := path.parent.name.removeprefix("seed")).isdecimal():
-                found[int(number)] = path
-    claimed = {m: read_json(next(iter(found.values())), f"{run} has no {m}") for m, found in begun.items() if found}
-    plain |= {method: claimed[method].pop(method, {}) if method in claimed else {} for method in begun}
+    begun: dict[str, dict[int, Path]] = {}
+    for path in sorted((run / "stages").glob("seed*/*.config.json")):
+        if (number := path.parent.name.removeprefix("seed")).isdecimal():
+            begun.setdefault(path.name.removesuffix(".config.json"), {})[int(number)] = path
+    if unknown := sorted(set(begun) - set(METHODS)):
+        raise UserError(f"{run} has students of the method {unknown[0]}, which nobody has registered here: {HOW}")
+    claimed = {m: read_json(next(iter(begun[m].values())), f"{run} has no {m}") for m in METHODS if m in begun}
+    own = {method: stage.pop(method, {}) for method, stage in claimed.items()}
     beams = [method for method, stage in claimed.items() if stage.pop("targets", "") == "beam"]
     settings = read_json(run / SETTINGS, "") if (run / SETTINGS).exists() else {}
     for stage in claimed.values():  # what a method has learned from is what it was then
         settings |= flatten(stage)
     for name, value in settings.items():
-        _put(plain, name, value)
+        _put(own if name.partition(".")[0] in METHODS else plain, name, value)
     others = {number for found in begun.values() for number in found if number != seed}
     # The first seed is the one that the teacher was trained with.
-    plain |= {"out": str(run), "seeds": [seed, *sorted(others)], "beam_targets": beams}
-    plain |= {"methods": list(claimed)} if claimed else {}
+    plain |= {"out": str(run), "seeds": [seed, *sorted(others)]}
+    plain |= {"methods": list(claimed), "beam_targets": beams} if claimed else {}
     try:
-        return task, revive(Experiment, plain)
+        settings = {method: _revive(METHODS[method].config, said, method) for method, said in own.items()}
+        return task, dataclasses.replace(revive(Experiment, plain), settings=settings)
     except UserError as error:
         raise UserError(
             f"what the run in {run} was begun with cannot be read: {error}; its files are damaged or of another version"

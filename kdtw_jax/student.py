@@ -189,7 +189,7 @@ def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: st
         raise UserError(f"the student of the method {method} did not learn to ask: leave the rule out, or take ask")
     name = config.teacher_model or str(run / "teacher" / "model")
     if rule is not None:
-        read_rule(rule, known_constraints(config.ask.constraints, find_config(name, offline=config.offline)))
+        read_rule(rule, known_constraints(config.of("ask").constraints, find_config(name, offline=config.offline)))
     own = find_model(str(run / f"seed{seed}" / method / "model"))
     tokenizer, teacher = own.tokenizer, None
     if method == "ask":
@@ -202,8 +202,8 @@ def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: st
     return Student(
         student._replace(params=jax.device_put(student.params)),
         teacher,
-        () if teacher is None else known_constraints(config.ask.constraints, teacher.model.config),
-        config.ask.distil.pcl.alpha,
+        () if teacher is None else known_constraints(config.of("ask").constraints, teacher.model.config),
+        config.of("ask").distil.pcl.alpha,
         instruction,
         config.text.max_source,
         config.text.max_target,

@@ -18,20 +18,18 @@ def main(index: int, port: str, folder: Path) -> None:
     join(HostsConfig(2, index, f"127.0.0.1:{port}"))
 
     from kdtw_jax.evaluation.evaluate import decode_split
+    from kdtw_jax.methods.pcl import distil
     from kdtw_jax.runs import open_run
     from kdtw_jax.train import parallel
     from kdtw_jax.train.checkpoint import load_model, save_model
-    from kdtw_jax.train.distil import distil
     from tests.world import BUCKETS, DISTIL, World, same
 
     world = World()
     devices = parallel.select_devices()
     assert len(devices) == 4 and len(jax.local_devices()) == 2
     with open_run(folder / "run", {"what": "two hosts"}) as run:
-        params = distil(
-            "t", folder / "run" / "pcl", world.model, world.params, world.teacher, world.data, BUCKETS, DISTIL,
-            seed=3, devices=devices, banned=world.banned, stop_after=4,
-        )  # fmt: skip
+        context = world.context(folder / "run" / "pcl", 4, seed=3, stop_after=4)
+        params = distil(context, world.params, DISTIL)
         save_model(run.path / "model", world.config, params, world.tokenizer)
         run.mark_done("pcl")
         assert run.done("pcl")

@@ -28,16 +28,17 @@ from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.duals import price, prices, update_duals
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.pcl import PCLConfig
+from kdtw_jax.methods.ask import ask
+from kdtw_jax.methods.ask_config import AskConfig, Rules, dual_configs, first_prices
+from kdtw_jax.methods.ask_loss import ask_loss
+from kdtw_jax.methods.ask_rows import HELPED, AskingCollector, unit_costs
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
-from kdtw_jax.train.ask import ask, ask_loss
-from kdtw_jax.train.ask_config import AskConfig, Rules, dual_configs, first_prices
-from kdtw_jax.train.ask_rows import HELPED, AskingCollector, unit_costs
 from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH
 from kdtw_jax.train.state import init_state, make_optimizer
 from tests.every_other import make_every_other
-from tests.world import DISTIL, WIDE, World, same
+from tests.world import DISTIL, TRAINING, WIDE, World, same
 
 CONFIG = AskConfig(
     distil=replace(DISTIL, target_decay=0.0, pcl=PCLConfig(values="head", lengths=(1, 2)), teacher_rows=0.5),
@@ -61,13 +62,13 @@ class AskingWorld(World):
         self.rules = Rules(CONSTRAINTS, whole_words, words_room(CONSTRAINTS, whole_words, together=2))
 
     def collector(self, devices: int = 1, config: AskConfig = CONFIG) -> AskingCollector:
-        chosen = parallel.select_devices(devices)
-        return AskingCollector(self.student, self.teacher, config, self.rules, self.banned, chosen, 0)
+        context = self.context(Path(), devices, student=self.student)
+        return AskingCollector(context, config, self.rules)
 
     def collected(self, devices: int = 1, step: int = 0, params: Any = None) -> Any:
         collector = self.collector(devices)
         batch = next(training_batches(self.data, WIDE, seed=0))
-        key = init_state(self.params, make_optimizer(CONFIG.distil.optimizer, 8), 0).key_data
+        key = init_state(self.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
         params = parallel.replicate(self.params if params is None else params, collector.devices)
         return collector, *collector(params, collector.start(), batch, key, step)
 
@@ -201,14 +202,14 @@ def test_a_student_that_is_its_teacher_has_nothing_to_save_and_asks_at_the_rate_
 ) -> None:
     """With the normalised reward nothing is left to learn there either; the literal one goes on pushing."""
     student, params = world.student, {**world.params, **world.teacher[1]}
-    chosen = parallel.select_devices(1)
     rules = Rules((make_share(),), whole_words, words_room((make_share(),), whole_words))
     config = replace(CONFIG, saving="kl", distil=replace(CONFIG.distil, top_k=20))
     # The student reads the rule and the teacher does not: equal only if neither reads anything.
     blind = student._replace(encode=lambda p, s, k=None: student.encode(p, jnp.zeros_like(s).at[:, 0].set(1), k))
     deaf = world.teacher[0]
     deaf = deaf._replace(encode=lambda p, s, k=None: world.teacher[0].encode(p, jnp.zeros_like(s).at[:, 0].set(1), k))
-    collector = AskingCollector(blind, (deaf, world.teacher[1]), config, rules, world.banned, chosen, 0)
+    context = world.context(Path(), student=blind, teacher=(deaf, world.teacher[1]))
+    collector = AskingCollector(context, config, rules)
     batch = next(training_batches(world.data, WIDE, seed=0))
     rows = collector.demonstrate(batch, 0)
     log_price = -0.7
@@ -246,11 +247,8 @@ def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: Askin
     """Then only the gate goes on, with prices that do not waver with the newest rows."""
 
     def train(folder: str, settle: int = 8, stop_after: int | None = None) -> Any:
-        return ask(
-            "a", tmp_path / folder, world.student, world.params, world.teacher, world.data, WIDE,
-            replace(CONFIG, settle=settle), world.rules,
-            seed=0, devices=parallel.select_devices(2), banned=world.banned, stop_after=stop_after,
-        )  # fmt: skip
+        context = world.context(tmp_path / folder, 2, student=world.student, buckets=WIDE, stop_after=stop_after)
+        return ask(context, world.params, replace(CONFIG, settle=settle), world.rules)
 
     whole = train("whole")
     for step in (5, 13):
@@ -272,11 +270,8 @@ def test_a_student_comes_to_rest_on_other_sources_and_reads_none_of_their_target
     def rest(folder: str, unseen: EncodedSplit | None = None) -> Any:
         if folder != "home":
             shutil.copytree(tmp_path / "home", tmp_path / folder, ignore=lambda *_: ["settle"])  # trained likewise
-        return ask(
-            "a", tmp_path / folder, world.student, world.params, world.teacher, world.data, WIDE,
-            replace(CONFIG, settle=4), world.rules,
-            seed=0, devices=parallel.select_devices(1), banned=world.banned, unseen=unseen,
-        )  # fmt: skip
+        context = world.context(tmp_path / folder, student=world.student, buckets=WIDE, unseen=unseen)
+        return ask(context, world.params, replace(CONFIG, settle=4), world.rules)
 
     def scrambled(texts: Ragged) -> Ragged:
         return Ragged.pack([[5] * (len(text) - 1) + [EOS_ID] for text in texts])
@@ -291,7 +286,7 @@ def test_at_rest_rows_are_written_at_the_prices_of_the_table_whatever_is_read(
 ) -> None:
     collector, *_ = collected
     batch = next(training_batches(world.data, WIDE, seed=0))
-    key = init_state(world.params, make_optimizer(CONFIG.distil.optimizer, 8), 0).key_data
+    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
     gate = world.params["gate"]
     misread = {**gate, "price_out": {"kernel": gate["price_out"]["kernel"], "bias": jnp.full(1, 3.0)}}
 

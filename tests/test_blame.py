@@ -16,12 +16,12 @@ from rich.console import Console
 from experiments.translation import PRESETS
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
+from kdtw_jax.methods.mle import fit
 from kdtw_jax.pipeline import train_students, train_teacher
 from kdtw_jax.prepare import look_up, prepare
 from kdtw_jax.runs import open_run
 from kdtw_jax.train import parallel
 from kdtw_jax.train.blame import blamed
-from kdtw_jax.train.fit import fit
 from kdtw_jax.train.loop import Diverged
 from tests.world import BUCKETS, FIT, World
 
@@ -44,9 +44,9 @@ def test_the_first_model_whose_scores_are_none_is_named(devices: int) -> None:
 
 def test_a_loss_that_is_none_names_the_examples_of_its_batch(tmp_path: Path) -> None:
     world = World()
-    start, one = overflowing(world.params), parallel.one_device()
+    start = overflowing(world.params)
     with pytest.raises(Diverged, match=r"step 1 .* a lower learning rate is the usual cure$") as raised:
-        fit("t", tmp_path, world.model, start, world.data, BUCKETS, FIT, seed=0, devices=one)
+        fit(world.context(tmp_path), start, FIT)
     examples = raised.value.examples
     assert examples and set(examples) <= {*world.data.examples.tolist()}
     assert f"(examples {', '.join(map(str, examples))})" in raised.value.said

@@ -14,12 +14,11 @@ import pytest
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.decoding.policy import without
 from kdtw_jax.losses.pcl import PCLConfig, pcl_loss, policy_and_value
+from kdtw_jax.methods.pcl import DistilConfig, coefficients, distil, path_loss
 from kdtw_jax.models import shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
 from kdtw_jax.train.collect import Collector, minibatch_shares
-from kdtw_jax.train.distil import coefficients, distil, path_loss
-from kdtw_jax.train.distil_config import DistilConfig
 from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH, finished, score
 from kdtw_jax.train.state import (
     OptimizerConfig,
@@ -27,7 +26,7 @@ from kdtw_jax.train.state import (
     make_optimizer,
     make_update,
 )
-from tests.world import BUCKETS, DISTIL, FIT, WIDE, World
+from tests.world import DISTIL, TRAINING, WIDE, World
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def world() -> World:
 
 def test_fresh_rows_do_not_depend_on_the_number_of_devices(world: World) -> None:
     batch = next(training_batches(world.data, WIDE, seed=0))
-    key = init_state(world.params, make_optimizer(FIT.optimizer, 8), 0).key_data
+    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
     found = []
     for devices in (1, 4):
         chosen = parallel.select_devices(devices)
@@ -65,10 +64,7 @@ def test_the_teacher_is_asked_once_a_path_and_its_numbers_are_replayed(world: Wo
 
     config = replace(DISTIL, updates_per_rollout=4, truth_batches=3)
     teacher = (model._replace(decode=decode), params)
-    distil(
-        "t", tmp_path, world.model, world.params, teacher, world.data, BUCKETS, config,
-        seed=0, devices=parallel.select_devices(1), banned=world.banned,
-    )  # fmt: skip
+    distil(world.context(tmp_path, teacher=teacher), world.params, config)
     jax.effects_barrier()
     assert len(scored) == (3 + 2) * 8 // 4  # three sources and two batches more, every fourth of the eight updates
 
@@ -148,7 +144,8 @@ def test_the_policy_waits_for_the_value(world: World) -> None:
     assert (weights["value_error"], weights["kl"]) == (0.25, 1.0)
 
     def stepped(changed: DistilConfig, step: int) -> Any:
-        optimizer = make_optimizer(changed.optimizer, 8)
+        # Without warm-up of the rate, so that the first update moves something.
+        optimizer = make_optimizer(OptimizerConfig(1e-2, warmup_steps=0), 8)
         devices = parallel.select_devices(1)
         update = parallel.data_parallel(
             make_update(path_loss(world.model, changed, world.banned), coefficients(changed), optimizer), devices
@@ -157,8 +154,7 @@ def test_the_policy_waits_for_the_value(world: World) -> None:
         after, _ = update(parallel.replicate(state, devices), parallel.shard(replayed(world), devices))
         return parallel.unreplicate(after).params
 
-    # Without warm-up of the rate, so that the first update moves something.
-    config = replace(config, target_decay=0.0, optimizer=OptimizerConfig(1e-2, warmup_steps=0))
+    config = replace(config, target_decay=0.0)
     never = replace(config, pcl_weight=0.0)
 
     def gap(step: int) -> float:

@@ -33,11 +33,11 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.helped import GATES
 from kdtw_jax.evaluation.operating_figure import STYLES as OPERATING_STYLES
 from kdtw_jax.experiment import COLUMNS, main
+from kdtw_jax.methods.ask_config import SEEN, check_held_out
 from kdtw_jax.operating_report import COLUMNS as OPERATING_COLUMNS
 from kdtw_jax.restore import restore
 from kdtw_jax.runs import open_run, read_csv, read_metrics, write_json
 from kdtw_jax.student import load
-from kdtw_jax.train.ask_config import SEEN, check_held_out
 from kdtw_jax.train.checkpoint import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,7 +144,7 @@ def test_a_student_learns_to_ask_and_is_judged(asking: list[str]) -> None:
         if row["guard"]:
             assert float(str(row["used"])) <= float(str(row["asked"])) + 1e-6
     unseen = {row["asked"] for row in rows if not row["budget_seen"]}
-    assert unseen == set(PRESETS["tiny"].ask.held_out)
+    assert unseen == set(PRESETS["tiny"].of("ask").held_out)
     for name in ("asking.csv", "asking.json", "asking.png", "where.csv"):
         assert (published / name).read_bytes() == (out / name).read_bytes()
     assert (out / "samples.txt").exists()
@@ -268,7 +268,7 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
     ("arguments", "message"),
     [
         (["--preset", "tiny", "--ask.constraints", "shares"], "no constraint 'shares'; known are share, calls"),
-        (["--preset", "tiny", "--ask.gate-width", "0"], "ask.gate_width must be at least 1"),
+        (["--preset", "tiny", "--ask.gate-rate", "0"], "ask.gate_rate must be above 0"),
         (["--preset", "huge"], "unknown preset 'huge'; known are quickstart, tiny, small, base, paper"),
         (["--preset", "tiny", "--data", "klingon"], "unknown task 'klingon'"),
         (["--preset", "tiny", "--text.limit", "-3"], "text.limit must be at least 0, got -3"),
@@ -283,22 +283,28 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
         (["--preset", "tiny", "--beam-size", "0"], "beam_size must be at least 1, got 0"),
         (["--preset", "tiny", "--length-penalty", "nan"], "length_penalty must be at least 0, got nan"),
         (["--preset", "tiny", "--length-penalty", "inf"], "length_penalty must be at least 0 and finite, got inf"),
-        (["--preset", "tiny", "--pcl.loop.log-every", "3"], "loop.checkpoint_every (8) must be a multiple of loop.log"),
+        (
+            ["--preset", "tiny", "--training.loop.checkpoint-every", "3"],
+            "loop.checkpoint_every (3) must be a multiple of",
+        ),
         (["--preset", "tiny", "--pcl.updates-per-rollout", "3"], "must be a multiple of updates_per_rollout (3)"),
-        (["--preset", "tiny", "--tb.optimizer.accumulate", "2", "--methods", "tb"], "accumulate must be 1"),
-        (["--preset", "tiny", "--mle.optimizer.accumulate", "7"], "mle.optimizer.accumulate is 7, which does not"),
-        (["--preset", "tiny", "--ask.distil.optimizer.accumulate", "3"], "ask.distil.optimizer.accumulate is 3, which"),
+        (["--preset", "tiny", "--training.optimizer.accumulate", "2", "--methods", "tb"], "accumulate must be 1"),
+        (
+            ["--preset", "tiny", "--warmup.optimizer.accumulate", "7"],
+            "warmup.optimizer.accumulate is 7, which does not",
+        ),
+        (["--preset", "tiny", "--training.optimizer.accumulate", "3"], "training.optimizer.accumulate is 3, which"),
         (["--preset", "tiny", "--warmup.optimizer.learning-rate", "nan"], "optimizer.learning_rate must be above 0"),
-        (["--preset", "tiny", "--teacher-fit.z-loss", "inf"], "z_loss must be at least 0 and finite, got inf"),
-        (["--preset", "tiny", "--mle.kl-weight", "1.5"], "kl_weight must be in [0, 1], got 1.5"),
+        (["--preset", "tiny", "--word-kd.kl-weight", "1.5"], "kl_weight must be in [0, 1], got 1.5"),
         (["--preset", "tiny", "--pcl.top-k", "500"], "pcl.top_k is 500, but the vocabulary has"),
-        (["--preset", "tiny", "--pcl.pcl.floor", "nan"], "pcl.floor must be in (-inf, 0], got nan"),
-        (["--preset", "tiny", "--ask.held-out", "1.2"], "ask.held_out must be distinct shares of 0 to 1"),
-        (["--preset", "tiny", "--ask.duals.rate", "nan"], "duals.rate must be above 0, got nan"),
         (["--preset", "tiny", "--seeds", str(2**32 - 1)], "seeds must be at least 0 and below"),
         (["--preset", "tiny", "--teacher-shards", "3", "--devices", "1"], "teacher_shards=3 must divide"),
         (["--preset", "tiny", "--results", __file__], "is no folder to write in"),
         (["--preset", "tiny", "--pcl.capacity", "0"], "capacity must be at least 1"),
+        (
+            ["--preset", "tiny", "--tb.pcl-weight", "9"],
+            "--tb.pcl-weight: tb is not among the methods mle, word_kd, pcl",
+        ),
         (["--preset", "tiny", "--teacher.d-model", "-8"], "d_model is -8"),
         (["--preset", "tiny", "--seeds", "0", "0"], "seeds must be distinct"),
         (["--preset", "tiny", "--beam-targets", "gkd"], "which is not among the methods mle"),
@@ -487,8 +493,8 @@ def test_text_that_changed_under_a_run_is_noticed_once_there_is_something_to_los
 
 def test_a_restored_run_is_judged_as_the_last_time_and_its_methods_are_what_they_were(tmp_path: Path) -> None:
     tiny = PRESETS["tiny"]
-    asking = replace(tiny.ask, settle=2, judged_on=7)  # at rest on what is left of validation
-    config = replace(tiny, methods=("mle", "ask"), beam_targets=("ask",), ask=asking)
+    asking = replace(tiny.of("ask"), settle=2, judged_on=7)  # at rest on what is left of validation
+    config = replace(tiny, methods=("mle", "ask"), beam_targets=("ask",)).with_settings(ask=asking)
     with open_run(tmp_path / "run", {"task": "translation", **config.identity()}) as run:
         for method in config.methods:
             run.claim(f"seed0/{method}", config.identity_of(method))
@@ -506,7 +512,7 @@ def test_a_restored_run_is_judged_as_the_last_time_and_its_methods_are_what_they
     )
     assert found.identity() == config.identity()
     assert all(found.identity_of(method) == config.identity_of(method) for method in config.methods)
-    assert found.ask == asking
+    assert found.of("ask") == asking
     with open_run(tmp_path / "run", {"task": "translation", **later.identity()}) as run:
         run.claim("seed0/mle", later.identity_of("mle"))
         changed = replace(config, beam_size=7)

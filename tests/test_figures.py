@@ -9,8 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
-from kdtw_jax.evaluation.figures import COLOURS, draw_obedience, draw_scores, draw_where
+from kdtw_jax.evaluation.figures import draw_obedience, draw_scores, draw_where
 from kdtw_jax.evaluation.operating_figure import draw_costs, relative_costs
+from kdtw_jax.methods import METHODS
 
 
 def test_the_share_asked_at_has_the_wilson_interval_of_all_seeds_together() -> None:
@@ -44,7 +45,7 @@ def test_scores_have_a_bar_where_there_is_an_interval_and_unknown_ones_are_left_
     assert [tick.get_text() for tick in left.get_xticklabels()] == ["teacher", "pcl"]
     assert [float(container.lines[0].get_ydata()[0]) for container in left.containers] == [30.0, 20.0, 21.0]
     assert all(container.has_yerr for container in left.containers)
-    assert left.containers[1].lines[0].get_color() == COLOURS["pcl"]
+    assert left.containers[1].lines[0].get_color() == METHODS["pcl"].color
     draw_scores(right, rows, "kl", "nats a token")
     assert [tick.get_text() for tick in right.get_xticklabels()] == ["pcl"]
     assert not right.containers[0].has_yerr and right.get_ylabel() == "kl (nats a token)"

@@ -16,10 +16,9 @@ import pytest
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.hosts import HostsConfig
+from kdtw_jax.methods.pcl import distil
 from kdtw_jax.runs import read_metrics
-from kdtw_jax.train import parallel
-from kdtw_jax.train.distil import distil
-from tests.world import BUCKETS, DISTIL, World
+from tests.world import DISTIL, World
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,10 +51,7 @@ def test_two_hosts_train_as_one_does_and_leave_what_one_can_go_on_with(tmp_path:
     world = World()
 
     def alone(folder: Path) -> Any:
-        return distil(
-            "t", folder, world.model, world.params, world.teacher, world.data, BUCKETS, DISTIL,
-            seed=3, devices=parallel.select_devices(1), banned=world.banned,
-        )  # fmt: skip
+        return distil(world.context(folder, seed=3), world.params, DISTIL)
 
     want = alone(tmp_path / "alone")
     together(tmp_path / "half")

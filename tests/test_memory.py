@@ -16,10 +16,12 @@ from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.evaluation.evaluate import comparison
 from kdtw_jax.losses.kl import TopK
+from kdtw_jax.methods.mle import likelihood_loss
+from kdtw_jax.methods.pcl import coefficients, path_loss
+from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample
-from kdtw_jax.train.distil import coefficients, path_loss
-from kdtw_jax.train.fit import likelihood_loss
+from kdtw_jax.train.context import Chunks
 from kdtw_jax.train.scoring import Trajectories, score
 from kdtw_jax.train.state import LossFn
 from tests.world import DISTIL, FIT, WIDE, World, heard
@@ -55,10 +57,10 @@ def test_chunks_change_no_number(world: World, kind: str, chunks: dict[str, int]
 
     def run(**chunks: int) -> Any:
         if kind == "fit":
-            loss = likelihood_loss(world.model, replace(SMOOTH, **chunks), world.banned, world.model)
+            loss = word_loss(world.model, world.model, SMOOTH, world.banned, Chunks(**chunks))
             return slope(loss, ("nll", "kl"), jax.random.key(0))(world.params, rows)
-        config = replace(DISTIL, **chunks, pcl=replace(DISTIL.pcl, values="unified", alpha=0.8))
-        loss = path_loss(world.model, config, world.banned)
+        config = replace(DISTIL, pcl=replace(DISTIL.pcl, values="unified", alpha=0.8))
+        loss = path_loss(world.model, config, world.banned, Chunks(**chunks))
         return slope(loss, tuple(coefficients(config)), jax.random.key(0))(world.params, rows)
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), run(), run(**chunks))
@@ -117,13 +119,12 @@ def test_chunks_save_the_memory_of_whole_distributions(kind: str) -> None:
             call = jax.jit(comparison(model, model, (), DISTIL.pcl, 4, **{"chunk": 0, **chunks}))
             return int(call.lower((params, params), source, ids).compile().memory_analysis().temp_size_in_bytes)
         if kind == "fit":
-            loss = likelihood_loss(model, replace(FIT, **chunks), (), model)
+            loss = word_loss(model, model, FIT, (), Chunks(**chunks))
             names: tuple[str, ...] = ("nll", "kl")
             batch = Batch(row, source, ids)  # type: ignore[arg-type]
             rows: Any = (batch, jax.eval_shape(partial(heard, model), params, batch))
         else:
-            config = replace(DISTIL, **chunks)
-            loss, names = path_loss(model, config, ()), tuple(coefficients(config))
+            loss, names = path_loss(model, DISTIL, (), Chunks(**chunks)), tuple(coefficients(DISTIL))
             kept = [jax.ShapeDtypeStruct((b, t, 4), dtype) for dtype in (jnp.float32, jnp.int32)]
             rows = Sample(Trajectories(row, source, ids, numbers, TopK(*kept)), row)  # type: ignore[arg-type]
         compiled = slope(loss, names, jax.random.key(0)).lower(params, rows).compile()
@@ -145,10 +146,10 @@ def test_blocks_made_again_change_no_number_and_save_memory() -> None:
     params = make_model(config).init(jax.random.key(0))
     rng = np.random.default_rng(0)
     source, target = (rng.integers(3, 32, (8, 32)).astype(np.int32) for _ in range(2))
-    rows = (Batch(np.arange(8, dtype=np.int32), source, target), ())
+    rows = Batch(np.arange(8, dtype=np.int32), source, target)
 
     def run(remat: bool) -> tuple[Any, int]:
-        loss = likelihood_loss(make_model(replace(config, remat=remat)), FIT, (), None)
+        loss = likelihood_loss(make_model(replace(config, remat=remat)), FIT)
         # On a CPU, XLA takes away the barriers early and then finds that the same is computed twice.
         options = {"xla_disable_hlo_passes": "cse_barrier_expander"}
         compiled = slope(loss, ("nll",), jax.random.key(1)).lower(params, rows).compile(options)

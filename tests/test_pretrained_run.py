@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(place: Path, out: Path) -> list[str]:
     files = [f"--text.files.train-{side}={place / side}" for side in ("source", "target")]
     models = [f"--{name}-model={place / name}" for name in ("teacher", "student")]
-    steps = [f"--ask.distil.loop.{name}=4" for name in ("steps", "checkpoint-every", "log-every")]
+    steps = ["--training.loop.steps=4"]
     common = ["--preset=tiny", "--data=files", f"--text.folder={place / 'data'}", f"--out={out}", "--devices=1"]
     return [*common, *files, *models, *steps, "--methods", "ask", "--ask.constraints", "calls"]
 
@@ -73,9 +73,9 @@ def test_models_of_different_vocabularies_are_refused(
     assert "was trained with another vocabulary (148 pieces" in capsys.readouterr().err
 
 
-def test_runs_from_before_there_was_a_choice_go_on() -> None:
+def test_a_run_is_told_by_what_its_stages_depend_on() -> None:
     plain = PRESETS["tiny"]
-    assert "student_model" not in plain.identity() and "plan" not in plain.identity()
+    assert "plan" not in plain.identity()
     assert dataclasses.replace(plain, student_model="x").identity()["student_model"] == "x"
     beams = dataclasses.replace(plain, methods=("mle", "pcl", "seqkd"), beam_targets=("pcl",))
     assert [beams.learns_from_beams(m) for m in beams.methods] == [False, True, True]

@@ -20,24 +20,26 @@ from kdtw_jax.decoding import generate
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.errors import UserError
 from kdtw_jax.experiment import main
+from kdtw_jax.methods import METHODS
+from kdtw_jax.methods.gkd import GKDConfig, divergence_loss, student_writes
+from kdtw_jax.methods.minillm import MiniLLMConfig, mixture, rollout_loss
+from kdtw_jax.methods.pcl import path_loss
+from kdtw_jax.methods.tb import replayed_balance
 from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.train import parallel
-from kdtw_jax.train.ask_config import AskConfig
-from kdtw_jax.train.balance import balance, replayed_balance
 from kdtw_jax.train.checkpoint import load_model
 from kdtw_jax.train.collect import Collector
-from kdtw_jax.train.distil import distil, path_loss
+from kdtw_jax.train.context import Chunks
 from kdtw_jax.train.fresh import Listener, Writer
-from kdtw_jax.train.gkd import GKDConfig, divergence_loss, gkd, student_writes
-from kdtw_jax.train.minillm import MiniLLMConfig, minillm, mixture, rollout_loss
 from kdtw_jax.train.scoring import score
 from kdtw_jax.train.state import init_state, make_optimizer, make_update
-from tests.world import BUCKETS, DISTIL, FIT, LOOP, WIDE, World, heard, same
+from tests.world import DISTIL, TRAINING, WIDE, World, heard, same
 
-GKD = GKDConfig(loop=LOOP, optimizer=FIT.optimizer, chunk=5)
-MINILLM = MiniLLMConfig(loop=LOOP, optimizer=FIT.optimizer, chunk=5)
+GKD = GKDConfig()
+MINILLM = MiniLLMConfig()
+FIVE = Chunks(5)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +60,10 @@ def rows_of(world: World, kind: str, target: Any = None) -> Any:
     return (given, teacher) if kind == "gkd" else (batch, written, teacher)
 
 
-def loss_of(world: World, kind: str, **changes: Any) -> Callable[..., Any]:
+def loss_of(world: World, kind: str, chunks: Chunks = FIVE) -> Callable[..., Any]:
     if kind == "gkd":
-        return divergence_loss(world.model, world.teacher[0], replace(GKD, **changes), world.banned)
-    return rollout_loss(world.model, world.teacher[0], replace(MINILLM, **changes), world.banned)
+        return divergence_loss(world.model, world.teacher[0], GKD, world.banned, chunks)
+    return rollout_loss(world.model, world.teacher[0], MINILLM, world.banned, chunks)
 
 
 def objective(loss: Callable[..., Any], params: Any, rows: Any) -> jax.Array:
@@ -90,7 +92,7 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_teacher_and_nothing_r
 @pytest.mark.parametrize("kind", ["gkd", "minillm"])
 def test_padding_splits_and_chunks_change_nothing(world: World, kind: str) -> None:
     rows = rows_of(world, kind)
-    run = {chunk: jax.jit(loss_of(world, kind, chunk=chunk, vocab_chunk=chunk and 7)) for chunk in (0, 5)}
+    run = {chunk: jax.jit(loss_of(world, kind, Chunks(chunk, chunk and 7))) for chunk in (0, 5)}
     numbers = lambda terms: {(k, i): float(x) for k, v in terms.items() for i, x in enumerate(v)}  # noqa: E731
     key = jax.random.key(0)
     want = numbers(run[0](world.params, (), rows, key))
@@ -118,7 +120,7 @@ def test_chunks_save_the_memory_of_whole_distributions(world: World) -> None:
     rows = (batch, jax.eval_shape(partial(heard, model), params, batch))
 
     def memory(chunk: int) -> int:
-        loss = divergence_loss(model, model, replace(GKD, chunk=chunk), ())
+        loss = divergence_loss(model, model, GKD, (), Chunks(chunk))
         slope = jax.jit(jax.grad(lambda params, rows: loss(params, (), rows, jax.random.key(0))["jsd"].total))
         return int(slope.lower(params, rows).compile().memory_analysis().temp_size_in_bytes)
 
@@ -129,7 +131,7 @@ def test_chunks_save_the_memory_of_whole_distributions(world: World) -> None:
 def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float]]:
     """Parameters and metrics after two updates on the same rows."""
     chosen = parallel.select_devices(devices)
-    optimizer = make_optimizer(FIT.optimizer, 8)
+    optimizer = make_optimizer(TRAINING.optimizer, 8)
     batch = batch_of(world)
     listener = Listener(world.teacher, chosen)
     weights: dict[str, Any] = {"gkd": {"jsd": 1.0}, "minillm": {"single": 1.0, "long": 1.0, "nll": 1.0}}.get(
@@ -221,7 +223,7 @@ def test_the_mixture_draws_from_the_mean_of_both_policies(world: World) -> None:
 
 
 def test_who_writes_is_drawn_from_the_key_of_the_step(world: World) -> None:
-    key = init_state(world.params, make_optimizer(FIT.optimizer, 8), 0).key_data
+    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
     for share in (0.0, 0.3, 1.0):
         drawn = [student_writes(replace(GKD, student_share=share), key, step) for step in range(200)]
         assert abs(np.mean(drawn) - share) < 0.1 * (0 < share < 1) + 1e-9
@@ -229,12 +231,10 @@ def test_who_writes_is_drawn_from_the_key_of_the_step(world: World) -> None:
 
 
 def train(world: World, folder: Path, kind: str, stop_after: int | None = None, **changes: Any) -> Any:
-    method: Any = {"gkd": gkd, "minillm": minillm, "tb": balance, "pcl": distil}[kind]
-    config: Any = replace({"gkd": GKD, "minillm": MINILLM}.get(kind, DISTIL), **changes)
-    return method(
-        "t", folder, world.model, world.params, world.teacher, world.data, BUCKETS, config,
-        seed=3, devices=parallel.select_devices(1), banned=world.banned, stop_after=stop_after,
-    )  # fmt: skip
+    config = replace({"gkd": GKD, "minillm": MINILLM}.get(kind, DISTIL), **changes)  # type: ignore[type-var]
+    training = replace(TRAINING, chunk=5 if kind in ("gkd", "minillm") else None)
+    context = world.context(folder, seed=3, training=training, stop_after=stop_after)
+    return METHODS[kind].train(context, world.params, config)
 
 
 @pytest.mark.parametrize("kind", ["gkd", "minillm"])
@@ -266,17 +266,10 @@ def test_settings_that_cannot_work_are_refused() -> None:
         (GKD, {"student_share": 1.5}, r"gkd\.student_share must be in \[0, 1\]"),
         (GKD, {"beta": -0.1}, r"gkd\.beta must be in \[0, 1\]"),
         (GKD, {"teacher_temperature": 0.0}, r"gkd\.teacher_temperature must be above 0"),
-        (GKD, {"chunk": -1}, r"gkd\.chunk must be at least 0"),
-        (FIT, {"vocab_chunk": -1}, r"vocab_chunk must be at least 0, got -1"),
+        (TRAINING, {"chunk": -1}, r"chunk must be at least 0, got -1"),
+        (TRAINING, {"vocab_chunk": -1}, r"vocab_chunk must be at least 0, got -1"),
         (MINILLM, {"teacher_mix": 1.0}, r"minillm\.teacher_mix must be in \[0, 1\)"),
         (MINILLM, {"truth_weight": -1.0}, r"minillm\.truth_weight must be at least 0"),
-        (MINILLM, {"vocab_chunk": -1}, r"minillm\.vocab_chunk must be at least 0"),
-        (DISTIL, {"vocab_chunk": -1}, r"vocab_chunk must be at least 0"),
-        (
-            AskConfig(),
-            {"distil": replace(DISTIL, target_decay=0.0, vocab_chunk=5)},
-            r"ask\.distil\.vocab_chunk must be 0",
-        ),
     ):
         with pytest.raises(UserError, match=message):
             replace(config, **changes)  # type: ignore[type-var]
@@ -314,11 +307,10 @@ def test_all_rivals_from_the_command_line(tmp_path: Path) -> None:
     assert main("translation", PRESETS, None, [*arguments, "mle"]) == 2
 
 
-def test_every_preset_gives_rivals_the_steps_and_rates_of_the_others() -> None:
+def test_every_preset_gives_balance_the_rows_of_path_consistency() -> None:
     for preset in PRESETS.values():
-        for method in (preset.seqkd, preset.gkd, preset.minillm, preset.tb):
-            assert method.loop.steps == preset.mle.loop.steps == preset.pcl.loop.steps
-            assert method.optimizer == preset.mle.optimizer == preset.pcl.optimizer
-        shared = {"pcl": preset.pcl.pcl, "value_warmup": preset.pcl.value_warmup}
-        assert replace(preset.tb, **shared) == preset.pcl  # type: ignore[arg-type]
-        assert preset.tb.pcl.huber is None
+        pcl, tb = preset.of("pcl"), preset.of("tb")
+        assert replace(tb, pcl=pcl.pcl, value_warmup=pcl.value_warmup) == pcl
+        assert tb.pcl.huber is None
+        with pytest.raises(UserError, match="vocab_chunk must be 0 where a student asks"):
+            replace(preset, methods=("ask",), training=replace(preset.training, vocab_chunk=5))

@@ -13,18 +13,16 @@ import pytest
 from kdtw_jax.constraints import make_share
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.errors import UserError
+from kdtw_jax.methods import METHODS
+from kdtw_jax.methods.ask import ask
+from kdtw_jax.methods.ask_config import AskConfig, Rules
+from kdtw_jax.methods.word_kd import WordKDConfig
 from kdtw_jax.models import make_model
 from kdtw_jax.train import parallel
-from kdtw_jax.train.ask import ask
-from kdtw_jax.train.ask_config import AskConfig, Rules
 from kdtw_jax.train.collect import Collector
-from kdtw_jax.train.distil import distil
-from kdtw_jax.train.fit import fit
-from kdtw_jax.train.gkd import GKDConfig, gkd
 from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.minillm import MiniLLMConfig, minillm
 from kdtw_jax.train.state import init_state, make_optimizer
-from tests.world import DISTIL, FIT, WIDE, World
+from tests.world import DISTIL, TRAINING, WIDE, World
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +40,7 @@ def test_a_teacher_spread_over_four_of_eight_devices_scores_and_answers_as_on_on
     assert max(held) < 0.35 * whole  # vectors and position tables are everywhere
 
     batch = next(training_batches(world.data, WIDE, seed=0))
-    key = init_state(world.params, make_optimizer(FIT.optimizer, 8), 0).key_data
+    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
     found = []
     for chosen, teacher in ((parallel.select_devices(1), params), (devices, spread)):
         collect = Collector(world.model, (model, teacher), DISTIL, world.banned, chosen)
@@ -60,30 +58,19 @@ def test_a_student_beside_a_spread_teacher_learns_what_it_does_beside_a_whole_on
 ) -> None:
     """Two groups of two devices, so that neither groups nor parts of a group can be taken for each other."""
     devices = parallel.select_devices(4)
-    loop = LoopConfig(steps=2, log_every=2, checkpoint_every=2)
     gated = make_model(replace(world.config, gate_width=8))
-    rules = (make_share(),)
 
     def train(name: str, shards: int) -> Any:
-        folder, params = tmp_path / name, world.params
         teacher = (world.model, parallel.spread(world.teacher[1], devices, shards))
-        how: dict[str, Any] = {"seed": 0, "devices": devices, "banned": world.banned}
-        if method == "pcl":
-            config = replace(DISTIL, loop=loop)
-            return distil(method, folder, world.model, params, teacher, world.data, WIDE, config, **how)
-        if method == "word_kd":
-            fitted = replace(FIT, loop=loop, kl_weight=1.0)
-            return fit(method, folder, world.model, params, world.data, WIDE, fitted, teacher=teacher, **how)
-        if method == "gkd":
-            mixed = GKDConfig(loop=loop, optimizer=FIT.optimizer)
-            return gkd(method, folder, world.model, params, teacher, world.data, WIDE, mixed, **how)
-        if method == "minillm":
-            gradient = MiniLLMConfig(loop=loop, optimizer=FIT.optimizer, teacher_mix=0.2)
-            return minillm(method, folder, world.model, params, teacher, world.data, WIDE, gradient, **how)
-        asking = AskConfig(distil=replace(DISTIL, loop=loop, target_decay=0.0), constraints=("share",), gate_width=8)
-        told = Rules(rules, lambda text: [5] * len(text.split()), 24)
-        start = jax.device_get(gated.init(jax.random.key(0)))
-        return ask(method, folder, gated, start, teacher, world.data, WIDE, asking, told, **how)
+        training = replace(TRAINING, loop=LoopConfig(steps=2, log_every=2, checkpoint_every=2))
+        context = world.context(tmp_path / name, 4, teacher=teacher, buckets=WIDE, training=training)
+        if method == "ask":
+            asking = AskConfig(distil=replace(DISTIL, target_decay=0.0), constraints=("share",), gate_width=8)
+            told = Rules((make_share(),), lambda text: [5] * len(text.split()), 24)
+            start = jax.device_get(gated.init(jax.random.key(0)))
+            return ask(replace(context, student=gated), start, asking, told)
+        config = {"pcl": DISTIL, "word_kd": WordKDConfig(kl_weight=1.0)}.get(method, METHODS[method].config())
+        return METHODS[method].train(context, world.params, config)
 
     whole, spread = train("whole", 1), train("spread", 2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), whole, spread)

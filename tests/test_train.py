@@ -14,15 +14,18 @@ import pytest
 
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.data.tokenizer import train_tokenizer
+from kdtw_jax.duals import DualConfig
 from kdtw_jax.errors import UserError
+from kdtw_jax.losses.pcl import PCLConfig
+from kdtw_jax.methods.mle import MLEConfig, fit
+from kdtw_jax.methods.pcl import coefficients, distil, path_loss
+from kdtw_jax.methods.tb import balance
+from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_metrics
 from kdtw_jax.train import parallel
-from kdtw_jax.train.balance import balance
 from kdtw_jax.train.checkpoint import Checkpoints, load_model, save_model
-from kdtw_jax.train.distil import coefficients, distil, path_loss
-from kdtw_jax.train.fit import fit, likelihood_loss
 from kdtw_jax.train.fresh import Listener
 from kdtw_jax.train.loop import LoopConfig
 from kdtw_jax.train.scoring import score
@@ -35,7 +38,7 @@ from kdtw_jax.train.state import (
     make_optimizer,
     make_update,
 )
-from tests.world import BUCKETS, DISTIL, FIT, WIDE, World, same
+from tests.world import DISTIL, FIT, TRAINING, WIDE, World, same
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +51,9 @@ def updated(world: World, devices: int, kind: str, accumulate: int = 1) -> tuple
     chosen = parallel.select_devices(devices)
     weights: dict[str, Coefficient]
     iterator = training_batches(world.data, WIDE, seed=0) if kind == "fit" else None
-    optimizer = make_optimizer(FIT.optimizer, 8)
+    optimizer = make_optimizer(TRAINING.optimizer, 8)
     if iterator is not None:
-        loss = likelihood_loss(world.model, FIT, world.banned, world.teacher[0])
+        loss = word_loss(world.model, world.teacher[0], FIT, world.banned)
         weights = {"nll": 0.5, "kl": 0.5}
         batches: list[Any] = [next(iterator) for _ in range(2)]
     else:
@@ -83,21 +86,8 @@ def test_the_update_is_the_same_on_any_number_of_devices_and_in_any_number_of_pa
 
 
 def train(world: World, folder: Path, kind: str, stop_after: int | None = None, devices: int = 1) -> Any:
-    common: dict[str, Any] = {"seed": 3, "devices": parallel.select_devices(devices), "stop_after": stop_after}
-    if kind == "fit":
-        return fit("t", folder, world.model, world.params, world.data, BUCKETS, FIT, **common)
-    return distil(
-        "t",
-        folder,
-        world.model,
-        world.params,
-        world.teacher,
-        world.data,
-        BUCKETS,
-        DISTIL,
-        banned=world.banned,
-        **common,
-    )
+    context = world.context(folder, devices, seed=3, stop_after=stop_after)
+    return fit(context, world.params, FIT) if kind == "fit" else distil(context, world.params, DISTIL)
 
 
 @pytest.mark.parametrize("kind", ["fit", "pcl"])
@@ -138,8 +128,8 @@ def test_a_step_is_traced_once_a_shape(world: World, tmp_path: Path) -> None:
         return world.model.decode(*args, **keywords)
 
     counting = world.model._replace(decode=decode)
-    config = replace(FIT, loop=LoopConfig(steps=12, log_every=2, checkpoint_every=12))
-    fit("t", tmp_path, counting, world.params, world.data, BUCKETS, config, seed=0, devices=parallel.select_devices(1))
+    training = replace(TRAINING, loop=LoopConfig(steps=12, log_every=2, checkpoint_every=12))
+    fit(world.context(tmp_path, student=counting, training=training), world.params, FIT)
     assert sorted(traces) == [(4, 12), (8, 8)]
 
 
@@ -167,9 +157,8 @@ def test_rates_are_by_kind_of_parameter(world: World) -> None:
 
 def test_a_nan_stops_the_run_and_names_step_examples_and_checkpoint(world: World, tmp_path: Path) -> None:
     def run(learning_rate: float, params: Any, stop_after: int | None = None) -> Any:
-        config = replace(FIT, optimizer=OptimizerConfig(learning_rate, warmup_steps=1))
-        return fit("teacher", tmp_path, world.model, params, world.data, BUCKETS, config,
-                   seed=0, devices=parallel.select_devices(1), stop_after=stop_after)  # fmt: skip
+        training = replace(TRAINING, optimizer=OptimizerConfig(learning_rate, warmup_steps=1))
+        return fit(world.context(tmp_path, training=training, stop_after=stop_after), params, FIT)
 
     nothing = jax.tree.map(lambda x: np.full_like(x, np.nan), world.params)
     with pytest.raises(UserError, match=r"loss and grad_norm not finite at step 1 \(examples \d+.*no checkpoint"):
@@ -212,7 +201,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(world: World, tmp_path:
     wider = make_model(replace(world.config, d_ff=48))
     params = jax.device_get(wider.init(jax.random.key(0)))
     with pytest.raises(UserError, match="does not fit this model or configuration"):
-        fit("t", tmp_path, wider, params, world.data, BUCKETS, FIT, seed=3, devices=parallel.select_devices(1))
+        fit(world.context(tmp_path, student=wider, seed=3), params, FIT)
 
 
 # Threads of Orbax that were writing when it failed find their event loop closed: noise of its own, told to nobody.
@@ -269,16 +258,21 @@ def test_settings_that_cannot_work_are_refused(world: World, tmp_path: Path) -> 
     ):
         with pytest.raises(UserError, match=message):
             replace(DISTIL, **changes)
+    with pytest.raises(UserError, match="z_loss must be at least 0 and finite, got inf"):
+        MLEConfig(z_loss=float("inf"))
+    with pytest.raises(UserError, match=r"pcl\.floor must be in \(-inf, 0\], got nan"):
+        PCLConfig(floor=float("nan"))
+    with pytest.raises(UserError, match=r"duals\.rate must be above 0, got nan"):
+        DualConfig(rate=float("nan"))
     with pytest.raises(UserError, match="steps must be at least 1"):
         LoopConfig(steps=0)
     with pytest.raises(UserError, match="accumulate must be at least 1"):
         OptimizerConfig(accumulate=0)
     for accumulate, match in ((3, r"\d rows a device do not divide into accumulate=3"), (2, "compares the rows")):
-        changed = replace(DISTIL, optimizer=replace(DISTIL.optimizer, accumulate=accumulate))
+        cut = replace(TRAINING, optimizer=replace(TRAINING.optimizer, accumulate=accumulate))
         run = distil if accumulate == 3 else balance
         with pytest.raises(UserError, match=match):
-            run("t", tmp_path, world.model, world.params, world.teacher, world.data, BUCKETS, changed, seed=0,
-                devices=parallel.select_devices(1), banned=world.banned)  # fmt: skip
+            run(world.context(tmp_path, training=cut), world.params, DISTIL)
     with pytest.raises(UserError, match="learning_rate"):
         OptimizerConfig(learning_rate=-1.0)
     with pytest.raises(UserError, match=r"rates\.query must be above 0"):
@@ -289,7 +283,9 @@ def test_settings_that_cannot_work_are_refused(world: World, tmp_path: Path) -> 
     with pytest.raises(UserError, match="begun with batches of 42, 21 rows, which do not divide over 2 devices"):
         parallel.dividing_devices(2, (42, 21))
     with pytest.raises(UserError, match="multiple of updates_per_rollout"):
-        replace(DISTIL, updates_per_rollout=3)
+        distil(world.context(tmp_path), world.params, replace(DISTIL, updates_per_rollout=3))
+    with pytest.raises(UserError, match="t learns from a teacher; give TrainContext one"):
+        distil(world.context(tmp_path, teacher=None), world.params, DISTIL)
     state = TrainState(jnp.zeros(()), {}, (), (), jnp.zeros(4, jnp.uint32))
     with pytest.raises(UserError, match="do not divide over 2 devices"):
         parallel.shard(state.key_data[:3], parallel.select_devices(2))

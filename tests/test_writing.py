@@ -15,7 +15,6 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.presets import TINY
 from kdtw_jax import student as writing
 from kdtw_jax.answers import Answer
 from kdtw_jax.cli import main as kdtw
@@ -23,6 +22,7 @@ from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import one_line, read_lines
 from kdtw_jax.models import T5Config, make_model
+from kdtw_jax.presets import TINY
 from kdtw_jax.runs import write_json
 from kdtw_jax.student import Student, load
 from kdtw_jax.train.checkpoint import save_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, encode_split
 from kdtw_jax.data.tokenizer import Tokenizer, train_tokenizer
 from kdtw_jax.losses.pcl import PCLConfig
+from kdtw_jax.methods.mle import MLEConfig
+from kdtw_jax.methods.pcl import DistilConfig
 from kdtw_jax.models import Model, Params, T5Config, make_model, output_layer
-from kdtw_jax.train.distil_config import DistilConfig
-from kdtw_jax.train.fit import FitConfig
+from kdtw_jax.train import parallel
+from kdtw_jax.train.context import StudentTraining, TrainContext
 from kdtw_jax.train.fresh import Heard, read
 from kdtw_jax.train.loop import LoopConfig
 from kdtw_jax.train.state import OptimizerConfig, Whole
@@ -22,10 +25,9 @@ from kdtw_jax.train.state import OptimizerConfig, Whole
 BUCKETS = (Bucket(8, 8, 8), Bucket(12, 12, 4))
 WIDE = (Bucket(12, 12, 8),)
 LOOP = LoopConfig(steps=8, log_every=2, checkpoint_every=4)
-FIT = FitConfig(loop=LOOP, optimizer=OptimizerConfig(1e-2, warmup_steps=1))
+TRAINING = StudentTraining(loop=LOOP, optimizer=OptimizerConfig(1e-2, warmup_steps=1))
+FIT = MLEConfig()
 DISTIL = DistilConfig(
-    loop=LOOP,
-    optimizer=OptimizerConfig(1e-2, warmup_steps=1),
     pcl=PCLConfig(values="head", lengths=(1, 2, 0)),
     updates_per_rollout=2,
     capacity=16,
@@ -51,6 +53,13 @@ class World:
         self.model: Model = make_model(self.config)
         self.params = jax.device_get(self.model.init(jax.random.key(0)))
         self.teacher = (self.model, jax.device_get(self.model.init(jax.random.key(1))))
+
+    def context(self, folder: Path, devices: int = 1, **changes: Any) -> TrainContext:
+        """Of a training of the student here, on so many devices, in `TRAINING` unless that is changed, too."""
+        usual: dict[str, Any] = {"name": "t", "student": self.model, "teacher": self.teacher, "data": self.data}
+        usual |= {"buckets": BUCKETS, "banned": self.banned, "tokenizer": self.tokenizer, "training": TRAINING}
+        usual |= {"devices": parallel.select_devices(devices), "seed": 0}
+        return TrainContext(**{**usual, "folder": folder, **changes})
 
 
 def heard(model: Model, params: Params, batch: Batch) -> Heard:

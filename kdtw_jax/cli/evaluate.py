@@ -65,5 +65,5 @@ def judged_by(config: Experiment, options: Evaluate) -> Experiment:
     files = replace(config.text.files, **said(metrics=options.metrics, language=options.language))
     text = replace(config.text, files=files)
     text = replace(text, **said(test_limit=options.test_limit, bleu_tokenizer=options.bleu_tokenizer))
-    ask = replace(config.ask, **said(judged_on=options.judged_on))
-    return replace(config, text=text, ask=ask, results=options.results, **said(split=options.split))
+    config = config.with_settings(ask=replace(config.of("ask"), **said(judged_on=options.judged_on)))
+    return replace(config, text=text, results=options.results, **said(split=options.split))

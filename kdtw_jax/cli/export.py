@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kdtw_jax.config import Method
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import count_params
 from kdtw_jax.pretrained.export import export_model
@@ -27,7 +26,7 @@ class Export:
     """the folder of a run"""
     out: Path
     """a folder to make"""
-    method: Method | Literal["teacher", "warmup"] = "pcl"
+    method: str = "pcl"
     """the student of this method, the start of all students, or the teacher"""
     seed: int = 0
     """the student of this seed"""

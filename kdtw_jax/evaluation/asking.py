@@ -15,8 +15,8 @@ from kdtw_jax.constraints import Constraint, pad_words, word_rule, word_tokens
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.evaluation.findings import Cell, Found, Texts, exceeded, harm, look_back, measure, obeyed, row
 from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, calibrate, share_index, wide, write_split
+from kdtw_jax.methods.ask_config import SEEN
 from kdtw_jax.runs.progress import Progress
-from kdtw_jax.train.ask_config import SEEN
 
 _OF_RANGE = (0.1, 0.3, 0.6, 0.9)  # budgets of further constraints, as parts of their ranges
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,20 +15,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kdtw_jax.methods import METHODS
 from kdtw_jax.runs.atomic import explained
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = {
-    "teacher": "#000000",
-    "mle": "#E69F00",
-    "word_kd": "#56B4E9",
-    "pcl": "#009E73",
-    "ask": "#CC79A7",
-    "seqkd": "#F0E442",
-    "gkd": "#0072B2",
-    "minillm": "#D55E00",
-    "tb": "#999999",
-}
+# Beside Okabe and Ito's, which gates and the methods here have, told apart by colour-blind readers too.
+TEACHER_COLOUR = "#000000"
+SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#DDCC77")  # of methods that say none
 GATE_COLOURS = {
     "learned": "#CC79A7",
     "random": "#999999",
@@ -38,8 +31,18 @@ GATE_COLOURS = {
 }
 
 
+CURVES = {"nll": "negative log-likelihood", "kl": "KL, student and teacher", "jsd": "Jensen-Shannon"}
+
 Rows = Sequence[Mapping[str, Any]]
 OVER_SENTENCES = "95% interval over sentences"
+
+
+def method_colours(names: Sequence[str]) -> dict[str, str]:
+    """Each method's own, or the next that is free; methods that are not registered are named by runs of others."""
+    spare = itertools.cycle(SPARE_COLOURS)
+    own = {name: METHODS[name].color if name in METHODS else "" for name in names}
+    own |= {"teacher": TEACHER_COLOUR}
+    return {name: own[name] or next(spare) for name in names}
 
 
 def distil_figure(rows: Rows, curves: Mapping[str, Sequence[Mapping[str, float]]], metric: str, path: Path) -> None:
@@ -58,6 +61,7 @@ def draw_scores(axes: Axes, rows: Rows, metric: str, unit: str = OVER_SENTENCES)
     """`metric` by method, a point a seed, with its interval where it has one. `rows` are those of distil.csv."""
     chosen = [r for r in rows if r["metric"] == metric and r["value"] is not None]
     methods = list(dict.fromkeys(r["method"] for r in chosen))
+    colours = method_colours(methods)
     for x, method in enumerate(methods):
         own = [r for r in chosen if r["method"] == method]
         for i, r in enumerate(own):
@@ -68,7 +72,7 @@ def draw_scores(axes: Axes, rows: Rows, metric: str, unit: str = OVER_SENTENCES)
                 yerr=[[r["value"] - r["low"]], [r["high"] - r["value"]]] if known else None,
                 fmt="o",
                 capsize=3,
-                color=COLOURS[method],
+                color=colours[method],
             )
     axes.set_xticks(range(len(methods)), methods, rotation=30 if len(methods) > 5 else 0)
     axes.set_xlim(-0.5, max(len(methods), 1) - 0.5)
@@ -80,16 +84,16 @@ def draw_scores(axes: Axes, rows: Rows, metric: str, unit: str = OVER_SENTENCES)
 def draw_curves(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     """The token KL or likelihood over steps. `curves` maps "method seed" to the lines of its metrics.jsonl."""
     labelled = set()
+    colours = method_colours(list(dict.fromkeys(name.split(" ")[0] for name in curves)))
     for name, lines in curves.items():
         method = name.split(" ")[0]
-        term = {"mle": "nll", "seqkd": "nll", "gkd": "jsd"}.get(method, "kl")
+        term = METHODS[method].curve if method in METHODS else "kl"
         points = [(line["step"], line[term]) for line in lines if term in line]
-        label = {"nll": "negative log-likelihood", "kl": "KL, student and teacher", "jsd": "Jensen-Shannon"}[term]
         if points:
             axes.plot(
                 *zip(*points, strict=True),
-                color=COLOURS[method],
-                label=None if method in labelled else f"{method}: {label}",
+                color=colours[method],
+                label=None if method in labelled else f"{method}: {CURVES.get(term, term)}",
             )
             labelled.add(method)
     axes.set_xlabel("step after the shared warm-up")

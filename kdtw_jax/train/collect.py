@@ -14,7 +14,8 @@ from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.models import Model
 from kdtw_jax.train import parallel
-from kdtw_jax.train.distil_config import DistilConfig
+from kdtw_jax.train.context import WHOLE, Chunks
+from kdtw_jax.train.rows import RowsConfig
 from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH, Trajectories, score
 from kdtw_jax.train.state import Params, step_key
 
@@ -24,7 +25,7 @@ def with_targets(batch: Batch, tokens_BxT: Any) -> Batch:
     return batch._replace(target_BxT=tokens_BxT)
 
 
-def minibatch_shares(config: DistilConfig, rows: int) -> tuple[int, int, int]:
+def minibatch_shares(config: RowsConfig, rows: int) -> tuple[int, int, int]:
     """Rows of a minibatch from each of `SOURCES`: the shares rounded, the remainder given to ground truth."""
     student, teacher = round(rows * config.student_share), round(rows * config.teacher_share)
     if config.truth_share == 0:
@@ -34,15 +35,21 @@ def minibatch_shares(config: DistilConfig, rows: int) -> tuple[int, int, int]:
 
 
 class Collector:
-    """Makes fresh rows: student rollouts, teacher samples and ground truth, each scored by one teacher pass."""
+    """Makes fresh rows: student rollouts, teacher samples and ground truth, each scored by one teacher pass.
+
+    `alpha` is the temperature of the student's policy, softmax(logits / alpha).
+    """
 
     def __init__(
         self,
         student: Model,
         teacher: tuple[Model, Params],
-        config: DistilConfig,
+        config: RowsConfig,
         banned: tuple[int, ...],
         devices: parallel.Devices,
+        *,
+        alpha: float = 1.0,
+        chunks: Chunks = WHOLE,
     ):
         self.config = config
         self.devices = devices
@@ -55,11 +62,10 @@ class Collector:
 
         def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
             how: dict[str, Any] = {"top_k": config.top_k, "banned": banned, "temperature": config.reward_temperature}
-            how |= {"chunk": config.chunk, "vocab_chunk": config.vocab_chunk}
-            return score(teacher[0], params, example, source, tokens, **how)
+            return score(teacher[0], params, example, source, tokens, **how, **chunks._asdict())
 
-        # The student's policy is softmax(logits / alpha), and V is that of its own samples: no temperature there.
-        self._student = parallel.data_parallel(partial(roll_out, student, config.pcl.alpha), devices)
+        # V is that of the student's own samples: no other temperature there.
+        self._student = parallel.data_parallel(partial(roll_out, student, alpha), devices)
         self.teacher = parallel.hold(teacher[1], devices)
         self._teacher = parallel.by_rows(partial(roll_out, teacher[0], config.teacher_temperature), self.teacher)
         self._score = parallel.by_rows(score_rows, self.teacher)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, training_batches
+from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import compare
 from kdtw_jax.models import Model, output_layer, shift_right
 from kdtw_jax.train import parallel
+from kdtw_jax.train.context import Chunks, TrainContext
 from kdtw_jax.train.distribution import distribution
-from kdtw_jax.train.loop import LoopConfig, Report, run_loop
+from kdtw_jax.train.loop import Report, run_loop
 from kdtw_jax.train.state import (
     Coefficient,
     LossFn,
-    OptimizerConfig,
     Params,
     TrainState,
     Whole,
@@ -33,6 +32,9 @@ from kdtw_jax.train.state import (
 
 PyTree = Any
 
+# Distributions of two models are made at so many positions at a time, where nothing else is asked for.
+SIDE_BY_SIDE = Chunks(16)
+
 
 class Prepare(Protocol):
     """Makes of a batch what the loss takes as rows, everything on its devices. `params` are there already."""
@@ -41,30 +43,22 @@ class Prepare(Protocol):
 
 
 def train_fresh(
-    name: str,
-    folder: Path,
-    loop: LoopConfig,
-    optimizer_config: OptimizerConfig,
+    context: TrainContext,
+    params: Params,
     loss: LossFn,
     coefficients: Mapping[str, Coefficient],
     prepare: Prepare,
-    params: Params,
-    data: EncodedSplit,
-    buckets: Sequence[Bucket],
-    *,
-    seed: int,
-    devices: parallel.Devices,
-    stop_after: int | None = None,
 ) -> Params:
-    """Trains from `params`, one update a batch; resumes what is in `folder`; returns parameters (numpy).
+    """Trains from `params`, one update a batch; resumes what is in the folder; returns parameters (numpy).
 
     Raises UserError as `run_loop` does.
     """
-    optimizer = make_optimizer(optimizer_config, loop.steps)
-    step_fn = make_update(loss, coefficients, optimizer, accumulate=optimizer_config.accumulate)
+    loop, devices = context.training.loop, context.devices
+    optimizer = make_optimizer(context.training.optimizer, loop.steps)
+    step_fn = make_update(loss, coefficients, optimizer, accumulate=context.training.optimizer.accumulate)
     update = parallel.data_parallel(step_fn, devices, donate=(0,))
-    iterator = training_batches(data, buckets, seed=seed)
-    state = init_state(params, optimizer, seed)
+    iterator = training_batches(context.data, context.buckets, seed=context.seed)
+    state = init_state(params, optimizer, context.seed)
     key_data = state.key_data
 
     def advance(carry: TrainState, step: int) -> tuple[TrainState, Report]:
@@ -76,15 +70,15 @@ def train_fresh(
         return parallel.replicate(state, devices)
 
     final = run_loop(
-        name,
-        folder,
+        context.name,
+        context.folder,
         loop,
         thaw(state),
         advance,
         iterator,
         freeze=parallel.unreplicate,
         thaw=thaw,
-        stop_after=stop_after,
+        stop_after=context.stop_after,
     )
     return parallel.unreplicate(final.params)
 

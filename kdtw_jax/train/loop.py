@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.flags import flags
 from kdtw_jax.hosts import is_writer
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.ranges import check_ranges
@@ -55,7 +56,7 @@ class LoopConfig:
     """When to log and to save, in steps."""
 
     steps: int = 1000
-    log_every: int = 50
+    log_every: int = field(default=50, metadata=flags())
     checkpoint_every: int = 400
 
     def __post_init__(self) -> None:

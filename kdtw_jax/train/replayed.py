@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, training_batches
+from kdtw_jax.data.batches import Batch, Bucket, training_batches
 from kdtw_jax.replay import ReplayState, Rows, Sample, make_replay
 from kdtw_jax.train import parallel
-from kdtw_jax.train.loop import LoopConfig, Report, run_loop
+from kdtw_jax.train.context import TrainContext
+from kdtw_jax.train.loop import Report, run_loop
 from kdtw_jax.train.state import (
     Coefficient,
     LossFn,
-    OptimizerConfig,
     Params,
     TrainState,
     init_state,
@@ -43,11 +42,9 @@ class Collect(Protocol):
     ) -> tuple[dict[int, Rows], Extra]: ...
 
 
-class Method(NamedTuple):
-    """What differs between methods."""
+class Replayed(NamedTuple):
+    """What differs between methods that replay."""
 
-    loop: LoopConfig
-    optimizer: OptimizerConfig
     loss: LossFn
     coefficients: Mapping[str, Coefficient]
     sources: tuple[str, ...]
@@ -69,30 +66,20 @@ def bucket_name(bucket: Bucket) -> str:
     return f"{bucket.source}x{bucket.target}"
 
 
-def train_replayed(
-    name: str,
-    folder: Path,
-    method: Method,
-    params: Params,
-    data: EncodedSplit,
-    buckets: Sequence[Bucket],
-    *,
-    seed: int,
-    devices: parallel.Devices,
-    stop_after: int | None = None,
-) -> tuple[Params, Extra]:
-    """Trains from `params`; resumes what is in `folder`; returns parameters and what was kept (numpy).
+def train_replayed(context: TrainContext, params: Params, method: Replayed) -> tuple[Params, Extra]:
+    """Trains from `params`; resumes what is in the folder; returns parameters and what was kept (numpy).
 
     Raises UserError as `run_loop` does, and when a bucket's rows do not divide over the devices.
     """
-    optimizer = make_optimizer(method.optimizer, method.loop.steps)
+    training, buckets, devices = context.training, context.buckets, context.devices
+    optimizer = make_optimizer(training.optimizer, training.loop.steps)
     update = parallel.data_parallel(
         make_update(
             method.loss,
             method.coefficients,
             optimizer,
             target_decay=method.target_decay,
-            accumulate=method.optimizer.accumulate,
+            accumulate=training.optimizer.accumulate,
         ),
         devices,
         donate=(0,),
@@ -110,8 +97,8 @@ def train_replayed(
         return jax.jit(fresh)
 
     sample = {k: draw(k) for k in replays}
-    iterator = training_batches(data, buckets, seed=seed)
-    state = init_state(params, optimizer, seed, target=method.target_decay > 0)
+    iterator = training_batches(context.data, buckets, seed=context.seed)
+    state = init_state(params, optimizer, context.seed, target=method.target_decay > 0)
     key_data = state.key_data
     current = ""  # the bucket of the newest rollouts, which the updates until the next ones draw from
 
@@ -142,6 +129,14 @@ def train_replayed(
     empty = {bucket_name(b): replays[bucket_name(b)].init(method.empty_row(b)) for b in buckets}
     start = thaw(Carry(state, empty, method.extra))
     final = run_loop(
-        name, folder, method.loop, start, advance, iterator, freeze=freeze, thaw=thaw, stop_after=stop_after
+        context.name,
+        context.folder,
+        training.loop,
+        start,
+        advance,
+        iterator,
+        freeze=freeze,
+        thaw=thaw,
+        stop_after=context.stop_after,
     )
     return parallel.unreplicate(final.train.params), jax.device_get(final.extra)

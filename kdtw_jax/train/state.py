@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.flags import flags
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.train import parallel
@@ -70,12 +71,12 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-3
     warmup_steps: int = 100
-    final_fraction: float = 0.1
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    beta2: float = 0.98
+    final_fraction: float = field(default=0.1, metadata=flags())
+    weight_decay: float = field(default=0.0, metadata=flags())
+    clip_norm: float = field(default=1.0, metadata=flags())
+    beta2: float = field(default=0.98, metadata=flags())
     accumulate: int = 1  # parts that a device's rows are cut into, one in memory at a time; the update stays the same
-    rates: Rates = field(default_factory=Rates)
+    rates: Rates = field(default_factory=Rates, metadata=flags())
 
     def __post_init__(self) -> None:
         check_ranges(

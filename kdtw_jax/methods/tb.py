@@ -6,29 +6,27 @@ has the equations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.data.batches import Bucket, EncodedSplit
+from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
-from kdtw_jax.models import Model
+from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, distil, make_judge
+from kdtw_jax.methods.protocol import Method
+from kdtw_jax.models import Model, Params, T5Config
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
-from kdtw_jax.train.distil import Objective, distil, make_judge
-from kdtw_jax.train.distil_config import DistilConfig, check_uncut
+from kdtw_jax.train.context import WHOLE, Chunks, StudentTraining, TrainContext
 from kdtw_jax.train.scoring import Trajectories
-from kdtw_jax.train.state import LossFn, Metrics, Params
+from kdtw_jax.train.state import LossFn, Metrics
 
 
-def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> LossFn:
+def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE) -> LossFn:
     """Term "tb", half the squared deviation of a row's log-ratio from the mean of the minibatch, a token; "kl" if asked
     for. To be called where `parallel.AXIS` is bound: the mean is over all devices.
     """
-    judge = make_judge(model, config, banned)
+    judge = make_judge(model, config, banned, chunks)
 
     def loss(params: Params, _: Params, sampled: Sample, key: jax.Array) -> Metrics:
         rows: Trajectories = sampled.rows
@@ -53,42 +51,41 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
     return loss
 
 
-def balance(
-    name: str,
-    folder: Path,
-    student: Model,
-    params: Params,
-    teacher: tuple[Model, Params],
-    data: EncodedSplit,
-    buckets: Sequence[Bucket],
-    config: DistilConfig,
-    *,
-    seed: int,
-    devices: parallel.Devices,
-    banned: tuple[int, ...],
-    stop_after: int | None = None,
-) -> Params:
-    """Distils `teacher` into `student` starting from `params`; resumes what is in `folder`; returns parameters (numpy).
+def balance(context: TrainContext, params: Params, config: DistilConfig) -> Params:
+    """Distils the teacher into the student starting from `params`; resumes what is in the folder; returns parameters
+    (numpy).
 
     Of the config, everything about rows and the KL holds as in `distil`; `pcl_weight` is the weight of the balance
     loss, of `pcl` alpha, floor, huber and clip are used, and what is about V or segments is not.
 
-    Raises UserError as `train_replayed` and `check_uncut` do.
+    Raises UserError as `train_replayed` and `check` do.
     """
-    check_uncut(config)
+    check_uncut(context.training)
     weights = {"tb": config.pcl_weight, **({"kl": config.kl_weight} if config.kl_weight else {})}
-    return distil(
-        name,
-        folder,
-        student,
-        params,
-        teacher,
-        data,
-        buckets,
-        config,
-        seed=seed,
-        devices=devices,
-        banned=banned,
-        objective=Objective(replayed_balance(student, config, banned), weights),
-        stop_after=stop_after,
-    )
+    loss = replayed_balance(context.student, config, context.banned, context.training.chunks())
+    return distil(context, params, config, Objective(loss, weights))
+
+
+def check_uncut(training: StudentTraining) -> None:
+    """Raises UserError where minibatches are to be cut up."""
+    if training.optimizer.accumulate > 1:
+        raise UserError("trajectory balance (tb) compares the rows of a minibatch: its optimizer.accumulate must be 1")
+
+
+def check(config: DistilConfig, training: StudentTraining, teacher: T5Config) -> None:
+    """Raises UserError as `check_uncut` and `check_rollouts` do."""
+    check_uncut(training)
+    config.check_rollouts(training)
+
+
+TB = Method(
+    name="tb",
+    describe="student that goes on by trajectory balance on the rows of Path Consistency Learning",
+    config=DistilConfig,
+    train=balance,
+    cost=cost,
+    check=check,
+    top_k="top_k",
+    flags=("pcl_weight", "kl_direction"),
+    color="#999999",
+)

@@ -7,34 +7,62 @@ source follow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
+from kdtw_jax.data.batches import Batch
+from kdtw_jax.errors import UserError
+from kdtw_jax.flags import flags
 from kdtw_jax.losses import pcl
-from kdtw_jax.losses.kl import TopK, outcomes_divergence
+from kdtw_jax.losses.kl import Direction, TopK, outcomes_divergence
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import Distribution
-from kdtw_jax.models import Model, shift_right
+from kdtw_jax.methods.protocol import Cost, Method
+from kdtw_jax.models import Model, T5Config, shift_right
+from kdtw_jax.ranges import check_ranges
 from kdtw_jax.replay import Sample
-from kdtw_jax.train import parallel
 from kdtw_jax.train.collect import Collector, empty_row, minibatch_shares
-from kdtw_jax.train.distil_config import DistilConfig
+from kdtw_jax.train.context import WHOLE, Chunks, StudentTraining, TrainContext
 from kdtw_jax.train.distribution import distribution
-from kdtw_jax.train.replayed import Method, train_replayed
+from kdtw_jax.train.replayed import Replayed, train_replayed
+from kdtw_jax.train.rows import RowsConfig
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TRUTH, Trajectories, finished
 from kdtw_jax.train.state import Coefficient, LossFn, Metrics, Params
 
 
-def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> LossFn:
+@dataclass(frozen=True)
+class DistilConfig(RowsConfig):
+    """PCL from a mixed replay buffer."""
+
+    pcl: pcl.PCLConfig = field(default_factory=pcl.PCLConfig, metadata=flags("values", "lengths"))
+    pcl_weight: float = 1.0  # weight of the path-consistency loss in what the policy learns
+    value_weight: float = field(default=1.0, metadata=flags())  # and in what V learns
+    # Updates in which V alone learns from path residuals: until V is about right, all of them say "less of everything"
+    value_warmup: int = 0
+    kl_weight: float = 1.0  # weight of the exact divergence from the teacher's stored top-k and tail; 0 leaves it out
+    kl_direction: Direction = "reverse"
+    # EMA decay of the parameters that give V at the far end of a segment; 0: the current ones
+    target_decay: float = field(default=0.0, metadata=flags())
+    # V learns from student rollouts only: it is then V of the student, not of the mix
+    fit_value_on_policy: bool = field(default=True, metadata=flags())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, pcl_weight="[0, inf)", value_weight="[0, inf)", value_warmup="[0, inf)")
+        check_ranges(self, kl_weight="[0, inf)", target_decay="[0, 1)")
+        if self.kl_weight > 0 and self.top_k == 0:
+            raise UserError("kl_weight is above 0, so top_k must be at least 1: the term reads the stored distribution")
+
+
+def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE) -> LossFn:
     """The terms of `path_terms` over replayed rows."""
-    judge = make_judge(model, config, banned)
+    judge = make_judge(model, config, banned, chunks)
 
     def loss(params: Params, target_params: Params, sampled: Sample, key: jax.Array) -> Metrics:
         rows: Trajectories = sampled.rows
@@ -55,10 +83,11 @@ class Judged(NamedTuple):
     divergence_BxT: jax.Array
 
 
-def make_judge(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> Callable[[Params, Trajectories], Judged]:
-    """A function of parameters and rows; it holds the distributions of `config.chunk` positions at a time, and
-    `config.vocab_chunk` tokens of them."""
-    said = partial(distribution, model, banned=banned, vocab_chunk=config.vocab_chunk, temperature=config.pcl.alpha)
+def make_judge(
+    model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks
+) -> Callable[[Params, Trajectories], Judged]:
+    """A function of parameters and rows; it holds `chunks` of the distributions at a time."""
+    said = partial(distribution, model, banned=banned, vocab_chunk=chunks.vocab_chunk, temperature=config.pcl.alpha)
 
     def judge(params: Params, rows: Trajectories) -> Judged:
         decoded = model.decode(params, model.encode(params, rows.source_BxS), shift_right(rows.tokens_BxT))
@@ -67,7 +96,7 @@ def make_judge(model: Model, config: DistilConfig, banned: tuple[int, ...]) -> C
             return judged(config, said(params, hidden_BxXxD), head_BxX, tokens_BxX, top)
 
         what = (decoded.hidden_BxTxD, decoded.value_BxT, rows.tokens_BxT, rows.top)
-        found: Judged = over_positions(part, what, config.chunk)
+        found: Judged = over_positions(part, what, chunks.chunk)
         return found
 
     return judge
@@ -136,39 +165,27 @@ class Objective(NamedTuple):
     coefficients: Mapping[str, Coefficient]
 
 
-def distil(
-    name: str,
-    folder: Path,
-    student: Model,
-    params: Params,
-    teacher: tuple[Model, Params],
-    data: EncodedSplit,
-    buckets: Sequence[Bucket],
-    config: DistilConfig,
-    *,
-    seed: int,
-    devices: parallel.Devices,
-    banned: tuple[int, ...],
-    objective: Objective | None = None,
-    stop_after: int | None = None,
-) -> Params:
-    """Distils `teacher` into `student` starting from `params`; resumes what is in `folder`; returns parameters (numpy).
+def distil(context: TrainContext, params: Params, config: DistilConfig, objective: Objective | None = None) -> Params:
+    """Distils the teacher into the student starting from `params`; resumes what is in the folder; returns parameters
+    (numpy).
 
     The objective is path consistency unless another one is given, which is then trained on the very same rows.
 
-    Raises UserError as `train_replayed` does.
+    Raises UserError as `train_replayed` and `check_rollouts` do.
     """
-    fresh = Collector(student, teacher, config, banned, devices)
-    taught = objective or Objective(path_loss(student, config, banned), coefficients(config))
+    config.check_rollouts(context.training)
+    student, banned, chunks = context.student, context.banned, context.training.chunks()
+    fresh = Collector(
+        student, context.needed_teacher(), config, banned, context.devices, alpha=config.pcl.alpha, chunks=chunks
+    )
+    taught = objective or Objective(path_loss(student, config, banned, chunks), coefficients(config))
 
     def collect(
         params: Params, extra: tuple[()], batch: Batch, key_data: jax.Array, step: int
     ) -> tuple[dict[int, Trajectories], tuple[()]]:
         return fresh(params, batch, key_data, step), extra
 
-    method = Method(
-        loop=config.loop,
-        optimizer=config.optimizer,
+    method = Replayed(
         loss=taught.loss,
         coefficients=taught.coefficients,
         sources=SOURCES,
@@ -184,6 +201,28 @@ def distil(
         capacity=config.capacity,
         truth_batches=config.truth_batches,
     )
-    return train_replayed(
-        name, folder, method, params, data, buckets, seed=seed, devices=devices, stop_after=stop_after
-    )[0]
+    return train_replayed(context, params, method)[0]
+
+
+def check(config: DistilConfig, training: StudentTraining, teacher: T5Config) -> None:
+    """Raises UserError as `check_rollouts` does."""
+    config.check_rollouts(training)
+
+
+def cost(config: DistilConfig) -> Cost:
+    """A batch is written, scored thrice and answered in part once in so many updates."""
+    read = config.student_rows + 2 * config.teacher_rows + config.truth_batches
+    often = config.updates_per_rollout
+    return Cost(config.student_rows / often, read / often, copies=1 if config.target_decay else 0)
+
+
+PCL = Method(
+    name="pcl",
+    describe="student that goes on by Path Consistency Learning",
+    config=DistilConfig,
+    train=distil,
+    cost=cost,
+    check=check,
+    top_k="top_k",
+    color="#009E73",
+)

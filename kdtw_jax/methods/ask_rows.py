@@ -16,11 +16,11 @@ from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.help import generate_with_help, own_gate, priced_gate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
-from kdtw_jax.models import Model
+from kdtw_jax.methods.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs, first_prices
 from kdtw_jax.replay import Sample
 from kdtw_jax.train import parallel
-from kdtw_jax.train.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs, first_prices
 from kdtw_jax.train.collect import Collector, with_targets
+from kdtw_jax.train.context import TrainContext
 from kdtw_jax.train.scoring import SOURCES, STUDENT, TEACHER, TRUTH, Trajectories
 from kdtw_jax.train.state import Params, step_key
 
@@ -82,29 +82,22 @@ def unit_costs(constraints: Sequence[Constraint], terms: Terms, history: History
 class AskingCollector:
     """Fresh rows under rules from all sources, and the prices that the helped ones call for."""
 
-    def __init__(
-        self,
-        student: Model,
-        teacher: tuple[Model, Params],
-        config: AskConfig,
-        rules: Rules,
-        banned: tuple[int, ...],
-        devices: parallel.Devices,
-        seed: int,
-    ):
-        self.config, self.rules, self.devices, self.seed = config, rules, devices, seed
-        self.plain = Collector(student, teacher, config.distil, banned, devices)
+    def __init__(self, context: TrainContext, config: AskConfig, rules: Rules):
+        student, teacher, banned = context.student, context.needed_teacher(), context.banned
+        alpha, chunks = config.distil.pcl.alpha, context.training.chunks()
+        self.config, self.rules, self.devices, self.seed = config, rules, context.devices, context.seed
+        self.steps = context.training.loop.steps
+        self.plain = Collector(student, teacher, config.distil, banned, self.devices, alpha=alpha, chunks=chunks)
         self.duals = dual_configs(config, rules.constraints)
         self.bank = draw_rules(
             rules.constraints,
             _BANK,
             rules.encode,
-            np.random.default_rng([seed]),
+            np.random.default_rng([self.seed]),
             room=rules.room,
             held_out=config.held_out,
             fixed_share=config.fixed_share,
         )
-        alpha = config.distil.pcl.alpha
 
         def write(
             sampled: bool,
@@ -163,7 +156,7 @@ class AskingCollector:
         own, *noises = self.plain.some((told, *noise_4xBxT[2:]), STUDENT)
         if len(own.rule_BxR):
             found[STUDENT] = self._written(self._sampled, params, own, *noises)
-        done = min(step / self.config.distil.loop.steps, 1)
+        done = min(step / self.steps, 1)
         extra = self._measure(extra, helped, np.float32(1 - (1 - _LAST_PACE) * done))
         shown: Told = self.plain.some(told, TEACHER)
         if len(shown.rule_BxR):
@@ -181,7 +174,7 @@ class AskingCollector:
         The student is at rest, so prices need not follow it: they move ever more slowly, and lose the noise of the few
         rows a budget that each step sees. Nor do they make up for misread rules, which they would chase for ever.
         """
-        told = Told(batch, *self._draw(len(batch.example_B), self.config.distil.loop.steps + step))
+        told = Told(batch, *self._draw(len(batch.example_B), self.steps + step))
         noise_2xBxT = jax.random.uniform(step_key(key_data, step, 4), (2, *batch.target_BxT.shape))
         price_BxC = self._quote(self.at_rest_duals, extra, told.terms)
         helped = self._written(self._as_at_test_time, params, told, *noise_2xBxT, told.terms, price_BxC)

@@ -13,8 +13,9 @@ from kdtw_jax.constraints import Constraint, words_room
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.duals import DualConfig
 from kdtw_jax.errors import UserError
+from kdtw_jax.flags import flags
+from kdtw_jax.methods.pcl import DistilConfig
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.train.distil_config import DistilConfig
 
 _KNOTS = (0.0, 0.03, 0.08, 0.17, 0.33, 0.5, 0.67, 0.83, 1.0)  # shares of a budget's range with a price of their own
 SEEN = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # budgets of the kind that training draws, on which asking is judged
@@ -25,7 +26,7 @@ MOST_FLAGS = 0.6  # share of the tokens of a path off-policy that are marked as 
 class AskConfig:
     """How a student learns to ask."""
 
-    distil: DistilConfig = field(default_factory=DistilConfig)
+    distil: DistilConfig = field(default_factory=DistilConfig, metadata=flags("value_warmup"))
     constraints: tuple[str, ...] = ("share",)
     """rules trained for, by name: share, calls, pause, in_a_row, first, after, compute"""
     gate: Literal["threshold", "sample"] = "threshold"
@@ -35,26 +36,28 @@ class AskConfig:
     saving: Literal["regret", "kl"] = "regret"
     """what an answer is worth: the teacher's log-probability of its best token over that of the student's, which fits
     greedy tokens, or KL(student || teacher), which fits sampled ones"""
-    gate_width: int = 128
+    gate_width: int = field(default=128, metadata=flags())
     """hidden units of the gate"""
-    rule_in_source: bool = False
+    gate_rate: float = 1.0
+    """learning rate of the gate, as a multiple of that of the student's matrices"""
+    rule_in_source: bool = field(default=False, metadata=flags())
     """the student reads the rule and its source as one text, so that the words it writes may depend on the rule, too;
     otherwise only its gate reads the rule"""
-    helped_share: float = 0.25
+    helped_share: float = field(default=0.25, metadata=flags())
     """of a minibatch: rows written as at test time; the shares in `distil` divide what is left"""
-    gate_weight: float = 0.01
+    gate_weight: float = field(default=0.01, metadata=flags())
     """of the gate's losses. They reach the gate alone, where Adam does not mind their size; small, they leave the
     clipping of gradients to the rest"""
-    normalize_help: bool = True
+    normalize_help: bool = field(default=True, metadata=flags())
     """reward of the extended teacher, a distribution over tokens and asking; without, the literal Lagrangian, whose
     optimum puts off the end of an output"""
-    duals: DualConfig = field(default_factory=lambda: DualConfig(rate=1.0, low=-6.0, high=4.0))
+    duals: DualConfig = field(default_factory=lambda: DualConfig(rate=1.0, low=-6.0, high=4.0), metadata=flags())
     """how prices move: on a logarithmic scale, in nats; their knots follow from each constraint's range"""
     settle: int = 0
     """further steps, in which the student is left as it is: prices and gate come to rest, on sources of validation"""
-    held_out: tuple[float, ...] = (0.15, 0.25, 0.35, 0.45)
+    held_out: tuple[float, ...] = field(default=(0.15, 0.25, 0.35, 0.45), metadata=flags())
     """budgets never trained, for evaluation"""
-    fixed_share: float = 0.15
+    fixed_share: float = field(default=0.15, metadata=flags())
     """rows under a rule without a number: do not ask, or ask at will"""
     judged_on: int = 0
     """test pairs that asking is judged on, at the most, in some 150 decodings of them; 0: all"""
@@ -63,12 +66,9 @@ class AskConfig:
         if not self.constraints or len(set(self.constraints)) < len(self.constraints):
             raise UserError(f"ask.constraints must be distinct, at least one, got {self.constraints}")
         check_ranges(self, "ask.", gate_width="[1, inf)", helped_share="(0, 1)", gate_weight="(0, inf)")
+        check_ranges(self, "ask.", gate_rate="(0, inf)")
         check_ranges(self, "ask.", settle="[0, inf)", fixed_share="[0, 1)", judged_on="[0, inf)")
         check_held_out(self.held_out)
-        if self.distil.vocab_chunk:
-            raise UserError(
-                "ask.distil.vocab_chunk must be 0: the gate looks at whole distributions; see ask.distil.chunk"
-            )
         if self.distil.top_k < 1 or self.distil.target_decay:
             raise UserError(
                 "ask needs distil.top_k of at least 1 (savings are read from it) and no distil.target_decay"

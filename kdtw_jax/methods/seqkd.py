@@ -19,6 +19,8 @@ from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluatio
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding.beam import beam_search
 from kdtw_jax.finite import check_written
+from kdtw_jax.methods.mle import MLEConfig, fit
+from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model
 from kdtw_jax.runs.atomic import read_arrays, write_arrays
 from kdtw_jax.runs.progress import Progress
@@ -121,3 +123,15 @@ def _parts(data: EncodedSplit, buckets: Sequence[Bucket], size: int) -> Iterator
     batches = evaluation_batches(data, buckets)
     while part := list(islice(batches, size)):
         yield part
+
+
+SEQKD = Method(
+    name="seqkd",
+    describe="student that goes on by maximum likelihood of the teacher's beam outputs (sequence-level distillation)",
+    config=MLEConfig,
+    train=fit,
+    uses_teacher=False,
+    targets="beam",
+    color="#F0E442",
+    curve="nll",
+)

@@ -8,49 +8,42 @@ likelihood of the batch's ground truth stands for the paper's language-modelling
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
+from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.flags import flags
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.policy_gradient import importance_weights, sequence_kl_surrogate
 from kdtw_jax.losses.positions import over_positions
+from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Decoded, Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.train import parallel
+from kdtw_jax.train.context import Chunks, TrainContext
 from kdtw_jax.train.distribution import distribution
-from kdtw_jax.train.fresh import Heard, Listener, Writer, read, side_by_side, train_fresh
-from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, step_key
+from kdtw_jax.train.fresh import SIDE_BY_SIDE, Heard, Listener, Writer, read, side_by_side, train_fresh
+from kdtw_jax.train.state import LossFn, Metrics, Params, step_key
 
 
 @dataclass(frozen=True)
 class MiniLLMConfig:
     """Reverse KL between sequences by policy gradient (MiniLLM, arXiv 2306.08543), one update a rollout."""
 
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     teacher_mix: float = 0.2
     """share of the teacher in the policy that outputs are sampled from; importance weights make up for it"""
-    length_normalize: bool = True
+    length_normalize: bool = field(default=True, metadata=flags())
     """divide the rewards to go by the number of tokens they are summed over"""
-    truth_weight: float = 1.0
+    truth_weight: float = field(default=1.0, metadata=flags())
     """of the likelihood of the ground truth, beside the policy gradient"""
-    chunk: int = 16
-    """positions whose distributions over the vocabulary are held at once; 0: all, faster where memory allows"""
-    vocab_chunk: int = 0
-    """tokens of the vocabulary of which they are held at once; 0: all, faster where memory allows"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "minillm.", teacher_mix="[0, 1)", truth_weight="[0, inf)")
-        check_ranges(self, "minillm.", chunk="[0, inf)", vocab_chunk="[0, inf)")
 
 
 def mixture(student: Model, teacher: Model, teacher_mix: float, banned: tuple[int, ...]) -> Model:
@@ -75,7 +68,9 @@ def mixture(student: Model, teacher: Model, teacher_mix: float, banned: tuple[in
     return student._replace(encode=encode, start=start, extend=extend)
 
 
-def rollout_loss(student: Model, teacher: Model, config: MiniLLMConfig, banned: tuple[int, ...]) -> LossFn:
+def rollout_loss(
+    student: Model, teacher: Model, config: MiniLLMConfig, banned: tuple[int, ...], chunks: Chunks = SIDE_BY_SIDE
+) -> LossFn:
     """Terms "single" and "long" of the policy gradient and "nll" of the ground truth, a token each; "kl", the reverse
     KL a token of the outputs, and what else tells how it goes.
 
@@ -87,7 +82,7 @@ def rollout_loss(student: Model, teacher: Model, config: MiniLLMConfig, banned: 
         source_BxS, target_BxT = jnp.asarray(batch.source_BxS), jnp.asarray(batch.target_BxT)
         models = (student, params), (teacher, heard)
 
-        how: dict[str, Any] = {"banned": banned, "chunk": config.chunk, "vocab_chunk": config.vocab_chunk}
+        how: dict[str, Any] = {"banned": banned, **chunks._asdict()}
         kl_BxT, log_pi_BxT, log_mu_BxT = side_by_side(*models, source_BxS, written_BxT, kl_terms, **how)
         mask_BxT = written_BxT != 0
         single_BxT, long_BxT = sequence_kl_surrogate(
@@ -110,36 +105,25 @@ def rollout_loss(student: Model, teacher: Model, config: MiniLLMConfig, banned: 
             hidden_BxTxD = read(student, params, source_BxS, target_BxT)
 
             def nll(hidden_BxXxD: jax.Array, target_BxX: jax.Array) -> jax.Array:
-                return distribution(student, params, hidden_BxXxD, (), vocab_chunk=config.vocab_chunk).token_loss(
+                return distribution(student, params, hidden_BxXxD, (), vocab_chunk=chunks.vocab_chunk).token_loss(
                     target_BxX
                 )
 
-            nll_BxT = over_positions(nll, (hidden_BxTxD, target_BxT), config.chunk)
+            nll_BxT = over_positions(nll, (hidden_BxTxD, target_BxT), chunks.chunk)
             terms["nll"] = weighted(nll_BxT, target_BxT != 0)
         return terms
 
     return loss
 
 
-def minillm(
-    name: str,
-    folder: Path,
-    student: Model,
-    params: Params,
-    teacher: tuple[Model, Params],
-    data: EncodedSplit,
-    buckets: Sequence[Bucket],
-    config: MiniLLMConfig,
-    *,
-    seed: int,
-    devices: parallel.Devices,
-    banned: tuple[int, ...],
-    stop_after: int | None = None,
-) -> Params:
-    """Distils `teacher` into `student` starting from `params`; resumes what is in `folder`; returns parameters (numpy).
+def minillm(context: TrainContext, params: Params, config: MiniLLMConfig) -> Params:
+    """Distils the teacher into the student starting from `params`; resumes what is in the folder; returns parameters
+    (numpy).
 
     Raises UserError as `run_loop` does.
     """
+    student, banned, devices = context.student, context.banned, context.devices
+    teacher = context.needed_teacher()
     listener = Listener(teacher, devices)
     if config.teacher_mix:
         write = Writer(mixture(student, teacher[0], config.teacher_mix, banned), banned, devices, listener.teacher)
@@ -151,18 +135,15 @@ def minillm(
         return rows, written, listener(rows.source_BxS, written)
 
     weights = {"single": 1.0, "long": 1.0, **({"nll": config.truth_weight} if config.truth_weight else {})}
-    return train_fresh(
-        name,
-        folder,
-        config.loop,
-        config.optimizer,
-        rollout_loss(student, teacher[0], config, banned),
-        weights,
-        prepare,
-        params,
-        data,
-        buckets,
-        seed=seed,
-        devices=devices,
-        stop_after=stop_after,
-    )
+    loss = rollout_loss(student, teacher[0], config, banned, context.training.chunks(SIDE_BY_SIDE))
+    return train_fresh(context, params, loss, weights, prepare)
+
+
+MINILLM = Method(
+    name="minillm",
+    describe="student that goes on by policy gradient of the reverse KL between sequences (MiniLLM)",
+    config=MiniLLMConfig,
+    train=minillm,
+    cost=lambda config: Cost(student=1, teacher=1),
+    color="#D55E00",
+)

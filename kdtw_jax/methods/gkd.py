@@ -5,50 +5,45 @@ Agarwal et al. 2023, arXiv 2306.13649, algorithm 1. No gradient passes through w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
+from kdtw_jax.data.batches import Batch
+from kdtw_jax.flags import flags
 from kdtw_jax.losses.jsd import jsd_terms
 from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.train import parallel
-from kdtw_jax.train.fresh import Heard, Listener, Writer, side_by_side, train_fresh
-from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import LossFn, Metrics, OptimizerConfig, Params, step_key
+from kdtw_jax.train.context import Chunks, TrainContext
+from kdtw_jax.train.fresh import SIDE_BY_SIDE, Heard, Listener, Writer, side_by_side, train_fresh
+from kdtw_jax.train.state import LossFn, Metrics, Params, step_key
 
 
 @dataclass(frozen=True)
 class GKDConfig:
     """Generalised knowledge distillation (arXiv 2306.13649)."""
 
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     student_share: float = 0.5
     """lambda: probability that a batch's outputs are fresh samples of the student; otherwise they are ground truth"""
     beta: float = 0.5
     """of the Jensen-Shannon divergence: near 0 it ranks like the forward KL, near 1 like the reverse KL, and 0 and 1
     stand for these themselves"""
-    teacher_temperature: float = 1.0
+    teacher_temperature: float = field(default=1.0, metadata=flags())
     """of the teacher that is matched; below 1 it is sharper than it is"""
-    chunk: int = 16
-    """positions whose distributions over the vocabulary are held at once; 0: all, faster where memory allows"""
-    vocab_chunk: int = 0
-    """tokens of the vocabulary of which they are held at once; 0: all, faster where memory allows"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "gkd.", student_share="[0, 1]", beta="[0, 1]", teacher_temperature="(0, inf)")
-        check_ranges(self, "gkd.", chunk="[0, inf)", vocab_chunk="[0, inf)")
 
 
-def divergence_loss(student: Model, teacher: Model, config: GKDConfig, banned: tuple[int, ...]) -> LossFn:
+def divergence_loss(
+    student: Model, teacher: Model, config: GKDConfig, banned: tuple[int, ...], chunks: Chunks = SIDE_BY_SIDE
+) -> LossFn:
     """Term "jsd", nats a token. Rows are `(Batch, Heard)`, the batch's targets being the outputs."""
 
     def loss(params: Params, _: Params, rows: tuple[Batch, Heard], key: jax.Array) -> Metrics:
@@ -57,7 +52,7 @@ def divergence_loss(student: Model, teacher: Model, config: GKDConfig, banned: t
         mask_BxT = tokens_BxT != 0
         models = (student, params), (teacher, heard)
 
-        how: dict[str, Any] = {"banned": banned, "chunk": config.chunk, "vocab_chunk": config.vocab_chunk, "key": key}
+        how: dict[str, Any] = {"banned": banned, "key": key, **chunks._asdict()}
         how["teacher_temperature"] = config.teacher_temperature
         terms = partial(jsd_terms, beta=config.beta)
         jsd_BxT, _, _ = side_by_side(*models, jnp.asarray(batch.source_BxS), tokens_BxT, terms, **how)
@@ -72,27 +67,15 @@ def student_writes(config: GKDConfig, key_data: jax.Array, step: int) -> bool:
     return bool(jax.random.uniform(step_key(key_data, step, 5)) < config.student_share)
 
 
-def gkd(
-    name: str,
-    folder: Path,
-    student: Model,
-    params: Params,
-    teacher: tuple[Model, Params],
-    data: EncodedSplit,
-    buckets: Sequence[Bucket],
-    config: GKDConfig,
-    *,
-    seed: int,
-    devices: parallel.Devices,
-    banned: tuple[int, ...],
-    stop_after: int | None = None,
-) -> Params:
-    """Distils `teacher` into `student` starting from `params`; resumes what is in `folder`; returns parameters (numpy).
+def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
+    """Distils the teacher into the student starting from `params`; resumes what is in the folder; returns parameters
+    (numpy).
 
     Raises UserError as `run_loop` does.
     """
+    teacher, devices = context.needed_teacher(), context.devices
     listener = Listener(teacher, devices)
-    write = Writer(student, banned, devices)
+    write = Writer(context.student, context.banned, devices)
 
     def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Heard]:
         rows = parallel.shard(batch, devices)
@@ -100,18 +83,17 @@ def gkd(
             rows = rows._replace(target_BxT=write(params, batch, step_key(key_data, step, 1)))
         return rows, listener(rows.source_BxS, rows.target_BxT)
 
-    return train_fresh(
-        name,
-        folder,
-        config.loop,
-        config.optimizer,
-        divergence_loss(student, teacher[0], config, banned),
-        {"jsd": 1.0},
-        prepare,
-        params,
-        data,
-        buckets,
-        seed=seed,
-        devices=devices,
-        stop_after=stop_after,
-    )
+    chunks = context.training.chunks(SIDE_BY_SIDE)
+    loss = divergence_loss(context.student, teacher[0], config, context.banned, chunks)
+    return train_fresh(context, params, loss, {"jsd": 1.0}, prepare)
+
+
+GKD = Method(
+    name="gkd",
+    describe="student that goes on by generalised knowledge distillation, in part on its own outputs",
+    config=GKDConfig,
+    train=gkd,
+    cost=lambda config: Cost(student=1, teacher=1),
+    color="#0072B2",
+    curve="jsd",
+)

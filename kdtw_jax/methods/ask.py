@@ -1,0 +1,159 @@
+"""Training wheels: path consistency of a student that may ask its teacher, under rules it reads in words.
+
+One iteration (arXiv 2502.17717; `kdtw_jax.losses.help` has the equations): every prompt gets a rule. The student
+writes under it as it will at test time, asking where it wants to; these rows measure how each rule is kept, move the
+prices (`kdtw_jax.duals`), and show the gate the states it will meet. Samples of its policy, of the teacher, and the
+ground truth, with some tokens marked as asked for, join them in the buffer: every path is a valid one.
+
+The gate learns in expectation, not from sampled decisions: at each state of each row what an answer would save is known
+from the stored distribution of the teacher, and what it costs from the prices. A sampled residual drowns in the noise
+of tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.constraints import Terms, known_constraints
+from kdtw_jax.data.batches import Bucket
+from kdtw_jax.duals import Duals, prices
+from kdtw_jax.errors import UserError
+from kdtw_jax.methods.ask_config import AskConfig, Rules, dual_configs, make_rules
+from kdtw_jax.methods.ask_loss import ask_loss
+from kdtw_jax.methods.ask_rows import QUOTES, AskingCollector, HelpedRows
+from kdtw_jax.methods.pcl import coefficients, cost
+from kdtw_jax.methods.protocol import Method
+from kdtw_jax.models import T5Config
+from kdtw_jax.runs.atomic import write_json
+from kdtw_jax.train.collect import empty_row, minibatch_shares
+from kdtw_jax.train.context import StudentTraining, TrainContext
+from kdtw_jax.train.replayed import Replayed, train_replayed
+from kdtw_jax.train.scoring import SOURCES, TRUTH
+from kdtw_jax.train.state import Coefficient, Params
+
+_REMEMBERED = 256  # rows of a student at rest: V_C is the cost of its newest gate
+
+
+def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) -> tuple[Params, tuple[Duals, ...]]:
+    """Trains the student, whose config has a gate, from `params`; returns parameters and prices (numpy).
+
+    Then, for `config.settle` steps, its gate alone, on what it writes as at test time for the sources of
+    `context.unseen` (their targets are not read; by default those of training): where a student was trained it asks a
+    little less than elsewhere.
+
+    Raises UserError as `train_replayed` and `check_training` do.
+    """
+    check_training(config, context.training)
+    training, student = context.training, context.student
+    optimizer = replace(training.optimizer, rates=replace(training.optimizer.rates, gate=config.gate_rate))
+    collector = AskingCollector(context, config, rules)
+    count = len(rules.constraints)
+    gate = dict.fromkeys(("saving", "price", "quote", "cost"), config.gate_weight)
+    weights: dict[str, Coefficient] = {**coefficients(config.distil), **gate}
+
+    def shares(rows: int) -> tuple[int, ...]:
+        helped = min(max(round(rows * config.helped_share), 1), rows - 1) if rows > 1 else 0
+        return (*minibatch_shares(config.distil, rows - helped), helped)
+
+    def row(bucket: Bucket) -> HelpedRows:
+        terms = Terms(jnp.zeros((count,), jnp.float32), jnp.zeros((count,), bool))
+        said, asked = jnp.zeros((rules.room,), jnp.int32), jnp.zeros((bucket.target,), bool)
+        return HelpedRows(empty_row(bucket, config.distil.top_k), said, asked, terms)
+
+    method = Replayed(
+        loss=ask_loss(student, config, rules.constraints, context.banned, training.chunks()),
+        coefficients=weights,
+        sources=(*SOURCES, "helped"),
+        shares=shares,
+        empty_row=row,
+        collect=collector,
+        demonstrate=collector.demonstrate,
+        truth=TRUTH if config.distil.truth_share else None,
+        refresh=collector.refresh,
+        extra=collector.start(),
+        target_decay=0.0,
+        updates_per_rollout=config.distil.updates_per_rollout,
+        capacity=config.distil.capacity,
+        truth_batches=config.distil.truth_batches,
+    )
+    learning = replace(context, training=replace(training, optimizer=optimizer))
+    params, duals = train_replayed(learning, params, method)
+    steps, stop_after = training.loop.steps, context.stop_after
+    if not config.settle or (stop_after is not None and stop_after <= steps):
+        return params, duals
+    slow = replace(
+        optimizer,
+        learning_rate=0.1 * optimizer.learning_rate,
+        final_fraction=0.0,
+        warmup_steps=1,
+        weight_decay=0.0,  # which would move a student without gradients, too
+    )
+    resting = method._replace(
+        coefficients=gate,
+        shares=lambda rows: (*(0 for _ in SOURCES), rows),
+        collect=collector.settle,
+        truth=None,
+        refresh=partial(collector.refresh, resting=True),
+        extra=collector.at_rest(duals),
+        capacity=min(config.distil.capacity, _REMEMBERED),
+    )
+    at_rest = replace(
+        context,
+        name=f"{context.name}, at rest",
+        folder=context.folder / "settle",
+        data=context.data if context.unseen is None else context.unseen,
+        training=replace(training, loop=replace(training.loop, steps=config.settle), optimizer=slow),
+        seed=context.seed + 1,
+        stop_after=None if stop_after is None else stop_after - steps,
+    )
+    params, duals = train_replayed(at_rest, params, resting)
+    return params, tuple(dual._replace(violation_K=0.0 * dual.violation_K) for dual in duals)
+
+
+def train(context: TrainContext, params: Params, config: AskConfig) -> Params:
+    """`ask` of a student that has no gate yet, under all rules of the configuration; `prices.json` in its folder has
+    the last prices."""
+    if context.tokenizer is None:
+        raise UserError(f"{context.name} reads rules; give TrainContext a tokenizer")
+    constraints = known_constraints(config.constraints, context.needed_teacher()[0].config)
+    fresh = context.student.init(jax.random.key(context.seed + 1000))
+    params, duals = ask(context, {**fresh, **params}, config, make_rules(constraints, context.tokenizer))
+    table = zip(dual_configs(config, constraints), constraints, duals, strict=True)
+    write_json(
+        context.folder / "prices.json",
+        {c.name: {"budget": list(d.knots), "price": np.exp(prices(d, x)).tolist()} for d, c, x in table},
+    )
+    return params
+
+
+def check_training(config: AskConfig, training: StudentTraining) -> None:
+    """Raises UserError for a training that asking does not go with."""
+    if training.vocab_chunk:
+        raise UserError("vocab_chunk must be 0 where a student asks: its gate looks at whole distributions; see chunk")
+    config.distil.check_rollouts(training)
+
+
+def check(config: AskConfig, training: StudentTraining, teacher: T5Config) -> None:
+    """Raises UserError as `known_constraints` and `check_training` do."""
+    known_constraints(config.constraints, teacher)
+    check_training(config, training)
+
+
+ASK = Method(
+    name="ask",
+    describe="student that goes on as that of pcl and learns to ask its teacher under rules",
+    config=AskConfig,
+    train=train,
+    cost=lambda config: cost(config.distil)._replace(further_steps=config.settle),
+    student=lambda size, config: replace(size, gate_width=config.gate_width, rule_in_source=config.rule_in_source),
+    check=check,
+    unseen=lambda config: config.settle > 0,
+    top_k="distil.top_k",
+    further_rows=QUOTES,
+    color="#CC79A7",
+)

@@ -1,0 +1,107 @@
+"""What replayed rows teach a student that may ask: path consistency where asking is an action, and its gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.constraints import Constraint, History, histories
+from kdtw_jax.decoding.policy import without
+from kdtw_jax.decoding.view import look, passed, readings
+from kdtw_jax.losses.help import asked_path, constraint_value_loss, saving
+from kdtw_jax.losses.kl import TopK
+from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.losses.positions import over_positions
+from kdtw_jax.losses.vocabulary import Held
+from kdtw_jax.methods.ask_config import AskConfig
+from kdtw_jax.methods.ask_rows import HELPED, unit_costs
+from kdtw_jax.methods.pcl import Judged, Taken, judged, path_terms
+from kdtw_jax.models import Model, View, shift_right
+from kdtw_jax.replay import Sample
+from kdtw_jax.train.context import WHOLE, Chunks
+from kdtw_jax.train.scoring import STUDENT
+from kdtw_jax.train.state import LossFn, Metrics, Params
+
+
+def ask_loss(
+    model: Model,
+    config: AskConfig,
+    constraints: Sequence[Constraint],
+    banned: tuple[int, ...],
+    chunks: Chunks = WHOLE,
+) -> LossFn:
+    """The terms of `path_terms`, where asking is an action with its price; and of the gate: "saving" and "price",
+    squared errors whose difference is the consistency of asking with writing, "quote", the price of further rules, and
+    "cost", that of V_C."""
+    alpha = config.distil.pcl.alpha
+    least = config.duals.low
+
+    def loss(params: Params, target_params: Params, sampled: Sample, key: jax.Array) -> Metrics:
+        rows, price_BxC, quotes = sampled.rows
+        tokens_BxT = rows.path.tokens_BxT
+        mask_BxT = tokens_BxT != 0
+        source_BxX, rule_BxX = readings(model.config, rows.rule_BxR, rows.path.source_BxS)
+        encoded = model.encode(params, source_BxX)
+        decoded = model.decode(params, encoded, shift_right(tokens_BxT))
+        before = histories(rows.path.source_BxS, tokens_BxT, rows.asked_BxT)
+
+        def part(
+            hidden_BxXxD: jax.Array,
+            head_BxX: jax.Array,
+            tokens_BxX: jax.Array,
+            top: TopK,
+            past_BxXxT: jax.Array,
+            history: History,
+        ) -> tuple[Judged, View, jax.Array]:
+            logits_BxXxV = without(model.logits(params, hidden_BxXxD), banned)
+            own_BxXxV = jax.lax.stop_gradient(jax.nn.log_softmax(logits_BxXxV, axis=-1))
+            view = look(own_BxXxV, hidden_BxXxD, past_BxXxT, history)
+            own = Held(logits_BxXxV if alpha == 1 else logits_BxXxV / alpha)
+            found = judged(config.distil, own, head_BxX, tokens_BxX, top)
+            return found, view, saving(own_BxXxV, top, config.saving)
+
+        what = (decoded.hidden_BxTxD, decoded.value_BxT, tokens_BxT, rows.path.top, *passed(tokens_BxT, before))
+        own, view, saving_BxT = over_positions(part, what, chunks.chunk)
+        odds = model.weigh(params, model.read_rule(params, model.encode(params, rule_BxX)), view)
+        steps = History(*(leaf[:-1] for leaf in before))
+        unit_TxBxC = jax.vmap(partial(unit_costs, constraints, rows.terms))(steps)
+        unit_BxTxC = jnp.swapaxes(unit_TxBxC, 0, 1)
+        price_BxT = jnp.einsum("btc,bc->bt", unit_BxTxC, price_BxC)
+        # A quote stands before the source of a row, at a random place of its path.
+        row_Q = jnp.arange(len(quotes.place_Q)) % len(tokens_BxT)
+        place_Q = (quotes.place_Q * jnp.sum(mask_BxT, axis=1)[row_Q]).astype(jnp.int32)
+        _, rule_QxX = readings(model.config, quotes.rule_QxR, rows.path.source_BxS[row_Q])
+        read_QxP = model.read_rule(params, model.encode(params, rule_QxX))
+        there = View(*(leaf[row_Q, place_Q][:, None] for leaf in view))
+        quoted_Qx1 = model.weigh(params, read_QxP, there).log_price_BxT
+        unit_QxC = unit_costs(constraints, quotes.terms, History(*(leaf[place_Q, row_Q] for leaf in before)))
+        quote_Qx1 = jnp.sum(unit_QxC * quotes.price_QxC, axis=1, keepdims=True)
+
+        def price_error(log_price: jax.Array, price: jax.Array, mask: jax.Array) -> Weighted:
+            wanted = jnp.maximum(jnp.log(jnp.maximum(price, 1e-30)), least)
+            return weighted(0.5 * jnp.square(log_price - wanted), mask)
+
+        log_pi_BxT, reward_BxT = asked_path(
+            own.log_pi_BxT,
+            jax.lax.stop_gradient(odds.logit(alpha)),
+            rows.path.teacher_log_prob_BxT,
+            rows.asked_BxT,
+            price_BxT,
+            normalize=config.normalize_help,
+        )
+        taken = Taken(log_pi_BxT, reward_BxT, own.value_BxT, None)
+        cost_BxT = jnp.where(rows.asked_BxT, unit_BxTxC.sum(-1), 0.0)
+        own_rows_B = sampled.source_X == HELPED
+        return {
+            **path_terms(config.distil, rows.path, taken, own.divergence_BxT, sampled.source_X == STUDENT),
+            "saving": weighted(0.5 * jnp.square(odds.saving_BxT - saving_BxT), mask_BxT),
+            "price": price_error(odds.log_price_BxT, price_BxT, mask_BxT),
+            "quote": price_error(quoted_Qx1, quote_Qx1, jnp.ones(quote_Qx1.shape, bool)),
+            "cost": constraint_value_loss(odds.cost_BxT, cost_BxT, mask_BxT, own_rows_B),
+            "asked": weighted(rows.asked_BxT, mask_BxT & own_rows_B[:, None]),
+        }
+
+    return loss

@@ -1,0 +1,67 @@
+"""What a method of training is: one entry that says all that a run, its plan, its tables and figures need of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import Params, T5Config
+from kdtw_jax.train.context import StudentTraining, TrainContext
+
+
+class Cost(NamedTuple):
+    """What a step takes beside the student's own update (a forward and a backward pass over the batch)."""
+
+    student: float = 0.0  # further forward passes of the student over a batch, on average over steps
+    teacher: float = 0.0  # forward passes of the teacher likewise
+    further_steps: int = 0  # beyond those of `StudentTraining`
+    copies: int = 0  # of the student's parameters that are kept beside it
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train a student. `config` is its settings: a frozen dataclass whose fields all have defaults.
+
+    `train(context, params, config)` trains `context.student` from `params` for `context.training`, going on from what
+    `context.folder` holds, and returns the trained parameters (numpy). The other functions take `config`, too.
+
+    Raises UserError for a name or settings that cannot be a section of the command line.
+    """
+
+    name: str
+    describe: str
+    """one line, for the help of the command line"""
+    config: type[Any]
+    train: Callable[[TrainContext, Params, Any], Params]
+    cost: Callable[[Any], Cost] = lambda config: Cost()
+    uses_teacher: bool = True
+    """whether the teacher is there while the student is trained"""
+    targets: Literal["data", "beam"] = "data"
+    """what `context.data` has for targets: the data's, or the teacher's beam outputs"""
+    student: Callable[[T5Config, Any], T5Config] = lambda size, config: size
+    """the student that it trains, where that has further parts"""
+    check: Callable[[Any, StudentTraining, T5Config], None] = lambda config, training, teacher: None
+    """raises UserError where these settings do not fit the training or the teacher"""
+    unseen: Callable[[Any], bool] = lambda config: False
+    """whether it needs `context.unseen`"""
+    top_k: str = ""
+    """the field of `config`, by dotted name, that says how many tokens of the teacher's distributions are kept"""
+    further_rows: int = 0
+    """rows of a minibatch beside those of the batch, over all devices"""
+    flags: tuple[str, ...] = ()
+    """the fields of `config` that are flags of the command line; by default all whose metadata do not say otherwise"""
+    color: str = ""
+    """in figures; by default one that is free"""
+    curve: str = "kl"
+    """the term of its metrics whose curve is drawn, in nats a token"""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or self.name != self.name.lower():
+            raise UserError(f"a method's name must be lower-case letters, digits and _, got {self.name!r}")
+        known = dataclasses.is_dataclass(self.config) and dataclasses.fields(self.config)
+        missing = dataclasses.MISSING
+        if known is False or any(f.default is missing and f.default_factory is missing for f in known):
+            raise UserError(f"the settings of the method {self.name} must be a dataclass whose fields have defaults")

@@ -1,0 +1,89 @@
+"""Word-level distillation (Kim and Rush 2016, arXiv 1606.07947): the forward KL beside the likelihood, on targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.data.batches import Batch
+from kdtw_jax.losses.masked import kl_terms
+from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.losses.positions import over_positions
+from kdtw_jax.losses.vocabulary import compare
+from kdtw_jax.methods.mle import MLEConfig
+from kdtw_jax.methods.protocol import Cost, Method
+from kdtw_jax.models import Model
+from kdtw_jax.ranges import check_ranges
+from kdtw_jax.train import parallel
+from kdtw_jax.train.context import WHOLE, Chunks, TrainContext
+from kdtw_jax.train.distribution import distribution
+from kdtw_jax.train.fresh import Heard, Listener, read, train_fresh
+from kdtw_jax.train.state import LossFn, Metrics, Params
+
+
+@dataclass(frozen=True)
+class WordKDConfig(MLEConfig):
+    """Word-level distillation (arXiv 1606.07947)."""
+
+    kl_weight: float = 0.5
+    """weight of the forward KL; the likelihood term gets the rest"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, kl_weight="[0, 1]")
+
+
+def word_loss(
+    student: Model, teacher: Model, config: MLEConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE
+) -> LossFn:
+    """Terms "nll" and "kl" = KL(mu || pi) a token, both on the targets of the batch. Rows are `(Batch, Heard)`."""
+
+    def loss(params: Params, _: Params, rows: tuple[Batch, Heard], key: jax.Array) -> Metrics:
+        batch, heard = rows
+        target_BxT = jnp.asarray(batch.target_BxT)
+        mask = target_BxT != 0
+        own_BxTxD = read(student, params, jnp.asarray(batch.source_BxS), target_BxT, key)
+        other_BxTxD, output = jax.lax.stop_gradient(heard)
+
+        def part(own_BxXxD: jax.Array, other_BxXxD: jax.Array, target_BxX: jax.Array) -> dict[str, jax.Array]:
+            said = partial(distribution, vocab_chunk=chunks.vocab_chunk)
+            own = said(student, params, own_BxXxD, ())
+            nll = own.token_loss(target_BxX, config.label_smoothing, config.z_loss)
+            pi, mu = said(student, params, own_BxXxD, banned), said(teacher, output.value, other_BxXxD, banned)
+            return {"nll": nll, "kl": compare(lambda pi, mu: kl_terms(mu, pi), pi, mu, target_BxX)[0]}
+
+        found = over_positions(part, (own_BxTxD, other_BxTxD, target_BxT), chunks.chunk)
+        tokens = Weighted(jnp.sum(mask.astype(jnp.float32)), jnp.ones(()))
+        return {**{name: weighted(x_BxT, mask) for name, x_BxT in found.items()}, "tokens": tokens}
+
+    return loss
+
+
+def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Params:
+    """Distils the teacher on the data's targets, resuming what is in the folder; returns parameters (numpy).
+
+    Raises UserError as `run_loop` does.
+    """
+    teacher = context.needed_teacher()
+    listener = Listener(teacher, context.devices)
+
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Heard]:
+        rows = parallel.shard(batch, context.devices)
+        return rows, listener(rows.source_BxS, rows.target_BxT)
+
+    loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks())
+    weights = {"nll": 1.0 - config.kl_weight, "kl": config.kl_weight}
+    return train_fresh(context, params, loss, weights, prepare)
+
+
+WORD_KD = Method(
+    name="word_kd",
+    describe="student that goes on by word-level distillation",
+    config=WordKDConfig,
+    train=word_kd,
+    cost=lambda config: Cost(teacher=1),
+    color="#56B4E9",
+)

@@ -1,0 +1,79 @@
+"""What every training of a student is given, whatever its method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from kdtw_jax.data.batches import Bucket, EncodedSplit
+from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import Model
+from kdtw_jax.ranges import check_ranges
+from kdtw_jax.train import parallel
+from kdtw_jax.train.loop import LoopConfig
+from kdtw_jax.train.state import OptimizerConfig, Params
+
+
+class Chunks(NamedTuple):
+    """How much of the distributions over the vocabulary a step holds at once; 0: all of it, faster with memory."""
+
+    chunk: int = 0  # positions
+    vocab_chunk: int = 0  # tokens of the vocabulary
+
+
+WHOLE = Chunks()
+
+
+@dataclass(frozen=True)
+class StudentTraining:
+    """For how long and by which optimiser, the same for all students, and in which parts a step is computed."""
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    chunk: int | None = None
+    """positions whose distributions over the vocabulary are held at once; 0: all, faster with memory; by default 16 of
+    methods that hold those of two models side by side (gkd, minillm), and all elsewhere"""
+    vocab_chunk: int = 0
+    """tokens of the vocabulary of which they are held at once; 0: all, faster with memory"""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, chunk="[0, inf)", vocab_chunk="[0, inf)")
+
+    def chunks(self, usual: Chunks = WHOLE) -> Chunks:
+        """With the usual number of positions where none is set."""
+        return Chunks(usual.chunk if self.chunk is None else self.chunk, self.vocab_chunk)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainContext:
+    """A student's place in a run: everything that a training needs beside its start and its method's settings."""
+
+    name: str
+    """in messages and beside the progress bar"""
+    folder: Path
+    """keeps checkpoints and metrics; a training goes on from what is there"""
+    student: Model
+    teacher: tuple[Model, Params] | None = None
+    """None where nothing is asked of one"""
+    data: EncodedSplit
+    buckets: Sequence[Bucket]
+    devices: parallel.Devices
+    training: StudentTraining
+    seed: int
+    banned: tuple[int, ...] = ()
+    """ids that are never written"""
+    tokenizer: Tokenizer | None = None
+    """for methods that read more than the data"""
+    unseen: EncodedSplit | None = None
+    """pairs that no model was trained on, where the method asks for them"""
+    stop_after: int | None = None
+    """ends early (tests of resuming)"""
+
+    def needed_teacher(self) -> tuple[Model, Params]:
+        """Raises UserError where there is none."""
+        if self.teacher is None:
+            raise UserError(f"{self.name} learns from a teacher; give TrainContext one: teacher=(model, params)")
+        return self.teacher

@@ -1,0 +1,53 @@
+"""What a replay buffer is fed with and how often it is drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.flags import flags
+from kdtw_jax.ranges import check_ranges
+from kdtw_jax.train.context import StudentTraining
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    """Rows of a replay buffer: who writes them, how many, and for how long they are used."""
+
+    top_k: int = 16  # tokens of the teacher's distribution kept a step
+    updates_per_rollout: int = 8  # minibatches replayed for each batch of fresh paths
+    capacity: int = 2048  # rows a source and length bucket
+    student_share: float = 0.5  # of a minibatch; the shares are kept exactly, up to rounding to rows
+    teacher_share: float = 0.25
+    truth_share: float = 0.25
+    student_rows: float = 1.0  # share of each batch of prompts that the student answers
+    teacher_rows: float = 0.25  # and that the teacher answers
+    # Below 1 the teacher demonstrates what it finds likely, nearer to what greedy decoding is after. Any path is a
+    # valid demonstration: nothing in the residual asks how it was drawn.
+    teacher_temperature: float = 1.0
+    # Of the teacher whose log-probability is the reward and whose top k is matched; below 1 it is sharper than it is.
+    reward_temperature: float = field(default=1.0, metadata=flags())
+    truth_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
+
+    def __post_init__(self) -> None:
+        check_ranges(self, top_k="[0, inf)", updates_per_rollout="[1, inf)", capacity="[1, inf)")
+        check_ranges(self, student_rows="[0, 1]", teacher_rows="[0, 1]", truth_batches="[1, inf)")
+        check_ranges(self, teacher_temperature="(0, inf)", reward_temperature="(0, inf)")
+        shares = (self.student_share, self.teacher_share, self.truth_share)
+        if not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):  # NaN is neither
+            raise UserError(
+                f"student_share, teacher_share and truth_share must be at least 0 and add to 1, got {shares}"
+            )
+        for name in ("student", "teacher"):
+            if vars(self)[f"{name}_share"] > 0 and vars(self)[f"{name}_rows"] == 0:
+                raise UserError(
+                    f"{name}_share is above 0, so {name}_rows must be too: the buffer would hold no such rows"
+                )
+
+    def check_rollouts(self, training: StudentTraining) -> None:
+        """Raises UserError where a resumed run would start in the middle of its rows."""
+        if training.loop.checkpoint_every % self.updates_per_rollout:
+            raise UserError(
+                f"loop.checkpoint_every ({training.loop.checkpoint_every}) must be a multiple of updates_per_rollout "
+                f"({self.updates_per_rollout}), so that a resumed run starts with fresh rows"
+            )
