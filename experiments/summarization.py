@@ -1,9 +1,9 @@
-"""Distil a summarisation model: a teacher, then students by likelihood, word-level distillation and path consistency.
+"""Distil a summarisation model: a teacher, then students by several methods.
 
-    python experiments/summarization.py --preset small --data debian/summarize   # long package description to synopsis
+    python experiments/summarization.py --preset small --data debian/summarize   # package description to synopsis
     python experiments/summarization.py --preset base --data tfds:xsum           # one GPU, a network
 
-The same command continues an interrupted run. Every option below has a default from the preset.
+The command `kdtw train --task summarization` from a clone, without installing. Presets: `kdtw_jax/presets.py`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone without installing
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import experiments  # noqa: F401, before NumPy and JAX are loaded
-from kdtw_jax.experiment import main
-from kdtw_jax.presets import SUMMARIZATION
-
-PRESETS = SUMMARIZATION
+from kdtw_jax.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main("summarization", PRESETS, __doc__))
+    sys.exit(main(["train", "--task", "summarization", *sys.argv[1:]]))

@@ -83,12 +83,6 @@ class Experiment:
     """likewise the start of all students, instead of the warm-up; with the vocabulary of the teacher"""
     offline: bool = False
     """take hf:NAME from the local cache only"""
-    plan: bool = False
-    """say what the run would take (parameters, memory, FLOPs, hours), then stop: nothing is loaded or trained"""
-    plan_tflops: float = 312.0
-    """peak of one accelerator, in TFLOP/s, for the hours of --plan"""
-    plan_utilization: float = 0.3
-    """share of that peak to expect"""
     beam_targets: tuple[str, ...] = ()
     """further methods that learn from the teacher's beam outputs in place of the data's targets, as seqkd does: in the
     loss, and as the ground truth of a replay buffer"""
@@ -103,7 +97,7 @@ class Experiment:
         if not all(0 <= seed < _SEEDS for seed in self.seeds):
             raise UserError(f"seeds must be at least 0 and below {_SEEDS}, got {self.seeds}")
         check_ranges(self, devices="[0, inf)", teacher_shards="[1, inf)", beam_size="[1, inf)")
-        check_ranges(self, length_penalty="[0, inf)", plan_tflops="(0, inf)", plan_utilization="(0, 1]")
+        check_ranges(self, length_penalty="[0, inf)")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise UserError(f"methods must be distinct, at least one, got {self.methods}")
         if idle := set(self.beam_targets) - set(self.methods):
@@ -134,7 +128,7 @@ class Experiment:
         """What a run's folder is for: all that every stage depends on. Methods and seeds may join later, and what only
         evaluation reads (`judging`) may change."""
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *self.methods]
-        apart += ["offline", "plan", "plan_tflops", "plan_utilization", "beam_targets", *JUDGING]
+        apart += ["offline", "beam_targets", *JUDGING]
         return without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)
 
     def judging(self) -> dict[str, Any]:

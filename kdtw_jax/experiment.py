@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
 import time
-from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from kdtw_jax.ask_report import report_asking, study_asking
-from kdtw_jax.config import JUDGING, Experiment, parse
-from kdtw_jax.errors import UserError
+from kdtw_jax.config import JUDGING, Experiment
+from kdtw_jax.config_file import write_config
+from kdtw_jax.data.task import Task
 from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.figures import distil_figure
 from kdtw_jax.hosts import is_writer, join, wait
 from kdtw_jax.pipeline import BEAM_STAGE, Row, evaluate, evaluation_stage, train_students, train_teacher
-from kdtw_jax.plan import show_plan
 from kdtw_jax.prepare import Setup, look_up, prepare
+from kdtw_jax.presets import TASKS
 from kdtw_jax.runs import (
     Progress,
     RunFolder,
@@ -30,45 +31,33 @@ from kdtw_jax.runs import (
     write_csv,
     write_json,
 )
-from kdtw_jax.runs.folder import SETTINGS
-from kdtw_jax.runs.provenance import running_code, typed
+from kdtw_jax.runs.folder import REPEAT, SETTINGS
+from kdtw_jax.runs.provenance import program, running_code, typed
 
+RULE = "ask the teacher for at most 20% of the words"  # for a first try
 COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
 DIFFERENCES = ("task", "data", "preset", "seeds", "method", "minus", "metric", "value", "low", "high", "least", "most")
 
 
-def main(
-    task: str, presets: Mapping[str, Experiment], description: str | None, arguments: Sequence[str] | None = None
-) -> int:
-    """Runs an experiment's command line; returns the exit status (0, or 2 after a one-line error)."""
-    try:
-        config = parse(presets, description, arguments)
-        if config.plan:
-            show_plan(config)
-        else:
-            run_experiment(task, config)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
+    """Trains and evaluates teacher and students, writes the results, prints the table; returns its tidy rows.
 
-
-def run_experiment(task: str, config: Experiment) -> list[Row]:
-    """Trains and evaluates teacher and students, writes the results, prints the table; returns its tidy rows."""
+    Args:
+      task: what tables and folders call it, the text being that of `config.data`; or a task of the user's own.
+    """
+    name, own = (task.name, task) if isinstance(task, Task) else (task, None)
     started = time.time()
     running_code()
     keep_compiled()
     join(config.hosts)
     console = Console(quiet=not is_writer())
-    out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
+    out = config.out or default_folder(name, config)
     judged = "ask" in config.methods and "share" in config.of("ask").constraints
-    given = look_up(config)
-    with open_run(out, {"task": task, **config.identity()}, free=JUDGING) as run:
+    given = look_up(config, own)
+    with open_run(out, {"task": name, **config.identity()}, free=JUDGING) as run:
         setup = prepare(config, run, console, given)
         write_json(run.path / SETTINGS, config.judging())
+        write_config(run.path / REPEAT, name, config, TASKS.get(name, {}).get(config.preset))
         teacher = train_teacher(config, setup, run)
         rows = evaluate(config, setup, teacher, teacher, "teacher", config.seeds[0], run)
         for seed in config.seeds:
@@ -77,21 +66,30 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
                 rows += evaluate(config, setup, teacher, student, method, seed, run)
             if judged:
                 study_asking(config, setup, teacher, students["ask"], students.get("pcl"), seed, run)
-        rows = [{"task": task, **row} for row in rows]
+        rows = [{"task": name, **row} for row in rows]
         wait("evaluated")
         if not is_writer():
             return rows
-        ahead = _compare(task, config, setup, run)
+        ahead = _compare(name, config, setup, run)
         _write(config, setup, run, rows, ahead, started)
         _show(config, setup, rows, ahead)
         if judged:
-            report_asking(task, config, setup, run)
+            report_asking(name, config, setup, run)
         elif "ask" in config.methods:
             console.print(
                 "asking is judged by the share of words it uses, and ask.constraints has no 'share': no asking.csv"
             )
         console.print(f"run folder: {run.path}")
+        if "ask" in config.methods and own is None:
+            source = min((pair["source"] for pair in islice(setup.task.splits[config.split], 50)), key=len)
+            said = f"{program()} write {shlex.quote(str(run.path))} --rule {shlex.quote(RULE)}"
+            console.print(f"next: {said} --text {shlex.quote(source)}", soft_wrap=True, markup=False, highlight=False)
     return rows
+
+
+def default_folder(task: str, config: Experiment) -> Path:
+    """Where a run goes that is given no place."""
+    return Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
 
 
 def _compare(task: str, config: Experiment, setup: Setup, run: RunFolder) -> list[Row]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 from kdtw_jax.config import Experiment
 from kdtw_jax.constraints.builtin import parameters_by_position
 from kdtw_jax.data.batches import Bucket, make_buckets
 from kdtw_jax.data.tokenizer import load_tokenizer
+from kdtw_jax.errors import UserError
 from kdtw_jax.methods import find
 from kdtw_jax.models import T5Config, count_params
 from kdtw_jax.pretrained.named import find_config, student_config
@@ -121,14 +123,23 @@ def cache(config: T5Config, bucket: Bucket) -> float:
     return 2.0 * _WORDS[config.dtype] * config.num_decoder_layers * inner * positions
 
 
-def hours(stage: Stage, config: Experiment, devices: int) -> float:
-    """Of all its trainings on accelerators of the stated speed."""
-    speed = config.plan_tflops * 1e12 * config.plan_utilization * devices
-    return stage.flops * stage.steps * stage.times / speed / 3600
+def hours(stage: Stage, tflops: float, devices: int) -> float:
+    """Of all its trainings on so many accelerators that do `tflops` TFLOP/s each."""
+    return stage.flops * stage.steps * stage.times / (tflops * 1e12 * devices) / 3600
 
 
-def show_plan(config: Experiment) -> list[Stage]:
-    """Prints the plan, and returns it. Raises UserError as `sizes` and `make_buckets` do."""
+def show_plan(config: Experiment, tflops: float = 312.0, utilization: float = 0.3) -> list[Stage]:
+    """Prints the plan, and returns it.
+
+    Args:
+      tflops: peak of one accelerator, TFLOP/s.
+      utilization: share of it to expect, above 0, at most 1.
+
+    Raises:
+      UserError: a speed that is none, and as `sizes` and `make_buckets` do.
+    """
+    if not (0 < tflops < math.inf and 0 < utilization <= 1):
+        raise UserError(f"tflops must be above 0 and utilization in (0, 1], got {tflops} and {utilization}")
     models, devices = sizes(config), max(config.devices, 1)
     stages = plan(config, models, devices)
     for name, model in models._asdict().items():
@@ -142,7 +153,7 @@ def show_plan(config: Experiment) -> list[Stage]:
             "teacher, GiB": stage.teacher / GIB,
             "working, GiB (est.)": stage.working / GIB,
             "TFLOP a step (est.)": stage.flops / 1e12,
-            "hours (est.)": hours(stage, config, devices),
+            "hours (est.)": hours(stage, tflops * utilization, devices),
         }
         for stage in stages
     ]
@@ -151,9 +162,9 @@ def show_plan(config: Experiment) -> list[Stage]:
         rows,
         list(rows[0]),
     )
-    total = sum(hours(stage, config, devices) for stage in stages)
+    total = sum(hours(stage, tflops * utilization, devices) for stage in stages)
     print(
-        f"{total:.2f} hours of training at {config.plan_utilization:.0%} of {config.plan_tflops:g} TFLOP/s a device; "
+        f"{total:.2f} hours of training at {utilization:.0%} of {tflops:g} TFLOP/s a device; "
         "evaluation, the teacher's beam outputs, asking's helped rows and compilation not counted. "
         "States: parameters, gradients and Adam's moments."
     )

@@ -194,3 +194,5 @@ SUMMARIZATION = {
     "base": replace(BASE, data="tfds:xsum", text=replace(BASE.text, max_source=512, max_target=64)),
     "paper": replace(PAPER, data="tfds:xsum", text=replace(PAPER.text, max_source=512, max_target=64)),
 }
+
+TASKS = {"translation": TRANSLATION, "summarization": SUMMARIZATION}

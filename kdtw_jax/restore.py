@@ -51,7 +51,7 @@ def restore(run: Path) -> tuple[str, Experiment]:
     plain |= {"out": str(run), "seeds": [seed, *sorted(others)]}
     plain |= {"methods": list(claimed), "beam_targets": beams} if claimed else {}
     try:
-        settings = {method: _revive(METHODS[method].config, said, method) for method, said in own.items()}
+        settings = {method: revive(METHODS[method].config, said, method) for method, said in own.items()}
         return task, dataclasses.replace(revive(Experiment, plain), settings=settings)
     except UserError as error:
         raise UserError(
@@ -59,13 +59,14 @@ def restore(run: Path) -> tuple[str, Experiment]:
         ) from None
 
 
-def revive(kind: type[T], plain: Any) -> T:
+def revive(kind: type[T], plain: Any, name: str = "") -> T:
     """The inverse of `dataclasses.asdict` and JSON for nested dataclasses: fields that are left out keep their
     defaults.
 
-    Raises UserError, with the dotted name, where a value is none of its field's, or a field is none or not there.
+    Raises UserError, with the dotted name below `name`, where a value is none of its field's, or a field is none or not
+    there.
     """
-    revived: T = _revive(kind, plain, "")
+    revived: T = _revive(kind, plain, name)
     return revived
 
 

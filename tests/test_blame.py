@@ -13,12 +13,12 @@ import pytest
 from published import TEXTS, V10, V11, tensors, write_folder
 from rich.console import Console
 
-from experiments.translation import PRESETS
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.mle import fit
 from kdtw_jax.pipeline import train_students, train_teacher
 from kdtw_jax.prepare import look_up, prepare
+from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.runs import open_run
 from kdtw_jax.train import parallel
 from kdtw_jax.train.blame import blamed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 import kdtw_jax
 from kdtw_jax.cli import COMMANDS, main
+from kdtw_jax.methods import METHODS
+from kdtw_jax.presets import TASKS
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,12 +44,32 @@ def test_every_public_name_is_there() -> None:
         kdtw_jax.trian  # noqa: B018
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "train"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main([command, "--help"])
+    try:
+        status: object = main([command, "--help"])
+    except SystemExit as end:
+        status = end.code
     said = capsys.readouterr().out
-    assert end.value.code == 0 and f"kdtw {command}" in said and len(said.splitlines()) < 80
+    assert status == 0 and f"kdtw {command}" in said and len(said.splitlines()) < 80
+
+
+def test_help_on_training_is_one_screen_and_the_rest_by_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    screen = capsys.readouterr().out
+    assert len(screen.splitlines()) <= 40 and max(map(len, screen.splitlines())) <= 120
+    assert all(re.search(rf"^ +{method} ", screen, re.MULTILINE) for method in METHODS)
+    assert all(preset in screen for presets in TASKS.values() for preset in presets)
+    sections = ("text", "training", "gkd", "pcl", "teacher-fit", "general")
+    flags = {}
+    for section in sections:
+        assert main(["train", "--help", section]) == 0
+        flags[section] = set(re.findall(r"^  (--[a-z][\w.-]*)", capsys.readouterr().out, re.MULTILINE))
+    assert all(flag.startswith(f"--{name}.") for name in sections[:-1] for flag in flags[name])
+    assert {"--text.vocab-size", "--text.files.metrics"} <= flags["text"] and "--pcl.pcl.alpha" not in flags["gkd"]
+    assert "--seeds" in flags["general"] and not any("." in flag for flag in flags["general"])
+    assert main(["train", "--help", "nonsense"]) == 2
+    assert "no section 'nonsense' of options; there are ask, general" in capsys.readouterr().err
 
 
 def test_env_says_what_a_report_needs(capsys: pytest.CaptureFixture[str]) -> None:

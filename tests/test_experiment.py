@@ -22,8 +22,6 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from experiments.summarization import PRESETS as SUMMARIES
-from experiments.translation import PRESETS
 from kdtw_jax.ask_report import COLUMNS as ASKING_COLUMNS
 from kdtw_jax.cli import main as kdtw
 from kdtw_jax.config import parse
@@ -32,13 +30,17 @@ from kdtw_jax.decoding import generate
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.helped import GATES
 from kdtw_jax.evaluation.operating_figure import STYLES as OPERATING_STYLES
-from kdtw_jax.experiment import COLUMNS, main
+from kdtw_jax.experiment import COLUMNS
+from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask_config import SEEN, check_held_out
 from kdtw_jax.operating_report import COLUMNS as OPERATING_COLUMNS
+from kdtw_jax.presets import SUMMARIZATION
+from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.restore import restore
 from kdtw_jax.runs import open_run, read_csv, read_metrics, write_json
 from kdtw_jax.student import load
 from kdtw_jax.train.checkpoint import load_model
+from tests.commands import train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -129,7 +131,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> list[str]:
     arguments += ["--text.folder", str(folder / "data"), "--devices", "1", "--methods", "pcl", "ask", "--data", "files"]
     arguments += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
     arguments += ["--text.bleu-tokenizer", "char"]
-    assert main("translation", PRESETS, None, arguments) == 0
+    assert train(arguments) == 0
     return arguments
 
 
@@ -155,7 +157,7 @@ def test_a_student_learns_to_ask_and_is_judged(asking: list[str]) -> None:
     tokenizer = load_tokenizer(out / "tokenizer.model")
     assert UNK_ID not in tokenizer.encode("ask the teacher for at most 12.5% of the words:")
     before = {path: path.stat().st_mtime_ns for path in (out / "seed0").glob("*/model/config.json")}
-    assert main("translation", PRESETS, None, arguments) == 0  # again: nothing is trained anew
+    assert train(arguments) == 0  # again: nothing is trained anew
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert read_csv(published / "asking.csv") == rows
 
@@ -324,7 +326,7 @@ def test_bad_input_is_one_clear_line_and_status_2(
     if "--data" not in arguments:
         here += ["--data", "files", "--text.files.train-source", str(corpus / "a.en")]
         here += ["--text.files.train-target", str(corpus / "a.de")]
-    assert main("translation", PRESETS, None, [*arguments, *here]) == 2
+    assert train([*arguments, *here]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
@@ -346,7 +348,7 @@ def test_no_folder_is_left_of_a_run_whose_text_is_not_there(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = ["--preset", "tiny", "--out", str(tmp_path / "run"), "--text.folder", str(tmp_path / "data")]
-    assert main("translation", PRESETS, None, [*words, *here]) == 2
+    assert train([*words, *here]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -356,7 +358,7 @@ def test_words_that_are_no_utf_8_are_refused_before_anything_is_written(
     word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--out", str(tmp_path / "run"), "--data", "files", "--text.files.train-source", word]
-    assert main("translation", PRESETS, None, arguments) == 2
+    assert train(arguments) == 2
     assert f"error: {word!a} is not UTF-8" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -397,7 +399,7 @@ def test_a_split_of_which_nothing_is_left_is_noticed_before_training(
     words += ["--text.files.validation-target", f"{words[-1]}2"] if "ask" in words else []
     words += ["--preset", "tiny", "--data", "files", "--out", str(tmp_path / "run"), "--devices", "1"]
     words += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
-    assert main("translation", PRESETS, None, words) == 2
+    assert train(words) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error and "--text.on-long truncate" in error
     assert not list((tmp_path / "run").glob("**/metrics.jsonl"))
@@ -405,7 +407,7 @@ def test_a_split_of_which_nothing_is_left_is_noticed_before_training(
 
 def test_unknown_flags_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main("translation", PRESETS, None, ["--preset", "tiny", "--no-such-flag", "1"])
+        train(["--preset", "tiny", "--no-such-flag", "1"])
     assert ended.value.code == 2
     assert "no-such-flag" in capsys.readouterr().err
 
@@ -418,19 +420,14 @@ def fields(value: object, prefix: str = "--") -> Iterator[tuple[str, object]]:
 
 
 @pytest.mark.parametrize("preset", ["tiny", "paper"])
-def test_help_lists_every_option_with_its_value_and_explains_it_alone_or_with_its_group(
-    preset: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_help_explains_every_flag_and_says_its_value_in_the_preset(
+    preset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    with pytest.raises(SystemExit) as ended:
-        main("summarization", SUMMARIES, "Distil a summarisation model.", ["--preset", preset, "--help"])
-    assert ended.value.code == 0
-    lines = re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).splitlines()
-    assert any(line.strip() == "Distil a summarisation model." for line in lines)
+    assert train(["--preset", preset, "--help", "all"], task="summarization") == 0
     said: dict[str, str] = {}  # by flag, without spaces, which a fold may have put anywhere
     group, flag = "", ""
     explained_groups = set()
-    for line in lines:
+    for line in capsys.readouterr().out.splitlines():
         if found := re.match(r"  (--[a-z][\w.-]*)", line):
             flag = found[1]
             said.setdefault(flag, "")  # a group's own words may begin with a flag
@@ -440,11 +437,16 @@ def test_help_lists_every_option_with_its_value_and_explains_it_alone_or_with_it
             group, flag = f"--{line.split()[0]}", ""
         elif re.match(r"  \w", line) and not flag:
             explained_groups.add(group)
-    expected = dict(fields(SUMMARIES[preset]))
-    assert expected.keys() == said.keys() - {"--help"}
-    for name, value in expected.items():
+    del said["--help"]
+    config = dataclasses.replace(SUMMARIZATION[preset], methods=tuple(METHODS))
+    known = dict(fields(dataclasses.replace(config, settings={})))
+    for method in METHODS:
+        known |= fields(config.of(method), f"--{method.replace('_', '-')}.")
+    assert len(said) <= 120
+    for name, text in said.items():
+        value = known[name]
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else shlex.quote(str(value))
-        words, _, default = said[name].partition("(default:")
+        words, _, default = text.partition("(default:")
         assert default == "".join(shown.split()) + ")", name
         assert words or name.rpartition(".")[0] in explained_groups, f"{name} is explained nowhere"
 
@@ -458,7 +460,7 @@ def test_a_second_configuration_is_kept_out_of_a_run_folder(
     config = parse(PRESETS, None, words)
     with open_run(out, {"task": "translation", **config.identity()}) as run:
         run.mark_done("teacher")
-    assert main("translation", PRESETS, None, [*words, "--student.d-ff", "8"]) == 2
+    assert train([*words, "--student.d-ff", "8"]) == 2
     assert "student.d_ff was 64, now 8" in capsys.readouterr().err
 
 
@@ -472,7 +474,7 @@ def test_text_that_changed_under_a_run_is_noticed_once_there_is_something_to_los
     words += ["--text.files.train-source", str(tmp_path / "en"), "--text.files.train-target", str(tmp_path / "de")]
 
     def vocabulary() -> bytes:
-        assert main("translation", PRESETS, None, words) == 2
+        assert train(words) == 2
         assert "pcl.top_k is 999" in capsys.readouterr().err
         return (out / "tokenizer.model").read_bytes()
 
@@ -486,7 +488,7 @@ def test_text_that_changed_under_a_run_is_noticed_once_there_is_something_to_los
     with open_run(out, json.loads((out / "config.json").read_text())) as run:
         run.mark_done("teacher")
     (tmp_path / "de").write_text((tmp_path / "en").read_text(encoding="utf8"), encoding="utf8")
-    assert main("translation", PRESETS, None, words) == 2
+    assert train(words) == 2
     assert "is not what the run in" in capsys.readouterr().err
     assert (out / "tokenizer.model").read_bytes() == second
 
@@ -531,7 +533,7 @@ def test_what_only_evaluation_reads_may_change_and_nothing_is_trained_again(aski
         return {path: path.stat().st_mtime_ns for path in out.glob(pattern)}
 
     def judged(*more: str) -> tuple[dict[Path, int], dict[tuple[object, object], object]]:
-        assert main("translation", PRESETS, None, [*words, *more]) == 0
+        assert train([*words, *more]) == 0
         rows = read_csv(tmp_path / "published" / "distil.csv")
         return marks("stages/**/[tv]*.json"), {(r["method"], r["metric"]): r["value"] for r in rows}
 

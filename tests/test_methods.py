@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from experiments.translation import PRESETS
 from kdtw_jax.config import parse
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.errors import UserError
@@ -28,6 +27,7 @@ from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.methods import METHODS, Cost, Method, TrainContext, load_installed, register
 from kdtw_jax.models import Params
 from kdtw_jax.plan import plan, sizes
+from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.restore import restore
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.train import parallel
@@ -227,10 +227,10 @@ def test_a_run_s_files_name_no_code(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="students of the method code_of_a_stranger, which nobody has registered"):
         restore(tmp_path)
     (tmp_path / "stages" / "seed0" / "code_of_a_stranger.config.json").unlink()
-    for said, wrong in ((config.identity() | {"mle": {}}, "mle is not known"), ({"preset": "tiny"}, "missing")):
+    for said, wrong in ((config.identity() | {"mle": {}}, "mle is no option"), ({"preset": "tiny"}, "is not said")):
         plain = {"task": "translation", "teacher_seed": 0, **said}
         (tmp_path / "config.json").write_text(json.dumps(plain))
-        with pytest.raises(UserError, match=f"cannot be restored: it is of another version: .*{wrong}"):
+        with pytest.raises(UserError, match=f"cannot be read: .*{wrong}; its files are damaged or of another version"):
             restore(tmp_path)
 
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from published import MT5, ROWS, TEXTS, V10, V11, write_folder
 
-from experiments.translation import PRESETS
 from kdtw_jax.cli import main as kdtw
 from kdtw_jax.data.batches import Bucket
-from kdtw_jax.experiment import main
 from kdtw_jax.models import T5Config, count_params, make_model
 from kdtw_jax.plan import forward_flops, parameters, plan, sizes, states
+from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.pretrained.load import open_published
 from kdtw_jax.restore import restore
 from kdtw_jax.train.checkpoint import load_model
+from tests.commands import train
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_run_from_published_models_to_a_published_student(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert main("translation", PRESETS, None, arguments(place, run)) == 0
+    assert train(arguments(place, run)) == 0
     assert not (run / "teacher" / "checkpoints").exists() and not (run / "seed0" / "warmup").exists()
     model, params, tokenizer = load_model(run / "seed0" / "ask" / "model")
     sizes = {"d_kv": 6, "num_layers": 1, "vocab_size": ROWS, "dropout_rate": 0.0, "tie_embeddings": True}
@@ -69,17 +69,16 @@ def test_models_of_different_vocabularies_are_refused(
 ) -> None:
     write_folder(tmp_path / "other", MT5)
     words = [*arguments(place, tmp_path / "run"), f"--student-model={tmp_path / 'other'}"]
-    assert main("translation", PRESETS, None, words) == 2
+    assert train(words) == 2
     assert "was trained with another vocabulary (148 pieces" in capsys.readouterr().err
 
 
 def test_a_run_is_told_by_what_its_stages_depend_on() -> None:
     plain = PRESETS["tiny"]
-    assert "plan" not in plain.identity()
     assert dataclasses.replace(plain, student_model="x").identity()["student_model"] == "x"
     beams = dataclasses.replace(plain, methods=("mle", "pcl", "seqkd"), beam_targets=("pcl",))
     assert [beams.learns_from_beams(m) for m in beams.methods] == [False, True, True]
-    assert dataclasses.replace(plain, plan=True, offline=True).identity() == plain.identity()
+    assert dataclasses.replace(plain, offline=True).identity() == plain.identity()
 
 
 def test_planned_parameters_are_those_of_the_model(place: Path) -> None:
@@ -115,12 +114,12 @@ def test_planned_flops_are_those_that_the_compiler_counts() -> None:
 
 
 def test_a_plan_is_said_and_nothing_is_done(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*arguments(place, tmp_path / "run"), "--plan", "--plan-tflops=100", "--plan-utilization=0.5"]
-    assert main("translation", PRESETS, None, words) == 0
+    words = ["plan", *arguments(place, tmp_path / "run"), "--tflops=100", "--utilization", "0.5"]
+    assert kdtw(words) == 0
     said = capsys.readouterr().out
     teacher = count_params(make_model(open_published(place / "teacher").config).init(jax.random.key(0)))
     assert f"teacher: {teacher:,} parameters, vocabulary {ROWS}, arithmetic in float32" in said
     assert "50% of 100 TFLOP/s" in said
     assert not (tmp_path / "run").exists()
-    assert main("translation", PRESETS, None, [*words, "--plan-utilization=2"]) == 2
-    assert "plan_utilization must be in (0, 1], got 2.0" in capsys.readouterr().err
+    assert kdtw(["plan", *arguments(place, tmp_path / "run"), "--utilization=2"]) == 2
+    assert "utilization in (0, 1], got 312.0 and 2.0" in capsys.readouterr().err

@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
-from experiments import summarization, translation
 from kdtw_jax.config import Experiment, parse
+from kdtw_jax.presets import TASKS as PRESETS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PRESETS = {"translation": translation.PRESETS, "summarization": summarization.PRESETS}
 
 
 class Shown(NamedTuple):

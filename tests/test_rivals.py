@@ -14,18 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.translation import PRESETS
 from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding import generate
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.errors import UserError
-from kdtw_jax.experiment import main
 from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.gkd import GKDConfig, divergence_loss, student_writes
 from kdtw_jax.methods.minillm import MiniLLMConfig, mixture, rollout_loss
 from kdtw_jax.methods.pcl import path_loss
 from kdtw_jax.methods.tb import replayed_balance
 from kdtw_jax.models import T5Config, make_model, shift_right
+from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.train import parallel
@@ -35,6 +34,7 @@ from kdtw_jax.train.context import Chunks
 from kdtw_jax.train.fresh import Listener, Writer
 from kdtw_jax.train.scoring import score
 from kdtw_jax.train.state import init_state, make_optimizer, make_update
+from tests.commands import train as command
 from tests.world import DISTIL, TRAINING, WIDE, World, heard, same
 
 GKD = GKDConfig()
@@ -284,7 +284,7 @@ def test_all_rivals_from_the_command_line(tmp_path: Path) -> None:
     arguments = ["--preset", "tiny", "--data", "files", "--out", str(out), "--text.folder", str(tmp_path / "data")]
     arguments += ["--text.files.train-source", str(tmp_path / "a.en"), "--devices", "1"]
     arguments += ["--text.files.train-target", str(tmp_path / "a.de"), "--methods", *methods]
-    assert main("translation", PRESETS, None, [*arguments, "mle", "--beam-targets", "mle"]) == 0
+    assert command([*arguments, "mle", "--beam-targets", "mle"]) == 0
     rows = read_csv(out / "distil.csv")
     assert {row["method"] for row in rows} == {"teacher", "mle", *methods}
     bleu = [row["value"] for row in rows if row["metric"] == "bleu"]
@@ -304,7 +304,7 @@ def test_all_rivals_from_the_command_line(tmp_path: Path) -> None:
     # Likelihood of the teacher's beam outputs is sequence-level distillation; of the references it is another student.
     models = [load_model(out / "seed0" / method / "model").params for method in ("mle", "seqkd")]
     assert jax.tree.all(jax.tree.map(np.array_equal, *models))
-    assert main("translation", PRESETS, None, [*arguments, "mle"]) == 2
+    assert command([*arguments, "mle"]) == 2
 
 
 def test_every_preset_gives_balance_the_rows_of_path_consistency() -> None:

@@ -12,7 +12,6 @@ import pytest
 import sentencepiece
 from rich.console import Console
 
-from experiments.translation import PRESETS
 from kdtw_jax.config import Experiment, TextConfig
 from kdtw_jax.data.language import guess_language, main_language
 from kdtw_jax.data.task import load_task, stated_language
@@ -22,9 +21,10 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import score
 from kdtw_jax.evaluation.ceiling import find_ceiling
 from kdtw_jax.evaluation.scoring import Scoring, bleu_metric
-from kdtw_jax.experiment import main
 from kdtw_jax.prepare import Setup, check_scoring, look_up, prepare
+from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.runs import open_run
+from tests.commands import train
 
 CHINESE = [
     f"我们{day}去{place}，好吗？" for day in "一二三四五六七八九十" for place in ("北京", "上海", "广州", "天津")
@@ -248,7 +248,7 @@ def test_a_tokenizer_that_cannot_be_had_stops_a_run_before_anything_is_written(
     common = ["--preset=tiny", f"--text.folder={tmp_path / 'data'}", f"--out={tmp_path / 'run'}"]
     for data in ("debian/en-ja", "files"):
         words = [*common, f"--data={data}", "--text.files.language=ja"]
-        assert main("translation", PRESETS, None, words) == 2
+        assert train(words) == 2
         error = capsys.readouterr().err
         assert "pip install 'sacrebleu[ja]'" in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -262,7 +262,7 @@ def test_a_tokenizer_that_cannot_be_had_stops_a_run_before_anything_is_written(
         (tmp_path / side).write_text("".join(f"{text} {i}\n" for i in range(40)), encoding="utf8")
     words = ["--preset=tiny", "--data=files", f"--out={tmp_path / 'told'}", f"--text.folder={tmp_path / 'data'}"]
     words += [f"--text.files.train-{side}={tmp_path / name}" for side, name in (("source", "a"), ("target", "b"))]
-    assert main("translation", PRESETS, None, words) == 2
+    assert train(words) == 2
     assert "pip install 'sacrebleu[ja]'" in capsys.readouterr().err
     assert set(tmp_path.iterdir()) - written <= {tmp_path / name for name in ("a", "b", "data")}
     with pytest.raises(UserError, match=r"text.bleu_tokenizer must be one of none, zh, 13a"):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from experiments.translation import PRESETS
 from kdtw_jax.config import parse
 from kdtw_jax.data.tokenizer import (
     EOS_ID,
@@ -24,6 +23,7 @@ from kdtw_jax.data.tokenizer import (
     train_tokenizer,
 )
 from kdtw_jax.errors import UserError
+from kdtw_jax.presets import TRANSLATION as PRESETS
 
 STEMS = [
     "straß",

@@ -22,6 +22,7 @@ from kdtw_jax.runs.metrics_log import FILE as METRICS
 
 CONFIG = "config.json"
 SETTINGS = "judging.json"  # the settings of the newest evaluation
+REPEAT = "run.yaml"  # what repeats the run
 VOCABULARY = "tokenizer.model"
 LOCK = ".lock"
 SHOWN_DIFFERENCES = 3
@@ -228,7 +229,7 @@ def _worth_keeping(place: Path) -> bool:
     """Whether anything under a place of a run's folder took longer than to read the text: a model, a checkpoint,
     outputs, the marker of a stage. Logs, vocabulary, the marker of the text and configurations can be made again."""
     if place.is_file():
-        again = (VOCABULARY, SETTINGS, METRICS, "data.json")
+        again = (VOCABULARY, SETTINGS, REPEAT, METRICS, "data.json")
         return place.name not in again and not place.name.endswith(".config.json")
     return any(
         not entry.name.startswith(".")

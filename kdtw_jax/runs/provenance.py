@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -106,6 +107,15 @@ def typed() -> list[str]:
     """The command line of this process as one would type it."""
     program = Path(sys.argv[0])
     return ["python", *sys.argv] if program.suffix == ".py" else [program.name, *sys.argv[1:]]
+
+
+def program() -> str:
+    """How this package's command line is called from here: `kdtw` where that is this one, otherwise by its path."""
+    own = Path(sys.executable).parent / "kdtw"
+    if not own.exists():
+        return "python -m kdtw_jax.cli"
+    found = shutil.which("kdtw")
+    return "kdtw" if found and Path(found).resolve() == own.resolve() else os.path.relpath(own)
 
 
 def clean_command(command: Sequence[str]) -> list[str]:

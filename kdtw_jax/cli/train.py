@@ -1,0 +1,127 @@
+"""Train a teacher and students, and compare them on a test split."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdtw_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from kdtw_jax.config import Experiment
+
+HELP = """\
+usage: kdtw train [--preset NAME] [--data DATA] [--methods METHOD ...] ...
+
+Train a teacher, then students of several methods and seeds, and compare them on a test split. The same command
+continues an interrupted run; more seeds and methods join what is there.
+
+  kdtw train --preset quickstart                  an embedded corpus, 12 minutes on 2 cores
+  kdtw train --preset small --data debian/en-de   Debian's package descriptions, 3 seeds
+  kdtw train --data files --text.files.train-source a.en --text.files.train-target a.de
+
+  --task NAME        translation (default) or summarization: which presets there are
+  --preset NAME      quickstart, tiny, small, base or paper: starting values of all other options
+  --data DATA        cldr, debian/en-LANG, debian/summarize, tfds:NAME, or files
+  --methods ...      how students are trained, some of
+                     mle      likelihood of the references
+                     word_kd  and the teacher's distributions
+                     seqkd    likelihood of the teacher's beam outputs
+                     gkd      divergence of distributions, in part on the student's own outputs
+                     minillm  policy gradient of the reverse KL
+                     tb       trajectory balance
+                     pcl      path consistency
+                     ask      path consistency of a student that learns to ask its teacher
+  --seeds ...        a student of each method for each of these numbers
+  --teacher-model, --student-model   a folder or hf:NAME, instead of training one
+  --out FOLDER       the run's folder, by default runs/TASK-DATA-PRESET
+  --results FOLDER   also write the tables and their provenance there
+  --config FILE      options from a YAML file; every run writes its own, run.yaml
+  --help SECTION     the rest: general, text, teacher, student, teacher-fit, warmup, training, hosts, METHOD, or all"""
+_TITLE = re.compile(r"^ (?:(\S+) )?options *$")  # of a section, where help is written to no terminal
+
+
+def run(arguments: list[str]) -> None:
+    """Raises UserError as a run does."""
+    if help_wanted(arguments, HELP):
+        return
+    task, config = read(arguments)
+    from kdtw_jax.experiment import run_experiment
+
+    run_experiment(task, config)
+
+
+def help_wanted(arguments: list[str], screen: str) -> bool:
+    """Prints the help that is asked for, if any: one screen, a section, or all."""
+    for place, word in enumerate(arguments):
+        if word in ("-h", "--help"):
+            rest = arguments[place + 1 : place + 2]
+            print(section(rest[0], arguments[:place]) if rest and not rest[0].startswith("-") else screen)
+            return True
+    return False
+
+
+def read(arguments: list[str]) -> tuple[str, Experiment]:
+    """The task and configuration that flags and a file state. Raises UserError for an unknown task or preset, and as
+    `parse` and `configure` do."""
+    task, words = taken("--task", arguments)
+    file, words = taken("--config", words)
+    from kdtw_jax.config import parse
+    from kdtw_jax.config_file import configure, read_config
+    from kdtw_jax.methods import load_installed
+    from kdtw_jax.presets import TASKS
+
+    load_installed()
+    said = {} if file is None else read_config(Path(file))
+    task = task or said.pop("task", None) or "translation"
+    if task not in TASKS:
+        raise UserError(f"unknown task {task!r}; known are {', '.join(TASKS)}")
+    presets = dict(TASKS[task])
+    if file is not None:
+        name = said.pop("preset", next(iter(presets)))
+        if name not in presets:
+            raise UserError(f"{file}: unknown preset {name!r}; known are {', '.join(presets)}")
+        if taken("--preset", words)[0] not in (None, name):
+            raise UserError(f"--preset and the preset {name} of {file} contradict each other; keep one of them")
+        presets = {name: configure(presets[name], said)}
+    return task, parse(presets, "All options.", words)
+
+
+def section(name: str, words: list[str]) -> str:
+    """The options of one section, or "all". Raises UserError for one that there is not."""
+    from kdtw_jax.methods import METHODS, load_installed
+
+    load_installed()
+    method = name.replace("-", "_")
+    chosen = ["--methods", *METHODS] if name == "all" else ["--methods", method] if method in METHODS else []
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        read([*taken("--methods", words)[1], *chosen, "--help"])
+    if name == "all":
+        return said.getvalue()
+    blocks: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in said.getvalue().splitlines():
+        if found := _TITLE.match(line):
+            lines = blocks.setdefault(found[1] or "general", [])
+        lines.append(line.rstrip())
+    own = [block for title, block in blocks.items() if title in (name, method) or title.startswith(f"{name}.")]
+    if not own:
+        sections = sorted({title.partition(".")[0] for title in blocks} | set(METHODS))
+        raise UserError(f"there is no section {name!r} of options; there are {', '.join(sections)}, and all")
+    return "\n".join(line for block in own for line in block).strip("\n")
+
+
+def taken(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
+    """The value of a flag, if it is among the words, and the others."""
+    for place, word in enumerate(words):
+        if word == flag:
+            if place + 1 == len(words):
+                raise UserError(f"{flag} needs a value")
+            return words[place + 1], words[:place] + words[place + 2 :]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2], words[:place] + words[place + 1 :]
+    return None, words
