@@ -22,7 +22,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import gates
 from kdtw_jax.evaluation.asking import evaluate_asking, further_rules, make_phrasings
 from kdtw_jax.evaluation.evaluate import compare_with_teacher, decode_split
-from kdtw_jax.evaluation.figures import asking_figure
+from kdtw_jax.evaluation.figures import GATE_COLOURS, asking_figure
 from kdtw_jax.evaluation.findings import Texts, exceeded, expected_cost_fit, obedience
 from kdtw_jax.evaluation.helped import (
     GATES,
@@ -42,6 +42,7 @@ from kdtw_jax.marks import marked
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.train import parallel
 from kdtw_jax.train.deferral import Deferral
+from tests.pictures import colours
 from tests.world import World
 
 SHARE = make_share()
@@ -354,6 +355,9 @@ def test_outputs_say_how_many_of_them_did_not_end() -> None:
     assert 0 < ended.sum() < len(DATA)
     assert outputs.unfinished == pytest.approx(1 - ended.mean())
     assert decode_split("t", model, params, DATA, WIDE, endless()).unfinished == 1
+    ends = replace(WORLD.tokenizer, banned_ids=tuple(i for i in range(WORLD.tokenizer.vocab_size) if i != EOS_ID))
+    few = spaced_pairs(DATA, WIDE[0].rows - 1)  # rows that fill the last batch up are no outputs
+    assert len(few) % WIDE[0].rows and decode_split("t", model, params, few, WIDE, ends).unfinished == 0
     written = write_split(DECODER, DATA, WIDE, want("random", level=1.0))  # by the teacher alone
     assert written.unfinished == pytest.approx(outputs.unfinished)
     assert exceeded(written)["unfinished"] == written.unfinished
@@ -429,4 +433,7 @@ def test_everything_about_a_student_is_plain_values_in_the_columns_of_the_tables
     for kept in found["rules"]:
         assert kept["outputs"] == len(DATA) and (kept["outputs_over"] == 0 or not kept["guard"])
     asking_figure(found["rows"], "bleu", {"teacher": 30.0}, tmp_path / "asking.png")
-    assert (tmp_path / "asking.png").stat().st_size > 10_000
+    assert {GATE_COLOURS[gate] for gate in GATES} <= colours(tmp_path / "asking.png")
+    without = [r for r in found["rows"] if r["gate"] != "oracle_kl"]
+    asking_figure(without, "bleu", {"teacher": 30.0}, tmp_path / "less.png")
+    assert GATE_COLOURS["oracle_kl"] not in colours(tmp_path / "less.png")

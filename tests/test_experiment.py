@@ -15,25 +15,32 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
+from rich.console import Console
 
 from kdtw_jax.ask_report import COLUMNS as ASKING_COLUMNS
 from kdtw_jax.cli import main as kdtw
 from kdtw_jax.config import parse
-from kdtw_jax.data.tokenizer import UNK_ID, load_tokenizer
+from kdtw_jax.data.tokenizer import EOS_ID, UNK_ID, load_tokenizer
 from kdtw_jax.decoding import generate
 from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.evaluate import Decoding, decode_split
+from kdtw_jax.evaluation.figures import distil_figure
 from kdtw_jax.evaluation.helped import GATES
 from kdtw_jax.evaluation.operating_figure import STYLES as OPERATING_STYLES
 from kdtw_jax.experiment import COLUMNS
 from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask_config import SEEN, check_held_out
+from kdtw_jax.models import make_model
 from kdtw_jax.operating_report import COLUMNS as OPERATING_COLUMNS
+from kdtw_jax.pipeline import Trained, evaluate
+from kdtw_jax.prepare import look_up, prepare
 from kdtw_jax.presets import SUMMARIZATION
 from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.restore import restore
@@ -41,6 +48,7 @@ from kdtw_jax.runs import open_run, read_csv, read_metrics, write_json
 from kdtw_jax.student import load
 from kdtw_jax.train.checkpoint import load_model
 from tests.commands import train
+from tests.pictures import alike
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -120,7 +128,10 @@ def test_a_run_killed_at_any_moment_ends_as_an_uninterrupted_one(tmp_path: Path,
     assert str(Path.home()) + "/" not in json.dumps(published["command"])
     for name in ("distil.csv", "differences.csv"):
         assert (whole / "published" / name).read_bytes() == (whole / name).read_bytes()
-    assert (whole / "distil.png").stat().st_size > 10_000
+    curves = {f"{method} 0": read_metrics(whole / "seed0" / method) for method in ("mle", "pcl")}
+    for name, drawn, lines_drawn in (("same", rows, curves), ("less", rows, {}), ("fewer", rows[1:], curves)):
+        distil_figure(drawn, lines_drawn, "bleu", tmp_path / f"{name}.png")
+        assert alike(whole / "distil.png", tmp_path / f"{name}.png") == (name == "same")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +146,10 @@ def asking(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> list[str]:
     return arguments
 
 
-def test_a_student_learns_to_ask_and_is_judged(asking: list[str]) -> None:
+def test_a_student_learns_to_ask_and_is_judged(
+    asking: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
     out, published, arguments = Path(asking[1]), Path(asking[3]), asking
     rows = read_csv(published / "asking.csv")
     assert all(tuple(row) == ASKING_COLUMNS for row in rows)
@@ -157,9 +171,38 @@ def test_a_student_learns_to_ask_and_is_judged(asking: list[str]) -> None:
     tokenizer = load_tokenizer(out / "tokenizer.model")
     assert UNK_ID not in tokenizer.encode("ask the teacher for at most 12.5% of the words:")
     before = {path: path.stat().st_mtime_ns for path in (out / "seed0").glob("*/model/config.json")}
+    capsys.readouterr()
     assert train(arguments) == 0  # again: nothing is trained anew
+    lines = [[cell.strip() for cell in re.split("[┃│]", line)] for line in capsys.readouterr().out.splitlines()]
+    header, *printed = (line for line in lines if len(line) > 1)
+    ends = {row["method"]: row["value"] for row in read_csv(out / "distil.csv") if row["metric"] == "unfinished"}
+    assert ends.keys() == {"teacher", "pcl", "ask"}
+    assert {line[1]: line[header.index("unfinished %")] for line in printed[:3]} == {
+        method: f"{100 * float(str(share)):.2f}" for method, share in ends.items()
+    }
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert read_csv(published / "asking.csv") == rows
+
+
+def test_rows_say_which_share_of_outputs_does_not_end(tmp_path: Path, corpus: Path) -> None:
+    words = ["--preset", "tiny", "--data", "files", "--text.folder", str(tmp_path), "--devices", "1"]
+    words += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
+    config = parse(PRESETS, None, [*words, "--beam-size", "2"])
+    with open_run(tmp_path / "run", config.identity()) as run:
+        setup = prepare(config, run, Console(quiet=True), look_up(config))
+        model = make_model(replace(config.teacher, vocab_size=setup.tokenizer.vocab_size, tie_embeddings=False))
+        params: dict[str, Any] = jax.tree.map(lambda x: 3.0 * x, model.init(jax.random.key(0)))
+        kernel = params["lm_head"]["kernel"]
+        fresh = Trained(model, {**params, "lm_head": {"kernel": kernel.at[:, EOS_ID].multiply(2.0)}})  # some ends
+        rows = evaluate(config, setup, fresh, fresh, "teacher", 0, run)
+    found = {row["metric"]: row["value"] for row in rows}
+    ways = {"": Decoding(), "_sampled": Decoding("sample")}
+    ways["_beam2"] = Decoding("beam", beam_size=2, length_penalty=config.length_penalty)
+    expected = {
+        f"unfinished{suffix}": decode_split("", *fresh, setup.test, setup.buckets, setup.tokenizer, way).unfinished
+        for suffix, way in ways.items()
+    }
+    assert expected.items() <= found.items() and len(set(expected.values())) == 3
 
 
 def test_every_table_has_the_configured_tokenizer(asking: list[str]) -> None:

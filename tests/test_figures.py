@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
-from kdtw_jax.evaluation.figures import draw_obedience, draw_scores, draw_where
+from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.figures import distil_figure, draw_obedience, draw_scores, draw_where
 from kdtw_jax.evaluation.operating_figure import draw_costs, relative_costs
 from kdtw_jax.methods import METHODS
+from tests.pictures import alike, colours
 
 
 def test_the_share_asked_at_has_the_wilson_interval_of_all_seeds_together() -> None:
@@ -94,3 +97,30 @@ def test_the_cheapest_setting_of_a_method_is_one_that_keeps_the_quality() -> Non
     draw_costs(axes, rows, "bleu", 0.5)
     assert [str(line.get_label()) for line in axes.lines] == ["speculative", "asking", "teacher_only"]
     assert axes.lines[1].get_ydata()[0] == pytest.approx((5 / 8 + 0.01 * 0.2) / 1.01)
+
+
+def test_a_figure_is_in_its_file_and_a_failure_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row(method: str, value: float) -> dict[str, Any]:
+        return {"method": method, "metric": "bleu", "value": value, "low": value - 1, "high": value + 1}
+
+    rows, curves = (
+        [row("teacher", 30.0), row("mle", 20.0)],
+        {"gkd 0": [{"step": 1, "jsd": 0.5}, {"step": 9, "jsd": 0.1}]},
+    )
+    path = tmp_path / "new" / "distil.png"
+    distil_figure(rows, curves, "bleu", path)
+    assert {METHODS[method].color for method in ("mle", "gkd")} <= colours(path)
+    assert METHODS["pcl"].color not in colours(path)
+    distil_figure([*rows, row("pcl", 25.0)], curves, "bleu", tmp_path / "more.png")
+    assert METHODS["pcl"].color in colours(tmp_path / "more.png") and not alike(path, tmp_path / "more.png")
+    before = path.read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(UserError, match=r"distil\.png: No space left"):
+        distil_figure(rows, {}, "bleu", path)
+    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["distil.png"]

@@ -69,6 +69,17 @@ def test_what_a_run_was_begun_with_comes_back_whole(preset: str, settle: int, tm
     assert found.to_json() == config.to_json() and all(found.of(m) == config.of(m) for m in METHODS)
 
 
+def test_what_a_method_has_learned_from_stays_and_what_judged_it_is_the_newest(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", replace(PRESETS["tiny"], methods=("seqkd", "ask"), beam_size=3))
+    stage = run / "stages" / "seed0" / "ask.config.json"
+    said = json.loads(stage.read_text())
+    write_json(stage, {**said, "ask": {**said["ask"], "judged_on": 5}})  # as stages said it before
+    judging = json.loads((run / "judging.json").read_text())
+    write_json(run / "judging.json", {**judging, "beam_size": 4, "ask.judged_on": 7, "split": "validation"})
+    found = restore(run)[1]
+    assert (found.beam_size, found.ask.judged_on, found.split) == (3, 7, "validation")
+
+
 @pytest.mark.parametrize("presets", [PRESETS, SUMMARIES])
 def test_every_configuration_is_the_same_after_json(presets: dict[str, Experiment]) -> None:
     for config in presets.values():
