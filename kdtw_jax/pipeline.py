@@ -109,7 +109,7 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
         context = dataclasses.replace(
             # Other batches than in the warm-up.
             _context(f"{method.name} {seed}", folder, model, setup, config.training, seed + 2000),
-            teacher=teacher,
+            teacher=teacher if method.uses_teacher else None,
             data=beam_outputs(config, setup, teacher, run) if beams else setup.train,
             unseen=setup.validation if method.unseen(own) else None,
         )
