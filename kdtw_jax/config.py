@@ -22,6 +22,7 @@ from kdtw_jax.hosts import HostsConfig
 from kdtw_jax.models import T5Config
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.runs.folder import flatten
+from kdtw_jax.runs.trackers import Tracker
 from kdtw_jax.train.ask_config import AskConfig
 from kdtw_jax.train.distil_config import DistilConfig, check_uncut
 from kdtw_jax.train.fit import FitConfig
@@ -133,6 +134,8 @@ class Experiment:
     """how students are trained"""
     split: Literal["validation", "test"] = "test"
     """what models are judged on; choose settings on validation"""
+    log_to: tuple[Tracker, ...] = ("tensorboard",)
+    """where the numbers of trainings go beside metrics.jsonl; all but tensorboard are libraries to be installed"""
     devices: int = 0
     """devices to use, of each host; 0: all"""
     hosts: HostsConfig = field(default_factory=HostsConfig)
@@ -184,7 +187,7 @@ class Experiment:
         """What a run's folder is for: all that every stage depends on. Methods and seeds may join later, and what only
         evaluation reads (`judging`) may change."""
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *get_args(Method)]
-        apart += ["offline", "plan", "plan_tflops", "plan_utilization", "beam_targets", *JUDGING]
+        apart += ["offline", "log_to", "plan", "plan_tflops", "plan_utilization", "beam_targets", *JUDGING]
         if self.student_model is None:  # runs from before there was a choice go on
             apart.append("student_model")
         own = without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)

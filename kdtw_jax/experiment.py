@@ -32,6 +32,7 @@ from kdtw_jax.runs import (
 )
 from kdtw_jax.runs.folder import SETTINGS
 from kdtw_jax.runs.provenance import running_code
+from kdtw_jax.runs.trackers import check_trackers, logging_to
 
 COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
 DIFFERENCES = ("task", "data", "preset", "seeds", "method", "minus", "metric", "value", "low", "high", "least", "most")
@@ -60,13 +61,14 @@ def run_experiment(task: str, config: Experiment) -> list[Row]:
     """Trains and evaluates teacher and students, writes the results, prints the table; returns its tidy rows."""
     started = time.time()
     running_code()
+    check_trackers(config.log_to)
     keep_compiled()
     join(config.hosts)
     console = Console(quiet=not is_writer())
     out = config.out or Path("runs") / f"{task}-{config.data.replace('/', '-').replace(':', '-')}-{config.preset}"
     judged = "ask" in config.methods and "share" in config.ask.constraints
     given = look_up(config)
-    with open_run(out, {"task": task, **config.identity()}, free=JUDGING) as run:
+    with logging_to(config.log_to, out), open_run(out, {"task": task, **config.identity()}, free=JUDGING) as run:
         setup = prepare(config, run, console, given)
         write_json(run.path / SETTINGS, config.judging())
         teacher = train_teacher(config, setup, run)
