@@ -54,3 +54,5 @@ __all__ = [
     "save_model",
     "train_tokenizer",
 ]
+
+__version__ = "0.1.0"

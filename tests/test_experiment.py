@@ -68,6 +68,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_run_killed_at_any_moment_ends_as_an_uninterrupted_one(tmp_path: Path, corpus: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     output, errors = start(whole, corpus).communicate()
@@ -130,6 +131,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> list[str]:
     return arguments
 
 
+@pytest.mark.long
 def test_a_student_learns_to_ask_and_is_judged(asking: list[str]) -> None:
     out, published, arguments = Path(asking[1]), Path(asking[3]), asking
     rows = read_csv(published / "asking.csv")
@@ -157,6 +159,7 @@ def test_a_student_learns_to_ask_and_is_judged(asking: list[str]) -> None:
     assert read_csv(published / "asking.csv") == rows
 
 
+@pytest.mark.long
 def test_every_table_has_the_configured_tokenizer(asking: list[str]) -> None:
     record = json.loads((Path(asking[3]) / "provenance.json").read_text(encoding="utf8"))
     assert "tok:char|" in record["signatures"]["bleu"]
@@ -172,6 +175,7 @@ def test_every_table_has_the_configured_tokenizer(asking: list[str]) -> None:
     assert of["teacher"] > 0.1  # by characters; next to no word is right
 
 
+@pytest.mark.long
 def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     run, texts = asking[1], ["abc fgh", "hhh", "", "abc def gab " * 7]
 
@@ -212,6 +216,7 @@ def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pyte
     assert "is not a run's folder" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
     asking: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -470,6 +475,7 @@ def test_a_restored_run_is_judged_as_the_last_time_and_its_methods_are_what_they
             run.claim("seed0/ask", changed.identity_of("ask"))
 
 
+@pytest.mark.long
 def test_what_only_evaluation_reads_may_change_and_nothing_is_trained_again(asking: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(asking[1], out)

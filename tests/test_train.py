@@ -71,12 +71,17 @@ def updated(world: World, devices: int, kind: str, accumulate: int = 1) -> tuple
     return parallel.unreplicate(state).params, means
 
 
+@pytest.mark.parametrize(
+    "cuts", [((2, 2),), pytest.param(((2, 1), (4, 1), (1, 8)), marks=pytest.mark.long)], ids=["both", "either"]
+)
 @pytest.mark.parametrize("kind", ["fit", "pcl"])
-def test_the_update_is_the_same_on_any_number_of_devices_and_in_any_number_of_parts(world: World, kind: str) -> None:
+def test_the_update_is_the_same_on_any_number_of_devices_and_in_any_number_of_parts(
+    world: World, kind: str, cuts: tuple[tuple[int, int], ...]
+) -> None:
     # Rows hold different numbers of tokens, so a mean of means, over devices or over parts, would differ.
     alone, numbers = updated(world, 1, kind)
     assert not same(alone, world.params)
-    for devices, parts in ((2, 1), (4, 1), (1, 8), (2, 2)):
+    for devices, parts in cuts:
         params, means = updated(world, devices, kind, parts)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), alone, params)
         assert means == pytest.approx(numbers, rel=1e-4)
@@ -116,7 +121,9 @@ def test_resuming_equals_never_having_stopped_bit_for_bit(world: World, tmp_path
     assert numbers("whole") == numbers("parts")
 
 
-@pytest.mark.parametrize(("kind", "before", "after"), [("fit", 1, 4), ("pcl", 4, 1)])
+@pytest.mark.parametrize(
+    ("kind", "before", "after"), [("fit", 1, 4), pytest.param("pcl", 4, 1, marks=pytest.mark.long)]
+)
 def test_a_checkpoint_moves_to_another_number_of_devices(
     world: World, tmp_path: Path, kind: str, before: int, after: int
 ) -> None:
