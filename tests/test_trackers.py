@@ -91,8 +91,10 @@ def test_a_tracker_gets_what_is_finite_and_finds_the_run_that_goes_on(
     }[tracker]
     assert calls(None) == TRACKED[tracker]  # a new start is a run of its own
     with open_run(tmp_path / "other", {}) as run:
-        write_text(run.path / "teacher" / f".{tracker}", "r1")
-        assert not run.begun()  # an id is nothing to lose
+        write_text(run.path / "teacher" / f".id-of-{tracker}", "r1")
+        if tracker == "wandb":
+            write_text(run.path / "teacher" / "wandb" / "run-r1" / "log", "")
+        assert not run.begun()  # an id and logs are nothing to lose
 
 
 def test_a_tracker_that_fails_at_its_start_leaves_nothing_open(

@@ -76,7 +76,7 @@ class WandB:
         name, known = training.name, _known(training, "wandb")
         folder = str(training.folder)
         self._run: Any = _library("wandb").init(project=PROJECT, name=name, id=known, resume="allow", dir=folder)
-        write_text(training.folder / ".wandb", self._run.id)
+        _keep(training, "wandb", self._run.id)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log(dict(metrics), step=step)
@@ -92,7 +92,7 @@ class MLflow:
         self._library: Any = _library("mlflow")
         self._library.set_experiment(PROJECT)
         run = self._library.start_run(run_id=_known(training, "mlflow"), run_name=training.name)
-        write_text(training.folder / ".mlflow", run.info.run_id)
+        _keep(training, "mlflow", run.info.run_id)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         self._library.log_metrics(dict(metrics), step=step)
@@ -151,9 +151,13 @@ def _library(name: str) -> Any:
         raise UserError(f"--log-to {name} needs the library {name}: pip install {name}") from None
 
 
+def _keep(training: Training, tracker: str, given: str) -> None:
+    write_text(training.folder / f".id-of-{tracker}", given)
+
+
 def _known(training: Training, tracker: str) -> str | None:
     """The id that a tracker gave to a training that goes on."""
-    file = training.folder / f".{tracker}"
+    file = training.folder / f".id-of-{tracker}"
     if training.resume_step is None or not file.exists():
         return None
     with explained(file, "read"):
