@@ -160,7 +160,7 @@ def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float
     }
 
 
-@pytest.mark.parametrize("kind", ["gkd", "minillm", "tb"])
+@pytest.mark.parametrize("kind", ["gkd", *(pytest.param(name, marks=pytest.mark.long) for name in ("minillm", "tb"))])
 def test_one_and_four_devices_write_the_same_and_give_the_same_update(world: World, kind: str) -> None:
     alone, numbers = updated(world, 1, kind)
     assert not same(alone, world.params)
