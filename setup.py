@@ -42,7 +42,7 @@ setup(
         "notebook": ["jupyterlab>=4.2"],
         "parity": ["huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
         "test": [
-            "build>=1.2",
+            "build>=1.2.1",
             "ipykernel>=6.29",
             "mypy>=1.13",
             "nbclient>=0.10",
