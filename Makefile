@@ -1,19 +1,25 @@
 # make quickstart   the main job on the embedded corpus: about 12 minutes on 2 cores
-# make test         lint, types and all tests: at most half an hour on 2 cores
+# make test         lint, types and the short tests: at most 10 minutes on 2 cores
+# make test-all     the long ones, too: at most half an hour more
 # Each installs what it needs into VENV first. A Python older than 3.11 as python3? Add PYTHON=/path/to/python.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?= -n 2
+# Files stay whole: what a module prepares is made once.
+PYTEST_ARGS ?= -n 2 --dist loadfile
+# Programs of the short tests run for milliseconds and take seconds to optimise; test-all runs them as users do.
+UNOPTIMISED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 CODE := kdtw_jax experiments benchmarks
 
-.PHONY: quickstart test lint types unit venv format clean
+.PHONY: quickstart test test-all lint types short unit dist venv format clean
 
 quickstart: venv
 	$(BIN)/python experiments/translation.py --preset quickstart --out runs/quickstart
 
-test: lint types unit
+test: lint types short
+
+test-all: lint types unit
 
 lint: venv
 	$(BIN)/ruff check .
@@ -22,8 +28,15 @@ lint: venv
 types: venv
 	$(BIN)/mypy $(CODE)
 
+short: venv
+	XLA_FLAGS="$(UNOPTIMISED) $$XLA_FLAGS" $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not long"
+
 unit: venv
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# dist/: a source distribution, and a wheel that is built from it.
+dist: venv
+	$(BIN)/python -m build --outdir dist
 
 format: venv
 	$(BIN)/ruff check --fix .

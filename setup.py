@@ -8,13 +8,22 @@ ROOT = Path(__file__).resolve().parent
 
 
 def requirements() -> list[str]:
-    lines = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    lines = (
+        line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    )
     return [line for line in lines if line]
+
+
+def version() -> str:
+    """By its text: the package cannot be imported before its requirements are there."""
+    lines = (ROOT / "kdtw_jax" / "__init__.py").read_text(encoding="utf-8").splitlines()
+    (said,) = (line for line in lines if line.startswith("__version__ = "))
+    return said.split('"')[1]
 
 
 setup(
     name="kdtw_jax",
-    version="0.1.0",
+    version=version(),
     description="Distillation of T5 models by Path Consistency Learning, in JAX",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -27,12 +36,14 @@ setup(
     entry_points={"console_scripts": ["kdtw = kdtw_jax.cli:main"]},
     extras_require={
         "benchmarks": ["accelerate", "ctranslate2>=4.5", "datasets", "torch>=2.4", "transformers>=5.0", "trl>=1.0"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "hub": ["huggingface_hub>=0.30"],
         "japanese": ["sacrebleu[ja]>=2.4"],  # words of BLEU
         "korean": ["sacrebleu[ko]>=2.4"],
         "notebook": ["jupyterlab>=4.2"],
         "parity": ["huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
         "test": [
+            "build>=1.2.1",
             "ipykernel>=6.29",
             "mypy>=1.13",
             "nbclient>=0.10",
@@ -44,7 +55,10 @@ setup(
     },
     classifiers=[
         "Intended Audience :: Science/Research",
-        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],

@@ -20,6 +20,7 @@ from kdtw_jax.methods.mle import FitConfig
 from kdtw_jax.models import T5Config
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.runs.folder import flatten
+from kdtw_jax.runs.trackers import Tracker
 from kdtw_jax.text_config import TextConfig as TextConfig
 from kdtw_jax.train.context import StudentTraining
 
@@ -70,6 +71,8 @@ class Experiment:
     """how students are trained"""
     split: Literal["validation", "test"] = "test"
     """what models are judged on; choose settings on validation"""
+    log_to: tuple[Tracker, ...] = ("tensorboard",)
+    """where the numbers of trainings go beside metrics.jsonl; all but tensorboard are libraries to be installed"""
     devices: int = 0
     """devices to use, of each host; 0: all"""
     hosts: HostsConfig = field(default_factory=HostsConfig, metadata=flags("count", "index", "coordinator"))
@@ -128,7 +131,7 @@ class Experiment:
         """What a run's folder is for: all that every stage depends on. Methods and seeds may join later, and what only
         evaluation reads (`judging`) may change."""
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *self.methods]
-        apart += ["offline", "beam_targets", *JUDGING]
+        apart += ["offline", "log_to", "beam_targets", *JUDGING]
         return without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)
 
     def judging(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from kdtw_jax.runs import (
 )
 from kdtw_jax.runs.folder import REPEAT, SETTINGS
 from kdtw_jax.runs.provenance import program, running_code, typed
+from kdtw_jax.runs.trackers import check_trackers, logging_to
 
 RULE = "ask the teacher for at most 20% of the words"  # for a first try
 COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
@@ -48,13 +49,14 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
     name, own = (task.name, task) if isinstance(task, Task) else (task, None)
     started = time.time()
     running_code()
+    check_trackers(config.log_to)
     keep_compiled()
     join(config.hosts)
     console = Console(quiet=not is_writer())
     out = config.out or default_folder(name, config)
     judged = "ask" in config.methods and "share" in config.of("ask").constraints
     given = look_up(config, own)
-    with open_run(out, {"task": name, **config.identity()}, free=JUDGING) as run:
+    with logging_to(config.log_to, out), open_run(out, {"task": name, **config.identity()}, free=JUDGING) as run:
         setup = prepare(config, run, console, given)
         write_json(run.path / SETTINGS, config.judging())
         write_config(run.path / REPEAT, name, config, TASKS.get(name, {}).get(config.preset))

@@ -219,7 +219,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_save_and_asks_at_the_rate_
     same_price = jax.tree.map(lambda x: jnp.full(x.shape, np.exp(log_price)), replayed.rows.price_BxC)
     replayed = replayed._replace(rows=replayed.rows._replace(price_BxC=same_price))
     for normalize in (True, False):
-        loss = ask_loss(blind, replace(config, normalize_help=normalize), (make_share(),), world.banned)
+        loss = jax.jit(ask_loss(blind, replace(config, normalize_help=normalize), (make_share(),), world.banned))
         terms = loss({**params, "gate": gate}, (), replayed, jax.random.key(0))
         assert float(terms["saving"].mean()) == pytest.approx(0.0, abs=1e-6)
         assert float(terms["price"].mean()) == pytest.approx(0.0, abs=1e-9)
@@ -234,7 +234,7 @@ def test_what_is_written_depends_on_the_rule_only_where_both_are_read_as_one_tex
     """Its asking does in either case: the price and V_C are those of the rule."""
     collector, rows, _ = collected
     config = replace(world.student.config, rule_in_source=together)
-    loss = ask_loss(make_model(config), CONFIG, CONSTRAINTS, world.banned)
+    loss = jax.jit(ask_loss(make_model(config), CONFIG, CONSTRAINTS, world.banned))
     one = sample(rows[HELPED], collector)
     other = one._replace(rows=one.rows._replace(rows=one.rows.rows._replace(rule_BxR=one.rows.rows.rule_BxR[::-1])))
     terms = [loss(world.params, (), batch, jax.random.key(0)) for batch in (one, other)]
@@ -243,6 +243,7 @@ def test_what_is_written_depends_on_the_rule_only_where_both_are_read_as_one_tex
     assert terms[0]["cost"].mean() != terms[1]["cost"].mean()
 
 
+@pytest.mark.long
 def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: AskingWorld, tmp_path: Path) -> None:
     """Then only the gate goes on, with prices that do not waver with the newest rows."""
 
@@ -264,6 +265,7 @@ def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: Askin
     assert not same(duals, wavering)
 
 
+@pytest.mark.long
 def test_a_student_comes_to_rest_on_other_sources_and_reads_none_of_their_targets(
     world: AskingWorld, tmp_path: Path
 ) -> None:
@@ -313,6 +315,7 @@ def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingW
     loss = ask_loss(world.student, CONFIG, CONSTRAINTS, world.banned)
     optimizer, trunk = optax.adam(1e-2), jax.tree.map(jnp.asarray, world.params)
 
+    @jax.jit
     def errors(gate: Any) -> tuple[jax.Array, Any]:
         terms = loss({**trunk, "gate": gate}, (), batch, jax.random.key(0))
         found = {k: terms[k].mean() for k in ("saving", "price", "quote", "cost")}
@@ -330,7 +333,7 @@ def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingW
 
     # Its sign: a constant forecast of c is off by c^2 / 2 - c E[saving] more than one of 0.
     flat = [{**trunk["gate"], "saving_out": {"kernel": jnp.zeros((8, 1)), "bias": jnp.full(1, c)}} for c in (0.0, 1.0)]
-    none, one = (float(jax.jit(errors)(gate)[1]["saving"]) for gate in flat)
+    none, one = (float(errors(gate)[1]["saving"]) for gate in flat)
     assert 0.5 - (one - none) > 0.1  # what an answer saves is positive
     start = errors(trunk["gate"])[1]
     _, end = train(trunk["gate"])

@@ -142,6 +142,7 @@ def test_the_same_seed_gives_the_same_pairs_and_another_does_not() -> None:
     assert one["test"] != other["test"]
 
 
+@pytest.mark.long
 def test_another_process_makes_the_same_pairs() -> None:
     command = "from kdtw_jax.data.cldr import cldr_pairs; print(ascii(cldr_pairs(seed=3, limit=20)))"
     run = subprocess.run(

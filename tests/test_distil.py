@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def test_fresh_rows_do_not_depend_on_the_number_of_devices(world: World) -> None
     assert not np.array_equal(found[0][STUDENT].tokens_BxT, batch.target_BxT[:6])
 
 
+@pytest.mark.long
 def test_the_teacher_is_asked_once_a_path_and_its_numbers_are_replayed(world: World, tmp_path: Path) -> None:
     scored: list[int] = []
     model, params = world.teacher
@@ -83,11 +85,11 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_teacher(world: World,
         model = model._replace(logits=logits)
     batch = next(training_batches(world.data, WIDE, seed=0))
     rows = score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
-    loss = path_loss(model, config, world.banned)
+    loss = jax.jit(path_loss(model, config, world.banned))
     terms = loss(params, (), Sample(rows, jnp.zeros(8, jnp.int32)), jax.random.key(0))
     assert float(terms["pcl"].mean()) == pytest.approx(0.0, abs=1e-9)
     assert float(terms["kl"].mean()) == pytest.approx(0.0, abs=1e-5)
-    other = path_loss(world.model, config, world.banned)(
+    other = jax.jit(path_loss(world.model, config, world.banned))(
         world.params, (), Sample(rows, jnp.zeros(8, jnp.int32)), jax.random.key(0)
     )
     assert float(other["pcl"].mean()) > 1e-3
@@ -108,9 +110,13 @@ def test_what_policy_and_value_learn_adds_up_to_the_whole_residual(world: World,
     head = jax.tree.map(lambda x: x + 0.1, world.params["value"])
     params = {**world.params, "value": head}
 
-    def gradient(*names: str) -> Any:
-        terms = lambda p: loss(p, (), sample, jax.random.key(0))  # noqa: E731
-        return jax.grad(lambda p: sum(terms(p)[name].mean() for name in names))(params)
+    @jax.jit
+    def gradient(weight_2: jax.Array) -> Any:
+        def total(params: Any) -> jax.Array:
+            terms = loss(params, (), sample, jax.random.key(0))
+            return weight_2[0] * terms["pcl"].mean() + weight_2[1] * terms["value_error"].mean()
+
+        return jax.grad(total)(params)
 
     def whole(params: Any) -> jax.Array:
         rows = sample.rows
@@ -123,9 +129,9 @@ def test_what_policy_and_value_learn_adds_up_to_the_whole_residual(world: World,
             log_pi, rows.teacher_log_prob_BxT, value, rows.tokens_BxT != 0, ended, config.pcl, fit_value_B=own
         )[0].mean()
 
-    both, expected = gradient("pcl", "value_error"), jax.grad(whole)(params)
+    both, expected = gradient(jnp.ones(2)), jax.jit(jax.grad(whole))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), both, expected)
-    of_policy, of_value = gradient("pcl"), gradient("value_error")
+    of_policy, of_value = gradient(jnp.array([1.0, 0.0])), gradient(jnp.array([0.0, 1.0]))
     assert np.any(of_policy["shared"]["embedding"])
     if values == "head":  # neither touches what is the other's
         assert not np.any(of_policy["value"]["bias"])
@@ -143,22 +149,28 @@ def test_the_policy_waits_for_the_value(world: World) -> None:
     assert [float(policy(jnp.int32(step))) for step in range(5)] == [0, 0, 0, 0.5, 0.5]
     assert (weights["value_error"], weights["kl"]) == (0.25, 1.0)
 
-    def stepped(changed: DistilConfig, step: int) -> Any:
-        # Without warm-up of the rate, so that the first update moves something.
-        optimizer = make_optimizer(OptimizerConfig(1e-2, warmup_steps=0), 8)
-        devices = parallel.select_devices(1)
+    devices = parallel.select_devices(1)
+    rows = parallel.shard(replayed(world), devices)
+
+    def stepping(changed: DistilConfig) -> Callable[[int], Any]:
+        optimizer = make_optimizer(
+            OptimizerConfig(1e-2, warmup_steps=0), 8
+        )  # without warm-up of the rate: the first update moves something
         update = parallel.data_parallel(
             make_update(path_loss(world.model, changed, world.banned), coefficients(changed), optimizer), devices
         )
-        state = init_state(world.params, optimizer, 0)._replace(step=jnp.int32(step))
-        after, _ = update(parallel.replicate(state, devices), parallel.shard(replayed(world), devices))
-        return parallel.unreplicate(after).params
+
+        def stepped(step: int) -> Any:
+            state = init_state(world.params, optimizer, 0)._replace(step=jnp.int32(step))
+            return parallel.unreplicate(update(parallel.replicate(state, devices), rows)[0]).params
+
+        return stepped
 
     config = replace(config, target_decay=0.0)
-    never = replace(config, pcl_weight=0.0)
+    once, never = stepping(config), stepping(replace(config, pcl_weight=0.0))
 
     def gap(step: int) -> float:
-        pairs = zip(jax.tree.leaves(stepped(config, step)), jax.tree.leaves(stepped(never, step)), strict=True)
+        pairs = zip(jax.tree.leaves(once(step)), jax.tree.leaves(never(step)), strict=True)
         return max(float(np.abs(a - b).max()) for a, b in pairs)
 
     assert gap(2) < 1e-6 < 1e-4 < gap(3)

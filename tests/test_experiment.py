@@ -81,6 +81,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_run_killed_at_any_moment_ends_as_an_uninterrupted_one(tmp_path: Path, corpus: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     output, errors = start(whole, corpus).communicate()
@@ -89,7 +90,8 @@ def test_a_run_killed_at_any_moment_ends_as_an_uninterrupted_one(tmp_path: Path,
     # Killed once inside the teacher's training and once inside PCL, each time past a checkpoint.
     for stage in ("teacher", "seed0/pcl"):
         process = start(killed, corpus)
-        while not list((killed / stage / "checkpoints").glob("[0-9]*")):
+        # What is still being written has a longer name.
+        while not any(path.name.isdecimal() for path in (killed / stage / "checkpoints").glob("*")):
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
@@ -146,6 +148,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> list[str]:
     return arguments
 
 
+@pytest.mark.long
 def test_a_student_learns_to_ask_and_is_judged(
     asking: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +208,7 @@ def test_rows_say_which_share_of_outputs_does_not_end(tmp_path: Path, corpus: Pa
     assert expected.items() <= found.items() and len(set(expected.values())) == 3
 
 
+@pytest.mark.long
 def test_every_table_has_the_configured_tokenizer(asking: list[str]) -> None:
     record = json.loads((Path(asking[3]) / "provenance.json").read_text(encoding="utf8"))
     assert "tok:char|" in record["signatures"]["bleu"]
@@ -220,6 +224,7 @@ def test_every_table_has_the_configured_tokenizer(asking: list[str]) -> None:
     assert of["teacher"] > 0.1  # by characters; next to no word is right
 
 
+@pytest.mark.long
 def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     run, texts = asking[1], ["abc fgh", "hhh", "", "abc def gab " * 7]
 
@@ -260,6 +265,7 @@ def test_a_user_writes_under_a_rule_of_their_own(asking: list[str], capsys: pyte
     assert "is not a run's folder" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
     asking: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -565,6 +571,7 @@ def test_a_restored_run_is_judged_as_the_last_time_and_its_methods_are_what_they
             run.claim("seed0/ask", changed.identity_of("ask"))
 
 
+@pytest.mark.long
 def test_what_only_evaluation_reads_may_change_and_nothing_is_trained_again(asking: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(asking[1], out)

@@ -62,6 +62,7 @@ def test_there_and_back(variant: str, own: Tokenizer, tmp_path: Path) -> None:
     assert jax.tree.all(jax.tree.map(np.array_equal, back, wanted))
 
 
+@pytest.mark.long
 @needs_torch
 @both
 def test_transformers_generates_the_same_tokens(variant: str, own: Tokenizer, tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_transformers_generates_the_same_tokens(variant: str, own: Tokenizer, tm
     assert (theirs["greedy"] != theirs["beam"]).any() and len(np.unique(theirs["greedy"])) > 3
 
 
+@pytest.mark.long
 @needs_torch
 @pytest.mark.parametrize("config", [V10, V11, BYT5], ids=["v1.0", "v1.1", "byt5"])
 def test_a_published_model_comes_out_as_it_went_in(config: dict[str, object], tmp_path: Path) -> None:
@@ -102,6 +104,7 @@ def test_a_published_model_comes_out_as_it_went_in(config: dict[str, object], tm
     assert theirs.convert_tokens_to_ids(last) == found.tokenizer.help_id
 
 
+@pytest.mark.long
 @needs_torch
 @pytest.mark.parametrize("config", [V11, BYT5], ids=["v1.1", "byt5"])
 def test_added_tokens_go_out_with_their_ids(config: dict[str, object], tmp_path: Path) -> None:

@@ -81,8 +81,6 @@ def test_the_constraint_value_becomes_the_expected_cost(trace: float) -> None:
     def loss(value_2: jax.Array) -> jax.Array:
         return constraint_value_loss(jnp.tile(value_2, (rows, 1)), cost, mask, own, trace).mean()
 
-    value = jnp.zeros(2)
-    for _ in range(200):
-        value = value - 0.5 * jax.jit(jax.grad(loss))(value)
+    value = jax.jit(lambda v: jax.lax.fori_loop(0, 200, lambda _, v: v - 0.5 * jax.grad(loss)(v), v))(jnp.zeros(2))
     mean = np.asarray(cost)[::2].mean(0)
     np.testing.assert_allclose(value, [mean.sum(), mean[1]], atol=2e-3)

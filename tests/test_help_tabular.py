@@ -133,6 +133,7 @@ def test_the_expected_answer_takes_the_bias_away(lengths: str, values: Values) -
     assert min(max(asking.distance(student)) for student in others) > 4e-3
 
 
+@pytest.mark.long
 def test_for_single_steps_a_far_end_without_gradient_is_cure_enough() -> None:
     """With one, even the student's own paths lead astray, unless the answer is the expected one."""
     asking, students = trained("one", normalize=False, exact_answer=False)
@@ -184,6 +185,7 @@ def test_learned_prices_are_the_dual_optimum(normalize: bool, controller: Contro
         assert max(replace(asking, price=best).distance(student)) < 0.01
 
 
+@pytest.mark.long
 def test_with_a_student_that_lags_pi_settles_sooner_and_overshoots_less_than_ascent() -> None:
     """Plain gradient descent follows a price slowly. (`test_duals` sets a lag; here it is the training's own.)"""
     settled, overshoot = {}, {}

@@ -47,6 +47,7 @@ def together(folder: Path) -> None:
     assert shown[0] and not shown[1]  # one process speaks for all
 
 
+@pytest.mark.long
 def test_two_hosts_train_as_one_does_and_leave_what_one_can_go_on_with(tmp_path: Path) -> None:
     world = World()
 

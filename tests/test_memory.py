@@ -103,7 +103,9 @@ def test_students_are_compared_with_their_teacher_by_positions(world: World) -> 
     np.testing.assert_array_equal(parts.agree, pi.argmax(-1) == mu.argmax(-1))
 
 
-@pytest.mark.parametrize("kind", ["fit", "pcl", "score", "compare"])
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(name, marks=pytest.mark.long) for name in ("fit", "pcl")), "score", "compare"]
+)
 def test_chunks_save_the_memory_of_whole_distributions(kind: str) -> None:
     b, small, large = 8, 2000, 8000
 

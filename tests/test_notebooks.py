@@ -207,6 +207,7 @@ def test_notebooks_draw_the_committed_results_and_a_run_folder(tmp_path: Path, m
     assert figures(asking[silent]) == [] and "nothing to show" in said(asking[silent])
 
 
+@pytest.mark.long
 def test_the_walkthrough_trains_to_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = load("token_mdp")
     execute([notebook], monkeypatch)

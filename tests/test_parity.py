@@ -72,6 +72,7 @@ def test_equals_what_transformers_said(variant: str) -> None:
     agree(ours(variant), found)
 
 
+@pytest.mark.long
 @needs_torch
 @variants
 def test_equals_transformers(variant: str, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def arguments(place: Path, out: Path) -> list[str]:
     return [*common, *files, *models, *steps, "--methods", "ask", "--ask.constraints", "calls"]
 
 
+@pytest.mark.long
 def test_a_run_from_published_models_to_a_published_student(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -163,7 +163,7 @@ def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float
     }
 
 
-@pytest.mark.parametrize("kind", ["gkd", "minillm", "tb"])
+@pytest.mark.parametrize("kind", ["gkd", *(pytest.param(name, marks=pytest.mark.long) for name in ("minillm", "tb"))])
 def test_one_and_four_devices_write_the_same_and_give_the_same_update(world: World, kind: str) -> None:
     alone, numbers = updated(world, 1, kind)
     assert not same(alone, world.params)
@@ -238,7 +238,7 @@ def train(world: World, folder: Path, kind: str, stop_after: int | None = None, 
     return METHODS[kind].train(context, world.params, config)
 
 
-@pytest.mark.parametrize("kind", ["gkd", "minillm"])
+@pytest.mark.parametrize("kind", ["gkd", pytest.param("minillm", marks=pytest.mark.long)])
 def test_resuming_equals_never_having_stopped_bit_for_bit(world: World, tmp_path: Path, kind: str) -> None:
     whole = train(world, tmp_path / "whole", kind)
     train(world, tmp_path / "parts", kind, stop_after=6)  # two steps past the checkpoint of step 4: done again
@@ -251,6 +251,7 @@ def test_resuming_equals_never_having_stopped_bit_for_bit(world: World, tmp_path
     assert numbers[0] == numbers[1] and len(numbers[0]) == 4
 
 
+@pytest.mark.long
 def test_balance_trains_on_the_rows_of_path_consistency(world: World, tmp_path: Path) -> None:
     only_kl = {"pcl_weight": 0.0, "value_weight": 0.0}
     pcl, tb = (train(world, tmp_path / kind, kind, **only_kl) for kind in ("pcl", "tb"))
@@ -276,6 +277,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
             replace(config, **changes)  # type: ignore[type-var]
 
 
+@pytest.mark.long
 def test_all_rivals_from_the_command_line(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lines = [" ".join("".join(rng.choice(list("abcdefgh"), 3)) for _ in range(rng.integers(2, 7))) for _ in range(300)]

@@ -52,7 +52,9 @@ def test_a_teacher_spread_over_four_of_eight_devices_scores_and_answers_as_on_on
     np.testing.assert_allclose(found[0][1].top.log_prob_BxTxK, found[1][1].top.log_prob_BxTxK, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["pcl", "word_kd", "gkd", "minillm", "ask"])
+@pytest.mark.parametrize(
+    "method", ["pcl", "word_kd", *(pytest.param(name, marks=pytest.mark.long) for name in ("gkd", "minillm", "ask"))]
+)
 def test_a_student_beside_a_spread_teacher_learns_what_it_does_beside_a_whole_one(
     world: World, tmp_path: Path, method: str
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +76,17 @@ def updated(world: World, devices: int, kind: str, accumulate: int = 1) -> tuple
     return parallel.unreplicate(state).params, means
 
 
+@pytest.mark.parametrize(
+    "cuts", [((2, 2),), pytest.param(((2, 1), (4, 1), (1, 8)), marks=pytest.mark.long)], ids=["both", "either"]
+)
 @pytest.mark.parametrize("kind", ["fit", "pcl"])
-def test_the_update_is_the_same_on_any_number_of_devices_and_in_any_number_of_parts(world: World, kind: str) -> None:
+def test_the_update_is_the_same_on_any_number_of_devices_and_in_any_number_of_parts(
+    world: World, kind: str, cuts: tuple[tuple[int, int], ...]
+) -> None:
     # Rows hold different numbers of tokens, so a mean of means, over devices or over parts, would differ.
     alone, numbers = updated(world, 1, kind)
     assert not same(alone, world.params)
-    for devices, parts in ((2, 1), (4, 1), (1, 8), (2, 2)):
+    for devices, parts in cuts:
         params, means = updated(world, devices, kind, parts)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), alone, params)
         assert means == pytest.approx(numbers, rel=1e-4)
@@ -90,33 +97,43 @@ def train(world: World, folder: Path, kind: str, stop_after: int | None = None, 
     return fit(context, world.params, FIT) if kind == "fit" else distil(context, world.params, DISTIL)
 
 
+@pytest.fixture(scope="module")
+def whole(world: World, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Path]]:
+    """What an uninterrupted training of a kind, on one device, ends with, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return cache(lambda kind: (train(world, folder / kind, kind), folder / kind))
+
+
 @pytest.mark.parametrize("kind", ["fit", "pcl"])
-def test_resuming_equals_never_having_stopped_bit_for_bit(world: World, tmp_path: Path, kind: str) -> None:
-    whole = train(world, tmp_path / "whole", kind)
+def test_resuming_equals_never_having_stopped_bit_for_bit(
+    world: World, whole: Callable[[str], tuple[Any, Path]], tmp_path: Path, kind: str
+) -> None:
+    uninterrupted, kept = whole(kind)
     train(world, tmp_path / "parts", kind, stop_after=6)  # two steps past the checkpoint of step 4: done again
     resumed = train(world, tmp_path / "parts", kind)
-    assert same(whole, resumed)
-    assert not same(whole, world.params)
+    assert same(uninterrupted, resumed)
+    assert not same(uninterrupted, world.params)
 
-    def numbers(folder: str) -> list[dict[str, float]]:
-        lines = read_metrics(tmp_path / folder)
-        return [{k: v for k, v in line.items() if k != "tokens_per_s"} for line in lines]
+    def numbers(folder: Path) -> list[dict[str, float]]:
+        return [{k: v for k, v in line.items() if k != "tokens_per_s"} for line in read_metrics(folder)]
 
-    assert [line["step"] for line in numbers("whole")] == [2, 4, 6, 8]
-    assert numbers("whole") == numbers("parts")
+    assert [line["step"] for line in numbers(kept)] == [2, 4, 6, 8]
+    assert numbers(kept) == numbers(tmp_path / "parts")
 
 
-@pytest.mark.parametrize(("kind", "before", "after"), [("fit", 1, 4), ("pcl", 4, 1)])
+@pytest.mark.parametrize(
+    ("kind", "before", "after"), [("fit", 1, 4), pytest.param("pcl", 4, 1, marks=pytest.mark.long)]
+)
 def test_a_checkpoint_moves_to_another_number_of_devices(
-    world: World, tmp_path: Path, kind: str, before: int, after: int
+    world: World, whole: Callable[[str], tuple[Any, Path]], tmp_path: Path, kind: str, before: int, after: int
 ) -> None:
-    whole = train(world, tmp_path / "whole", kind, devices=before)
+    stayed, kept = whole(kind) if before == 1 else (train(world, tmp_path, kind, devices=before), tmp_path)
     train(world, tmp_path / "moved", kind, stop_after=4, devices=before)
     moved = train(world, tmp_path / "moved", kind, devices=after)
     # Not bit for bit: sums over devices have another order. Adam makes much of what is left of a gradient near zero.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), whole, moved)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), stayed, moved)
     assert [line["step"] for line in read_metrics(tmp_path / "moved")] == [2, 4, 6, 8]
-    for one, other in zip(read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "moved"), strict=True):
+    for one, other in zip(read_metrics(kept), read_metrics(tmp_path / "moved"), strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
 
 
@@ -207,9 +224,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(world: World, tmp_path:
 # Threads of Orbax that were writing when it failed find their event loop closed: noise of its own, told to nobody.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_ends_a_run_in_one_line_and_nothing_is_lost(
-    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    world: World, whole: Callable[[str], tuple[Any, Path]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    whole = train(world, tmp_path / "whole", "fit")
     train(world, tmp_path / "run", "fit", stop_after=4)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     capfd.readouterr()
@@ -224,7 +240,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_nothing_is_lost(
     # A thread of Orbax that is still at it may leave a folder of a temporary name, which the next start removes.
     left = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
     assert [name for name in left if not name.endswith(".orbax-checkpoint-tmp")] == ["4"]
-    assert same(whole, train(world, tmp_path / "run", "fit"))
+    assert same(whole("fit")[0], train(world, tmp_path / "run", "fit"))
     assert all(p.name.isdecimal() for p in (tmp_path / "run" / "checkpoints").iterdir())
 
 

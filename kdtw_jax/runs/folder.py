@@ -25,6 +25,7 @@ SETTINGS = "judging.json"  # the settings of the newest evaluation
 REPEAT = "run.yaml"  # what repeats the run
 VOCABULARY = "tokenizer.model"
 LOCK = ".lock"
+LOGS = ("tensorboard", "wandb")  # folders of trackers
 SHOWN_DIFFERENCES = 3
 # How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
 # How outputs are scored is no part of it either: it stays as `kdtw_jax.prepare` chose it at first.
@@ -233,7 +234,7 @@ def _worth_keeping(place: Path) -> bool:
         return place.name not in again and not place.name.endswith(".config.json")
     return any(
         not entry.name.startswith(".")
-        and entry.name != "tensorboard"
+        and entry.name not in LOGS
         and not entry.name.endswith(".orbax-checkpoint-tmp")
         and _worth_keeping(entry)
         for entry in (place.iterdir() if place.is_dir() else ())

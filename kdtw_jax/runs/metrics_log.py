@@ -1,65 +1,78 @@
-"""The numbers of a run over its steps: JSON lines for programs, TensorBoard for eyes."""
+"""The numbers of a run over its steps: JSON lines for programs, and trackers for eyes."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import SupportsFloat
 
-from tensorboardX import SummaryWriter
-
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import explained, write_text
+from kdtw_jax.runs.trackers import MetricsWriter, make_writers
 
 FILE = "metrics.jsonl"
 
 
+class Lines:
+    """Appends to `folder/metrics.jsonl`.
+
+    Lines past `resume_step`, and a line torn by a kill, are cut. Raises UserError when the file is not ours.
+    """
+
+    def __init__(self, folder: Path, resume_step: int | None):
+        self._path = folder / FILE
+        kept = [] if resume_step is None else _lines_up_to(self._path, resume_step)
+        write_text(self._path, "".join(kept))
+        with explained(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Each line is on disk at once; what JSON cannot say (NaN, infinities) becomes null."""
+        said = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        with explained(self._path):
+            self._file.write(json.dumps({"step": step} | said, allow_nan=False) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        with explained(self._path):
+            self._file.close()
+
+
 class MetricsLog:
-    """Appends to `folder/metrics.jsonl` and to a TensorBoard event file in `folder/tensorboard`.
+    """Writes to `folder/metrics.jsonl` and to the trackers of `logging_to`, by default to TensorBoard alone.
 
     `resume_step` is the step of the checkpoint that was restored (None for a run that starts afresh). Lines
-    past it, and a line torn by a kill, are cut, so that an interrupted and resumed run ends with the same
-    lines as an uninterrupted one. For that, the caller must write the metrics of steps up to `s` before it
-    saves the checkpoint of step `s`.
+    past it are cut, so that an interrupted and resumed run ends with the same lines as an uninterrupted one.
+    For that, the caller must write the metrics of steps up to `s` before it saves the checkpoint of step `s`.
 
     Raises UserError when the folder cannot be written, or its metrics.jsonl is not ours.
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None):
         folder = Path(folder)
-        self._path = folder / FILE
-        kept = [] if resume_step is None else _lines_up_to(self._path, resume_step)
-        write_text(self._path, "".join(kept))
-        with explained(self._path):
-            self._file = self._path.open("a", encoding="utf-8")
-        try:
-            with explained(folder / "tensorboard"):
-                # purge_step hides what earlier event files recorded at that step or later.
-                purge = 0 if resume_step is None else resume_step + 1
-                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
-        except BaseException:
-            self._file.close()
-            raise
+        with ExitStack() as opened:
+            self._lines = Lines(folder, resume_step)
+            opened.callback(self._lines.close)
+            self._trackers: list[MetricsWriter] = []
+            for tracker in make_writers(folder, resume_step):
+                self._trackers.append(tracker)
+                opened.callback(tracker.close)
+            self._opened = opened.pop_all()
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Records `values` at `step`. What JSON cannot say (NaN, infinities) becomes null in the lines and is
-        left out of TensorBoard."""
+        """Records `values` at `step`; trackers get those that are finite."""
         floats = {name: float(value) for name, value in values.items()}
+        self._lines.write(step, floats)
         finite = {name: value for name, value in floats.items() if math.isfinite(value)}
-        line = {"step": step} | {name: finite.get(name) for name in floats}
-        with explained(self._path):
-            self._file.write(json.dumps(line, allow_nan=False) + "\n")
-            self._file.flush()
-        for name, value in finite.items():
-            self._board.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.write(step, finite)
 
     def close(self) -> None:
-        with explained(self._path):
-            self._file.close()
-        self._board.close()
+        self._opened.close()
 
     def __enter__(self) -> MetricsLog:
         return self
