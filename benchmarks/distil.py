@@ -33,11 +33,11 @@ from kdtw_jax.models import Model, Params, count_params, make_model
 from kdtw_jax.presets import SMALL
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import Progress
-from kdtw_jax.train import parallel
-from kdtw_jax.train.collect import Collector
-from kdtw_jax.train.fresh import Listener, Writer
-from kdtw_jax.train.scoring import score
-from kdtw_jax.train.state import init_state, make_optimizer, make_update
+from kdtw_jax.training import parallel
+from kdtw_jax.training.collect import Collector
+from kdtw_jax.training.fresh import Listener, Writer
+from kdtw_jax.training.scoring import score
+from kdtw_jax.training.state import init_state, make_optimizer, make_update
 
 BANNED = (0, 1, 2, 3)  # the end of sequence too: outputs have their full length
 

@@ -26,11 +26,11 @@ from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.models import make_model
 from kdtw_jax.presets import SMALL, model
 from kdtw_jax.replay import Sample, make_replay
-from kdtw_jax.train import parallel
-from kdtw_jax.train.collect import empty_row, minibatch_shares
-from kdtw_jax.train.context import Chunks
-from kdtw_jax.train.scoring import SOURCES, Trajectories
-from kdtw_jax.train.state import init_state, make_optimizer, make_update
+from kdtw_jax.training import parallel
+from kdtw_jax.training.collect import empty_row, minibatch_shares
+from kdtw_jax.training.context import Chunks
+from kdtw_jax.training.scoring import SOURCES, Trajectories
+from kdtw_jax.training.state import init_state, make_optimizer, make_update
 
 jax.config.update("jax_num_cpu_devices", 2)  # where there is no accelerator
 

@@ -27,9 +27,9 @@ from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.models import Model, make_model, shift_right
 from kdtw_jax.presets import SMALL
 from kdtw_jax.replay import Sample
-from kdtw_jax.train import parallel
-from kdtw_jax.train.collect import Collector, minibatch_shares
-from kdtw_jax.train.scoring import STUDENT, TEACHER, score
+from kdtw_jax.training import parallel
+from kdtw_jax.training.collect import Collector, minibatch_shares
+from kdtw_jax.training.scoring import STUDENT, TEACHER, score
 
 BANNED = (0, 2, 3)
 

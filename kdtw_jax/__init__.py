@@ -20,12 +20,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from kdtw_jax.answers import Answer, Answers
+    from kdtw_jax.api import train
     from kdtw_jax.config import Experiment, TextConfig
     from kdtw_jax.constraints import parse_rule
     from kdtw_jax.data.task import Task, load_task
     from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
     from kdtw_jax.decoding import generate, generate_with_help
     from kdtw_jax.errors import UserError
+    from kdtw_jax.evaluation.judge import Evaluation, evaluate
+    from kdtw_jax.evaluation.metrics import Score
     from kdtw_jax.experiment import run_experiment
     from kdtw_jax.losses.pcl import PCLConfig, pcl_loss
     from kdtw_jax.methods import METHODS, Method, StudentTraining, TrainContext, register
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from kdtw_jax.models import Model, T5Config, make_model
     from kdtw_jax.replay import make_replay
     from kdtw_jax.student import Student, load
-    from kdtw_jax.train.checkpoint import load_model, save_model
+    from kdtw_jax.training.checkpoint import load_model, save_model
 
 # Where each public name is; imported when it is first used, so that `import kdtw_jax` costs nothing.
 _HOMES = {
@@ -43,12 +46,14 @@ _HOMES = {
     "Answers": "answers",
     "AskConfig": "methods.ask_config",
     "DistilConfig": "methods.pcl",
+    "Evaluation": "evaluation.judge",
     "Experiment": "config",
     "METHODS": "methods",
     "MLEConfig": "methods.mle",
     "Method": "methods",
     "Model": "models",
     "PCLConfig": "losses.pcl",
+    "Score": "evaluation.metrics",
     "Student": "student",
     "StudentTraining": "methods",
     "T5Config": "models",
@@ -57,6 +62,7 @@ _HOMES = {
     "Tokenizer": "data.tokenizer",
     "TrainContext": "methods",
     "UserError": "errors",
+    "evaluate": "evaluation.judge",
     "generate": "decoding",
     "generate_with_help": "decoding",
     "load": "student",
@@ -70,6 +76,7 @@ _HOMES = {
     "register": "methods",
     "run_experiment": "experiment",
     "save_model": "train.checkpoint",
+    "train": "api",
     "train_tokenizer": "data.tokenizer",
 }
 
@@ -79,11 +86,13 @@ __all__ = [
     "Answers",
     "AskConfig",
     "DistilConfig",
+    "Evaluation",
     "Experiment",
     "MLEConfig",
     "Method",
     "Model",
     "PCLConfig",
+    "Score",
     "Student",
     "StudentTraining",
     "T5Config",
@@ -93,6 +102,7 @@ __all__ = [
     "TrainContext",
     "UserError",
     "__version__",
+    "evaluate",
     "generate",
     "generate_with_help",
     "load",
@@ -106,6 +116,7 @@ __all__ = [
     "register",
     "run_experiment",
     "save_model",
+    "train",
     "train_tokenizer",
 ]
 

@@ -22,7 +22,7 @@ from kdtw_jax.ranges import check_ranges
 from kdtw_jax.runs.folder import flatten
 from kdtw_jax.runs.trackers import Tracker
 from kdtw_jax.text_config import TextConfig as TextConfig
-from kdtw_jax.train.context import StudentTraining
+from kdtw_jax.training.context import StudentTraining
 
 Preset = Literal["tiny", "quickstart", "small", "base", "paper"]
 # What only evaluation reads.

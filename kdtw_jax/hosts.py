@@ -1,7 +1,7 @@
 """Several processes, usually one a host, that do one run together: how they meet, wait, and which of them writes.
 
-All of them run the same program on the same data and meet in every training step (`kdtw_jax.train.parallel`). The first
-one writes what a run leaves behind; the run's folder and that of the data have to be the same for all of them.
+All of them run the same program on the same data and meet in every training step (`kdtw_jax.training.parallel`). The
+first one writes what a run leaves behind; the run's folder and that of the data have to be the same for all of them.
 """
 
 from __future__ import annotations

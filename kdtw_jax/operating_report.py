@@ -32,7 +32,7 @@ from kdtw_jax.evaluation.tradeoff import envelope, mean_quality
 from kdtw_jax.pipeline import Row, Trained, asking_rules, judged_with, still_good
 from kdtw_jax.prepare import Setup
 from kdtw_jax.runs import Progress, RunFolder, print_table
-from kdtw_jax.train.deferral import look_at, train_deferral
+from kdtw_jax.training.deferral import look_at, train_deferral
 
 COLUMNS = (
     "task",

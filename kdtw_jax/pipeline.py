@@ -29,11 +29,11 @@ from kdtw_jax.prepare import Setup
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
-from kdtw_jax.train import parallel
-from kdtw_jax.train.blame import blamed
-from kdtw_jax.train.checkpoint import load_model, save_model
-from kdtw_jax.train.context import StudentTraining, TrainContext
-from kdtw_jax.train.loop import Diverged
+from kdtw_jax.training import parallel
+from kdtw_jax.training.blame import blamed
+from kdtw_jax.training.checkpoint import load_model, save_model
+from kdtw_jax.training.context import StudentTraining, TrainContext
+from kdtw_jax.training.loop import Diverged
 
 Row = dict[str, str | int | float | None]
 
@@ -89,9 +89,11 @@ def _with_vocabulary(config: T5Config, setup: Setup) -> T5Config:
     return dataclasses.replace(config, vocab_size=setup.tokenizer.vocab_size)
 
 
-def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int, run: RunFolder) -> dict[str, Trained]:
+def train_students(
+    config: Experiment, setup: Setup, teacher: Trained | None, seed: int, run: RunFolder
+) -> dict[str, Trained]:
     """One student a method, all from the same start, warmed up or named, and for the same further steps on the same
-    data."""
+    data; without a teacher only where none of them asks anything of one."""
     named = setup.student
     size = _with_vocabulary(config.student, setup) if named is None else student_config(named.config, config.student)
     if named is None:
@@ -117,7 +119,7 @@ def train_students(config: Experiment, setup: Setup, teacher: Trained, seed: int
             return method.train(context, start.params, own)
         except Diverged as error:
             others = {"the model that the student starts from": start}
-            if method.uses_teacher:
+            if method.uses_teacher and teacher is not None:
                 others = {"the teacher": teacher, **others}
             whose = blamed(others, setup.train, setup.buckets, error.examples, setup.devices)
             if whose is None:
@@ -153,8 +155,10 @@ def _context(name: str, folder: Path, model: Model, setup: Setup, training: Stud
     )
 
 
-def beam_outputs(config: Experiment, setup: Setup, teacher: Trained, run: RunFolder) -> EncodedSplit:
+def beam_outputs(config: Experiment, setup: Setup, teacher: Trained | None, run: RunFolder) -> EncodedSplit:
     """The training split with the teacher's beam outputs for targets; written once a run, for all seeds."""
+    if teacher is None:
+        raise ValueError("there is no teacher to write the targets")
     run.claim(BEAM_STAGE, config.beam())
     started = time.monotonic()
     written = write_outputs(

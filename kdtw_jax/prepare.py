@@ -23,8 +23,8 @@ from kdtw_jax.methods import find
 from kdtw_jax.pretrained.named import Named, find_model
 from kdtw_jax.runs import Progress, RunFolder
 from kdtw_jax.runs.folder import VOCABULARY
-from kdtw_jax.train import parallel
-from kdtw_jax.train.checkpoint import check_vocabulary
+from kdtw_jax.training import parallel
+from kdtw_jax.training.checkpoint import check_vocabulary
 
 
 class Given(NamedTuple):

@@ -12,9 +12,9 @@ from kdtw_jax.methods.ask_config import AskConfig
 from kdtw_jax.methods.mle import FitConfig
 from kdtw_jax.methods.pcl import DistilConfig
 from kdtw_jax.models import T5Config
-from kdtw_jax.train.context import StudentTraining
-from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import OptimizerConfig
+from kdtw_jax.training.context import StudentTraining
+from kdtw_jax.training.loop import LoopConfig
+from kdtw_jax.training.state import OptimizerConfig
 
 
 def model(d_model: int, heads: int, layers: int, dropout: float = 0.0) -> T5Config:

@@ -20,8 +20,8 @@ def main(index: int, port: str, folder: Path) -> None:
     from kdtw_jax.evaluation.evaluate import decode_split
     from kdtw_jax.methods.pcl import distil
     from kdtw_jax.runs import open_run
-    from kdtw_jax.train import parallel
-    from kdtw_jax.train.checkpoint import load_model, save_model
+    from kdtw_jax.training import parallel
+    from kdtw_jax.training.checkpoint import load_model, save_model
     from tests.world import BUCKETS, DISTIL, World, same
 
     world = World()

@@ -23,7 +23,7 @@ from kdtw_jax.models import T5Config, make_model
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.load import open_published
 from kdtw_jax.pretrained.named import find_model
-from kdtw_jax.train.checkpoint import save_model
+from kdtw_jax.training.checkpoint import save_model
 
 FIRST = PIECES + 100  # above the sentinels
 ADDED = {"\n": FIRST, "{": FIRST + 1, "}": FIRST + 2}

@@ -34,9 +34,9 @@ from kdtw_jax.methods.ask_loss import ask_loss
 from kdtw_jax.methods.ask_rows import HELPED, AskingCollector, unit_costs
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
-from kdtw_jax.train import parallel
-from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH
-from kdtw_jax.train.state import init_state, make_optimizer
+from kdtw_jax.training import parallel
+from kdtw_jax.training.scoring import STUDENT, TEACHER, TRUTH
+from kdtw_jax.training.state import init_state, make_optimizer
 from tests.every_other import make_every_other
 from tests.world import DISTIL, TRAINING, WIDE, World, same
 

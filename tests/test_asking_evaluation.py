@@ -40,8 +40,8 @@ from kdtw_jax.evaluation.tradeoff import Curve, compare_gates, mean_quality, poo
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.marks import marked
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
-from kdtw_jax.train import parallel
-from kdtw_jax.train.deferral import Deferral
+from kdtw_jax.training import parallel
+from kdtw_jax.training.deferral import Deferral
 from tests.pictures import colours
 from tests.world import World
 

@@ -20,9 +20,9 @@ from kdtw_jax.pipeline import train_students, train_teacher
 from kdtw_jax.prepare import look_up, prepare
 from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.runs import open_run
-from kdtw_jax.train import parallel
-from kdtw_jax.train.blame import blamed
-from kdtw_jax.train.loop import Diverged
+from kdtw_jax.training import parallel
+from kdtw_jax.training.blame import blamed
+from kdtw_jax.training.loop import Diverged
 from tests.world import BUCKETS, FIT, World
 
 

@@ -18,10 +18,10 @@ from kdtw_jax.losses.pcl import PCLConfig, pcl_loss, policy_and_value
 from kdtw_jax.methods.pcl import DistilConfig, coefficients, distil, path_loss
 from kdtw_jax.models import shift_right
 from kdtw_jax.replay import Sample
-from kdtw_jax.train import parallel
-from kdtw_jax.train.collect import Collector, minibatch_shares
-from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH, finished, score
-from kdtw_jax.train.state import (
+from kdtw_jax.training import parallel
+from kdtw_jax.training.collect import Collector, minibatch_shares
+from kdtw_jax.training.scoring import STUDENT, TEACHER, TRUTH, finished, score
+from kdtw_jax.training.state import (
     OptimizerConfig,
     init_state,
     make_optimizer,

@@ -46,7 +46,7 @@ from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.restore import restore
 from kdtw_jax.runs import open_run, read_csv, read_metrics, write_json
 from kdtw_jax.student import load
-from kdtw_jax.train.checkpoint import load_model
+from kdtw_jax.training.checkpoint import load_model
 from tests.commands import train
 from tests.pictures import alike
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as Library
 from kdtw_jax.data.tokenizer import EOS_ID, UNK_ID, Tokenizer, load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import parse_object
-from kdtw_jax.train.checkpoint import check_vocabulary
+from kdtw_jax.training.checkpoint import check_vocabulary
 
 BOM = b"\xef\xbb\xbf"
 DEEP = json.loads("[" * 300 + "]" * 300)

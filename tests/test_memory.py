@@ -21,9 +21,9 @@ from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample
-from kdtw_jax.train.context import Chunks
-from kdtw_jax.train.scoring import Trajectories, score
-from kdtw_jax.train.state import LossFn
+from kdtw_jax.training.context import Chunks
+from kdtw_jax.training.scoring import Trajectories, score
+from kdtw_jax.training.state import LossFn
 from tests.world import DISTIL, FIT, WIDE, World, heard
 
 SMOOTH = replace(FIT, label_smoothing=0.1)

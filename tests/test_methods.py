@@ -30,10 +30,10 @@ from kdtw_jax.plan import plan, sizes
 from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.restore import restore
 from kdtw_jax.runs import read_csv, read_metrics
-from kdtw_jax.train import parallel
-from kdtw_jax.train.checkpoint import load_model
-from kdtw_jax.train.fresh import SIDE_BY_SIDE, Heard, Listener, side_by_side, train_fresh
-from kdtw_jax.train.state import Metrics
+from kdtw_jax.training import parallel
+from kdtw_jax.training.checkpoint import load_model
+from kdtw_jax.training.fresh import SIDE_BY_SIDE, Heard, Listener, side_by_side, train_fresh
+from kdtw_jax.training.state import Metrics
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,7 +18,7 @@ from kdtw_jax.plan import forward_flops, parameters, plan, sizes, states
 from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.pretrained.load import open_published
 from kdtw_jax.restore import restore
-from kdtw_jax.train.checkpoint import load_model
+from kdtw_jax.training.checkpoint import load_model
 from tests.commands import train
 
 

@@ -27,13 +27,13 @@ from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_csv, read_metrics
-from kdtw_jax.train import parallel
-from kdtw_jax.train.checkpoint import load_model
-from kdtw_jax.train.collect import Collector
-from kdtw_jax.train.context import Chunks
-from kdtw_jax.train.fresh import Listener, Writer
-from kdtw_jax.train.scoring import score
-from kdtw_jax.train.state import init_state, make_optimizer, make_update
+from kdtw_jax.training import parallel
+from kdtw_jax.training.checkpoint import load_model
+from kdtw_jax.training.collect import Collector
+from kdtw_jax.training.context import Chunks
+from kdtw_jax.training.fresh import Listener, Writer
+from kdtw_jax.training.scoring import score
+from kdtw_jax.training.state import init_state, make_optimizer, make_update
 from tests.commands import train as command
 from tests.pictures import colours
 from tests.world import DISTIL, TRAINING, WIDE, World, heard, same

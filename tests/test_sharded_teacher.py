@@ -18,10 +18,10 @@ from kdtw_jax.methods.ask import ask
 from kdtw_jax.methods.ask_config import AskConfig, Rules
 from kdtw_jax.methods.word_kd import WordKDConfig
 from kdtw_jax.models import make_model
-from kdtw_jax.train import parallel
-from kdtw_jax.train.collect import Collector
-from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import init_state, make_optimizer
+from kdtw_jax.training import parallel
+from kdtw_jax.training.collect import Collector
+from kdtw_jax.training.loop import LoopConfig
+from kdtw_jax.training.state import init_state, make_optimizer
 from tests.world import DISTIL, TRAINING, WIDE, World
 
 

@@ -26,12 +26,12 @@ from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_metrics
-from kdtw_jax.train import parallel
-from kdtw_jax.train.checkpoint import Checkpoints, load_model, save_model
-from kdtw_jax.train.fresh import Listener
-from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.scoring import score
-from kdtw_jax.train.state import (
+from kdtw_jax.training import parallel
+from kdtw_jax.training.checkpoint import Checkpoints, load_model, save_model
+from kdtw_jax.training.fresh import Listener
+from kdtw_jax.training.loop import LoopConfig
+from kdtw_jax.training.scoring import score
+from kdtw_jax.training.state import (
     Coefficient,
     OptimizerConfig,
     Rates,
@@ -252,7 +252,7 @@ def test_a_failed_write_of_a_model_leaves_the_old_one(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdtw_jax.train.checkpoint.ocp.save", full)
+    monkeypatch.setattr("kdtw_jax.training.checkpoint.ocp.save", full)
     with pytest.raises(UserError, match="cannot write the model"):
         save_model(tmp_path / "model", world.config, world.teacher[1], world.tokenizer)
     assert same(load_model(tmp_path / "model").params, world.params)

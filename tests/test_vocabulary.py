@@ -16,7 +16,7 @@ from kdtw_jax.losses.jsd import jsd_terms
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.vocabulary import Distribution, compare
 from kdtw_jax.models import Model, T5Config, make_model, output_layer
-from kdtw_jax.train.distribution import distribution
+from kdtw_jax.training.distribution import distribution
 
 B, X, V = 2, 3, 11
 BANNED = (0, 7)

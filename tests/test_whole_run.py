@@ -16,7 +16,7 @@ import pytest
 from experiments.translation import PRESETS
 from kdtw_jax.experiment import COLUMNS, main
 from kdtw_jax.runs import read_csv, read_metrics
-from kdtw_jax.train.checkpoint import load_model
+from kdtw_jax.training.checkpoint import load_model
 from tests.world import same
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,11 +16,11 @@ from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.methods.mle import MLEConfig
 from kdtw_jax.methods.pcl import DistilConfig
 from kdtw_jax.models import Model, Params, T5Config, make_model, output_layer
-from kdtw_jax.train import parallel
-from kdtw_jax.train.context import StudentTraining, TrainContext
-from kdtw_jax.train.fresh import Heard, read
-from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import OptimizerConfig, Whole
+from kdtw_jax.training import parallel
+from kdtw_jax.training.context import StudentTraining, TrainContext
+from kdtw_jax.training.fresh import Heard, read
+from kdtw_jax.training.loop import LoopConfig
+from kdtw_jax.training.state import OptimizerConfig, Whole
 
 BUCKETS = (Bucket(8, 8, 8), Bucket(12, 12, 4))
 WIDE = (Bucket(12, 12, 8),)

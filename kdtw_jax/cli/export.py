@@ -17,7 +17,7 @@ import tyro
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import count_params
 from kdtw_jax.pretrained.export import export_model
-from kdtw_jax.train.checkpoint import load_model
+from kdtw_jax.training.checkpoint import load_model
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from kdtw_jax.losses.pcl import PCLConfig, policy_and_value
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.runs.progress import Progress
-from kdtw_jax.train import parallel
-from kdtw_jax.train.scoring import finished
+from kdtw_jax.training import parallel
+from kdtw_jax.training.scoring import finished
 
 Params = Any
 

@@ -25,7 +25,7 @@ from kdtw_jax.evaluation.gates import divergence, entropy_gate, max_prob_gate, o
 from kdtw_jax.finite import check_written
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.models import Model, Params, shift_right
-from kdtw_jax.train import parallel
+from kdtw_jax.training import parallel
 
 GateName = Literal["learned", "random", "entropy", "max_prob", "oracle_kl", "oracle_regret"]
 GATES: tuple[GateName, ...] = ("learned", "random", "entropy", "max_prob", "oracle_kl", "oracle_regret")

@@ -46,7 +46,7 @@ def evaluate(
     """Writes an answer for every source of a task's split (or of text pairs) and scores it against the target.
 
     Args:
-      student: of `kdtw_jax.load` or `kdtw_jax.train`.
+      student: of `kdtw_jax.load` or `kdtw_jax.training`.
       data: a task, or (source, target) pairs.
       rule: when to ask the teacher; by default never.
       split: of the task; choose settings on validation.

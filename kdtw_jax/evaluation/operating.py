@@ -24,7 +24,7 @@ from kdtw_jax.evaluation.helped import Decoder, places
 from kdtw_jax.finite import check_written
 from kdtw_jax.models import Model, Params, T5Config, shift_right
 from kdtw_jax.runs import Progress
-from kdtw_jax.train.deferral import Deferral, deferral_gate
+from kdtw_jax.training.deferral import Deferral, deferral_gate
 
 GATES = ("silent", "random", "entropy", "max_prob", "learned", "forecast", "co_llm")
 JUDGES = ("within", "speculative", "chow", "diff", "opt", "big_little")

@@ -19,7 +19,7 @@ from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.methods.seqkd import SEQKD
 from kdtw_jax.methods.tb import TB
 from kdtw_jax.methods.word_kd import WORD_KD
-from kdtw_jax.train.context import StudentTraining, TrainContext
+from kdtw_jax.training.context import StudentTraining, TrainContext
 
 __all__ = ["METHODS", "Cost", "Method", "StudentTraining", "TrainContext", "find", "load_installed", "register"]
 

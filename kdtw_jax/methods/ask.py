@@ -30,11 +30,11 @@ from kdtw_jax.methods.pcl import coefficients, cost
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import T5Config
 from kdtw_jax.runs.atomic import write_json
-from kdtw_jax.train.collect import empty_row, minibatch_shares
-from kdtw_jax.train.context import StudentTraining, TrainContext
-from kdtw_jax.train.replayed import Replayed, train_replayed
-from kdtw_jax.train.scoring import SOURCES, TRUTH
-from kdtw_jax.train.state import Coefficient, Params
+from kdtw_jax.training.collect import empty_row, minibatch_shares
+from kdtw_jax.training.context import StudentTraining, TrainContext
+from kdtw_jax.training.replayed import Replayed, train_replayed
+from kdtw_jax.training.scoring import SOURCES, TRUTH
+from kdtw_jax.training.state import Coefficient, Params
 
 _REMEMBERED = 256  # rows of a student at rest: V_C is the cost of its newest gate
 

@@ -21,9 +21,9 @@ from kdtw_jax.methods.ask_rows import HELPED, unit_costs
 from kdtw_jax.methods.pcl import Judged, Taken, judged, path_terms
 from kdtw_jax.models import Model, View, shift_right
 from kdtw_jax.replay import Sample
-from kdtw_jax.train.context import WHOLE, Chunks
-from kdtw_jax.train.scoring import STUDENT
-from kdtw_jax.train.state import LossFn, Metrics, Params
+from kdtw_jax.training.context import WHOLE, Chunks
+from kdtw_jax.training.scoring import STUDENT
+from kdtw_jax.training.state import LossFn, Metrics, Params
 
 
 def ask_loss(

@@ -18,11 +18,11 @@ from kdtw_jax.decoding.view import readings
 from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
 from kdtw_jax.methods.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs, first_prices
 from kdtw_jax.replay import Sample
-from kdtw_jax.train import parallel
-from kdtw_jax.train.collect import Collector, with_targets
-from kdtw_jax.train.context import TrainContext
-from kdtw_jax.train.scoring import SOURCES, STUDENT, TEACHER, TRUTH, Trajectories
-from kdtw_jax.train.state import Params, step_key
+from kdtw_jax.training import parallel
+from kdtw_jax.training.collect import Collector, with_targets
+from kdtw_jax.training.context import TrainContext
+from kdtw_jax.training.scoring import SOURCES, STUDENT, TEACHER, TRUTH, Trajectories
+from kdtw_jax.training.state import Params, step_key
 
 HELPED = len(SOURCES)  # rows written as at test time; the other sources are those of distillation without help
 _BANK = 8192  # rules drawn for a run

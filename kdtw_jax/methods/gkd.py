@@ -19,10 +19,10 @@ from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.train import parallel
-from kdtw_jax.train.context import Chunks, TrainContext
-from kdtw_jax.train.fresh import SIDE_BY_SIDE, Heard, Listener, Writer, side_by_side, train_fresh
-from kdtw_jax.train.state import LossFn, Metrics, Params, step_key
+from kdtw_jax.training import parallel
+from kdtw_jax.training.context import Chunks, TrainContext
+from kdtw_jax.training.fresh import SIDE_BY_SIDE, Heard, Listener, Writer, side_by_side, train_fresh
+from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
 
 
 @dataclass(frozen=True)

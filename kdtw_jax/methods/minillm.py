@@ -24,11 +24,11 @@ from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Decoded, Model
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.train import parallel
-from kdtw_jax.train.context import Chunks, TrainContext
-from kdtw_jax.train.distribution import distribution
-from kdtw_jax.train.fresh import SIDE_BY_SIDE, Heard, Listener, Writer, read, side_by_side, train_fresh
-from kdtw_jax.train.state import LossFn, Metrics, Params, step_key
+from kdtw_jax.training import parallel
+from kdtw_jax.training.context import Chunks, TrainContext
+from kdtw_jax.training.distribution import distribution
+from kdtw_jax.training.fresh import SIDE_BY_SIDE, Heard, Listener, Writer, read, side_by_side, train_fresh
+from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
 
 
 @dataclass(frozen=True)

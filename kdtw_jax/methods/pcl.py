@@ -27,13 +27,13 @@ from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model, T5Config, shift_right
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.replay import Sample
-from kdtw_jax.train.collect import Collector, empty_row, minibatch_shares
-from kdtw_jax.train.context import WHOLE, Chunks, StudentTraining, TrainContext
-from kdtw_jax.train.distribution import distribution
-from kdtw_jax.train.replayed import Replayed, train_replayed
-from kdtw_jax.train.rows import RowsConfig
-from kdtw_jax.train.scoring import SOURCES, STUDENT, TRUTH, Trajectories, finished
-from kdtw_jax.train.state import Coefficient, LossFn, Metrics, Params
+from kdtw_jax.training.collect import Collector, empty_row, minibatch_shares
+from kdtw_jax.training.context import WHOLE, Chunks, StudentTraining, TrainContext
+from kdtw_jax.training.distribution import distribution
+from kdtw_jax.training.replayed import Replayed, train_replayed
+from kdtw_jax.training.rows import RowsConfig
+from kdtw_jax.training.scoring import SOURCES, STUDENT, TRUTH, Trajectories, finished
+from kdtw_jax.training.state import Coefficient, LossFn, Metrics, Params
 
 
 @dataclass(frozen=True)

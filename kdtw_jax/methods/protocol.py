@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Params, T5Config
-from kdtw_jax.train.context import StudentTraining, TrainContext
+from kdtw_jax.training.context import StudentTraining, TrainContext
 
 
 class Cost(NamedTuple):

@@ -24,8 +24,8 @@ from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model
 from kdtw_jax.runs.atomic import read_arrays, write_arrays
 from kdtw_jax.runs.progress import Progress
-from kdtw_jax.train import parallel
-from kdtw_jax.train.state import Params
+from kdtw_jax.training import parallel
+from kdtw_jax.training.state import Params
 
 BATCHES_A_FILE = 16
 

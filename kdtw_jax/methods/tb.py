@@ -16,10 +16,10 @@ from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, distil, make_jud
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model, Params, T5Config
 from kdtw_jax.replay import Sample
-from kdtw_jax.train import parallel
-from kdtw_jax.train.context import WHOLE, Chunks, StudentTraining, TrainContext
-from kdtw_jax.train.scoring import Trajectories
-from kdtw_jax.train.state import LossFn, Metrics
+from kdtw_jax.training import parallel
+from kdtw_jax.training.context import WHOLE, Chunks, StudentTraining, TrainContext
+from kdtw_jax.training.scoring import Trajectories
+from kdtw_jax.training.state import LossFn, Metrics
 
 
 def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE) -> LossFn:

@@ -17,11 +17,11 @@ from kdtw_jax.methods.mle import MLEConfig
 from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.train import parallel
-from kdtw_jax.train.context import WHOLE, Chunks, TrainContext
-from kdtw_jax.train.distribution import distribution
-from kdtw_jax.train.fresh import Heard, Listener, read, train_fresh
-from kdtw_jax.train.state import LossFn, Metrics, Params
+from kdtw_jax.training import parallel
+from kdtw_jax.training.context import WHOLE, Chunks, TrainContext
+from kdtw_jax.training.distribution import distribution
+from kdtw_jax.training.fresh import Heard, Listener, read, train_fresh
+from kdtw_jax.training.state import LossFn, Metrics, Params
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from kdtw_jax.pretrained.layout import CONFIG, read_layout
 from kdtw_jax.pretrained.load import Published, open_published, read_published
 from kdtw_jax.pretrained.names import heads
 from kdtw_jax.runs.atomic import read_json
-from kdtw_jax.train.checkpoint import SavedModel, load_model, read_model_config
+from kdtw_jax.training.checkpoint import SavedModel, load_model, read_model_config
 
 
 class Named(NamedTuple):

@@ -18,7 +18,7 @@ from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.runs.metrics_log import MetricsLog
 from kdtw_jax.runs.progress import Progress
-from kdtw_jax.train.checkpoint import Checkpoints
+from kdtw_jax.training.checkpoint import Checkpoints
 
 Carry = Any
 

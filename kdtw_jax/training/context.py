@@ -12,9 +12,9 @@ from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.train import parallel
-from kdtw_jax.train.loop import LoopConfig
-from kdtw_jax.train.state import OptimizerConfig, Params
+from kdtw_jax.training import parallel
+from kdtw_jax.training.loop import LoopConfig
+from kdtw_jax.training.state import OptimizerConfig, Params
 
 
 class Chunks(NamedTuple):

@@ -13,11 +13,11 @@ from kdtw_jax.data.batches import Batch, Bucket
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.models import Model
-from kdtw_jax.train import parallel
-from kdtw_jax.train.context import WHOLE, Chunks
-from kdtw_jax.train.rows import RowsConfig
-from kdtw_jax.train.scoring import STUDENT, TEACHER, TRUTH, Trajectories, score
-from kdtw_jax.train.state import Params, step_key
+from kdtw_jax.training import parallel
+from kdtw_jax.training.context import WHOLE, Chunks
+from kdtw_jax.training.rows import RowsConfig
+from kdtw_jax.training.scoring import STUDENT, TEACHER, TRUTH, Trajectories, score
+from kdtw_jax.training.state import Params, step_key
 
 
 def with_targets(batch: Batch, tokens_BxT: Any) -> Batch:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.train.context import StudentTraining
+from kdtw_jax.training.context import StudentTraining
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.train import parallel
+from kdtw_jax.training import parallel
 
 PyTree = Any
 Params = Any

@@ -15,11 +15,11 @@ from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import compare
 from kdtw_jax.models import Model, output_layer, shift_right
-from kdtw_jax.train import parallel
-from kdtw_jax.train.context import Chunks, TrainContext
-from kdtw_jax.train.distribution import distribution
-from kdtw_jax.train.loop import Report, run_loop
-from kdtw_jax.train.state import (
+from kdtw_jax.training import parallel
+from kdtw_jax.training.context import Chunks, TrainContext
+from kdtw_jax.training.distribution import distribution
+from kdtw_jax.training.loop import Report, run_loop
+from kdtw_jax.training.state import (
     Coefficient,
     LossFn,
     Params,

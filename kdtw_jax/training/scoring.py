@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Model, shift_right
-from kdtw_jax.train.distribution import distribution
-from kdtw_jax.train.state import Params
+from kdtw_jax.training.distribution import distribution
+from kdtw_jax.training.state import Params
 
 # Who produced a row's tokens; also the row's ring in the replay buffer.
 STUDENT, TEACHER, TRUTH = 0, 1, 2

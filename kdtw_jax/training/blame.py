@@ -12,8 +12,8 @@ import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit, Ragged, evaluation_batches
 from kdtw_jax.models import Model, shift_right
-from kdtw_jax.train import parallel
-from kdtw_jax.train.state import Params
+from kdtw_jax.training import parallel
+from kdtw_jax.training.state import Params
 
 
 def blamed(
