@@ -28,7 +28,7 @@ def main(index: int, port: str, folder: Path) -> None:
     devices = parallel.select_devices()
     assert len(devices) == 4 and len(jax.local_devices()) == 2
     with open_run(folder / "run", {"what": "two hosts"}) as run:
-        context = world.context(folder / "run" / "pcl", 4, seed=3, stop_after=4)
+        context = world.context(folder / "run" / "pcl", 0, seed=3, stop_after=4)
         params = distil(context, world.params, DISTIL)
         save_model(run.path / "model", world.config, params, world.tokenizer)
         run.mark_done("pcl")

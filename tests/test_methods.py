@@ -171,6 +171,7 @@ def installed(folder: Path, code: str) -> None:
             "",
         ),
     ],
+    ids=["no method", "no module", "a name that is taken", "a method"],
 )
 def test_the_command_line_has_the_methods_of_installed_packages(
     code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -247,11 +248,13 @@ def test_flags_are_few_and_of_chosen_methods_alone() -> None:
 
 
 def test_settings_that_fit_only_together_may_be_given_together() -> None:
+    tiny = PRESETS["tiny"]
+    eight = tiny.with_settings(pcl=replace(tiny.of("pcl"), updates_per_rollout=8))  # goes with checkpoints of 8, not 12
     steps = ["--training.loop.checkpoint-every", "12", "--pcl.updates-per-rollout", "3"]
-    config = parse(PRESETS, None, ["--preset", "tiny", "--methods", "pcl", *steps])
+    config = parse({"tiny": eight}, None, ["--methods", "pcl", *steps])
     assert config.of("pcl").updates_per_rollout == 3
-    assert config.of("pcl").capacity == PRESETS["tiny"].of("pcl").capacity  # what no flag changes is the preset's
-    assert config.of("ask") == PRESETS["tiny"].of("ask")
+    assert config.of("pcl").capacity == tiny.of("pcl").capacity  # what no flag changes is the preset's
+    assert config.of("ask") == tiny.of("ask")
 
 
 def test_what_trains_knows_no_method() -> None:
