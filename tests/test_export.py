@@ -19,9 +19,11 @@ from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kdtw_jax.decoding import beam_search, generate
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Params, T5Config, make_model
+from kdtw_jax.presets import TINY
 from kdtw_jax.pretrained import export
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.load import open_published, read_published
+from kdtw_jax.runs import write_json
 from kdtw_jax.training.checkpoint import save_model
 
 BOTH = {
@@ -49,8 +51,10 @@ def test_there_and_back(variant: str, own: Tokenizer, tmp_path: Path) -> None:
     save_model(tmp_path / "run" / "seed0" / "pcl" / "model", config, params, own)
     (tmp_path / "run" / "stages" / "seed0").mkdir(parents=True)
     (tmp_path / "run" / "stages" / "seed0" / "pcl.json").write_text("{}")
+    write_json(tmp_path / "run" / "config.json", {"task": "translation", **TINY.identity()})
     assert kdtw(["export", str(tmp_path / "run"), "--out", str(tmp_path / "a" / "out")]) == 0
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["out"]
+    assert "It has not been evaluated." in (tmp_path / "a" / "out" / "README.md").read_text(encoding="utf8")
     # Our own vocabulary has no sentinels, which the published layout would take to lie above the pieces.
     stated = json.loads((tmp_path / "a" / "out" / "tokenizer_config.json").read_text())
     assert stated["extra_ids"] == 0

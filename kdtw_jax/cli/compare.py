@@ -19,6 +19,7 @@ from rich.console import Console
 from kdtw_jax.config import JUDGING
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
+from kdtw_jax.methods import load_installed
 from kdtw_jax.operating_report import COLUMNS, Timing, show, study_points, table
 from kdtw_jax.pipeline import train_students, train_teacher
 from kdtw_jax.prepare import look_up, prepare
@@ -53,6 +54,7 @@ def run(arguments: list[str]) -> None:
 def compare(options: Compare) -> None:
     started = time.time()
     keep_compiled()
+    load_installed()
     task, config = restore(options.run)
     beams = tuple(method for method in config.beam_targets if method == "ask")
     config = replace(config, methods=("ask",), beam_targets=beams)

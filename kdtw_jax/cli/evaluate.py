@@ -18,6 +18,7 @@ import tyro
 from kdtw_jax.config import Experiment
 from kdtw_jax.errors import UserError
 from kdtw_jax.experiment import run_experiment
+from kdtw_jax.methods import load_installed
 from kdtw_jax.restore import restore
 
 
@@ -44,6 +45,7 @@ class Evaluate:
 def run(arguments: list[str]) -> None:
     """Raises UserError where the folder has no run that is finished, and as an evaluation does."""
     options = tyro.cli(Evaluate, prog="kdtw evaluate", description=__doc__, args=arguments)
+    load_installed()
     task, config = restore(options.run)
     missing = [
         stage

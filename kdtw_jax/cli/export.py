@@ -14,7 +14,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from kdtw_jax.card import model_card
 from kdtw_jax.errors import UserError
+from kdtw_jax.methods import load_installed
 from kdtw_jax.models import count_params
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.training.checkpoint import load_model
@@ -37,11 +39,14 @@ class Export:
 def run(arguments: list[str]) -> None:
     """Raises UserError where the run has no such model, and as `export_model` does."""
     options = tyro.cli(Export, prog="kdtw export", description=__doc__, args=arguments)
+    load_installed()
     stage = "teacher" if options.method == "teacher" else f"seed{options.seed}/{options.method}"
     if not (options.run / "stages" / f"{stage}.json").exists():
         raise UserError(f"{options.run} has no finished {stage}; see which are in {options.run / 'stages'}")
     model, params, tokenizer = load_model(options.run / stage / "model")
-    export_model(options.out, model.config, params, tokenizer, dtype=options.dtype)
     left = [name for name in ("value", "gate") if name in params]
     written = count_params(params) - count_params([params[name] for name in left])
+    card = model_card(options.run, options.method, options.seed, parameters=written, dtype=options.dtype)
+    export_model(options.out, model.config, params, tokenizer, dtype=options.dtype, card=card)
     print(f"{options.out}: {written:,} parameters; left out: {', '.join(left) or 'nothing'}")
+    print(f"{options.out / 'README.md'} describes the model; state a licence there before you publish it")

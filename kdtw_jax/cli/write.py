@@ -28,6 +28,7 @@ import tyro
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, one_line, read_lines, say
 from kdtw_jax.marks import CLOSE, END, OPEN
+from kdtw_jax.methods import load_installed
 from kdtw_jax.runs.compiled import keep_compiled
 from kdtw_jax.student import load
 
@@ -61,6 +62,7 @@ def run(arguments: list[str]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # for --help, which shows the marks
     options = tyro.cli(Write, prog="kdtw write", description=__doc__, args=arguments)
     keep_compiled()
+    load_installed()
     student = load(options.run, options.method, options.seed, rule=options.rule)
     remarks = Remarks("text" if options.text else "line")
     sources = map(argument, options.text) if options.text else _standard_input(remarks)

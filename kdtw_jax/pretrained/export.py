@@ -16,14 +16,14 @@ from kdtw_jax.models import Params, T5Config
 from kdtw_jax.pretrained.layout import write_layout
 from kdtw_jax.pretrained.names import slots
 from kdtw_jax.pretrained.tensors import SINGLE, write_tensors
-from kdtw_jax.runs.atomic import explained, write_json
+from kdtw_jax.runs.atomic import explained, write_json, write_text
 
 
 def export_model(
-    folder: Path, config: T5Config, params: Params, tokenizer: Tokenizer, *, dtype: str = "float32"
+    folder: Path, config: T5Config, params: Params, tokenizer: Tokenizer, *, dtype: str = "float32", card: str = ""
 ) -> None:
     """Writes `model.safetensors`, `config.json`, the vocabulary (not for byT5) and what generation needs, whole or
-    not at all.
+    not at all; a `card` becomes its README.md.
 
     The heads of ours, value and gate, have no place in that layout and are left out: what is written is the student
     that does not ask. The generation config suppresses the tokens that are never to be written and renormalises the
@@ -43,6 +43,8 @@ def export_model(
             if tokenizer.published_file is not None:
                 name, pieces = tokenizer.published_file
                 (scratch / name).write_bytes(pieces)
+            if card:
+                write_text(scratch / "README.md", card)
             write_tensors(scratch / SINGLE, published_tensors(config, params, dtype))
             scratch.chmod(0o755)  # as any other folder; a temporary one is its owner's alone
             os.replace(scratch, folder)
