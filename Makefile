@@ -15,7 +15,7 @@ CODE := kdtw_jax experiments benchmarks
 .PHONY: quickstart test test-all lint types short unit dist venv format clean
 
 quickstart: venv
-	$(BIN)/python experiments/translation.py --preset quickstart --out runs/quickstart
+	$(BIN)/kdtw train --preset quickstart --out runs/quickstart
 
 test: lint types short
 
