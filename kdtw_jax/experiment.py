@@ -83,7 +83,8 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
             )
         console.print(f"run folder: {run.path}")
         if "ask" in config.methods and own is None:
-            source = min((pair["source"] for pair in islice(setup.task.splits[config.split], 50)), key=len)
+            some = sorted((pair["source"] for pair in islice(setup.task.splits[config.split], 51)), key=len)
+            source = some[len(some) // 2]
             said = f"{program()} write {shlex.quote(str(run.path))} --rule {shlex.quote(RULE)}"
             console.print(f"next: {said} --text {shlex.quote(source)}", soft_wrap=True, markup=False, highlight=False)
     return rows
