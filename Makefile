@@ -12,7 +12,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 UNOPTIMISED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 CODE := kdtw_jax experiments benchmarks
 
-.PHONY: quickstart test test-all lint types short unit dist venv format clean
+.PHONY: quickstart test test-all lint types short unit dist docs venv format clean
 
 quickstart: venv
 	$(BIN)/kdtw train --preset quickstart --out runs/quickstart
@@ -37,6 +37,11 @@ unit: venv
 # dist/: a source distribution, and a wheel that is built from it.
 dist: venv
 	$(BIN)/python -m build --outdir dist
+
+# site/: the documentation, whose warnings are errors.
+docs: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: venv
 	$(BIN)/ruff check --fix .

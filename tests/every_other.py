@@ -1,4 +1,4 @@
-"""A constraint of a user's own, as README shows it: help for every n-th word only."""
+"""A constraint of a user's own, as the guide to rules shows it: help for every n-th word only."""
 
 from kdtw_jax.constraints import Constraint, Wording
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ from kdtw_jax.constraints.wording import understand, understand_freely, understa
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config
 from tests.every_other import make_every_other
+from tests.pages import PAGES
 
 NAMES = ("share", "calls", "pause", "in_a_row", "first", "after", "compute")
 KNOWN = known_constraints(NAMES, T5Config.toy(40))
@@ -245,9 +245,10 @@ def test_long_and_strange_rules_are_refused_at_once() -> None:
         parse_rule("help\nme\x1b up", KNOWN)
 
 
-def test_rules_in_the_readme_come_out_right() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf8")
-    shown = re.findall(r'--rule "([^"]+)"', readme) + re.findall(r'parse_rule\(\s*"([^"]+)"', readme)
+def test_rules_in_the_pages_come_out_right() -> None:
+    text = "".join(PAGES.values())
+    shown = re.findall(r'--rule "([^"]+)"', text) + re.findall(r'parse_rule\(\s*"([^"]+)"', text)
+    shown += re.findall(r'\brule="([^"]+)"', text)
     assert len(shown) >= 4
     in_words = {"no more than a fifth": "20", "never ask": "0"}  # what is said without digits
     assert set(in_words) < set(shown)
@@ -256,3 +257,17 @@ def test_rules_in_the_readme_come_out_right() -> None:
         for constraint, budget in zip(rule.constraints, rule.budgets, strict=True):
             said = constraint.wording.write(float(budget))
             assert re.search(rf"\b{re.escape(said)}\b", in_words.get(text, text)), text
+
+
+def test_rules_in_the_guide_are_of_the_kinds_it_says() -> None:
+    lines = re.findall(r'^\| (".*") \| (.*) \|$', PAGES["docs/guides/rule.md"], re.MULTILINE)
+    kinds = {"share": "share", "number": "calls", "pause": "pause", "help": "after", "no": "share"}
+    assert {meaning.removeprefix("a ").partition(" ")[0] for _, meaning in lines} == set(kinds)
+    for said, meaning in lines:
+        for text in re.findall('"([^"]+)"', said):
+            rule = parse_rule(text, KNOWN)
+            assert [c.name for c in rule.constraints] == [kinds[meaning.removeprefix("a ").partition(" ")[0]]], text
+    (refused,) = re.findall(r"no upper limit \((.*?)\)", PAGES["docs/guides/rule.md"])
+    for text in re.findall('"([^"]+)"', refused):
+        with pytest.raises(UserError):
+            parse_rule(text, KNOWN)

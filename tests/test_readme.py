@@ -1,44 +1,149 @@
-"""What README shows: its Python runs, its commands are understood, and its quickstart answers as it says."""
+"""What README and the pages of docs/ show: its Python runs, its commands are understood, and the quickstart answers as
+it is said to."""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
+import io
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pytest
+import tyro
 
-from kdtw_jax.config import Experiment, parse
-from kdtw_jax.presets import TASKS as PRESETS
+from kdtw_jax import METHODS
+from kdtw_jax.cli import COMMANDS, plan, train
+from kdtw_jax.cli.train import read, taken
+from tests.pages import BLOCKS, FENCE, PAGES, ROOT, Shown, commands, imported, python_blocks, shown
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-
-
-class Shown(NamedTuple):
-    """A command after a "$", and the output that stands below it."""
-
-    command: str
-    output: str
+RUN = "runs/quickstart"
+MADE = pytest.mark.skipif(
+    not (ROOT / RUN / "results.json").is_file(), reason="made by `make quickstart`, which CI does beforehand"
+)
 
 
-def blocks(language: str) -> list[str]:
-    return [text for name, text in FENCE.findall(README) if name == language]
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder to write into, and methods that are registered for a while."""
+    before = dict(METHODS)
+    monkeypatch.chdir(tmp_path)
+    if (ROOT / RUN).exists():
+        (tmp_path / "runs").mkdir()
+        (tmp_path / RUN).symlink_to(ROOT / RUN)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
 
 
-def commands() -> list[str]:
-    """Every command of the blocks without a language, in one line each and without its comment."""
-    lines = "\n".join(blocks("")).replace("\\\n", " ").splitlines()
-    return [line.removeprefix("$ ").partition("  # ")[0].partition("   #")[0] for line in lines]
+def needs_a_run(code: str) -> bool:
+    return RUN in code or "kdtw_jax.train(" in code
 
 
-def shown() -> list[Shown]:
-    parts = [re.split(r"^\$ ", text, flags=re.MULTILINE)[1:] for text in blocks("")]
-    return [Shown(*part.partition("\n")[::2]) for some in parts for part in some]
+@pytest.mark.parametrize("code", [p for p in python_blocks() if not needs_a_run(p.values[0])])
+def test_its_python_runs(code: str, elsewhere: None) -> None:
+    exec(compile(code, "page", "exec", dont_inherit=True), {"__name__": "page"})
+
+
+@MADE
+@pytest.mark.parametrize("code", [p for p in python_blocks() if needs_a_run(p.values[0])])
+def test_its_python_runs_with_the_quickstart(code: str, elsewhere: None) -> None:
+    exec(compile(code, "page", "exec", dont_inherit=True), {"__name__": "page"})
+
+
+def dotted(node: ast.expr, known: dict[str, str]) -> str:
+    """The name of the package that an expression is, by the names that were imported; "" where it is none."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id, "")
+    if isinstance(node, ast.Attribute) and (before := dotted(node.value, known)):
+        return f"{before}.{node.attr}"
+    return ""
+
+
+@pytest.mark.parametrize("code", python_blocks())
+def test_its_names_and_arguments_are_there(code: str) -> None:
+    """Of calls of the package's functions, also where the block has to wait for a run."""
+    tree, known = ast.parse(code), dict[str, str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            known |= {a.asname or a.name: a.name for a in node.names if a.name.startswith("kdtw_jax")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kdtw_jax"):
+            known |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    for name in known.values():
+        imported(name)
+    for node in ast.walk(tree):
+        name = dotted(node, known) if isinstance(node, ast.Attribute) else ""
+        if name:
+            imported(name)
+        if isinstance(node, ast.Call) and (name := dotted(node.func, known)):
+            given = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+            inspect.signature(imported(name)).bind(*node.args, **given)
+
+
+def understood(words: list[str]) -> Any:
+    """What the program makes of a command, without running it."""
+    program, *rest = words
+    if program == "kdtw":
+        command, *rest = rest
+        assert command in COMMANDS
+        if command == "plan":
+            rest = taken("--utilization", taken("--tflops", rest)[1])[1]
+        if command in ("train", "plan"):
+            return read(rest)
+        kind = command.title()
+        module = importlib.import_module(f"kdtw_jax.cli.{command}")
+        return tyro.cli(getattr(module, kind), args=rest) if hasattr(module, kind) else rest == []
+    if program == "python" and rest[0].startswith("experiments/"):
+        return read(["--task", Path(rest[0]).stem, *rest[1:]])
+    if program == "python":
+        assert rest[0] == "-m"
+        return tyro.cli(importlib.import_module(rest[1]).Args, args=rest[2:])
+    if program == "srun":
+        return understood(rest)
+    if program == "make":
+        rules = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+        return set(rest) <= set(rules)
+    return program == "pip" and re.fullmatch(r"install '?\.(\[\w+\])?'?", shlex.join(rest)) is not None
+
+
+@pytest.mark.parametrize("words", [pytest.param(words, id=shlex.join(words)) for words in commands()])
+def test_its_commands_are_understood(words: list[str]) -> None:
+    assert understood(words)
+
+
+def test_there_are_commands_of_every_kind() -> None:
+    """So that none is left out because it is not found."""
+    found = {" ".join(words[:2]) if words[0] == "kdtw" else words[0] for words in commands()}
+    assert {f"kdtw {name}" for name in COMMANDS} - {"kdtw env"} <= found
+    assert {"make", "pip", "python", "srun"} <= found
+
+
+def flags(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][\w-]*(?:\.[a-z][\w-]*)*", text))
+
+
+def test_its_flags_are_there() -> None:
+    """Also those that stand in a sentence."""
+    told = io.StringIO()
+    for module in ("compare", "evaluate", "export", "write"):
+        with redirect_stdout(told), pytest.raises(SystemExit):
+            tyro.cli(getattr(importlib.import_module(f"kdtw_jax.cli.{module}"), module.title()), args=["--help"])
+    told.write(train.HELP + train.section("all", []) + plan.HELP)
+    named = flags(told.getvalue()) | {flag.replace("--no-", "--") for flag in flags(told.getvalue())}
+    said = set[str]()
+    for text in PAGES.values():
+        outside = FENCE.sub("", text)
+        said |= {f for code in re.findall(r"`([^`]+)`", outside) if "benchmarks" not in code for f in flags(code)}
+    sections = {flag.rpartition(".")[0] for flag in named}
+    assert len(said) > 20
+    assert said - named - sections - {"--rows", "--strict"} == set()
 
 
 def without_marks(text: str) -> str:
@@ -46,32 +151,18 @@ def without_marks(text: str) -> str:
     return re.sub("[⟦⟧∎]", "", text).strip()
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_its_python_runs(code: str) -> None:
-    exec(compile(code, "README.md", "exec"), {})
-
-
-def test_its_experiments_are_understood() -> None:
-    found = [match for line in commands() if (match := re.match(r"python experiments/(\w+)\.py (.*)", line))]
-    experiments = [(m[1], m[2]) for m in found if m[1] in PRESETS and "..." not in m[2]]
-    assert len(experiments) >= 6
-    for name, arguments in experiments:
-        assert isinstance(parse(PRESETS[name], None, shlex.split(arguments)), Experiment)
+@MADE
+@pytest.mark.parametrize("one", [pytest.param(one, id=one.command) for one in shown()])
+def test_the_quickstart_answers_as_it_says(one: Shown) -> None:
+    words = shlex.split(one.command)
+    assert words[:3] == ["kdtw", "write", RUN]
+    program = [sys.executable, "-m", "kdtw_jax.cli", *words[1:]]
+    found = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert found.returncode == 0, found.stderr
+    assert without_marks(found.stdout) == without_marks(one.output)
 
 
 def test_it_shows_how_to_write_with_the_quickstart() -> None:
-    written = [one for one in shown() if "write.py runs/quickstart" in one.command]
-    assert len(written) >= 2
-    assert all(one.output.strip() for one in written)
-
-
-@pytest.mark.skipif(
-    not (ROOT / "runs/quickstart/results.json").is_file(), reason="made by `make quickstart`, which CI does beforehand"
-)
-@pytest.mark.parametrize("one", [one for one in shown() if "write.py runs/quickstart" in one.command])
-def test_the_quickstart_answers_as_it_says(one: Shown) -> None:
-    words = shlex.split(one.command)
-    assert words[0] == "python"
-    found = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
-    assert found.returncode == 0, found.stderr
-    assert without_marks(found.stdout) == without_marks(one.output)
+    readme = [block for block in BLOCKS if block.page == "README.md" and block.language == "console"]
+    assert sum(block.text.count("$ kdtw write") for block in readme) >= 3
+    assert all(one.output.strip() for one in shown())

@@ -138,7 +138,8 @@ def load_task(
       data_dir: a folder for prepared data.
       files: for `files`: where they are.
       features: for `tfds:NAME`: feature and split names that do not follow from the data set.
-      limit, test_limit: training pairs, and validation and test pairs, at the most; evenly spaced over the split.
+      limit: training pairs at the most, evenly spaced over the split.
+      test_limit: likewise validation and test pairs.
 
     Raises:
       UserError: an unknown name, or whatever is wrong with the data; nothing half-written is left.

@@ -121,7 +121,8 @@ def generate_with_help(
     """Continues every source until its end-of-sequence token or `max_len` tokens, whichever is first.
 
     Args:
-      source_BxS, teacher_source_BxS: what each of the two reads; the student's may hold the rule in words.
+      source_BxS: what the student reads; it may hold the rule in words.
+      teacher_source_BxS: what the teacher reads.
       gate_noise_BxT: uniforms in [0, 1): ask where the gate's score exceeds them; None: where it exceeds `threshold`.
       token_noise_BxT: uniforms in [0, 1) that sample the token, whoever writes it; None: the most probable token.
       banned: never written; the help token is among them.

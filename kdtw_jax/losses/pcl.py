@@ -156,7 +156,8 @@ def pcl_loss(
     """Sum of C(i,d)^2 / 2 (or Huber, or clipped) over the valid (i,d), each counted once; and diagnostics.
 
     Args:
-      log_pi_BxT, value_BxT: of the student, from `policy_and_value`.
+      log_pi_BxT: of the student, from `policy_and_value`.
+      value_BxT: V of the student, likewise.
       teacher_log_prob_BxT: log mu of the same tokens at temperature 1.
       mask_BxT: bool, True up to and including the last token (EOS where there is one).
       finished_B: bool, the last token is EOS.
