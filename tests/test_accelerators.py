@@ -63,7 +63,8 @@ def products(jaxpr: Any) -> Iterator[tuple[Any, Any]]:
                 yield from products(getattr(inner, "jaxpr", inner))
 
 
-@pytest.mark.parametrize("tied", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("tied", [False, True])
 def test_all_products_of_a_bfloat16_step_are_of_bfloat16_operands(tied: bool) -> None:
     config = replace(PLAIN, tie_embeddings=tied)
 

@@ -52,6 +52,7 @@ def test_a_loss_that_is_none_names_the_examples_of_its_batch(tmp_path: Path) -> 
     assert f"(examples {', '.join(map(str, examples))})" in raised.value.said
 
 
+@pytest.mark.long
 def test_a_run_blames_the_model_that_is_to_blame(tmp_path: Path) -> None:
     for side in ("source", "target"):
         (tmp_path / side).write_text("\n".join(text[:40] for text in TEXTS[:60]) + "\n", encoding="utf8")

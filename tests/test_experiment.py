@@ -486,7 +486,6 @@ def test_help_explains_every_flag_and_says_its_value_in_the_preset(
             group, flag = f"--{line.split()[0]}", ""
         elif re.match(r"  \w", line) and not flag:
             explained_groups.add(group)
-    del said["--help"]
     config = dataclasses.replace(SUMMARIZATION[preset], methods=tuple(METHODS))
     known = dict(fields(dataclasses.replace(config, settings={})))
     for method in METHODS:

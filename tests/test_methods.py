@@ -93,6 +93,7 @@ def shown(*words: str) -> set[str]:
     return set(re.findall(r"^\W*(--[a-z][\w.-]*)", out.getvalue(), re.MULTILINE))
 
 
+@pytest.mark.long
 def test_one_entry_makes_a_method_of_the_command_line_the_run_its_plan_table_and_figure(
     mix: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,7 @@ def test_notebooks_are_committed_without_outputs(name: str) -> None:
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
 
 
+@pytest.mark.long
 def test_notebooks_draw_the_committed_results_and_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, results = run_folder(tmp_path / "run"), ROOT / "results"
     silent = tmp_path / "silent"  # a run in which nobody may ask

@@ -238,7 +238,8 @@ def train(world: World, folder: Path, kind: str, stop_after: int | None = None, 
     return METHODS[kind].train(context, world.params, config)
 
 
-@pytest.mark.parametrize("kind", ["gkd", pytest.param("minillm", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["gkd", "minillm"])
 def test_resuming_equals_never_having_stopped_bit_for_bit(world: World, tmp_path: Path, kind: str) -> None:
     whole = train(world, tmp_path / "whole", kind)
     train(world, tmp_path / "parts", kind, stop_after=6)  # two steps past the checkpoint of step 4: done again

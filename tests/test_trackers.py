@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from experiments.translation import PRESETS
 from kdtw_jax.errors import UserError
-from kdtw_jax.experiment import main
+from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.runs import MetricsLog, open_run, read_metrics, write_text
 from kdtw_jax.runs.trackers import check_trackers, logging_to
+from tests.commands import train
 
 
 class Recorder(types.ModuleType):
@@ -112,7 +112,7 @@ def test_trackers_that_cannot_be_had_are_named_before_anything_is_written(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     words = ["--preset", "tiny", "--out", str(tmp_path / "run"), "--log-to", "tensorboard", "wandb"]
-    assert main("translation", PRESETS, None, words) == 2
+    assert train(words) == 2
     assert capsys.readouterr().err == "error: --log-to wandb needs the library wandb: pip install wandb\n"
     assert not (tmp_path / "run").exists()
     for names, message in (("excel",), "'excel'; known are tensorboard"), (("tensorboard",) * 2, "tensorboard twice"):

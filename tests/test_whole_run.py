@@ -13,10 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.translation import PRESETS
-from kdtw_jax.experiment import COLUMNS, main
+from kdtw_jax.experiment import COLUMNS
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.training.checkpoint import load_model
+from tests.commands import train
 from tests.world import same
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     """The folder of a finished run."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    assert main("translation", PRESETS, None, arguments(out, corpus)) == 0
+    assert train(arguments(out, corpus)) == 0
     return out
 
 
@@ -89,7 +89,7 @@ def test_a_run_that_was_killed_ends_as_an_uninterrupted_one(whole: Path, corpus:
     process.communicate()
     assert not (out / "teacher" / "model").exists()
 
-    assert main("translation", PRESETS, None, arguments(out, corpus)) == 0
+    assert train(arguments(out, corpus)) == 0
     for stage in STAGES:
         assert same(*(load_model(folder / stage / "model").params for folder in (whole, out))), stage
         lines = [
