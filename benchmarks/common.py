@@ -16,7 +16,7 @@ import numpy as np
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config
-from kdtw_jax.presets import SMALL
+from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.runs import Progress, print_table, provenance, write_json
 
 Run = Callable[[], Any]

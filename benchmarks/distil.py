@@ -30,7 +30,7 @@ from kdtw_jax.data.batches import Batch
 from kdtw_jax.methods.gkd import divergence_loss
 from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.models import Model, Params, count_params, make_model
-from kdtw_jax.presets import SMALL
+from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import Progress
 from kdtw_jax.training import parallel

@@ -25,7 +25,7 @@ from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding import generate
 from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.models import Model, make_model, shift_right
-from kdtw_jax.presets import SMALL
+from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.replay import Sample
 from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector, minibatch_shares

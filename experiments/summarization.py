@@ -3,7 +3,7 @@
     python experiments/summarization.py --preset small --data debian/summarize   # package description to synopsis
     python experiments/summarization.py --preset base --data tfds:xsum           # one GPU, a network
 
-The command `kdtw train --task summarization` from a clone, without installing. Presets: `kdtw_jax/presets.py`.
+The command `kdtw train --task summarization` from a clone, without installing. Presets: `kdtw_jax/pipeline/presets.py`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python experiments/translation.py --preset small --data debian/en-de   # Debian's package descriptions, 3 seeds
     python experiments/translation.py --data files --text.files.train-source a.en --text.files.train-target a.de
 
-The command `kdtw train --task translation` from a clone, without installing. Presets: `kdtw_jax/presets.py`.
+The command `kdtw train --task translation` from a clone, without installing. Presets: `kdtw_jax/pipeline/presets.py`.
 """
 
 from __future__ import annotations

@@ -21,21 +21,21 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kdtw_jax.answers import Answer, Answers
     from kdtw_jax.api import train
-    from kdtw_jax.config import Experiment, TextConfig
     from kdtw_jax.constraints import parse_rule
     from kdtw_jax.data.task import Task, load_task
     from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
     from kdtw_jax.decoding import generate, generate_with_help
     from kdtw_jax.errors import UserError
-    from kdtw_jax.evaluation.judge import Evaluation, evaluate
-    from kdtw_jax.evaluation.metrics import Score
-    from kdtw_jax.experiment import run_experiment
+    from kdtw_jax.judge import Evaluation, evaluate
     from kdtw_jax.losses.pcl import PCLConfig, pcl_loss
     from kdtw_jax.methods import METHODS, Method, StudentTraining, TrainContext, register
     from kdtw_jax.methods.ask_config import AskConfig
     from kdtw_jax.methods.mle import MLEConfig
     from kdtw_jax.methods.pcl import DistilConfig
+    from kdtw_jax.metrics.scores import Score
     from kdtw_jax.models import Model, T5Config, make_model
+    from kdtw_jax.pipeline.config import Experiment, TextConfig
+    from kdtw_jax.pipeline.experiment import run_experiment
     from kdtw_jax.replay import make_replay
     from kdtw_jax.student import Student, load
     from kdtw_jax.training.checkpoint import load_model, save_model
@@ -46,23 +46,23 @@ _HOMES = {
     "Answers": "answers",
     "AskConfig": "methods.ask_config",
     "DistilConfig": "methods.pcl",
-    "Evaluation": "evaluation.judge",
-    "Experiment": "config",
+    "Evaluation": "judge",
+    "Experiment": "pipeline.config",
     "METHODS": "methods",
     "MLEConfig": "methods.mle",
     "Method": "methods",
     "Model": "models",
     "PCLConfig": "losses.pcl",
-    "Score": "evaluation.metrics",
+    "Score": "metrics.scores",
     "Student": "student",
     "StudentTraining": "methods",
     "T5Config": "models",
     "Task": "data.task",
-    "TextConfig": "config",
+    "TextConfig": "pipeline.config",
     "Tokenizer": "data.tokenizer",
     "TrainContext": "methods",
     "UserError": "errors",
-    "evaluate": "evaluation.judge",
+    "evaluate": "judge",
     "generate": "decoding",
     "generate_with_help": "decoding",
     "load": "student",
@@ -74,7 +74,7 @@ _HOMES = {
     "parse_rule": "constraints",
     "pcl_loss": "losses.pcl",
     "register": "methods",
-    "run_experiment": "experiment",
+    "run_experiment": "pipeline.experiment",
     "save_model": "training.checkpoint",
     "train": "api",
     "train_tokenizer": "data.tokenizer",

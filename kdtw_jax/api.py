@@ -9,15 +9,15 @@ from typing import Any
 
 from rich.console import Console
 
-from kdtw_jax.config import JUDGING
-from kdtw_jax.config_file import configure, write_config
 from kdtw_jax.data.task import Task
 from kdtw_jax.errors import UserError
-from kdtw_jax.experiment import default_folder
 from kdtw_jax.methods import find
-from kdtw_jax.pipeline import train_students, train_teacher
-from kdtw_jax.prepare import look_up, prepare
-from kdtw_jax.presets import TRANSLATION
+from kdtw_jax.pipeline.config import JUDGING
+from kdtw_jax.pipeline.config_file import configure, write_config
+from kdtw_jax.pipeline.experiment import default_folder
+from kdtw_jax.pipeline.prepare import look_up, prepare
+from kdtw_jax.pipeline.presets import TRANSLATION
+from kdtw_jax.pipeline.stages import train_students, train_teacher
 from kdtw_jax.runs import keep_compiled, open_run
 from kdtw_jax.runs.folder import REPEAT
 from kdtw_jax.student import Student, load

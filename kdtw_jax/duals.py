@@ -8,7 +8,8 @@ the budget's range and interpolated in between. Two controllers:
   The proportional part damps, and the integral stops where the price would leave its bounds (anti-windup).
 
 Prices may be negative: with the normalised reward the price of a budget above one half is
-(`kdtw_jax.help_mdp`). Violations come from fresh costs of the policy itself, measured as it decodes at test time.
+(`kdtw_jax.tabular.help_mdp`). Violations come from fresh costs of the policy itself, measured as it decodes at test
+time.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import numpy as np
 
 from kdtw_jax.answers import Answer, Answers
 from kdtw_jax.constraints import Constraint, known_constraints, pad_words, read_rule, word_tokens
-from kdtw_jax.data.text import normalize
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding.help import Helped, generate_with_help, own_gate
 from kdtw_jax.decoding.sample import generate
@@ -22,8 +21,9 @@ from kdtw_jax.decoding.view import readings
 from kdtw_jax.errors import UserError
 from kdtw_jax.finite import check_written
 from kdtw_jax.lines import LONGEST
+from kdtw_jax.pipeline.restore import read_json, restore
 from kdtw_jax.pretrained.named import find_config, find_model, read_teacher
-from kdtw_jax.restore import read_json, restore
+from kdtw_jax.text.normal import normalize
 from kdtw_jax.training.checkpoint import SavedModel, check_vocabulary, load_model
 
 ALONE = "do not ask the teacher"

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdtw_jax.ask_report import COLUMNS, WHERE_COLUMNS, spaced_pairs, summarise_asking
 from kdtw_jax.constraints import make_calls, make_share, parse_rule, words_room
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
@@ -40,6 +39,7 @@ from kdtw_jax.evaluation.tradeoff import Curve, compare_gates, mean_quality, poo
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.marks import marked
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
+from kdtw_jax.pipeline.ask_report import COLUMNS, WHERE_COLUMNS, spaced_pairs, summarise_asking
 from kdtw_jax.training import parallel
 from kdtw_jax.training.deferral import Deferral
 from tests.pictures import colours

@@ -16,9 +16,9 @@ from rich.console import Console
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.mle import fit
-from kdtw_jax.pipeline import train_students, train_teacher
-from kdtw_jax.prepare import look_up, prepare
-from kdtw_jax.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.prepare import look_up, prepare
+from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.stages import train_students, train_teacher
 from kdtw_jax.runs import open_run
 from kdtw_jax.training import parallel
 from kdtw_jax.training.blame import blamed

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdtw_jax.card import model_card
 from kdtw_jax.methods import METHODS
-from kdtw_jax.presets import TINY
+from kdtw_jax.pipeline.card import model_card
+from kdtw_jax.pipeline.presets import TINY
 from kdtw_jax.runs import write_json
 
 

@@ -12,7 +12,7 @@ import pytest
 import kdtw_jax
 from kdtw_jax.cli import COMMANDS, main
 from kdtw_jax.methods import METHODS
-from kdtw_jax.presets import TASKS
+from kdtw_jax.pipeline.presets import TASKS
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kdtw_jax.cli.train import read
-from kdtw_jax.config_file import configure, read_config, write_config
 from kdtw_jax.errors import UserError
-from kdtw_jax.presets import TASKS, TRANSLATION
+from kdtw_jax.pipeline.config_file import configure, read_config, write_config
+from kdtw_jax.pipeline.presets import TASKS, TRANSLATION
 
 SMALL = TRANSLATION["small"]
 CHANGED = replace(

@@ -11,8 +11,8 @@ import pytest
 
 from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
 from kdtw_jax.errors import UserError
-from kdtw_jax.help_mdp import dual_optimum, extended_optimum, use
-from kdtw_jax.mdp import random_mdp
+from kdtw_jax.tabular.help_mdp import dual_optimum, extended_optimum, use
+from kdtw_jax.tabular.mdp import random_mdp
 
 BUDGETS = jnp.asarray([0.05, 0.2, 0.5, 0.7])
 CONFIG = DualConfig(knots=(0.05, 0.2, 0.5, 0.7), rate=0.3, proportional=6.0, memory=0.5)

@@ -24,9 +24,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from rich.console import Console
 
-from kdtw_jax.ask_report import COLUMNS as ASKING_COLUMNS
 from kdtw_jax.cli import main as kdtw
-from kdtw_jax.config import parse
 from kdtw_jax.data.tokenizer import EOS_ID, UNK_ID, load_tokenizer
 from kdtw_jax.decoding import generate
 from kdtw_jax.errors import UserError
@@ -34,16 +32,18 @@ from kdtw_jax.evaluation.evaluate import Decoding, decode_split
 from kdtw_jax.evaluation.figures import distil_figure
 from kdtw_jax.evaluation.helped import GATES
 from kdtw_jax.evaluation.operating_figure import STYLES as OPERATING_STYLES
-from kdtw_jax.experiment import COLUMNS
 from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask_config import SEEN, check_held_out
 from kdtw_jax.models import make_model
-from kdtw_jax.operating_report import COLUMNS as OPERATING_COLUMNS
-from kdtw_jax.pipeline import Trained, evaluate
-from kdtw_jax.prepare import look_up, prepare
-from kdtw_jax.presets import SUMMARIZATION
-from kdtw_jax.presets import TRANSLATION as PRESETS
-from kdtw_jax.restore import restore
+from kdtw_jax.pipeline.ask_report import COLUMNS as ASKING_COLUMNS
+from kdtw_jax.pipeline.config import parse
+from kdtw_jax.pipeline.experiment import COLUMNS
+from kdtw_jax.pipeline.operating_report import COLUMNS as OPERATING_COLUMNS
+from kdtw_jax.pipeline.prepare import look_up, prepare
+from kdtw_jax.pipeline.presets import SUMMARIZATION
+from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.restore import restore
+from kdtw_jax.pipeline.stages import Trained, evaluate
 from kdtw_jax.runs import open_run, read_csv, read_metrics, write_json
 from kdtw_jax.student import load
 from kdtw_jax.training.checkpoint import load_model

@@ -19,7 +19,7 @@ from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kdtw_jax.decoding import beam_search, generate
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Params, T5Config, make_model
-from kdtw_jax.presets import TINY
+from kdtw_jax.pipeline.presets import TINY
 from kdtw_jax.pretrained import export
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.load import open_published, read_published

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdtw_jax.help_mdp import emitted, limited_optimum
 from kdtw_jax.losses.help import constraint_value_loss, cost_to_go, help_logit, saving
 from kdtw_jax.losses.kl import top_k_with_tail
-from kdtw_jax.mdp import random_mdp
+from kdtw_jax.tabular.help_mdp import emitted, limited_optimum
+from kdtw_jax.tabular.mdp import random_mdp
 
 RNG = np.random.default_rng(0)
 LOGP, MU = (jax.nn.log_softmax(jnp.asarray(RNG.normal(size=(3, 5, 9)) * 2, jnp.float32)) for _ in range(2))

@@ -9,8 +9,16 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.help_mdp import Use, dual_optimum, emitted, extended_optimum, extended_reward, limited_optimum, use
-from kdtw_jax.mdp import EnumerableMDP, random_mdp, soft_optimum
+from kdtw_jax.tabular.help_mdp import (
+    Use,
+    dual_optimum,
+    emitted,
+    extended_optimum,
+    extended_reward,
+    limited_optimum,
+    use,
+)
+from kdtw_jax.tabular.mdp import EnumerableMDP, random_mdp, soft_optimum
 
 PRICES = (-1.5, 0.0, 1.0, 3.0)
 

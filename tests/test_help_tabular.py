@@ -13,11 +13,11 @@ import optax
 import pytest
 
 from kdtw_jax.duals import DualConfig
-from kdtw_jax.help_mdp import Use, dual_optimum, emitted, extended_optimum, limited_optimum, use
-from kdtw_jax.help_tabular import Asking, Priced, asked_paths, train_priced
 from kdtw_jax.losses import PCLConfig
 from kdtw_jax.losses.help import asked_path
-from kdtw_jax.mdp import STUDENT, Student, all_paths, occupancy, random_mdp, train_expected, train_replayed
+from kdtw_jax.tabular.help_mdp import Use, dual_optimum, emitted, extended_optimum, limited_optimum, use
+from kdtw_jax.tabular.help_tabular import Asking, Priced, asked_paths, train_priced
+from kdtw_jax.tabular.mdp import STUDENT, Student, all_paths, occupancy, random_mdp, train_expected, train_replayed
 
 Values = Literal["unified", "head"]
 Controller = Literal["pi", "ascent"]

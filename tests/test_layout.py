@@ -12,11 +12,11 @@ from published import MT5, V10, V11
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config, make_model
+from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pretrained.layout import head_may_be_shared, read_layout
 from kdtw_jax.pretrained.named import find_model
 from kdtw_jax.pretrained.names import slots
 from kdtw_jax.pretrained.tensors import INDEX, find_tensors
-from kdtw_jax.restore import restore
 from kdtw_jax.runs import open_run
 from kdtw_jax.runs.atomic import read_json
 from kdtw_jax.training.checkpoint import read_model_config

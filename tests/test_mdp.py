@@ -9,7 +9,7 @@ import pytest
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses import PCLConfig
-from kdtw_jax.mdp import (
+from kdtw_jax.tabular.mdp import (
     EOS,
     STUDENT,
     EnumerableMDP,

@@ -17,18 +17,18 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from kdtw_jax.config import parse
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.figures import draw_curves, draw_scores
-from kdtw_jax.experiment import run_experiment
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.methods import METHODS, Cost, Method, TrainContext, load_installed, register
 from kdtw_jax.models import Params
-from kdtw_jax.plan import plan, sizes
-from kdtw_jax.presets import TRANSLATION as PRESETS
-from kdtw_jax.restore import restore
+from kdtw_jax.pipeline.config import parse
+from kdtw_jax.pipeline.experiment import run_experiment
+from kdtw_jax.pipeline.plan import plan, sizes
+from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import load_model

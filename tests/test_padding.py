@@ -14,15 +14,15 @@ import pytest
 from published import PIECES, ROWS, TEXTS, V10, V11, pieces, tensors, write_folder
 from rich.console import Console
 
-from kdtw_jax.config import Experiment
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config, make_model, shift_right
-from kdtw_jax.plan import sizes
-from kdtw_jax.prepare import Setup, look_up, prepare
-from kdtw_jax.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.plan import sizes
+from kdtw_jax.pipeline.prepare import Setup, look_up, prepare
+from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pretrained.named import Named, find_model, read_student, read_teacher, student_config
 from kdtw_jax.runs import open_run
 from kdtw_jax.training.checkpoint import load_model, save_model

@@ -14,10 +14,10 @@ from published import MT5, ROWS, TEXTS, V10, V11, write_folder
 from kdtw_jax.cli import main as kdtw
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.models import T5Config, count_params, make_model
-from kdtw_jax.plan import forward_flops, parameters, plan, sizes, states
-from kdtw_jax.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.plan import forward_flops, parameters, plan, sizes, states
+from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pretrained.load import open_published
-from kdtw_jax.restore import restore
 from kdtw_jax.training.checkpoint import load_model
 from tests.commands import train
 

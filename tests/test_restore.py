@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from kdtw_jax.config import JUDGING, Experiment, plain
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import METHODS
-from kdtw_jax.presets import SUMMARIZATION as SUMMARIES
-from kdtw_jax.presets import TRANSLATION as PRESETS
-from kdtw_jax.restore import restore, revive
+from kdtw_jax.pipeline.config import JUDGING, Experiment, plain
+from kdtw_jax.pipeline.presets import SUMMARIZATION as SUMMARIES
+from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.restore import restore, revive
 from kdtw_jax.runs import open_run, write_json
 
 

@@ -17,7 +17,7 @@ from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.losses.policy_gradient import importance_weights, later_rewards, sequence_kl_surrogate
 from kdtw_jax.losses.positions import over_positions
-from kdtw_jax.mdp import all_paths, path_log_prob, random_mdp
+from kdtw_jax.tabular.mdp import all_paths, path_log_prob, random_mdp
 
 B, T, V = 3, 5, 11
 jsd = jax.jit(generalized_jsd, static_argnums=2)

@@ -24,7 +24,7 @@ from kdtw_jax.methods.minillm import MiniLLMConfig, mixture, rollout_loss
 from kdtw_jax.methods.pcl import path_loss
 from kdtw_jax.methods.tb import replayed_balance
 from kdtw_jax.models import T5Config, make_model, shift_right
-from kdtw_jax.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.training import parallel

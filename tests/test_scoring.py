@@ -12,18 +12,18 @@ import pytest
 import sentencepiece
 from rich.console import Console
 
-from kdtw_jax.config import Experiment, TextConfig
-from kdtw_jax.data.language import guess_language, main_language
 from kdtw_jax.data.task import load_task, stated_language
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import score
 from kdtw_jax.evaluation.ceiling import find_ceiling
-from kdtw_jax.evaluation.scoring import Scoring, bleu_metric
-from kdtw_jax.prepare import Setup, check_scoring, look_up, prepare
-from kdtw_jax.presets import TRANSLATION as PRESETS
+from kdtw_jax.metrics.scoring import Scoring, bleu_metric
+from kdtw_jax.pipeline.config import Experiment, TextConfig
+from kdtw_jax.pipeline.prepare import Setup, check_scoring, look_up, prepare
+from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.runs import open_run
+from kdtw_jax.text.language import guess_language, main_language
 from tests.commands import train
 
 CHINESE = [

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from kdtw_jax.config import parse
 from kdtw_jax.data.tokenizer import (
     EOS_ID,
     PAD_ID,
@@ -23,7 +22,8 @@ from kdtw_jax.data.tokenizer import (
     train_tokenizer,
 )
 from kdtw_jax.errors import UserError
-from kdtw_jax.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.config import parse
+from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 
 STEMS = [
     "straß",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.runs import MetricsLog, open_run, read_metrics, write_text
 from kdtw_jax.runs.trackers import check_trackers, logging_to
 from tests.commands import train
@@ -124,5 +124,5 @@ def test_trackers_that_cannot_be_had_are_named_before_anything_is_written(
 
 def test_the_library_of_tensorboard_waits_for_a_training() -> None:
     """It imports torch where that is installed."""
-    code = "import sys, kdtw_jax.experiment; sys.exit(any(name in sys.modules for name in ('tensorboardX', 'torch')))"
+    code = "import sys, kdtw_jax.pipeline.experiment as _; sys.exit(bool({'tensorboardX', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

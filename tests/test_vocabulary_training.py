@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from kdtw_jax.config import TextConfig
 from kdtw_jax.data.tokenizer import UNK_ID, normalize, train_tokenizer
 from kdtw_jax.data.vocabulary_training import LONG, MOST_PIECES, training_lines
 from kdtw_jax.errors import UserError
+from kdtw_jax.pipeline.config import TextConfig
 
 PLAIN = ["b a", "a b b 1", "ba"] * 20
 UNLIKE = " ".join(str(i * i) for i in range(3000))

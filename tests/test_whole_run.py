@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdtw_jax.experiment import COLUMNS
+from kdtw_jax.pipeline.experiment import COLUMNS
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.training.checkpoint import load_model
 from tests.commands import train

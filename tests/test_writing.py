@@ -22,7 +22,7 @@ from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import one_line, read_lines
 from kdtw_jax.models import T5Config, make_model
-from kdtw_jax.presets import TINY
+from kdtw_jax.pipeline.presets import TINY
 from kdtw_jax.runs import write_json
 from kdtw_jax.student import Student, load
 from kdtw_jax.training.checkpoint import save_model

@@ -16,14 +16,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from kdtw_jax.config import JUDGING
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
 from kdtw_jax.methods import load_installed
-from kdtw_jax.operating_report import COLUMNS, Timing, show, study_points, table
-from kdtw_jax.pipeline import train_students, train_teacher
-from kdtw_jax.prepare import look_up, prepare
-from kdtw_jax.restore import restore
+from kdtw_jax.pipeline.config import JUDGING
+from kdtw_jax.pipeline.operating_report import COLUMNS, Timing, show, study_points, table
+from kdtw_jax.pipeline.prepare import look_up, prepare
+from kdtw_jax.pipeline.restore import restore
+from kdtw_jax.pipeline.stages import train_students, train_teacher
 from kdtw_jax.runs import keep_compiled, open_run, provenance, write_csv, write_json
 from kdtw_jax.runs.provenance import typed
 

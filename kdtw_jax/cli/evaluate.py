@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kdtw_jax.config import Experiment
 from kdtw_jax.errors import UserError
-from kdtw_jax.experiment import run_experiment
 from kdtw_jax.methods import load_installed
-from kdtw_jax.restore import restore
+from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.experiment import run_experiment
+from kdtw_jax.pipeline.restore import restore
 
 
 @dataclass(frozen=True)

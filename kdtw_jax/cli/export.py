@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kdtw_jax.card import model_card
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import load_installed
 from kdtw_jax.models import count_params
+from kdtw_jax.pipeline.card import model_card
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.training.checkpoint import load_model
 

@@ -30,6 +30,6 @@ def run(arguments: list[str]) -> None:
     except ValueError:
         raise UserError(f"--tflops and --utilization must be numbers, got {tflops} and {utilization}") from None
     _, config = read(words)
-    from kdtw_jax.plan import show_plan
+    from kdtw_jax.pipeline.plan import show_plan
 
     show_plan(config, speed, share)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kdtw_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from kdtw_jax.config import Experiment
+    from kdtw_jax.pipeline.config import Experiment
 
 HELP = """\
 usage: kdtw train [--preset NAME] [--data DATA] [--methods METHOD ...] ...
@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> None:
     if help_wanted(arguments, HELP):
         return
     task, config = read(arguments)
-    from kdtw_jax.experiment import run_experiment
+    from kdtw_jax.pipeline.experiment import run_experiment
 
     run_experiment(task, config)
 
@@ -69,10 +69,10 @@ def read(arguments: list[str]) -> tuple[str, Experiment]:
     `parse` and `configure` do."""
     task, words = taken("--task", arguments)
     file, words = taken("--config", words)
-    from kdtw_jax.config import parse
-    from kdtw_jax.config_file import configure, read_config
     from kdtw_jax.methods import load_installed
-    from kdtw_jax.presets import TASKS
+    from kdtw_jax.pipeline.config import parse
+    from kdtw_jax.pipeline.config_file import configure, read_config
+    from kdtw_jax.pipeline.presets import TASKS
 
     load_installed()
     said = {} if file is None else read_config(Path(file))

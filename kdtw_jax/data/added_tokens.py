@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import regex
 
-from kdtw_jax.data.text import without_surrogates
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import read_json
+from kdtw_jax.text.normal import without_surrogates
 
 CONFIG = "tokenizer_config.json"
 ADDED = "added_tokens.json"

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from kdtw_jax.data.added_tokens import AddedToken
-from kdtw_jax.data.text import without_surrogates
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import parse_object
+from kdtw_jax.text.normal import without_surrogates
 
 _KIND = "Unigram"
 _IDS = ("<pad>", "</s>", "<unk>")

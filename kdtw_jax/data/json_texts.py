@@ -11,8 +11,8 @@ from typing import Any
 from kdtw_jax.data.lines import kind, read_lines
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
-from kdtw_jax.data.text import normalize
 from kdtw_jax.errors import UserError
+from kdtw_jax.text.normal import normalize
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _ONE_A_LINE = "write one object a line (as jq -c . does), or one array of objects"

@@ -16,7 +16,6 @@ from kdtw_jax.data import cldr
 from kdtw_jax.data.debian import RECIPE, summary_pairs, translation_pairs
 from kdtw_jax.data.debian_apt import download_indices
 from kdtw_jax.data.features import Features
-from kdtw_jax.data.language import guess_language, is_language, main_language
 from kdtw_jax.data.overlap import RECIPE as OVERLAP
 from kdtw_jax.data.overlap import contained, overlap
 from kdtw_jax.data.pair import Pair, Source
@@ -27,7 +26,8 @@ from kdtw_jax.data.store import fingerprint, kept_notes, stored
 from kdtw_jax.data.textfiles import FileSpec, file_pairs
 from kdtw_jax.data.tfds_source import tfds_pairs
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.metrics import NAMES
+from kdtw_jax.metrics.scores import NAMES
+from kdtw_jax.text.language import guess_language, is_language, main_language
 
 __all__ = ["Pair", "Source", "Task", "load_task"]
 

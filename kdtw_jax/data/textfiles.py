@@ -13,9 +13,9 @@ from kdtw_jax.data.overlap import caseless
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits, held_out_share
-from kdtw_jax.data.text import normalize
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.metrics import NAMES
+from kdtw_jax.metrics.scores import NAMES
+from kdtw_jax.text.normal import normalize
 
 
 @dataclass(frozen=True)

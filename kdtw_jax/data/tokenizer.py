@@ -33,10 +33,10 @@ from kdtw_jax.data.added_tokens import FAST, AddedToken, Stated, read_stated, se
 from kdtw_jax.data.byt5 import BYT5, PROTO, ByteProcessor
 from kdtw_jax.data.fast_tokenizer import FastProcessor
 from kdtw_jax.data.same_vocabulary import Likeness, difference
-from kdtw_jax.data.text import normalize
 from kdtw_jax.data.vocabularies import NOTHING, Encoder, Processor, open_vocabulary, too_few_rows
 from kdtw_jax.data.vocabulary_training import EOS_ID, PAD_ID, UNK_ID, UNKNOWN_TEXT, train_model
 from kdtw_jax.errors import UserError
+from kdtw_jax.text.normal import normalize
 
 __all__ = [
     "EOS_ID",

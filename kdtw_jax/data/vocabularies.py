@@ -27,10 +27,10 @@ from kdtw_jax.data.byt5 import PROTO, ByteProcessor
 from kdtw_jax.data.byt5 import SENTINELS as BYTE_SENTINELS
 from kdtw_jax.data.fast_tokenizer import FastProcessor
 from kdtw_jax.data.same_vocabulary import BYTES, Likeness, Rules, rules_of_json, rules_of_model
-from kdtw_jax.data.text import normalize, without_surrogates
 from kdtw_jax.data.vocabulary_training import EOS_ID, HELP, PAD_ID, UNK_ID
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import parse_object
+from kdtw_jax.text.normal import normalize, without_surrogates
 
 T5_SENTINELS = 100
 NOTHING = Stated((), (), None)

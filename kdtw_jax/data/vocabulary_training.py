@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 import sentencepiece
 from rich.console import Console
 
-from kdtw_jax.data.text import normalize
 from kdtw_jax.errors import UserError
+from kdtw_jax.text.normal import normalize
 
 PAD_ID = 0
 EOS_ID = 1

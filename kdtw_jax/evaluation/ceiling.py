@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kdtw_jax.data.text import normalize
 from kdtw_jax.data.tokenizer import UNK_ID, Tokenizer
-from kdtw_jax.evaluation.metrics import sentence_statistics
-from kdtw_jax.evaluation.scoring import ENGLISH, Scoring
+from kdtw_jax.metrics.scores import sentence_statistics
+from kdtw_jax.metrics.scoring import ENGLISH, Scoring
+from kdtw_jax.text.normal import normalize
 
 _SHOWN = 3  # ways in which references differ
 _LOOKED_AT = 20  # references, for these

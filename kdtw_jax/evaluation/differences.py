@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from kdtw_jax.evaluation.metrics import bootstrap, interval, sentence_statistics
-from kdtw_jax.evaluation.scoring import ENGLISH, Scoring
+from kdtw_jax.metrics.scores import bootstrap, interval, sentence_statistics
+from kdtw_jax.metrics.scoring import ENGLISH, Scoring
 
 
 def differences(

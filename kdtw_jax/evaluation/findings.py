@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit
-from kdtw_jax.data.text import normalize
 from kdtw_jax.evaluation import diagnostics
 from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, Written, review_split
-from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, piece_classes
-from kdtw_jax.evaluation.scoring import ENGLISH, Scoring
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
 from kdtw_jax.marks import marked
+from kdtw_jax.metrics.scores import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
+from kdtw_jax.metrics.scoring import ENGLISH, Scoring
+from kdtw_jax.text.normal import normalize
 
 SHOWN = 0.2  # the budget at which it is looked at where the student asks
 _OVER = 1e-3  # calls; below it lies the rounding of float32

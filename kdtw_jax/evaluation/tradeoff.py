@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdtw_jax.evaluation.metrics import interval
+from kdtw_jax.metrics.scores import interval
 
 LEARNED, FLOOR, CEILING = "learned", "random", "oracle_regret"
 

@@ -5,8 +5,8 @@ In a state s the student either writes, by its own policy pi, or asks at a price
     D(s) = KL(pi || mu) + E_mu V(s.y) - E_pi V(s.a)
 
 and the optimal probability of asking is sigma((D(s) - price) / alpha): a student equal to its teacher asks at the rate
-sigma(-price) everywhere, one that cannot be asks where it is worth it (`kdtw_jax.help_mdp` has the exact optimum). The
-functions here leave the difference of V out: it is what a single answer changes about the rest.
+sigma(-price) everywhere, one that cannot be asks where it is worth it (`kdtw_jax.tabular.help_mdp` has the exact
+optimum). The functions here leave the difference of V out: it is what a single answer changes about the rest.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def asked_path(
 
     with z = `help_logit_BxT`, the log-odds of asking. `normalize` adds log sigma(price) to both rewards: they are
     then log-probabilities of one distribution, the teacher that asks at the rate sigma(-price), and asking makes no
-    path worth drawing out (`kdtw_jax.help_mdp`).
+    path worth drawing out (`kdtw_jax.tabular.help_mdp`).
 
     Args:
       own_log_prob_BxT: of the tokens under the student's policy of its own token, help left out; not read where asked.

@@ -28,7 +28,7 @@ LOCK = ".lock"
 LOGS = ("tensorboard", "wandb")  # folders of trackers
 SHOWN_DIFFERENCES = 3
 # How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
-# How outputs are scored is no part of it either: it stays as `kdtw_jax.prepare` chose it at first.
+# How outputs are scored is no part of it either: it stays as `kdtw_jax.pipeline.prepare` chose it at first.
 FREE = ("accumulate", "chunk", "fused_attention", "remat", "vocab_chunk")
 # Options that came later, wherever they are or by their dotted names, and what runs from before them did, which go on.
 LATER = {

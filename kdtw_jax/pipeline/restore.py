@@ -9,9 +9,9 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from kdtw_jax.config import Experiment
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import HOW, METHODS
+from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.runs.atomic import read_json as read_json
 from kdtw_jax.runs.folder import SETTINGS, flatten
 

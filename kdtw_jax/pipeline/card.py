@@ -10,7 +10,7 @@ from typing import Any
 from kdtw_jax.constraints import known_constraints
 from kdtw_jax.constraints.wording import phrase
 from kdtw_jax.methods import METHODS
-from kdtw_jax.restore import restore
+from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.runs.atomic import read_json
 
 _SHOWN_RULES = 3

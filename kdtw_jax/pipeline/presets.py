@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kdtw_jax.config import Experiment, TextConfig
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.methods.ask_config import AskConfig
 from kdtw_jax.methods.mle import FitConfig
 from kdtw_jax.methods.pcl import DistilConfig
 from kdtw_jax.models import T5Config
+from kdtw_jax.pipeline.config import Experiment, TextConfig
 from kdtw_jax.training.context import StudentTraining
 from kdtw_jax.training.loop import LoopConfig
 from kdtw_jax.training.state import OptimizerConfig

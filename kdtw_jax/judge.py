@@ -9,8 +9,8 @@ from kdtw_jax.answers import Answers
 from kdtw_jax.data.pairs import Given, read_pairs
 from kdtw_jax.data.task import Task
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.metrics import Score, score_all
-from kdtw_jax.evaluation.scoring import choose_scoring
+from kdtw_jax.metrics.scores import Score, score_all
+from kdtw_jax.metrics.scoring import choose_scoring
 from kdtw_jax.runs.progress import Progress
 from kdtw_jax.student import Student
 

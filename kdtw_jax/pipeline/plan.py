@@ -6,13 +6,13 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-from kdtw_jax.config import Experiment
 from kdtw_jax.constraints.builtin import parameters_by_position
 from kdtw_jax.data.batches import Bucket, make_buckets
 from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import find
 from kdtw_jax.models import T5Config, count_params
+from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pretrained.named import find_config, student_config
 from kdtw_jax.pretrained.names import parameter_shapes
 from kdtw_jax.runs import print_table

@@ -1,4 +1,4 @@
-"""A tabular student that may ask, trained by PCL: it must reach the optima that `kdtw_jax.help_mdp` solves for.
+"""A tabular student that may ask, trained by PCL: it must reach the optima that `kdtw_jax.tabular.help_mdp` solves for.
 
 Paths carry a flag a step, asked or not; after asking, the token is one the teacher drew. Such a step's residual
 
@@ -10,7 +10,7 @@ not the same after every answer (the literal reward; under the normalised one V*
 C to be right on average only; and, for every d and all data, `exact_answer`, which puts the expectation in V's place.
 A student that cannot express its teacher is another matter: on paths not its own, its gate learns KL(mu || pi) with the
 wrong sign, and asks least where it is needed most.
-Axis letters as in `kdtw_jax.help_mdp`; K: budgets.
+Axis letters as in `kdtw_jax.tabular.help_mdp`; K: budgets.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import numpy as np
 import optax
 
 from kdtw_jax.duals import DualConfig, Duals, price, start_duals, update_duals
-from kdtw_jax.help_mdp import extended_optimum
 from kdtw_jax.losses.help import asked_path, help_logit
-from kdtw_jax.mdp import STUDENT, EnumerableMDP, Paths, Solution, Student, Tabular, all_paths, expected_loss
+from kdtw_jax.tabular.help_mdp import extended_optimum
+from kdtw_jax.tabular.mdp import STUDENT, EnumerableMDP, Paths, Solution, Student, Tabular, all_paths, expected_loss
 
 
 def asked_paths(mdp: EnumerableMDP) -> Paths:

@@ -10,8 +10,8 @@ from kdtw_jax.data.features import Features
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.data.vocabulary_training import MOST_PIECES
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.scoring import BLEU_TOKENIZERS
 from kdtw_jax.flags import flags
+from kdtw_jax.metrics.scoring import BLEU_TOKENIZERS
 from kdtw_jax.ranges import check_ranges
 
 # What are flags of these.

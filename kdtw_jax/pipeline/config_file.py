@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from kdtw_jax.config import Experiment, plain
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import METHODS, find
-from kdtw_jax.restore import revive
+from kdtw_jax.pipeline.config import Experiment, plain
+from kdtw_jax.pipeline.restore import revive
 from kdtw_jax.runs.atomic import explained, write_text
 
 _NOT_SAID = ("out", "results")  # a repetition has a folder of its own

@@ -10,14 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.ask_report import asking_decoder, asking_stage, spaced_pairs
-from kdtw_jax.config import Experiment
 from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.asking import Phrasings, make_phrasings
 from kdtw_jax.evaluation.findings import Found
 from kdtw_jax.evaluation.helped import GATES, Decoder, Wanted, Written, share_index, unfinished, wide, write_split
-from kdtw_jax.evaluation.metrics import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
 from kdtw_jax.evaluation.operating import (
     Harness,
     Outcome,
@@ -29,8 +26,11 @@ from kdtw_jax.evaluation.operating import (
     write_point,
 )
 from kdtw_jax.evaluation.tradeoff import envelope, mean_quality
-from kdtw_jax.pipeline import Row, Trained, asking_rules, judged_with, still_good
-from kdtw_jax.prepare import Setup
+from kdtw_jax.metrics.scores import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
+from kdtw_jax.pipeline.ask_report import asking_decoder, asking_stage, spaced_pairs
+from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.prepare import Setup
+from kdtw_jax.pipeline.stages import Row, Trained, asking_rules, judged_with, still_good
 from kdtw_jax.runs import Progress, RunFolder, print_table
 from kdtw_jax.training.deferral import look_at, train_deferral
 
@@ -132,7 +132,7 @@ def study_points(
 ) -> Found:
     """Rows of the table for the asking student of a seed, and the area under each frontier; computed once.
 
-    Its asking has to have been studied (`kdtw_jax.ask_report`): the thresholds of gates are from there.
+    Its asking has to have been studied (`kdtw_jax.pipeline.ask_report`): the thresholds of gates are from there.
     """
     stage = f"seed{seed}/ask/{config.split}-operating"
     made_with = judged_with(config, "split", "text.", "ask.")

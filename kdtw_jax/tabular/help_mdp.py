@@ -8,7 +8,7 @@ After asking, the teacher's token y ~ mu is appended: Q(s, ask) = r(s, ask) + ga
   log(1 + e^-price) a step, so the optimum puts off the end of the sequence.
 
 The price that makes q the share of tokens asked for under the first is log((1-q)/q): below zero for q above one half.
-Axis letters as in `kdtw_jax.mdp`; X: actions and asking, the last.
+Axis letters as in `kdtw_jax.tabular.mdp`; X: actions and asking, the last.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import optax
 from scipy.optimize import brentq, minimize_scalar
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.mdp import EnumerableMDP, Solution
+from kdtw_jax.tabular.mdp import EnumerableMDP, Solution
 
 _PRICES = np.linspace(30.0, -30.0, 121)  # highest first; shares change over prices of about 1
 _TOUCH = 1e-12  # of a share, relative: so near is the same

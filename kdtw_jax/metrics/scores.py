@@ -5,7 +5,7 @@ the sentence's own score for ROUGE and exact match), so a bootstrap resample of 
 "Statistical Significance Tests for Machine Translation Evaluation") is one weighted sum, and comparing two
 systems on the same resamples makes the test paired.
 
-Both sides are first made canonical as encoding does it (`kdtw_jax.data.text.normalize`): a reference written with
+Both sides are first made canonical as encoding does it (`kdtw_jax.text.normal.normalize`): a reference written with
 combining accents is the same text as an output written without them. Text in NFC scores as it does in the libraries.
 """
 
@@ -19,9 +19,9 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from kdtw_jax.data.text import normalize
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.scoring import ENGLISH, Scoring, bleu_metric, rouge_metric
+from kdtw_jax.metrics.scoring import ENGLISH, Scoring, bleu_metric, rouge_metric
+from kdtw_jax.text.normal import normalize
 
 NAMES = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match")
 CHRF_ORDER = 6

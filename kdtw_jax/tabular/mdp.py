@@ -63,7 +63,7 @@ class Paths(NamedTuple):
     states_NxT: np.ndarray  # int32
     tokens_NxT: np.ndarray  # int32
     mask_NxT: np.ndarray  # bool, True up to and including EOS
-    asked_NxT: np.ndarray  # bool, the student asked and the teacher wrote the token (`kdtw_jax.help_tabular`)
+    asked_NxT: np.ndarray  # bool, the student asked and the teacher wrote the token (`kdtw_jax.tabular.help_tabular`)
 
 
 def random_mdp(vocabulary: int, horizon: int, *, seed: int, spread: float = 1.0) -> EnumerableMDP:
@@ -144,7 +144,7 @@ class Student(NamedTuple):
 
     logits_RxA: jax.Array
     value_S: jax.Array  # the "head" values
-    ask_S: jax.Array | None = None  # logits of asking, for a student that may (`kdtw_jax.help_tabular`)
+    ask_S: jax.Array | None = None  # logits of asking, for a student that may (`kdtw_jax.tabular.help_tabular`)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sacrebleu.metrics.bleu import BLEU
 
-from kdtw_jax.data.language import main_language
-from kdtw_jax.data.text import normalize, words
 from kdtw_jax.errors import UserError
+from kdtw_jax.text.language import main_language
+from kdtw_jax.text.normal import normalize, words
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer

@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 
 import jax
 
-from kdtw_jax.config import JUDGING, Experiment, plain
 from kdtw_jax.constraints import known_constraints, word_tokens
 from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.decoding.view import told
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
-from kdtw_jax.evaluation.metrics import Score, score_all
 from kdtw_jax.methods import find
 from kdtw_jax.methods.ask_config import Rules, make_rules
 from kdtw_jax.methods.mle import fit
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
+from kdtw_jax.metrics.scores import Score, score_all
 from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
-from kdtw_jax.prepare import Setup
+from kdtw_jax.pipeline.config import JUDGING, Experiment, plain
+from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from kdtw_jax.ask_report import report_asking, study_asking
-from kdtw_jax.config import JUDGING, Experiment
-from kdtw_jax.config_file import write_config
 from kdtw_jax.data.task import Task
 from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.figures import distil_figure
 from kdtw_jax.hosts import is_writer, join, wait
-from kdtw_jax.pipeline import BEAM_STAGE, Row, evaluate, evaluation_stage, train_students, train_teacher
-from kdtw_jax.prepare import Setup, look_up, prepare
-from kdtw_jax.presets import TASKS
+from kdtw_jax.pipeline.ask_report import report_asking, study_asking
+from kdtw_jax.pipeline.config import JUDGING, Experiment
+from kdtw_jax.pipeline.config_file import write_config
+from kdtw_jax.pipeline.prepare import Setup, look_up, prepare
+from kdtw_jax.pipeline.presets import TASKS
+from kdtw_jax.pipeline.stages import BEAM_STAGE, Row, evaluate, evaluation_stage, train_students, train_teacher
 from kdtw_jax.runs import (
     Progress,
     RunFolder,

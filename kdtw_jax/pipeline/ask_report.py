@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from kdtw_jax.config import Experiment
 from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.evaluation.asking import evaluate_asking, make_phrasings
 from kdtw_jax.evaluation.evaluate import Decoding, decode_split
@@ -16,8 +15,9 @@ from kdtw_jax.evaluation.findings import Found, Texts, obedience
 from kdtw_jax.evaluation.helped import GATES, Decoder, make_decoder
 from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
 from kdtw_jax.methods.ask_config import Rules
-from kdtw_jax.pipeline import Row, Trained, asking_rules, evaluation_stage, judged_with, still_good
-from kdtw_jax.prepare import Setup
+from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.prepare import Setup
+from kdtw_jax.pipeline.stages import Row, Trained, asking_rules, evaluation_stage, judged_with, still_good
 from kdtw_jax.runs import RunFolder, print_table, write_csv, write_json, write_text
 
 COLUMNS = (

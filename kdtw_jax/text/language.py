@@ -11,7 +11,7 @@ import regex
 from babel import Locale
 from babel.core import get_global
 
-from kdtw_jax.data.text import words
+from kdtw_jax.text.normal import words
 
 # Chinese languages with codes of their own, written in the same characters.
 _CHINESE = ("yue", "wuu", "hak", "gan", "hsn", "nan", "cdo", "cjy", "cpx", "czh", "czo", "mnp", "lzh")

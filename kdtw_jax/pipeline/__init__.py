@@ -1,0 +1,1 @@
+"""The application: from a configuration to trained models, tables and figures."""
