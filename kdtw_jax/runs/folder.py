@@ -30,14 +30,6 @@ SHOWN_DIFFERENCES = 3
 # How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
 # How outputs are scored is no part of it either: it stays as `kdtw_jax.pipeline.prepare` chose it at first.
 FREE = ("accumulate", "chunk", "fused_attention", "remat", "vocab_chunk")
-# Options that came later, wherever they are or by their dotted names, and what runs from before them did, which go on.
-LATER = {
-    "student_rows": 1.0,
-    "reward_temperature": 1.0,
-    "teacher_temperature": 1.0,
-    "text.features.held_out": 0.05,
-    "text.features.seed": 0,
-}
 
 
 class RunFolder:
@@ -73,21 +65,16 @@ class RunFolder:
     def claim(self, stage: str, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
         """Binds `stage` to `config`, which is in addition to the run's: other stages may have others.
 
-        `free` names what may be another one, by dotted name. What an older stage does not say, the run's own
-        configuration has said for it. Raises UserError when the stage has something to lose that another configuration
-        left there.
+        `free` names what may be another one, by dotted name. Raises UserError when the stage has something to lose that
+        another configuration left there.
         """
         path = self.path / "stages" / f"{stage}.config.json"
         marker = self._marker(stage)
         held = (self.path / stage, marker, marker.with_suffix(""))
 
         def bind() -> None:
-            wanted = _plain(config)
-            said = {name: value for name, value in flatten(self.stored()).items() if name in flatten(wanted)}
-            old = said | flatten(_read_json(path)) if path.exists() else None
-            if old is None and any(map(_worth_keeping, held)):
-                old = flatten(wanted) | said
-            _bind(path, wanted, old, f"stage {stage} of {self.path}", free, held)
+            old = flatten(_read_json(path)) if path.exists() else None
+            _bind(path, _plain(config), old, f"stage {stage} of {self.path}", free, held)
 
         first_alone(bind, f"claim {stage}")
 
@@ -102,15 +89,6 @@ class RunFolder:
 
     def _made(self) -> list[Path]:
         return [entry for entry in self.path.iterdir() if not entry.name.startswith(".") and entry.name != CONFIG]
-
-    def claimed(self, stage: str) -> dict[str, Any]:
-        """The configuration of a stage in addition to the run's; empty where it was never claimed."""
-        path = self.path / "stages" / f"{stage}.config.json"
-        return _read_json(path) if path.exists() else {}
-
-    def stored(self) -> dict[str, Any]:
-        """The configuration that the folder was begun with."""
-        return _read_json(self.path / CONFIG)
 
     def close(self) -> None:
         if self._lock is not None:
@@ -253,12 +231,10 @@ def _remove(places: Collection[Path]) -> None:
 
 def _differences(old: dict[str, Any], new: dict[str, Any], free: Collection[str]) -> str:
     """The first differences of two flat configurations, in words; empty where there are none."""
-    before = {n: LATER[key] for n in new for key in (n, n.rpartition(".")[2]) if key in LATER} | old
-    bound = [n for n in {**before, **new} if n.rpartition(".")[2] not in FREE and n not in free]
-    names = [n for n in bound if before.get(n, "(unset)") != new.get(n, "(unset)")]
+    bound = [n for n in {**old, **new} if n.rpartition(".")[2] not in FREE and n not in free]
+    names = [n for n in bound if old.get(n, "(unset)") != new.get(n, "(unset)")]
     shown = "; ".join(
-        f"{n} was {_show(before.get(n, '(unset)'))}, now {_show(new.get(n, '(unset)'))}"
-        for n in names[:SHOWN_DIFFERENCES]
+        f"{n} was {_show(old.get(n, '(unset)'))}, now {_show(new.get(n, '(unset)'))}" for n in names[:SHOWN_DIFFERENCES]
     )
     more = f" (and {len(names) - SHOWN_DIFFERENCES} more)" if len(names) > SHOWN_DIFFERENCES else ""
     return shown + more
