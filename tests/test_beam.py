@@ -13,7 +13,7 @@ import pytest
 
 from kdtw_jax.decoding import Generation, beam_search, generate, log_policy
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Cache, Decoded, Encoded, Model, T5Config, make_model
+from kdtw_jax.models import Decoded, Model, T5Config, make_model
 
 ROWS, EOS = 5, 1
 
@@ -58,15 +58,14 @@ def table_of_prefixes(vocab_size: int, banned: tuple[int, ...], sharpness: float
     def of_source(source_BxS: Any) -> Any:
         return (source_BxS * (1 + np.arange(source_BxS.shape[1]))[None]).sum(axis=1) % 997
 
-    def start(params: Any, encoded: Encoded, max_len: int) -> Cache:
-        state_B = of_source(encoded.states_BxSxD).astype(jnp.int32)
-        return Cache(((state_B, state_B),), (), encoded.mask_BxS)
+    def start(params: Any, source_BxS: jax.Array, max_len: int) -> jax.Array:
+        return of_source(source_BxS).astype(jnp.int32)
 
-    def extend(params: Any, cache: Cache, tokens_Bx1: jax.Array, position: Any) -> tuple[Decoded, Cache]:
-        state_B = (cache.self_BxHxTxE[0][0] * 31 + tokens_Bx1[:, 0] + position) % 997
+    def extend(params: Any, state_B: jax.Array, tokens_Bx1: jax.Array, position: Any) -> tuple[Decoded, jax.Array]:
+        state_B = (state_B * 31 + tokens_Bx1[:, 0] + position) % 997
         logits = jnp.asarray(params)[state_B][:, None]
         nothing = jnp.zeros(tokens_Bx1.shape)
-        return Decoded(logits, nothing, logits), cache._replace(self_BxHxTxE=((state_B, state_B),))
+        return Decoded(logits, nothing, logits), state_B
 
     log_prob = np.asarray(log_policy(jnp.asarray(table), banned))
     states = of_source(np.asarray(source(vocab_size)))
@@ -78,7 +77,10 @@ def table_of_prefixes(vocab_size: int, banned: tuple[int, ...], sharpness: float
         return log_prob[state]
 
     model = model._replace(
-        encode=lambda params, source_BxS: Encoded(source_BxS, source_BxS != 0), start=start, extend=extend
+        encode=lambda params, source_BxS: source_BxS,
+        start=start,
+        extend=extend,
+        reorder=lambda state_B, index_B: state_B[index_B],
     )
     return Words(model, jnp.asarray(table), next_log_prob)
 
@@ -193,7 +195,7 @@ def markov(table_VxV: np.ndarray) -> Words:
     """The logits of the next token are the table's row of the last one."""
     words = table_of_prefixes(table_VxV.shape[0], (), 1.0, 0.0)
 
-    def extend(params: Any, cache: Cache, tokens_Bx1: jax.Array, position: Any) -> tuple[Decoded, Cache]:
+    def extend(params: Any, cache: Any, tokens_Bx1: jax.Array, position: Any) -> tuple[Decoded, Any]:
         logits, nothing = jnp.asarray(params)[tokens_Bx1], jnp.zeros(tokens_Bx1.shape)
         return Decoded(logits, nothing, logits), cache
 

@@ -77,12 +77,12 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_teacher(world: World,
     model, params = world.teacher
     if values == "unified":  # logits are Q there, so V = logsumexp has to be 0 as well: normalise them
 
-        def logits(*args: Any) -> Any:
-            answer = world.model.logits(*args)
+        def unembed(*args: Any) -> Any:
+            answer = world.model.unembed(*args)
             keep = jnp.where(jnp.isin(jnp.arange(answer.shape[-1]), jnp.array(world.banned)), -1e30, 0.0)
             return jax.nn.log_softmax(answer + keep[None, None, :], axis=-1)
 
-        model = model._replace(logits=logits)
+        model = model._replace(unembed=unembed)
     batch = next(training_batches(world.data, WIDE, seed=0))
     rows = score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
     loss = jax.jit(path_loss(model, config, world.banned))

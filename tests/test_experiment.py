@@ -486,7 +486,7 @@ def test_help_explains_every_flag_and_says_its_value_in_the_preset(
             group, flag = f"--{line.split()[0]}", ""
         elif re.match(r"  \w", line) and not flag:
             explained_groups.add(group)
-    config = dataclasses.replace(SUMMARIZATION[preset], methods=tuple(METHODS))
+    config = SUMMARIZATION[preset]
     known = dict(fields(dataclasses.replace(config, settings={})))
     for method in METHODS:
         known |= fields(config.of(method), f"--{method.replace('_', '-')}.")

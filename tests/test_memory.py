@@ -170,7 +170,7 @@ def test_logits_are_summed_and_kept_in_float32_whatever_the_arithmetic() -> None
         table = params["shared"]["embedding"].T if tied else params["lm_head"]["kernel"]
         inner = np.asarray(hidden * 16**-0.5 if tied else hidden).astype(np.float64)
         want = inner @ np.asarray(table.astype(jnp.bfloat16)).astype(np.float64)
-        got = np.asarray(model.logits(params, hidden))
+        got = np.asarray(model.unembed(params, hidden))
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, want, atol=1e-5, rtol=1e-5)
         tokens = jnp.ones((2, 3), jnp.int32)

@@ -12,8 +12,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation import Scoring, choose_scoring, differences, metrics, score, score_all
+from kdtw_jax.evaluation import Scoring, choose_scoring, differences, score, score_all
 from kdtw_jax.evaluation.findings import Texts, harm
+from kdtw_jax.metrics import scores as metrics
 from kdtw_jax.metrics.scoring import BLEU_TOKENIZERS, bleu_metric, look_tokenized
 from kdtw_jax.text.normal import normalize, words
 

@@ -176,7 +176,7 @@ def test_one_and_four_devices_write_the_same_and_give_the_same_update(world: Wor
 @pytest.mark.parametrize("kind", ["gkd", "pcl"])
 def test_a_sharper_teacher_is_matched_by_a_student_as_much_sharper(world: World, kind: str) -> None:
     model, params = world.teacher
-    sharp = model._replace(logits=lambda *given: model.logits(*given) / 0.5)
+    sharp = model._replace(unembed=lambda *given: model.unembed(*given) / 0.5)
 
     def left(student: Any) -> float:
         if kind == "gkd":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kdtw_jax.models import Model, T5Config, count_params, make_model, shift_right
-from kdtw_jax.models.layers import relative_position_bucket
+from kdtw_jax.models.t5.layers import relative_position_bucket
 
 V = 32
 V10 = T5Config.toy(V)

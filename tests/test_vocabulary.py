@@ -15,7 +15,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.losses.jsd import jsd_terms
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.vocabulary import Distribution, compare
-from kdtw_jax.models import Model, T5Config, make_model, output_layer
+from kdtw_jax.models import Model, T5Config, make_model
 from kdtw_jax.training.distribution import distribution
 
 B, X, V = 2, 3, 11
@@ -28,7 +28,7 @@ def world(tied: bool) -> tuple[Model, Any, jax.Array]:
     config = T5Config.toy(V, tie_embeddings=tied)
     model = make_model(config)
     hidden = 3 * jax.random.normal(jax.random.key(1), (B, X, config.d_model))
-    return model, output_layer(config, model.init(jax.random.key(0))), hidden
+    return model, model.output_layer(model.init(jax.random.key(0))), hidden
 
 
 def answers(model: Model, ask: Ask, vocab_chunk: int, temperature: float = 1.0) -> Callable[..., Any]:

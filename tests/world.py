@@ -15,7 +15,7 @@ from kdtw_jax.data.tokenizer import Tokenizer, train_tokenizer
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.methods.mle import MLEConfig
 from kdtw_jax.methods.pcl import DistilConfig
-from kdtw_jax.models import Model, Params, T5Config, make_model, output_layer
+from kdtw_jax.models import Model, Params, T5Config, make_model
 from kdtw_jax.training import parallel
 from kdtw_jax.training.context import StudentTraining, TrainContext
 from kdtw_jax.training.fresh import Heard, read
@@ -65,7 +65,7 @@ class World:
 def heard(model: Model, params: Params, batch: Batch) -> Heard:
     """What a teacher makes of a whole batch."""
     hidden_BxTxD = read(model, params, jnp.asarray(batch.source_BxS), jnp.asarray(batch.target_BxT))
-    return Heard(hidden_BxTxD, Whole(output_layer(model.config, params)))
+    return Heard(hidden_BxTxD, Whole(model.output_layer(params)))
 
 
 def same(a: Any, b: Any) -> bool:

@@ -14,7 +14,7 @@ from kdtw_jax.constraints.history import History
 from kdtw_jax.constraints.record import Constraint
 from kdtw_jax.constraints.wording import Wording
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import T5Config
+from kdtw_jax.models import ModelConfig, costs
 
 # float32 cannot say 0.7: 0.7 x 10 tokens must still allow 7.
 _ROUNDING = 1e-5
@@ -187,13 +187,13 @@ def make_after() -> Constraint:
     )
 
 
-def make_compute(teacher: T5Config) -> Constraint:
+def make_compute(teacher: ModelConfig) -> Constraint:
     """At most so many GFLOP of the teacher's arithmetic an output; spans prefilled at a call are paid for.
 
     Two FLOPs a parameter and position (arXiv 2001.08361, section 2.1): the encoder's over the source at the first
     call, the decoder's and the head's over every decoder position processed.
     """
-    encoder, decoder = (2e-9 * parameters for parameters in parameters_by_position(teacher))  # GFLOP a position
+    encoder, decoder = (2e-9 * parameters for parameters in costs(teacher)[:2])  # GFLOP a position
 
     def spent(history: History) -> jax.Array:
         encoded_B = jnp.where(history.calls_B > 0, history.source_B, 0)
@@ -231,7 +231,7 @@ def make_compute(teacher: T5Config) -> Constraint:
     )
 
 
-def known_constraints(names: Sequence[str], teacher: T5Config) -> tuple[Constraint, ...]:
+def known_constraints(names: Sequence[str], teacher: ModelConfig) -> tuple[Constraint, ...]:
     """The built-in constraints of these names; raises UserError for a name that none has."""
     makers: dict[str, Callable[[], Constraint]] = {
         "share": make_share,
@@ -261,19 +261,6 @@ def _forbidden(
         high=high,
         wording=wording,
     )
-
-
-def parameters_by_position(config: T5Config) -> tuple[float, float]:
-    """Parameters that work at a position of the encoder, and at one of the decoder (its head included).
-
-    The keys and values of cross-attention, computed once a source position, are counted with the encoder.
-    """
-    inner = config.num_heads * config.d_kv
-    attention, projections = 4 * config.d_model * inner, 2 * config.d_model * inner
-    feed_forward = (3 if config.feed_forward == "gated-gelu" else 2) * config.d_model * config.d_ff
-    encoder = config.num_layers * (attention + feed_forward) + config.num_decoder_layers * projections
-    decoder = config.num_decoder_layers * (attention + projections + feed_forward)
-    return encoder, decoder + config.d_model * config.vocab_size
 
 
 def _whole(budget: float) -> str:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, Generation, mask_to_eos
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Cache, Model, Params, select_rows
+from kdtw_jax.models import Cache, Model, Params
 
 
 class _State(NamedTuple):
@@ -113,7 +113,7 @@ def beam_search(
             tokens_BxKxT=tokens_BxKxT,
             log_prob_BxKxT=log_prob_BxKxT,
             total_BxK=total_BxK,
-            cache=select_rows(cache, (first_row_B[:, None] + parent_BxK).reshape(-1)),
+            cache=model.reorder(cache, (first_row_B[:, None] + parent_BxK).reshape(-1)),
             ended_tokens_BxT=jnp.where(better_B[:, None], winner_tokens_Bx1xT[:, 0], state.ended_tokens_BxT),
             ended_log_prob_BxT=jnp.where(better_B[:, None], winner_log_prob_Bx1xT[:, 0], state.ended_log_prob_BxT),
             ended_score_B=ended_score_B,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from kdtw_jax.constraints.history import History
 from kdtw_jax.decoding.sample import choose
 from kdtw_jax.losses.masked import entropy
-from kdtw_jax.models import Encoded, Model, Params, T5Config, View
+from kdtw_jax.models import Encoded, Facts, Model, ModelConfig, Params, View
 
 _FAR = 20.0  # nats beyond which differences of log-probability say nothing more
 
@@ -25,7 +25,7 @@ def instructed(rule_BxR: jax.Array, source_BxS: jax.Array) -> jax.Array:
     return jnp.where(place_BxX < 0, from_rule, jnp.where(place_BxX < source, from_source, 0)).astype(jnp.int32)
 
 
-def readings(config: T5Config, rule_BxR: jax.Array, source_BxS: jax.Array) -> tuple[jax.Array, jax.Array]:
+def readings(config: ModelConfig, rule_BxR: jax.Array, source_BxS: jax.Array) -> tuple[jax.Array, jax.Array]:
     """What the student reads to write from, and what its gate reads the rule in (int32, one row each).
 
     The rule says who writes, not what: whatever the price of asking, the optimum's tokens have the teacher's own
@@ -57,18 +57,18 @@ def look(log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, past_BxTxN: jax.A
     lead_BxT = jnp.minimum(best_X - next_X, _FAR).reshape(rows, length)
     repeats_BxT = jnp.sum(past_BxTxN == first_BxT[:, :, None], axis=-1)
     written, calls, source = (x.astype(jnp.float32) for x in (history.length_B, history.calls_B, history.source_B))
-    facts = (
-        entropy(log_policy_BxTxV) / 3,
-        -jnp.maximum(best_BxT, -_FAR) / 3,
-        lead_BxT / 4,
-        jnp.minimum(repeats_BxT, 4) / 2,
-        written / 32,
-        source / 32,
-        (source - written) / 16,
-        jnp.log1p(jnp.minimum(history.own_B, 100).astype(jnp.float32)) / 3,
-        jnp.minimum(history.in_a_row_B, 4) / 2,
-        jnp.log1p(calls) / 2,
-        calls / (written + 1),
+    facts = Facts(
+        entropy=entropy(log_policy_BxTxV) / 3,
+        surprise=-jnp.maximum(best_BxT, -_FAR) / 3,
+        lead=lead_BxT / 4,
+        repeats=jnp.minimum(repeats_BxT, 4) / 2,
+        written=written / 32,
+        source=source / 32,
+        left=(source - written) / 16,
+        alone=jnp.log1p(jnp.minimum(history.own_B, 100).astype(jnp.float32)) / 3,
+        in_a_row=jnp.minimum(history.in_a_row_B, 4) / 2,
+        calls=jnp.log1p(calls) / 2,
+        share=calls / (written + 1),
     )
     choices_BxTx2 = jnp.stack([first_X, second_X], axis=-1).reshape(rows, length, 2)
     return View(hidden_BxTxD, choices_BxTx2, jnp.stack([x.astype(jnp.float32) for x in facts], axis=-1))

@@ -200,9 +200,9 @@ def comparison(
         )
 
         def part(own_BxXxD: jax.Array, other_BxXxD: jax.Array, head_BxX: jax.Array, tokens_BxX: jax.Array) -> _Compared:
-            logits_BxXxV = student.logits(params[0], own_BxXxD)
+            logits_BxXxV = student.unembed(params[0], own_BxXxD)
             pi = log_policy(logits_BxXxV, banned, values.alpha)
-            mu = log_policy(teacher.logits(params[1], other_BxXxD), banned)
+            mu = log_policy(teacher.unembed(params[1], other_BxXxD), banned)
             _, value_BxX = policy_and_value(without(logits_BxXxV, banned), head_BxX, tokens_BxX, values)
             top_forward, top_reverse = (
                 topk_divergence(pi, top_k_with_tail(mu, top_k), direction) if top_k else jnp.zeros(tokens_BxX.shape)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.constraints.builtin import parameters_by_position
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluation_batches
 from kdtw_jax.decoding.draft import Checked, Strategy, Verdict, generate_with_checks
 from kdtw_jax.decoding.help import Gate, Moment, forecast, own_gate, stateless
@@ -22,7 +21,7 @@ from kdtw_jax.decoding.view import readings
 from kdtw_jax.evaluation.gates import entropy_gate, max_prob_gate
 from kdtw_jax.evaluation.helped import Decoder, places
 from kdtw_jax.finite import check_written
-from kdtw_jax.models import Model, Params, T5Config, shift_right
+from kdtw_jax.models import Model, ModelConfig, Params, costs, shift_right
 from kdtw_jax.runs import Progress
 from kdtw_jax.training.deferral import Deferral, deferral_gate
 
@@ -232,13 +231,13 @@ def _padded(words_KxR: np.ndarray | None, room: int) -> np.ndarray:
     return np.pad(words_KxR, ((0, 0), (0, room - words_KxR.shape[1])))
 
 
-def per_token(outcome: Outcome, student: T5Config, teacher: T5Config, source_N: np.ndarray) -> dict[str, float]:
+def per_token(outcome: Outcome, student: ModelConfig, teacher: ModelConfig, source_N: np.ndarray) -> dict[str, float]:
     """The accounting of a point, per output token. FLOPs are two a parameter and position (arXiv 2001.08361, section
     2.1): an encoder works where its decoder does."""
     tokens = float(outcome.lengths_N.sum())
     called_N = outcome.positions_N > 0
-    encoder, decoder = (2.0 * p for p in parameters_by_position(teacher))
-    own_encoder, own_decoder = (2.0 * p for p in parameters_by_position(student))
+    encoder, decoder = (2.0 * p for p in costs(teacher)[:2])
+    own_encoder, own_decoder = (2.0 * p for p in costs(student)[:2])
     return {
         "teacher_tokens": float(outcome.teacher_N.sum()) / tokens,
         "calls": float(outcome.calls_N.sum()) / tokens,

@@ -28,7 +28,7 @@ from kdtw_jax.methods.ask_loss import ask_loss
 from kdtw_jax.methods.ask_rows import QUOTES, AskingCollector, HelpedRows
 from kdtw_jax.methods.pcl import coefficients, cost
 from kdtw_jax.methods.protocol import Method
-from kdtw_jax.models import T5Config
+from kdtw_jax.models import ModelConfig
 from kdtw_jax.runs.atomic import write_json
 from kdtw_jax.training.collect import empty_row, minibatch_shares
 from kdtw_jax.training.context import StudentTraining, TrainContext
@@ -138,7 +138,7 @@ def check_training(config: AskConfig, training: StudentTraining) -> None:
     config.distil.check_rollouts(training)
 
 
-def check(config: AskConfig, training: StudentTraining, teacher: T5Config) -> None:
+def check(config: AskConfig, training: StudentTraining, teacher: ModelConfig) -> None:
     """Raises UserError as `known_constraints` and `check_training` do."""
     known_constraints(config.constraints, teacher)
     check_training(config, training)

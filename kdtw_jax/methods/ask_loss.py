@@ -56,7 +56,7 @@ def ask_loss(
             past_BxXxT: jax.Array,
             history: History,
         ) -> tuple[Judged, View, jax.Array]:
-            logits_BxXxV = without(model.logits(params, hidden_BxXxD), banned)
+            logits_BxXxV = without(model.unembed(params, hidden_BxXxD), banned)
             own_BxXxV = jax.lax.stop_gradient(jax.nn.log_softmax(logits_BxXxV, axis=-1))
             view = look(own_BxXxV, hidden_BxXxD, past_BxXxT, history)
             own = Held(logits_BxXxV if alpha == 1 else logits_BxXxV / alpha)

@@ -24,7 +24,7 @@ from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import Distribution
 from kdtw_jax.methods.protocol import Cost, Method
-from kdtw_jax.models import Model, T5Config, shift_right
+from kdtw_jax.models import Model, ModelConfig, shift_right
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.collect import Collector, empty_row, minibatch_shares
@@ -204,7 +204,7 @@ def distil(context: TrainContext, params: Params, config: DistilConfig, objectiv
     return train_replayed(context, params, method)[0]
 
 
-def check(config: DistilConfig, training: StudentTraining, teacher: T5Config) -> None:
+def check(config: DistilConfig, training: StudentTraining, teacher: ModelConfig) -> None:
     """Raises UserError as `check_rollouts` does."""
     config.check_rollouts(training)
 

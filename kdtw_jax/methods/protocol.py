@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Params, T5Config
+from kdtw_jax.models import ModelConfig, Params
 from kdtw_jax.training.context import StudentTraining, TrainContext
 
 
@@ -41,9 +41,9 @@ class Method:
     """whether the teacher is there while the student is trained"""
     targets: Literal["data", "beam"] = "data"
     """what `context.data` has for targets: the data's, or the teacher's beam outputs"""
-    student: Callable[[T5Config, Any], T5Config] = lambda size, config: size
+    student: Callable[[ModelConfig, Any], ModelConfig] = lambda size, config: size
     """the student that it trains, where that has further parts"""
-    check: Callable[[Any, StudentTraining, T5Config], None] = lambda config, training, teacher: None
+    check: Callable[[Any, StudentTraining, ModelConfig], None] = lambda config, training, teacher: None
     """raises UserError where these settings do not fit the training or the teacher"""
     unseen: Callable[[Any], bool] = lambda config: False
     """whether it needs `context.unseen`"""

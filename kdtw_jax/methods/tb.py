@@ -14,7 +14,7 @@ from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, distil, make_judge
 from kdtw_jax.methods.protocol import Method
-from kdtw_jax.models import Model, Params, T5Config
+from kdtw_jax.models import Model, ModelConfig, Params
 from kdtw_jax.replay import Sample
 from kdtw_jax.training import parallel
 from kdtw_jax.training.context import WHOLE, Chunks, StudentTraining, TrainContext
@@ -72,7 +72,7 @@ def check_uncut(training: StudentTraining) -> None:
         raise UserError("trajectory balance (tb) compares the rows of a minibatch: its optimizer.accumulate must be 1")
 
 
-def check(config: DistilConfig, training: StudentTraining, teacher: T5Config) -> None:
+def check(config: DistilConfig, training: StudentTraining, teacher: ModelConfig) -> None:
     """Raises UserError as `check_uncut` and `check_rollouts` do."""
     check_uncut(training)
     config.check_rollouts(training)

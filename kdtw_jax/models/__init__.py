@@ -1,34 +1,61 @@
-"""T5 models as pure functions."""
+"""Models as pure functions: an interface, the families behind it, and the gate beside them."""
 
-from kdtw_jax.models.config import T5Config
-from kdtw_jax.models.gate import Odds, View
-from kdtw_jax.models.model import (
-    Cache,
-    Decoded,
-    Encoded,
-    Model,
-    Params,
+from kdtw_jax.models.families import (
+    FAMILIES,
+    costs,
     count_params,
+    family_of,
+    find_family,
+    init_heads,
     make_model,
-    output_layer,
-    output_slices,
-    select_rows,
+    parameter_shapes,
+    register_family,
     shift_right,
 )
+from kdtw_jax.models.gate import Facts, Memory, Odds, View
+from kdtw_jax.models.interface import (
+    WORDS,
+    Cache,
+    Costs,
+    Decoded,
+    Encoded,
+    Family,
+    Fields,
+    Model,
+    ModelConfig,
+    Network,
+    Params,
+)
+from kdtw_jax.models.t5.config import T5Config
+from kdtw_jax.models.vocabulary import output_slices, pad_params
 
 __all__ = [
+    "FAMILIES",
+    "WORDS",
     "Cache",
+    "Costs",
     "Decoded",
     "Encoded",
+    "Facts",
+    "Family",
+    "Fields",
+    "Memory",
     "Model",
+    "ModelConfig",
+    "Network",
     "Odds",
     "Params",
     "T5Config",
     "View",
+    "costs",
     "count_params",
+    "family_of",
+    "find_family",
+    "init_heads",
     "make_model",
-    "output_layer",
     "output_slices",
-    "select_rows",
+    "pad_params",
+    "parameter_shapes",
+    "register_family",
     "shift_right",
 ]

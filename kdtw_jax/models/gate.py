@@ -11,16 +11,36 @@ writes as before.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.models.config import T5Config
-
-FACTS = 11  # numbers about a state that the gate is given, `kdtw_jax.decoding.view.look` says which
 _POINTERS = 8  # places of the source that the reader of the rule looks at
+
+
+class Memory(NamedTuple):
+    """What the gate reads of encoded sources."""
+
+    states_BxSxD: jax.Array  # compute dtype
+    mask_BxS: jax.Array  # bool, True on tokens
+
+
+class Facts(NamedTuple):
+    """Numbers about a state, each BxT and of about unit size: `kdtw_jax.decoding.view.look` makes them."""
+
+    entropy: jax.Array  # of the student's policy
+    surprise: jax.Array  # of its most probable token
+    lead: jax.Array  # of that token over the next
+    repeats: jax.Array  # of that token so far
+    written: jax.Array  # tokens so far
+    source: jax.Array  # tokens of the source
+    left: jax.Array  # by how many of them the source is longer
+    alone: jax.Array  # tokens since the last call
+    in_a_row: jax.Array  # calls just now
+    calls: jax.Array  # so far
+    share: jax.Array  # of the tokens that were asked for
 
 
 class View(NamedTuple):
@@ -28,7 +48,7 @@ class View(NamedTuple):
 
     hidden_BxTxD: jax.Array  # the decoder state
     choices_BxTx2: jax.Array  # int32, the student's two most probable tokens
-    facts_BxTxF: jax.Array  # float32, numbers of about unit size: how sure the student is, what has happened so far
+    facts_BxTxF: jax.Array  # float32, `Facts` in their order
 
 
 class Odds(NamedTuple):
@@ -44,28 +64,29 @@ class Odds(NamedTuple):
 
 
 class Gate(nn.Module):
-    """Three small networks: a reader of the rule, and one hidden layer for each of saving, price and cost to go."""
+    """Three small networks: a reader of the rule, and one hidden layer of `width` units for each of saving, price and
+    cost to go."""
 
-    config: T5Config
+    d_model: int
+    width: int
 
     def setup(self) -> None:
-        config = self.config
-        self.near = nn.Dense(config.d_model)
-        self.pointer = self.param("pointer", nn.initializers.normal(0.1), (_POINTERS, config.d_model), jnp.float32)
+        self.near = nn.Dense(self.d_model)
+        self.pointer = self.param("pointer", nn.initializers.normal(0.1), (_POINTERS, self.d_model), jnp.float32)
         # What is the same at all states of a row is multiplied once.
-        self.saving_state, self.price_state, self.cost_state = (nn.Dense(config.gate_width) for _ in range(3))
-        self.price_rule, self.cost_rule = (nn.Dense(config.gate_width, use_bias=False) for _ in range(2))
+        self.saving_state, self.price_state, self.cost_state = (nn.Dense(self.width) for _ in range(3))
+        self.price_rule, self.cost_rule = (nn.Dense(self.width, use_bias=False) for _ in range(2))
         small = nn.initializers.normal(0.05)
         self.saving_out, self.price_out, self.cost_out = (nn.Dense(1, kernel_init=small) for _ in range(3))
 
-    def read(self, states_BxSxD: jax.Array, mask_BxS: jax.Array) -> jax.Array:
+    def read(self, memory: Memory) -> jax.Array:
         """The encoded source as one vector a row, [B, P]: neighbouring states together (the digits of a number), looked
         at by pointers."""
-        x = jax.lax.stop_gradient(states_BxSxD).astype(jnp.float32)
+        x = jax.lax.stop_gradient(memory.states_BxSxD).astype(jnp.float32)
         before, after = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1], jnp.pad(x, ((0, 0), (0, 1), (0, 0)))[:, 1:]
         x = nn.gelu(self.near(jnp.concatenate([before, x, after], axis=-1)))
         score_BxPxS = jnp.einsum("bsd,pd->bps", x, self.pointer)
-        weight_BxPxS = nn.softmax(jnp.where(mask_BxS[:, None, :], score_BxPxS, -1e9), axis=-1)
+        weight_BxPxS = nn.softmax(jnp.where(memory.mask_BxS[:, None, :], score_BxPxS, -1e9), axis=-1)
         return jnp.einsum("bps,bsd->bpd", weight_BxPxS, x).reshape(x.shape[0], -1)
 
     def weigh(self, rule_BxP: jax.Array, view: View, table_VxD: jax.Array) -> Odds:
@@ -80,3 +101,26 @@ class Gate(nn.Module):
         log_price = self.price_out(nn.gelu(self.price_state(facts) + self.price_rule(rule_BxP)[:, None, :]))
         cost = self.cost_out(nn.gelu(self.cost_state(state) + self.cost_rule(rule_BxP)[:, None, :]))
         return Odds(saving[..., 0], log_price[..., 0], cost[..., 0])
+
+
+class _Beside(nn.Module):
+    """A gate below its name, by which Flax draws: the values are those that it has as a part of a network."""
+
+    d_model: int
+    width: int
+
+    def setup(self) -> None:
+        self.gate = Gate(self.d_model, self.width)
+
+    def __call__(self) -> Odds:
+        """Everything once, which is what initialisation needs."""
+        state_1x1xD = jnp.zeros((1, 1, self.d_model))
+        view = View(state_1x1xD, jnp.zeros((1, 1, 2), jnp.int32), jnp.zeros((1, 1, len(Facts._fields))))
+        rule_1xP = self.gate.read(Memory(state_1x1xD, jnp.ones((1, 1), bool)))
+        return self.gate.weigh(rule_1xP, view, state_1x1xD[0])
+
+
+def init_gate(d_model: int, width: int, key: jax.Array) -> dict[str, Any]:
+    """Fresh parameters of a gate."""
+    params: dict[str, Any] = _Beside(d_model, width).init(key)["params"]["gate"]
+    return params

@@ -6,19 +6,16 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-from kdtw_jax.constraints.builtin import parameters_by_position
 from kdtw_jax.data.batches import Bucket, make_buckets
 from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import find
-from kdtw_jax.models import T5Config, count_params
+from kdtw_jax.models import WORDS, ModelConfig, costs, count_params, parameter_shapes
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pretrained.named import find_config, student_config
-from kdtw_jax.pretrained.names import parameter_shapes
 from kdtw_jax.runs import print_table
 
 GIB = 2**30
-_WORDS = {"float32": 4, "bfloat16": 2}
 
 
 class Stage(NamedTuple):
@@ -36,8 +33,8 @@ class Stage(NamedTuple):
 class Sizes(NamedTuple):
     """The models of a run, with its vocabulary."""
 
-    teacher: T5Config
-    student: T5Config
+    teacher: ModelConfig
+    student: ModelConfig
 
 
 def sizes(config: Experiment) -> Sizes:
@@ -48,6 +45,8 @@ def sizes(config: Experiment) -> Sizes:
     if config.text.tokenizer is not None:
         known.append(load_tokenizer(config.text.tokenizer).vocab_size)
     rows = max(known, default=config.text.vocab_size)  # the smaller model is padded
+    teacher: ModelConfig
+    student: ModelConfig
     teacher, student = (dataclasses.replace(c, vocab_size=rows) for c in (config.teacher, config.student))
     if config.teacher_model is not None:
         teacher = dataclasses.replace(given[0], dtype=config.teacher.dtype, vocab_size=rows)
@@ -60,7 +59,7 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
     """The trainings that `config` would run on so many devices."""
     text, (teacher, student) = config.text, models
     bucket = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=devices)[-1]
-    frozen = parameters(teacher) * _WORDS[teacher.dtype if config.teacher_model is not None else "float32"]
+    frozen = parameters(teacher) * WORDS[teacher.dtype if config.teacher_model is not None else "float32"]
     seeds = len(config.seeds)
     own, other = forward_flops(student, bucket), forward_flops(teacher, bucket)
     found = []
@@ -81,46 +80,38 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
     return found
 
 
-def parameters(config: T5Config) -> int:
+def parameters(config: ModelConfig) -> int:
     """Those of the model itself, heads included."""
     return count_params(parameter_shapes(config))
 
 
-def states(config: T5Config, copies: int = 0) -> float:
+def states(config: ModelConfig, copies: int = 0) -> float:
     """Bytes of what training holds, float32 always: parameters, gradients, two moments, further copies."""
     return 4.0 * parameters(config) * (4 + copies)
 
 
-def forward_flops(config: T5Config, bucket: Bucket) -> float:
+def forward_flops(config: ModelConfig, bucket: Bucket) -> float:
     """Two FLOPs a parameter and position (arXiv 2001.08361, section 2.1), attention's products of positions beside."""
-    encoder, decoder = parameters_by_position(config)
-    inner, s, t = config.num_heads * config.d_kv, bucket.source, bucket.target
-    pairs = config.num_layers * s * s + config.num_decoder_layers * (t * t + t * s)
-    return 2.0 * bucket.rows * (encoder * s + decoder * t + 2 * inner * pairs)
+    cost, s, t = costs(config), bucket.source, bucket.target
+    by_position = 2.0 * (cost.source_parameters * s + cost.target_parameters * t)
+    return bucket.rows * (by_position + cost.pair_flops(s, t))
 
 
-def working(config: T5Config, bucket: Bucket, devices: int) -> float:
-    """Bytes a device of what a training step keeps for its gradient, estimated: of each layer its inputs and the
-    results of its products, the attention weights, and logits thrice in float32."""
-    word, inner = _WORDS[config.dtype], config.num_heads * config.d_kv
-    wide = config.d_ff * (3 if config.feed_forward == "gated-gelu" else 1)
-    s, t, heads = bucket.source, bucket.target, config.num_heads
-    encoder = config.num_layers * (s * (4 * config.d_model + 4 * inner + wide) + 2 * heads * s * s)
-    decoder = t * (6 * config.d_model + 6 * inner + wide) + 2 * s * inner + 2 * heads * (t * t + t * s)
-    kept = word * bucket.rows * (encoder + config.num_decoder_layers * decoder)
+def working(config: ModelConfig, bucket: Bucket, devices: int) -> float:
+    """Bytes a device of what a training step keeps for its gradient, estimated: activations, and logits thrice in
+    float32."""
+    kept = bucket.rows * costs(config).activation_bytes(bucket.source, bucket.target)
     return (kept + 3 * scores(config, bucket)) / devices
 
 
-def scores(config: T5Config, bucket: Bucket) -> float:
+def scores(config: ModelConfig, bucket: Bucket) -> float:
     """Bytes of a batch's logits."""
     return 4.0 * bucket.rows * bucket.target * config.vocab_size
 
 
-def cache(config: T5Config, bucket: Bucket) -> float:
-    """Bytes of the keys and values of decoding a batch."""
-    inner = config.num_heads * config.d_kv
-    positions = bucket.rows * (bucket.source + bucket.target)
-    return 2.0 * _WORDS[config.dtype] * config.num_decoder_layers * inner * positions
+def cache(config: ModelConfig, bucket: Bucket) -> float:
+    """Bytes of what decoding a batch keeps from token to token."""
+    return bucket.rows * costs(config).cache_bytes(bucket.source, bucket.target)
 
 
 def hours(stage: Stage, tflops: float, devices: int) -> float:

@@ -23,7 +23,7 @@ from kdtw_jax.methods.mle import fit
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.metrics.scores import Score, score_all
-from kdtw_jax.models import Model, Params, T5Config, count_params, make_model
+from kdtw_jax.models import Model, ModelConfig, Params, count_params, make_model
 from kdtw_jax.pipeline.config import JUDGING, Experiment, plain
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
@@ -50,7 +50,7 @@ class Trained(NamedTuple):
     params: Params
 
 
-def _stage(run: RunFolder, name: str, config: T5Config, setup: Setup, train: Train) -> Trained:
+def _stage(run: RunFolder, name: str, config: ModelConfig, setup: Setup, train: Train) -> Trained:
     """Runs `train(model, folder) -> params` once; later calls load what it saved.
 
     The marker, written last, decides: after a kill just before it, `train` finds its last checkpoint and ends at once.
@@ -85,7 +85,7 @@ def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
     return _stage(run, "teacher", _with_vocabulary(config.teacher, setup), setup, train)
 
 
-def _with_vocabulary(config: T5Config, setup: Setup) -> T5Config:
+def _with_vocabulary(config: ModelConfig, setup: Setup) -> ModelConfig:
     return dataclasses.replace(config, vocab_size=setup.tokenizer.vocab_size)
 
 

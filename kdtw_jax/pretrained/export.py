@@ -12,7 +12,7 @@ import numpy as np
 
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Params, T5Config
+from kdtw_jax.models import ModelConfig, Params, T5Config, family_of
 from kdtw_jax.pretrained.layout import write_layout
 from kdtw_jax.pretrained.names import slots
 from kdtw_jax.pretrained.tensors import SINGLE, write_tensors
@@ -20,7 +20,7 @@ from kdtw_jax.runs.atomic import explained, write_json, write_text
 
 
 def export_model(
-    folder: Path, config: T5Config, params: Params, tokenizer: Tokenizer, *, dtype: str = "float32", card: str = ""
+    folder: Path, config: ModelConfig, params: Params, tokenizer: Tokenizer, *, dtype: str = "float32", card: str = ""
 ) -> None:
     """Writes `model.safetensors`, `config.json`, the vocabulary (not for byT5) and what generation needs, whole or
     not at all; a `card` becomes its README.md.
@@ -29,8 +29,10 @@ def export_model(
     that does not ask. The generation config suppresses the tokens that are never to be written and renormalises the
     rest, so greedy decoding there is `generate` here, and a beam search without length penalty is `beam_search` (the
     penalties are defined differently). Raises UserError where `folder` already holds something, or the file system
-    refuses.
+    refuses, and for a model of a family that is not T5.
     """
+    if not isinstance(config, T5Config):
+        raise UserError(f"models of the family {family_of(config).name} have no Hugging Face layout here; T5 models do")
     folder = Path(folder).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; choose another place for the model")

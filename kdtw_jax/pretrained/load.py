@@ -13,10 +13,11 @@ import numpy as np
 from kdtw_jax.data.tokenizer import Tokenizer, load_vocabulary
 from kdtw_jax.errors import UserError
 from kdtw_jax.finite import check_finite
-from kdtw_jax.models import Params, T5Config
-from kdtw_jax.models.rows import pad_tensor
+from kdtw_jax.models import ModelConfig, Params, T5Config, init_heads
+from kdtw_jax.models.t5.model import vocabulary_axis
+from kdtw_jax.models.vocabulary import pad_rows
 from kdtw_jax.pretrained.layout import head_may_be_shared, of_bytes, read_layout
-from kdtw_jax.pretrained.names import ALIASES, HEAD, SHARED, UNUSED, Slot, heads, slots
+from kdtw_jax.pretrained.names import ALIASES, HEAD, SHARED, UNUSED, Slot, slots
 from kdtw_jax.pretrained.tensors import Held, check_tensor, find_tensors, read_tensors, same_tensor
 
 Placement: TypeAlias = jax.Device | jax.sharding.Sharding
@@ -65,7 +66,7 @@ def open_published(folder: Path) -> Published:
 
 def read_published(
     published: Published,
-    config: T5Config,
+    config: ModelConfig,
     key: jax.Array,
     *,
     dtype: str = "float32",
@@ -94,9 +95,10 @@ def read_published(
         for part in path:
             inner = inner.setdefault(part, {})
         what = f"{published.held[name].file}: {published.held[name].name}"
-        converted = pad_tensor(wanted[name].path[0], _converted(what, tensor, wanted[name], dtype), config.vocab_size)
+        converted = _converted(what, tensor, wanted[name], dtype)
+        converted = pad_rows(converted, vocabulary_axis(wanted[name].path[0]), config.vocab_size)
         inner[last] = _put(converted, placement)
-    for head, fresh in heads(config, key).items():
+    for head, fresh in init_heads(config, key).items():
         params[head] = jax.tree.map(lambda x: _put(np.asarray(x), placement), fresh)
     return params
 

@@ -10,11 +10,10 @@ import jax
 
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Params, T5Config, make_model
+from kdtw_jax.models import ModelConfig, Params, init_heads, make_model
 from kdtw_jax.pretrained.hub import PREFIX, fetch
 from kdtw_jax.pretrained.layout import CONFIG, read_layout
 from kdtw_jax.pretrained.load import Published, open_published, read_published
-from kdtw_jax.pretrained.names import heads
 from kdtw_jax.runs.atomic import read_json
 from kdtw_jax.training.checkpoint import SavedModel, load_model, read_model_config
 
@@ -23,7 +22,7 @@ class Named(NamedTuple):
     """What is known of a model before its weights are read."""
 
     folder: Path
-    config: T5Config
+    config: ModelConfig
     tokenizer: Tokenizer  # with as many ids as the model has rows of embedding
     published: Published | None  # None: saved by this project
 
@@ -47,7 +46,7 @@ def find_model(name: str, *, offline: bool = False) -> Named:
     return Named(folder, published.config, published.tokenizer, published)
 
 
-def find_config(name: str, *, offline: bool = False) -> T5Config:
+def find_config(name: str, *, offline: bool = False) -> ModelConfig:
     """The sizes and variant of such a model; of the hub, no weights are fetched. Raises UserError as `find_model`."""
     folder = _folder(name, offline, weights=False)
     return read_model_config(folder)[0] if _is_ours(folder) else read_layout(folder)
@@ -77,7 +76,7 @@ def read_teacher(found: Named, *, dtype: str) -> SavedModel:
     return SavedModel(make_model(config), params, found.tokenizer)
 
 
-def student_config(model: T5Config, like: T5Config) -> T5Config:
+def student_config(model: ModelConfig, like: ModelConfig) -> ModelConfig:
     """The sizes and variant of a model with what is no part of a checkpoint as in `like`: dropout, dtype, our heads."""
     return dataclasses.replace(
         model,
@@ -89,11 +88,11 @@ def student_config(model: T5Config, like: T5Config) -> T5Config:
     )
 
 
-def read_student(found: Named, config: T5Config, key: jax.Array) -> Params:
+def read_student(found: Named, config: ModelConfig, key: jax.Array) -> Params:
     """Parameters to train, float32, for a `config` of `student_config`: the model's, its heads drawn anew with `key`
     where it has none of that kind (a published model: V = 0)."""
     if found.published is not None:
         return read_published(found.published, config, key)
-    params = {**heads(config, key), **load_model(found.folder, tokenizer=found.tokenizer).params}
+    params = {**init_heads(config, key), **load_model(found.folder, tokenizer=found.tokenizer).params}
     unwanted = {"value": not config.value_heads, "gate": not config.gate_width}
     return {name: part for name, part in params.items() if not unwanted.get(name, False)}

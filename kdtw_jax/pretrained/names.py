@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from kdtw_jax.models import T5Config, make_model
+from kdtw_jax.models import T5Config, parameter_shapes
 
 Path = tuple[str, ...]
 
-OURS = ("value", "gate")  # heads that no published checkpoint has
 SHARED = "shared.weight"
 HEAD = "lm_head.weight"
 # Further names of the one embedding, which some files repeat.
@@ -44,23 +42,6 @@ def slots(config: T5Config) -> dict[str, Slot]:
         shape = leaf.shape[::-1] if transposed else leaf.shape
         found[_published(path)] = Slot(path, shape, transposed, transposed or path[0] == "shared")
     return found
-
-
-def parameter_shapes(config: T5Config) -> Any:
-    """Our parameters as shapes; nothing is allocated."""
-    return jax.eval_shape(make_model(config).init, jax.random.key(0))
-
-
-def heads(config: T5Config, key: jax.Array) -> dict[str, Any]:
-    """Fresh parameters of the heads that no checkpoint has; the rest of the model is not drawn."""
-    if not (config.value_heads or config.gate_width):
-        return {}
-    # Their shapes follow from d_model alone, so the rest may be as small as can be.
-    small = dataclasses.replace(
-        config, vocab_size=2, d_kv=1, d_ff=1, num_heads=1, num_layers=1, num_decoder_layers=1, dtype="float32"
-    )
-    params = make_model(small).init(key)
-    return {name: jax.tree.map(jnp.asarray, params[name]) for name in OURS if name in params}
 
 
 def _published(path: Path) -> str:

@@ -22,8 +22,7 @@ from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.finite import check_finite
 from kdtw_jax.hosts import is_writer, wait
-from kdtw_jax.models import Model, T5Config, make_model
-from kdtw_jax.models.rows import pad_params
+from kdtw_jax.models import Model, ModelConfig, family_of, find_family, make_model, pad_params, parameter_shapes
 from kdtw_jax.runs.atomic import read_json
 
 PyTree = Any
@@ -171,14 +170,14 @@ class SavedModel(NamedTuple):
     tokenizer: Tokenizer
 
 
-def save_model(folder: Path, config: T5Config, params: PyTree, tokenizer: Tokenizer) -> None:
+def save_model(folder: Path, config: ModelConfig, params: PyTree, tokenizer: Tokenizer) -> None:
     """Writes `config.json`, `tokenizer.model` and the parameters; an older model stays until that is done.
 
     Several processes have to call it together; the first one writes. Raises UserError where the file system refuses.
     """
     folder = Path(folder).resolve()
     scratch = folder.parent / f".{folder.name}-new"
-    text = {"model": config.to_dict(), "tokenizer": tokenizer.fingerprint}
+    text = {"family": family_of(config).name, "model": config.to_dict(), "tokenizer": tokenizer.fingerprint}
     try:
         if is_writer():
             shutil.rmtree(scratch, ignore_errors=True)
@@ -202,8 +201,9 @@ def save_model(folder: Path, config: T5Config, params: PyTree, tokenizer: Tokeni
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def read_model_config(folder: Path) -> tuple[T5Config, Tokenizer]:
-    """Sizes and vocabulary of a folder written by `save_model`. Raises UserError if it is none."""
+def read_model_config(folder: Path) -> tuple[ModelConfig, Tokenizer]:
+    """Sizes and vocabulary of a folder written by `save_model`. Raises UserError if it is none, or of a family that
+    nobody has registered: no code is looked for by a name that the folder says."""
     folder = Path(folder).resolve()
     if not (folder / "config.json").is_file():
         raise UserError(
@@ -215,7 +215,8 @@ def read_model_config(folder: Path) -> tuple[T5Config, Tokenizer]:
     if not isinstance(fields, dict):
         raise UserError(f"{file} is damaged: it has no sizes under 'model'; give a folder that a run has written")
     with told_of(file):
-        config = T5Config.from_dict(fields)
+        family = find_family(stated.get("family", "t5"))  # older folders hold no others
+        config: ModelConfig = family.config.from_dict(fields)
     tokenizer = load_tokenizer(folder / "tokenizer.model")
     if (wanted := stated.get("tokenizer", tokenizer.fingerprint)) != tokenizer.fingerprint:
         raise UserError(
@@ -226,7 +227,7 @@ def read_model_config(folder: Path) -> tuple[T5Config, Tokenizer]:
     return config, tokenizer.padded_to(config.vocab_size)
 
 
-def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Tokenizer | None = None) -> SavedModel:
+def load_model(folder: Path, *, expect: ModelConfig | None = None, tokenizer: Tokenizer | None = None) -> SavedModel:
     """Opens a folder written by `save_model`, its embedding padded to the rows of `tokenizer`.
 
     Raises UserError if it is none, if its architecture is not `expect`, if its vocabulary is not `tokenizer`'s, or
@@ -239,10 +240,11 @@ def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Token
         own = own.padded_to(tokenizer.vocab_size)
     config = dataclasses.replace(saved, vocab_size=own.vocab_size)
     if expect is not None and expect != config:
-        stored, asked = config.to_dict(), expect.to_dict()
-        wanted = ", ".join(f"{k} {stored[k]} (asked for {v})" for k, v in asked.items() if v != stored[k])
+        stored, asked = ({"family": family_of(c).name, **c.to_dict()} for c in (config, expect))
+        keys = [k for k in ("family",) if stored[k] != asked[k]] or asked  # which have no other fields in common
+        wanted = ", ".join(f"{k} {stored[k]} (asked for {asked[k]})" for k in keys if asked[k] != stored[k])
         raise UserError(f"the model in {folder} has another architecture: {wanted}")
-    like = jax.eval_shape(make_model(saved).init, jax.random.key(0))
+    like = parameter_shapes(saved)
     if misfit := _misfit(ocp.metadata(folder / "params").metadata, like):
         raise UserError(f"the parameters in {folder} do not fit its config.json: {misfit}")
     # Arrays of numpy, in the memory of the host: a teacher may be larger than a device.
@@ -250,7 +252,8 @@ def load_model(folder: Path, *, expect: T5Config | None = None, tokenizer: Token
     for name, leaf in _named(params).items():
         rows = np.atleast_1d(leaf)
         check_finite(f"{folder / 'params'}: {name}", rows, len(rows), _REMEDY)
-    return SavedModel(make_model(config), pad_params(params, config.vocab_size), own)
+    model = make_model(config)
+    return SavedModel(model, pad_params(params, model.vocabulary_axis, config.vocab_size), own)
 
 
 def check_vocabulary(name: str, own: Tokenizer, tokenizer: Tokenizer) -> None:

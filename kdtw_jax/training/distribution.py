@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 
 from kdtw_jax.decoding.policy import allowed, without
 from kdtw_jax.losses.vocabulary import Distribution, Held, Sliced
-from kdtw_jax.models import Model, Params, make_model, output_slices
+from kdtw_jax.models import Model, Params, output_slices
 
 
 def distribution(
@@ -26,23 +25,22 @@ def distribution(
     """softmax(logits / temperature) over the tokens not in `banned`, at states that `decode` gives as `hidden_BxXxD`.
 
     Args:
-      params: `output_layer` of them is enough.
+      params: `Model.output_layer` of them is enough.
       vocab_chunk: tokens whose logits are held at once; 0, or as many as there are: all.
 
     Raises UserError as `policy.without` does.
     """
     if not 0 < vocab_chunk < model.config.vocab_size:
-        logits = without(model.logits(params, hidden_BxXxD), banned)
+        logits = without(model.unembed(params, hidden_BxXxD), banned)
         return Held(logits if temperature == 1 else logits / temperature)
-    part = make_model(replace(model.config, vocab_size=vocab_chunk))
-    slices = output_slices(model.config, params, vocab_chunk)
+    slices = output_slices(model, params, vocab_chunk)
     allowed_V = allowed(model.config.vocab_size, banned)
     count = len(jax.tree.leaves(slices)[0])
     allowed_CxW = np.pad(allowed_V, (0, count * vocab_chunk - len(allowed_V))).reshape(count, vocab_chunk)
 
     def logits_of(piece: tuple[Any, jax.Array]) -> jax.Array:
         layer, allowed_W = piece
-        logits_BxXxW = part.logits(layer, hidden_BxXxD)
+        logits_BxXxW = model.unembed(layer, hidden_BxXxD)
         return jnp.where(allowed_W, logits_BxXxW / temperature, -jnp.inf)
 
     return Sliced(logits_of, (slices, jnp.asarray(allowed_CxW)), vocab_chunk, model.config.vocab_size)

@@ -14,7 +14,7 @@ from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import compare
-from kdtw_jax.models import Model, output_layer, shift_right
+from kdtw_jax.models import Model, shift_right
 from kdtw_jax.training import parallel
 from kdtw_jax.training.context import Chunks, TrainContext
 from kdtw_jax.training.distribution import distribution
@@ -116,7 +116,7 @@ class Heard(NamedTuple):
     they are needed, some positions at a time, and are nowhere held for all of them."""
 
     hidden_BxTxD: jax.Array
-    output: Whole  # `output_layer` of its parameters
+    output: Whole  # `Model.output_layer` of its parameters
 
 
 class Listener:
@@ -125,7 +125,7 @@ class Listener:
     def __init__(self, teacher: tuple[Model, Params], devices: parallel.Devices):
         model = teacher[0]
         self.teacher = parallel.hold(teacher[1], devices)
-        self._output = Whole(parallel.copied(output_layer(model.config, self.teacher.params), self.teacher))
+        self._output = Whole(parallel.copied(model.output_layer(self.teacher.params), self.teacher))
         self._listen = parallel.beside(lambda _, params, *rows: read(model, params, *rows), self.teacher)
 
     def __call__(self, source_BxS: jax.Array, tokens_BxT: jax.Array) -> Heard:

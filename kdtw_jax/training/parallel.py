@@ -187,7 +187,7 @@ def shard_axis(names: Sequence[str], shape: tuple[int, ...], shards: int) -> int
     """The axis along which a parameter is split into `shards`, by its name in the tree; None: it is not split."""
     if len(shape) != 2 or "relative_attention_bias" in names or "gate" in names:
         return None
-    first = 0 if names[-2] in ("shared", "o", "wo") else 1
+    first = 0 if {"shared", "o", "wo"} & set(names[-2:-1]) else 1
     return next((axis for axis in (first, 1 - first) if shape[axis] % shards == 0), None)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.models.interface import Fields
 
 FeedForward = Literal["relu", "gated-gelu"]
 Version = Literal["v1.0", "v1.1"]
@@ -28,7 +28,7 @@ _FLAGS = ("tie_embeddings", "value_heads", "rule_in_source", "remat", "fused_att
 
 
 @dataclasses.dataclass(frozen=True)
-class T5Config:
+class T5Config(Fields):
     """One T5 model. Sizes are those of the published `config.json` files, under the same names.
 
     `dtype` is the dtype of the arithmetic ("float32" or "bfloat16"); parameters, attention scores, softmax, RMS norms
@@ -140,21 +140,6 @@ class T5Config:
             relative_attention_max_distance=12,
         )
         return dataclasses.replace(toy, **changes)
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> T5Config:
-        """The inverse of `to_dict`. Raises `UserError` on unknown or missing keys."""
-        known = dataclasses.fields(cls)
-        unknown = sorted(set(fields) - {field.name for field in known})
-        if unknown:
-            raise UserError(f"model config: unknown key {unknown[0]!r}; known are {', '.join(f.name for f in known)}")
-        missing = [f.name for f in known if f.default is dataclasses.MISSING and f.name not in fields]
-        if missing:
-            raise UserError(f"model config: key {missing[0]!r} is missing")
-        return cls(**fields)
 
 
 def _is_whole(value: object) -> bool:

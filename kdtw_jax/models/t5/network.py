@@ -18,10 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.models.config import T5Config
-from kdtw_jax.models.gate import FACTS, Gate, Odds, View
-from kdtw_jax.models.heads import ValueHead
-from kdtw_jax.models.layers import (
+from kdtw_jax.models.t5.config import T5Config
+from kdtw_jax.models.t5.layers import (
     Attention,
     FeedForward,
     KeysValues,
@@ -31,7 +29,6 @@ from kdtw_jax.models.layers import (
     Sight,
     dropout,
     mask_bias,
-    wide_einsum,
     write_at,
 )
 
@@ -143,8 +140,8 @@ class Stack(nn.Module):
         return dropout(self.final_norm(x_BxTxD), self.config.dropout_rate, seed_2, (*self.path, "final")), seen
 
 
-class T5(nn.Module):
-    """Encoder, decoder, language-model head and, by config, the value head and the gate."""
+class EncoderDecoder(nn.Module):
+    """Encoder, decoder and, where the embedding is not that too, the language-model head."""
 
     config: T5Config
 
@@ -160,11 +157,7 @@ class T5(nn.Module):
         self.encoder = Stack(config, decoder=False)
         self.decoder = Stack(config, decoder=True)
         if not config.tie_embeddings:
-            self.lm_head = Linear(config, config.vocab_size, config.d_model**-0.5, wide=True)
-        if config.value_heads:
-            self.value = ValueHead()
-        if config.gate_width:
-            self.gate = Gate(config)
+            self.lm_head = head(config, config.vocab_size)
 
     def encode(self, source_BxS: jax.Array, mask_BxS: jax.Array, seed_2: jax.Array | None) -> jax.Array:
         start = jnp.zeros((), jnp.int32)
@@ -185,37 +178,15 @@ class T5(nn.Module):
     ) -> tuple[jax.Array, tuple[KeysValues, ...]]:
         return self.decoder(self.shared(inputs_BxT), mask_BxS, cross, past, position, seed_2)
 
-    def logits(self, hidden_BxTxD: jax.Array) -> jax.Array:
-        if not self.config.tie_embeddings:
-            logits_BxTxV: jax.Array = self.lm_head(hidden_BxTxD)
-            return logits_BxTxV
-        rows, length, depth = hidden_BxTxD.shape
-        hidden_XxD = hidden_BxTxD.reshape(rows * length, depth) * depth**-0.5
-        table_VxD = self.shared.embedding.astype(self.config.dtype)
-        logits_XxV = wide_einsum("xd,vd->xv", hidden_XxD, table_VxD)
-        return logits_XxV.reshape(rows, length, -1)
-
-    def values(self, hidden_BxTxD: jax.Array) -> jax.Array:
-        """V, [B, T] float32; zeros for a model without the head."""
-        if not self.config.value_heads:
-            return jnp.zeros(hidden_BxTxD.shape[:2], jnp.float32)
-        return self.value(hidden_BxTxD)
-
-    def read_rule(self, states_BxSxD: jax.Array, mask_BxS: jax.Array) -> jax.Array:
-        return self.gate.read(states_BxSxD, mask_BxS)
-
-    def weigh(self, rule_BxP: jax.Array, view: View) -> Odds:
-        return self.gate.weigh(rule_BxP, view, self.shared.embedding)
-
-    def __call__(self, source_BxS: jax.Array, inputs_BxT: jax.Array) -> tuple[jax.Array, ...]:
+    def __call__(self, source_BxS: jax.Array, inputs_BxT: jax.Array) -> None:
         """Everything once, which is what initialisation needs."""
         mask_BxS = source_BxS != 0
-        states = self.encode(source_BxS, mask_BxS, None)
-        cross = self.cross_keys_values(states)
-        hidden, _ = self.decode(inputs_BxT, mask_BxS, cross, None, jnp.zeros((), jnp.int32), None)
-        answers = (self.logits(hidden), self.values(hidden))
-        if not self.config.gate_width:
-            return answers
-        rows, length = inputs_BxT.shape
-        view = View(hidden, jnp.zeros((rows, length, 2), jnp.int32), jnp.zeros((rows, length, FACTS)))
-        return *answers, *self.weigh(self.read_rule(states, mask_BxS), view)
+        cross = self.cross_keys_values(self.encode(source_BxS, mask_BxS, None))
+        hidden_BxTxD, _ = self.decode(inputs_BxT, mask_BxS, cross, None, jnp.zeros((), jnp.int32), None)
+        if not self.config.tie_embeddings:
+            self.lm_head(hidden_BxTxD)
+
+
+def head(config: T5Config, width: int) -> Linear:
+    """A language-model head of its own, for so many tokens."""
+    return Linear(config, width, config.d_model**-0.5, wide=True)

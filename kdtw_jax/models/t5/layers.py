@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.models.config import T5Config
+from kdtw_jax.models.t5.config import T5Config
 
 # Far below any score, yet finite: a row whose source is all padding averages instead of turning into NaN.
 MASKED = -1e9

@@ -1,0 +1,126 @@
+"""The families of models that are known, and the model of a config of any of them: its network, value head and gate.
+
+A family of your own is an entry more: `register_family(Family(...))`, before a model of it is made or read.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.models.gate import Gate, Odds, View, init_gate
+from kdtw_jax.models.heads import ValueHead
+from kdtw_jax.models.interface import Cache, Costs, Decoded, Encoded, Family, Model, ModelConfig, Params
+from kdtw_jax.models.t5 import T5
+
+HOW = "kdtw_jax.models.register_family(Family(...))"
+
+FAMILIES: dict[str, Family] = {T5.name: T5}
+
+
+def register_family(family: Family) -> Family:
+    """Adds a family. Raises UserError where another one has its name or its configs."""
+    if FAMILIES.setdefault(family.name, family) is not family:
+        raise UserError(f"there is a family of models {family.name} already; give yours another name")
+    others = [other.name for other in FAMILIES.values() if other.config is family.config and other is not family]
+    if others:
+        del FAMILIES[family.name]
+        raise UserError(f"{family.config.__name__} is the config of the family {others[0]}; give yours one of its own")
+    return family
+
+
+def find_family(name: object) -> Family:
+    """Raises UserError for a name that is none's."""
+    if not isinstance(name, str) or name not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise UserError(f"unknown family of models {reprlib.repr(name)}; known are {known}; {HOW} adds another")
+    return FAMILIES[name]
+
+
+def family_of(config: ModelConfig) -> Family:
+    """Raises UserError for a config of none."""
+    for family in FAMILIES.values():
+        if type(config) is family.config:
+            return family
+    raise UserError(f"{type(config).__name__} is the config of no family of models; {HOW} adds one")
+
+
+def costs(config: ModelConfig) -> Costs:
+    """What its network's arithmetic takes."""
+    return family_of(config).costs(config)
+
+
+def make_model(config: ModelConfig) -> Model:
+    """The functions of one model, of whichever family. Raises UserError as `family_of` does."""
+    network = family_of(config).network(config)
+    gate = Gate(config.d_model, config.gate_width)
+
+    def init(key: jax.Array) -> Params:
+        return {**network.init(key), **init_heads(config, key)}
+
+    def answer(params: Params, hidden_BxTxD: jax.Array) -> Decoded:
+        value_BxT = jnp.zeros(hidden_BxTxD.shape[:2], jnp.float32)
+        if config.value_heads:
+            value_BxT = jnp.asarray(ValueHead().apply({"params": params["value"]}, hidden_BxTxD))
+        return Decoded(network.unembed(params, hidden_BxTxD), value_BxT, hidden_BxTxD)
+
+    def decode(
+        params: Params, encoded: Encoded, inputs_BxT: jax.Array, dropout_key: jax.Array | None = None
+    ) -> Decoded:
+        return answer(params, network.decode(params, encoded, inputs_BxT, dropout_key))
+
+    def extend(params: Params, cache: Cache, tokens_BxN: jax.Array, position: jax.Array) -> tuple[Decoded, Cache]:
+        hidden_BxNxD, cache = network.extend(params, cache, tokens_BxN, position)
+        return answer(params, hidden_BxNxD), cache
+
+    def read_rule(params: Params, encoded: Encoded) -> jax.Array:
+        return jnp.asarray(gate.apply({"params": params["gate"]}, network.memory(encoded), method=Gate.read))
+
+    def weigh(params: Params, rule_BxP: jax.Array, view: View) -> Odds:
+        table_VxD = network.embedding(params)
+        odds: Any = gate.apply({"params": params["gate"]}, rule_BxP, view, table_VxD, method=Gate.weigh)
+        return Odds(*odds)
+
+    return Model(
+        config=config,
+        init=init,
+        encode=network.encode,
+        decode=decode,
+        start=network.start,
+        extend=extend,
+        reorder=network.reorder,
+        read_rule=read_rule,
+        weigh=weigh,
+        unembed=network.unembed,
+        output_layer=network.output_layer,
+        vocabulary_axis=network.vocabulary_axis,
+    )
+
+
+def init_heads(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
+    """Fresh parameters of what stands beside the network, by config; the network itself is not drawn."""
+    found: dict[str, Any] = {}
+    if config.value_heads:
+        found["value"] = ValueHead().init(key, jnp.zeros((1, 1, config.d_model)))["params"]
+    if config.gate_width:
+        found["gate"] = init_gate(config.d_model, config.gate_width, key)
+    return found
+
+
+def parameter_shapes(config: ModelConfig) -> Params:
+    """Parameters as shapes; nothing is allocated."""
+    return jax.eval_shape(make_model(config).init, jax.random.key(0))
+
+
+def count_params(params: Params) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def shift_right(tokens_BxT: jax.Array) -> jax.Array:
+    """Decoder inputs for targets: the start token (pad, 0) in front, the last target dropped."""
+    return jnp.pad(tokens_BxT[:, :-1], ((0, 0), (1, 0)))
