@@ -66,7 +66,7 @@ _HOMES = {
     "generate": "decoding",
     "generate_with_help": "decoding",
     "load": "student",
-    "load_model": "train.checkpoint",
+    "load_model": "training.checkpoint",
     "load_task": "data.task",
     "load_tokenizer": "data.tokenizer",
     "make_model": "models",
@@ -75,7 +75,7 @@ _HOMES = {
     "pcl_loss": "losses.pcl",
     "register": "methods",
     "run_experiment": "experiment",
-    "save_model": "train.checkpoint",
+    "save_model": "training.checkpoint",
     "train": "api",
     "train_tokenizer": "data.tokenizer",
 }

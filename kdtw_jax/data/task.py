@@ -27,7 +27,7 @@ from kdtw_jax.data.store import fingerprint, kept_notes, stored
 from kdtw_jax.data.textfiles import FileSpec, file_pairs
 from kdtw_jax.data.tfds_source import tfds_pairs
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.metrics import NAMES
+from kdtw_jax.evaluation.metrics import check_metrics
 
 __all__ = ["Pair", "Source", "Task", "load_task"]
 
@@ -92,9 +92,7 @@ class Task:
           UserError: anything that is no pair of texts, a split without pairs, held-out sources that are in training,
             or an unknown metric; before anything else.
         """
-        unknown = set(metrics) - set(NAMES)
-        if unknown or not metrics:
-            raise UserError(f"metrics must be of {', '.join(NAMES)}, got {', '.join(sorted(unknown)) or 'none'}")
+        check_metrics(metrics, "metrics")
         if "{source}" not in instruction:
             raise UserError(f"instruction must have {{source}} where the source goes, got {instruction!r}")
         splits = split_pairs(train, validation, test, seed=seed)
