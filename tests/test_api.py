@@ -81,7 +81,3 @@ def test_a_student_that_asks_is_trained_with_its_teacher_and_keeps_its_rule(task
     assert all(answer.calls <= 0.2 * len(answer.tokens) + 1e-6 for answer in answers)
     assert student(sources, rule="do not ask the teacher").text == student(sources).text
     assert kdtw_jax.load(places / "ask")(sources, rule=RULE).text == answers.text
-
-
-def test_every_public_name_is_where_the_package_says() -> None:
-    assert all(getattr(kdtw_jax, name) is not None for name in kdtw_jax.__all__)

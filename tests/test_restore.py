@@ -77,7 +77,7 @@ def test_what_a_method_has_learned_from_stays_and_what_judged_it_is_the_newest(t
     judging = json.loads((run / "judging.json").read_text())
     write_json(run / "judging.json", {**judging, "beam_size": 4, "ask.judged_on": 7, "split": "validation"})
     found = restore(run)[1]
-    assert (found.beam_size, found.ask.judged_on, found.split) == (3, 7, "validation")
+    assert (found.beam_size, found.of("ask").judged_on, found.split) == (3, 7, "validation")
 
 
 @pytest.mark.parametrize("presets", [PRESETS, SUMMARIES])
