@@ -6,6 +6,7 @@ Methods have tests of their own (`test_methods.py`), and so have metrics (`test_
 from __future__ import annotations
 
 import json
+import random
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,13 @@ import pytest
 from kdtw_jax.cli import main
 from kdtw_jax.cli.train import read
 from kdtw_jax.constraints import CONSTRAINTS, known, known_constraints, parse_rule, register
+from kdtw_jax.data import task as tasks
+from kdtw_jax.data.task import Task, TaskRequest, TaskSource, load_task, register_source, stated_language
+from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.ask_config import make_rules
 from kdtw_jax.models import T5Config
+from kdtw_jax.prepare import look_up
 from kdtw_jax.presets import TRANSLATION as PRESETS
 from kdtw_jax.restore import restore
 from tests.every_other import make_every_other
@@ -33,6 +38,7 @@ TEACHER = T5Config.toy(40)
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers goes with it."""
     monkeypatch.setattr(known, "CONSTRAINTS", dict(CONSTRAINTS))
+    monkeypatch.setattr(tasks, "SOURCES", dict(tasks.SOURCES))
 
 
 class Characters:
@@ -40,6 +46,64 @@ class Characters:
 
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
+
+
+# ---- sources of tasks
+
+
+def load_letters(request: TaskRequest) -> Task:
+    """Random words, and the same backwards; as many as the name says."""
+    count = int(request.name.removeprefix("letters:"))
+    texts = sorted({" ".join(random.Random(i).choices(["abc", "de", "f", "gh"], k=6)) for i in range(count)})
+    return Task.from_pairs([(text, text[::-1]) for text in texts], metrics=["chrf"], language="en", name=request.name)
+
+
+def test_a_source_from_outside_is_loaded_by_name_limited_and_named_where_a_name_is_unknown(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown task 'letters:90'; use cldr, .* or files; .*register_source"):
+        load_task("letters:90", data_dir=tmp_path)
+    source = register_source("letters:", load_letters)
+    task = load_task("letters:90", data_dir=tmp_path, limit=7)
+    assert (task.name, task.metrics, task.language, len(task.splits["train"])) == ("letters:90", ("chrf",), "en", 7)
+    assert task.notes["train_pairs"] == 7
+    words = ["--preset", "tiny", "--methods", "mle", "--data", "letters:50", "--text.folder", str(tmp_path)]
+    assert look_up(read(words)[1]).task.name == "letters:50"
+    assert stated_language("letters:50", FileSpec()) == ""
+    with pytest.raises(UserError, match=r"use cldr, .*files or letters:NAME;"):
+        load_task("wmt", data_dir=tmp_path)
+    assert register_source("letters:", source) is source
+
+
+def test_a_source_may_say_its_language_beforehand_and_measure_what_the_limits_leave(tmp_path: Path) -> None:
+    asked: list[TaskRequest] = []
+
+    def load(request: TaskRequest) -> Task:
+        asked.append(request)
+        return load_letters(request._replace(name="letters:60"))
+
+    def left(request: TaskRequest, task: Task) -> dict[str, float]:
+        return {"left": len(task.splits["test"])}
+
+    register_source("sorted", TaskSource(load, "sorted", lambda name, files: "en", left))
+    assert stated_language("sorted", FileSpec()) == "en"
+    assert load_task("sorted", data_dir=tmp_path, test_limit=1).notes["left"] == 1
+    assert (asked[0].name, asked[0].data_dir, asked[0].test_limit) == ("sorted", tmp_path, 1)
+    with pytest.raises(UserError, match="unknown task 'sorted:x'"):  # a prefix that nothing ends is a whole name
+        load_task("sorted:x", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ("cldr", "there is a source of tasks cldr already"),
+        ("debian/en-", "there is a source debian/ already, whose names are not apart from those of debian/en-"),
+        ("tfds:wmt:", "there is a source tfds: already"),
+        ("", "must be a name"),
+        (":", "must be a name"),
+    ],
+)
+def test_a_source_whose_names_are_anothers_is_refused(prefix: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        register_source(prefix, load_letters)
 
 
 # ---- constraints
