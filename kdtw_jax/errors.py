@@ -10,10 +10,14 @@ class UserError(Exception):
     """Bad input; the message is one line that says what was wrong and what would be right."""
 
 
+class NotRegistered(UserError):
+    """A name that no entry has, where users may add their own."""
+
+
 @contextlib.contextmanager
 def told_of(file: object) -> Iterator[None]:
     """Puts the name of a file before what a UserError says of its content."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{file}: {error}") from None
+        raise type(error)(f"{file}: {error}") from None

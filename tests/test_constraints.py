@@ -280,5 +280,5 @@ def test_room_for_words_and_names_of_constraints() -> None:
     with pytest.raises(UserError, match="a rule of 5 pieces; there is room for 4"):
         pad_words([[1, 2, 3, 4, 5]], 4)
     assert [c.name for c in known_constraints(["pause", "share"], TEACHER)] == ["pause", "share"]
-    with pytest.raises(UserError, match="no constraint 'pauses'; known are share"):
+    with pytest.raises(UserError, match="unknown constraint 'pauses'; known are share"):
         known_constraints(["pauses"], TEACHER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
+from kdtw_jax.data.task import Task
+from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import Scoring, choose_scoring, differences, score, score_all
 from kdtw_jax.evaluation.findings import Texts, harm
@@ -78,7 +81,7 @@ def test_rouge_is_the_mean_f1_and_exact_match_the_share_of_equal_texts() -> None
     assert found.value == 50.0  # white space does not count, case does
 
 
-@pytest.mark.parametrize("name", metrics.NAMES)
+@pytest.mark.parametrize("name", tuple(metrics.METRICS))
 def test_a_text_against_itself_scores_100_on_every_resample(name: str) -> None:
     _, references = corpus(30, 1.0)
     references = [f"the red house runs {r}" for r in references]  # long enough for 4-grams, never without letters
@@ -99,7 +102,7 @@ CANONICAL = [
 ]
 
 
-@pytest.mark.parametrize("name", metrics.NAMES)
+@pytest.mark.parametrize("name", tuple(metrics.METRICS))
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_canonically_equal_texts_score_as_the_same_text(name: str, form: str) -> None:
     turned = [unicodedata.normalize(form, text) for text in CANONICAL]
@@ -195,7 +198,7 @@ def test_without_spaces_a_right_output_is_right_and_a_nearly_right_one_nearly(
     language: str, reference: str, worse: str
 ) -> None:
     scoring = choose_scoring(language)
-    for name in metrics.NAMES:
+    for name in tuple(metrics.METRICS):
         assert score(name, [reference], [reference], scoring=scoring, resamples=2).value == pytest.approx(100.0)
     for name in ("bleu", "chrf", "rouge1", "rougeL"):
         assert 20 < score(name, [worse], [reference], scoring=scoring, resamples=2).value < 95
@@ -291,7 +294,7 @@ def test_references_that_look_tokenized_are_told_as_by_sacrebleu(caplog: pytest.
     assert {"13a", "zh", "ja-mecab", "ko-mecab", "char", "flores200"} <= set(BLEU_TOKENIZERS)
 
 
-@pytest.mark.parametrize("name", metrics.NAMES)
+@pytest.mark.parametrize("name", tuple(metrics.METRICS))
 def test_the_interval_holds_the_value_repeats_with_the_seed_and_moves_with_another(name: str) -> None:
     hypotheses, references = corpus(60, 0.9)
     s = score(name, hypotheses, references, resamples=150, seed=3)
@@ -301,7 +304,7 @@ def test_the_interval_holds_the_value_repeats_with_the_seed_and_moves_with_anoth
     assert s[2:4] != score(name, hypotheses, references, resamples=150, seed=4)[2:4]
 
 
-@pytest.mark.parametrize("name", metrics.NAMES)
+@pytest.mark.parametrize("name", tuple(metrics.METRICS))
 def test_even_one_draw_gives_an_interval_that_holds_the_value(name: str) -> None:
     hypotheses, references = corpus(60, 0.9)
     s = score(name, hypotheses, references, resamples=1)
@@ -362,7 +365,7 @@ def test_pairing_removes_the_noise_that_both_systems_share() -> None:
 
 def test_the_order_of_sentences_does_not_change_a_value() -> None:
     hypotheses, references = corpus(50, 0.7)
-    for name in metrics.NAMES:
+    for name in tuple(metrics.METRICS):
         forth = score(name, hypotheses, references, resamples=1).value
         back = score(name, hypotheses[::-1], references[::-1], resamples=1).value
         assert forth == pytest.approx(back)
@@ -379,7 +382,7 @@ def test_signatures_say_how_a_score_was_made() -> None:
 @pytest.mark.parametrize(
     ("name", "hypotheses", "references", "resamples", "message"),
     [
-        ("blue", ["a"], ["a"], 10, "unknown metric 'blue'; choose from bleu"),
+        ("blue", ["a"], ["a"], 10, "unknown metric 'blue'; known are bleu"),
         ("bleu", ["a"], ["a", "b"], 10, "1 hypotheses for 2 references"),
         ("bleu", [], [], 10, "no hypotheses"),
         ("rouge1", ["a"], ["a"], 0, "resamples=0"),
@@ -393,3 +396,48 @@ def test_bad_input_is_named(
     if name != "rouge1":
         with pytest.raises(UserError, match=message):
             differences("a", {"a": [hypotheses], "b": [hypotheses]}, references, [name], resamples=resamples)
+
+
+# ---- metrics from outside
+
+
+def right_words(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> np.ndarray:
+    """Words of the reference that the hypothesis has, and all of them."""
+    pairs = [(set(words(h)), words(r)) for h, r in zip(hypotheses, references, strict=True)]
+    return np.array([[sum(word in found for word in known), len(known)] for found, known in pairs])
+
+
+RECALL = metrics.Metric("recall", right_words, metrics.mean_of_sums, lambda scoring: "recall|words:unicode")
+
+
+def test_a_metric_from_outside_is_scored_compared_and_tabled_with_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [(f"source {i}", f"target {i}") for i in range(40)]
+    with pytest.raises(UserError, match=r"unknown metric 'recall'; known are bleu, .*register_metric"):
+        Task.from_pairs(pairs, metrics=["recall"])
+    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    assert metrics.register_metric(RECALL) is RECALL
+    assert Task.from_pairs(pairs, metrics=["recall", "bleu"]).metrics == ("recall", "bleu")
+    assert FileSpec(metrics=("recall",)).metrics == ("recall",)
+
+    references, half, none = ["a b c d", "a b", "e f g h"] * 5, ["a b", "a x", "e f"] * 5, ["x"] * 15
+    found = score_all(["recall", "exact_match"], half, references, resamples=50)
+    assert [one.name for one in found] == ["recall", "exact_match"]
+    assert found[0].value == pytest.approx(50.0) and found[0].signature == "recall|words:unicode"
+    mixed = score("recall", [*half[:8], *references[8:]], references, resamples=200)
+    assert 50 < mixed.low < mixed.value < mixed.high < 100
+    table = differences("half", {"half": [half], "none": [none]}, references, ["recall"])
+    assert [(row["metric"], row["value"]) for row in table] == [("recall", pytest.approx(50.0))]
+
+
+@pytest.mark.parametrize("name", ["", "my-own", "recall_sampled", "bleu"])
+def test_a_metric_whose_name_no_table_could_have_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    with pytest.raises(UserError, match=r"a metric's name must be|there is a metric bleu already"):
+        metrics.register_metric(RECALL._replace(name=name))
+
+
+def test_statistics_that_are_not_one_row_a_sentence_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    metrics.register_metric(RECALL._replace(statistics=lambda hypotheses, references, scoring: np.ones(2)))
+    with pytest.raises(UserError, match=r"the statistics of recall have shape \(2,\); give one row a sentence, 2 by"):
+        score("recall", ["a", "b"], ["a", "b"])

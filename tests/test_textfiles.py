@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kdtw_jax.data import overlap as overlap_module
-from kdtw_jax.data import task as task_module
+from kdtw_jax.data import sources as sources_module
 from kdtw_jax.data.lines import read_lines
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.splits import held_out_share
@@ -271,7 +271,7 @@ def test_overlap_is_measured_on_what_is_used_and_once(tmp_path: Path, monkeypatc
         sizes.append((len(train), len(test)))
         return whole(train, test, **options)
 
-    monkeypatch.setattr(task_module, "overlap", measured)
+    monkeypatch.setattr(sources_module, "overlap", measured)
     first = load_task("files", data_dir=data, files=spec, limit=7, test_limit=1)
     assert sizes == [(7, 1)]
     again = load_task("files", data_dir=data, files=spec, limit=7, test_limit=1)

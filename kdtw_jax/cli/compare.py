@@ -16,9 +16,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
-from kdtw_jax.methods import load_installed
 from kdtw_jax.pipeline.config import JUDGING
 from kdtw_jax.pipeline.operating_report import COLUMNS, Timing, show, study_points, table
 from kdtw_jax.pipeline.prepare import look_up, prepare
@@ -40,6 +40,8 @@ class Compare:
     """rounds of timing, all points in turn in each; their median counts"""
     sentences: int = 12
     """sentences that are timed, one by one and in batches of 32"""
+    constraint: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """MODULE:FUNCTION that makes a rule of your own, which the run was trained with; may be repeated"""
 
     def __post_init__(self) -> None:
         if min(self.repeats, self.sentences) < 1:
@@ -54,7 +56,7 @@ def run(arguments: list[str]) -> None:
 def compare(options: Compare) -> None:
     started = time.time()
     keep_compiled()
-    load_installed()
+    load_extensions(options.constraint)
     task, config = restore(options.run)
     beams = tuple(method for method in config.beam_targets if method == "ask")
     config = replace(config, methods=("ask",), beam_targets=beams)

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
-from kdtw_jax.methods import load_installed
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.experiment import run_experiment
 from kdtw_jax.pipeline.restore import restore
@@ -40,12 +40,14 @@ class Evaluate:
     """pairs that asking is judged on, in some 150 decodings of them; 0: all"""
     results: Path | None = None
     """also write the tables and their provenance into this folder"""
+    constraint: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """MODULE:FUNCTION that makes a rule of your own, which the run was trained with; may be repeated"""
 
 
 def run(arguments: list[str]) -> None:
     """Raises UserError where the folder has no run that is finished, and as an evaluation does."""
     options = tyro.cli(Evaluate, prog="kdtw evaluate", description=__doc__, args=arguments)
-    load_installed()
+    load_extensions(options.constraint)
     task, config = restore(options.run)
     missing = [
         stage

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
-from kdtw_jax.methods import load_installed
 from kdtw_jax.models import count_params
 from kdtw_jax.pipeline.card import model_card
 from kdtw_jax.pretrained.export import export_model
@@ -39,7 +39,7 @@ class Export:
 def run(arguments: list[str]) -> None:
     """Raises UserError where the run has no such model, and as `export_model` does."""
     options = tyro.cli(Export, prog="kdtw export", description=__doc__, args=arguments)
-    load_installed()
+    load_extensions()
     stage = "teacher" if options.method == "teacher" else f"seed{options.seed}/{options.method}"
     if not (options.run / "stages" / f"{stage}.json").exists():
         raise UserError(f"{options.run} has no finished {stage}; see which are in {options.run / 'stages'}")

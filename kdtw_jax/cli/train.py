@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ continues an interrupted run; more seeds and methods join what is there.
   --teacher-model, --student-model   a folder or hf:NAME, instead of training one
   --out FOLDER       the run's folder, by default runs/TASK-DATA-PRESET
   --results FOLDER   also write the tables and their provenance there
+  --constraint MODULE:FUNCTION   a rule of your own, for --ask.constraints; may be repeated
   --config FILE      options from a YAML file; every run writes its own, run.yaml
   --help SECTION     the rest: general, text, teacher, student, teacher-fit, warmup, training, hosts, METHOD, or all"""
 _TITLE = re.compile(r"^ (?:(\S+) )?options *$")  # of a section, where help is written to no terminal
@@ -69,12 +71,12 @@ def read(arguments: list[str]) -> tuple[str, Experiment]:
     `parse` and `configure` do."""
     task, words = taken("--task", arguments)
     file, words = taken("--config", words)
-    from kdtw_jax.methods import load_installed
+    constraints, words = all_taken("--constraint", words)
     from kdtw_jax.pipeline.config import parse
     from kdtw_jax.pipeline.config_file import configure, read_config
     from kdtw_jax.pipeline.presets import TASKS
 
-    load_installed()
+    load_extensions(constraints)
     said = {} if file is None else read_config(Path(file))
     task = task or said.pop("task", None) or "translation"
     if task not in TASKS:
@@ -92,9 +94,9 @@ def read(arguments: list[str]) -> tuple[str, Experiment]:
 
 def section(name: str, words: list[str]) -> str:
     """The options of one section, or "all". Raises UserError for one that there is not."""
-    from kdtw_jax.methods import METHODS, load_installed
+    from kdtw_jax.methods import METHODS
 
-    load_installed()
+    load_extensions()
     method = name.replace("-", "_")
     chosen = ["--methods", *METHODS] if name == "all" else ["--methods", method] if method in METHODS else []
     said = io.StringIO()
@@ -125,3 +127,13 @@ def taken(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
         if word.startswith(f"{flag}="):
             return word.partition("=")[2], words[:place] + words[place + 1 :]
     return None, words
+
+
+def all_taken(flag: str, words: list[str]) -> tuple[list[str], list[str]]:
+    """The values of a flag that may be repeated, and the other words."""
+    found: list[str] = []
+    while True:
+        value, words = taken(flag, words)
+        if value is None:
+            return found, words
+        found.append(value)

@@ -25,10 +25,10 @@ from typing import Annotated
 
 import tyro
 
+from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, one_line, read_lines, say
 from kdtw_jax.marks import CLOSE, END, OPEN
-from kdtw_jax.methods import load_installed
 from kdtw_jax.runs.compiled import keep_compiled
 from kdtw_jax.student import load
 
@@ -53,6 +53,8 @@ class Write:
     """leave the marks out"""
     json: bool = False
     """write objects of JSON, one a line"""
+    constraint: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """MODULE:FUNCTION that makes a rule of your own, which the run was trained with; may be repeated"""
 
 
 def run(arguments: list[str]) -> None:
@@ -62,7 +64,7 @@ def run(arguments: list[str]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # for --help, which shows the marks
     options = tyro.cli(Write, prog="kdtw write", description=__doc__, args=arguments)
     keep_compiled()
-    load_installed()
+    load_extensions(options.constraint)
     student = load(options.run, options.method, options.seed, rule=options.rule)
     remarks = Remarks("text" if options.text else "line")
     sources = map(argument, options.text) if options.text else _standard_input(remarks)

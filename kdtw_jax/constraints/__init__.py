@@ -1,7 +1,6 @@
 """Rules on asking the teacher: what asking costs, how much is allowed, a hard mask, and all of it in words."""
 
 from kdtw_jax.constraints.builtin import (
-    known_constraints,
     make_after,
     make_calls,
     make_compute,
@@ -12,11 +11,13 @@ from kdtw_jax.constraints.builtin import (
 )
 from kdtw_jax.constraints.draw import Drawn, Terms, as_rule, draw_rules, pad_words, sayings, word_tokens, words_room
 from kdtw_jax.constraints.history import History, advance, histories, start_history
+from kdtw_jax.constraints.known import CONSTRAINTS, known_constraints, register
 from kdtw_jax.constraints.record import Constraint, Rule, excess, total_cost
 from kdtw_jax.constraints.rules import Read, parse_rule, read_rule, word_rule
 from kdtw_jax.constraints.wording import Wording
 
 __all__ = [
+    "CONSTRAINTS",
     "Constraint",
     "Drawn",
     "History",
@@ -40,6 +41,7 @@ __all__ = [
     "pad_words",
     "parse_rule",
     "read_rule",
+    "register",
     "sayings",
     "start_history",
     "total_cost",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -229,23 +228,6 @@ def make_compute(teacher: ModelConfig) -> Constraint:
             free=free_words.compute,
         ),
     )
-
-
-def known_constraints(names: Sequence[str], teacher: ModelConfig) -> tuple[Constraint, ...]:
-    """The built-in constraints of these names; raises UserError for a name that none has."""
-    makers: dict[str, Callable[[], Constraint]] = {
-        "share": make_share,
-        "calls": make_calls,
-        "pause": make_pause,
-        "in_a_row": make_in_a_row,
-        "first": make_first,
-        "after": make_after,
-        "compute": partial(make_compute, teacher),
-    }
-    for name in names:
-        if name not in makers:
-            raise UserError(f"there is no constraint {name!r}; known are {', '.join(makers)}")
-    return tuple(makers[name]() for name in names)
 
 
 def _forbidden(

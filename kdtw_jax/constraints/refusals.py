@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kdtw_jax.constraints import free_words
+from kdtw_jax.constraints.known import every_constraint
 
 _AT_THE_MOST = "a rule says how much may be asked at the most"
 _LEAST = (
@@ -37,20 +37,11 @@ _REASONS = [
         (r"^\D*\d+(?:\.\d+)?$", "does not say of what"),
     )
 ]  # fmt: skip
-_READERS = {
-    "share": free_words.share,
-    "calls": free_words.calls,
-    "pause": free_words.pause,
-    "in_a_row": free_words.in_a_row,
-    "first": free_words.first,
-    "after": free_words.after,
-    "compute": free_words.compute,
-}
 
 
 def refusal(said: str) -> str:
     """What is wrong with a clause, as `plain` gives it, that no known constraint understands."""
-    for name, reader in _READERS.items():
-        if reader(said) is not None:
-            return f'is a rule on "{name}", which is not among those known here'
+    for constraint in every_constraint():
+        if constraint.wording.free(said) is not None:
+            return f'is a rule on "{constraint.name}", which is not among those known here'
     return next((reason for pattern, reason in _REASONS if pattern.search(said)), "is not a rule that is understood")

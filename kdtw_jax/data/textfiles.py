@@ -14,7 +14,7 @@ from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits, held_out_share
 from kdtw_jax.errors import UserError
-from kdtw_jax.metrics.scores import NAMES
+from kdtw_jax.metrics.scores import check_metrics
 from kdtw_jax.text.normal import normalize
 
 
@@ -49,10 +49,7 @@ class FileSpec:
     """code of the targets' language (en, zh, ja ...), by which scores take words apart; by default their script says"""
 
     def __post_init__(self) -> None:
-        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
-            raise UserError(f"text.files.metrics must be distinct, at least one of {', '.join(NAMES)}")
-        if unknown := set(self.metrics) - set(NAMES):
-            raise UserError(f"text.files.metrics: unknown metric {min(unknown)!r}; choose from {', '.join(NAMES)}")
+        check_metrics(self.metrics, "text.files.metrics")
         if not 0 < self.held_out < 0.5:
             raise UserError(f"text.files.held_out must be above 0 and below 0.5, got {self.held_out}")
         if self.source_key == self.target_key:

@@ -7,8 +7,7 @@ line reads.
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
+from kdtw_jax import registry
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.ask import ASK
 from kdtw_jax.methods.gkd import GKD
@@ -31,25 +30,17 @@ METHODS: dict[str, Method] = {m.name: m for m in (MLE, WORD_KD, PCL, ASK, SEQKD,
 
 def register(method: Method) -> Method:
     """Adds a method. Raises UserError where another one has its name."""
-    if METHODS.setdefault(method.name, method) is not method:
-        raise UserError(f"there is a method {method.name} already; give yours another name")
-    return method
+    return registry.add(METHODS, method.name, method, "method")
 
 
 def find(name: str) -> Method:
     """Raises UserError for a name that is none's."""
-    if name not in METHODS:
-        raise UserError(f"unknown method {name!r}; known are {', '.join(METHODS)}; {HOW} adds another")
-    return METHODS[name]
+    return registry.find(METHODS, name, "method", HOW)
 
 
 def load_installed() -> None:
     """Registers the methods of installed packages: for command lines. Raises UserError where one cannot be had."""
-    for entry in sorted(entry_points(group=GROUP)):
-        try:
-            method = entry.load()
-        except Exception as error:
-            raise UserError(f"cannot load the method {entry.name} from {entry.value}: {error}") from error
-        if not isinstance(method, Method):
+    for found, entry in registry.load_group(GROUP, "method"):
+        if not isinstance(found, Method):
             raise UserError(f"the entry point {entry.name} of {GROUP} must name a Method, {entry.value} is none")
-        register(method)
+        register(found)

@@ -28,7 +28,7 @@ class AskConfig:
 
     distil: DistilConfig = field(default_factory=DistilConfig, metadata=flags("value_warmup"))
     constraints: tuple[str, ...] = ("share",)
-    """rules trained for, by name: share, calls, pause, in_a_row, first, after, compute"""
+    """rules trained for, by name: share, calls, pause, in_a_row, first, after, compute, or your own (--constraint)"""
     gate: Literal["threshold", "sample"] = "threshold"
     """who writes at test time: ask where asking is the more probable, or draw"""
     tokens: Literal["greedy", "sample"] = "greedy"

@@ -1,4 +1,4 @@
-"""Scores of output texts against references, with bootstrap intervals. All on a scale of 0 to 100.
+"""Scores of output texts against references, with bootstrap intervals. All here are on a scale of 0 to 100.
 
 A score is computed from sums of per-sentence statistics (n-gram counts for BLEU and chrF; the mean needs only
 the sentence's own score for ROUGE and exact match), so a bootstrap resample of the test set (Koehn 2004,
@@ -7,25 +7,47 @@ systems on the same resamples makes the test paired.
 
 Both sides are first made canonical as encoding does it (`kdtw_jax.text.normal.normalize`): a reference written with
 combining accents is the same text as an output written without them. Text in NFC scores as it does in the libraries.
+
+A metric of your own is an entry more: `register_metric(Metric(...))`, before a task or a configuration names it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
 
-from kdtw_jax.errors import UserError
-from kdtw_jax.metrics.scoring import ENGLISH, Scoring, bleu_metric, rouge_metric
+from kdtw_jax import registry
+from kdtw_jax.errors import UserError, told_of
+from kdtw_jax.metrics.builtin import BUILTIN, Formula, Metric, mean_of_sums, mean_rows, ratio_of_sums
+from kdtw_jax.metrics.scoring import ENGLISH, Scoring
 from kdtw_jax.text.normal import normalize
 
-NAMES = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match")
-CHRF_ORDER = 6
-CHRF_BETA = 2
+__all__ = [
+    "METRICS",
+    "Formula",
+    "Metric",
+    "Score",
+    "Statistics",
+    "bootstrap",
+    "check_metrics",
+    "find_metric",
+    "interval",
+    "mean_of_sums",
+    "mean_rows",
+    "ratio_of_sums",
+    "register_metric",
+    "score",
+    "score_all",
+    "sentence_statistics",
+    "signature",
+]
+
+HOW = "kdtw_jax.evaluation.register_metric(Metric(...))"
+METRICS: dict[str, Metric] = {metric.name: metric for metric in BUILTIN}
+_NAME = re.compile(r"(?!.*_sampled)[A-Za-z][A-Za-z0-9_]*")  # tables name scores of sampled outputs so
 RESAMPLES_AT_ONCE = 64
 
 
@@ -37,10 +59,6 @@ class Score(NamedTuple):
     low: float
     high: float
     signature: str  # how it was computed, as far as that can vary
-
-
-# Sums of statistics of a (re)sample of sentences -> score. One row a sentence, one column a statistic.
-Formula = Callable[[np.ndarray], float]
 
 
 class Statistics(NamedTuple):
@@ -59,10 +77,10 @@ def score(
 ) -> Score:
     """Scores `hypotheses` against one reference each.
 
-    name: one of NAMES. BLEU and chrF are sacrebleu's with their default settings but for BLEU's tokenizer, ROUGE is the
-    mean F1 of the rouge-score package without stemming, exact_match the share of outputs equal to their reference up
-    to white space. scoring: tokenizers of BLEU and ROUGE; the default is for English. The interval always contains the
-    value and depends on `seed` only.
+    name: one of METRICS. Of those here, BLEU and chrF are sacrebleu's with their default settings but for BLEU's
+    tokenizer, ROUGE is the mean F1 of the rouge-score package without stemming, exact_match the share of outputs equal
+    to their reference up to white space. scoring: tokenizers of BLEU and ROUGE; the default is for English. The
+    interval always contains the value and depends on `seed` only.
 
     Raises UserError for an unknown name or tokenizer, no hypotheses, lists of different length, or resamples < 1.
     """
@@ -88,14 +106,7 @@ def score_all(
 
 def signature(name: str, scoring: Scoring = ENGLISH) -> str:
     """How `name` is computed: sacrebleu's own signature, or the like for the others."""
-    _check_name(name)
-    if name in ("bleu", "chrf"):
-        metric = bleu_metric(scoring.bleu) if name == "bleu" else _chrf()
-        metric.corpus_score(["a"], [["a"]])  # the signature exists once a number of references is known
-        return str(metric.get_signature())
-    if name == "exact_match":
-        return "exact_match|space:collapsed|case:mixed|form:NFC"
-    return f"{name}|f1|mean:sentences|stemmer:no|tok:{scoring.rouge}|form:NFC"
+    return find_metric(name).signature(scoring)
 
 
 def sentence_statistics(
@@ -105,79 +116,38 @@ def sentence_statistics(
 
     Raises UserError as `score` does.
     """
-    _check_name(name)
+    metric = find_metric(name)
     if len(hypotheses) != len(references):
         raise UserError(f"{len(hypotheses)} hypotheses for {len(references)} references; give as many of each")
     if not hypotheses:
         raise UserError(f"no hypotheses to score with {name}; give at least one")
-    pairs = zip(map(normalize, hypotheses), map(normalize, references), strict=True)
-    if name == "bleu":
-        bleu = bleu_metric(scoring.bleu)
-        return Statistics(np.array([_bleu_row(bleu, h, r) for h, r in pairs], float), _bleu_from_sums)
-    if name == "chrf":
-        return Statistics(np.array([_chrf_row(h, r) for h, r in pairs], float), _chrf_from_sums)
-    if name == "exact_match":
-        values = [float(h == r) for h, r in pairs]
-    else:
-        rouge = rouge_metric(name, scoring.rouge)
-        values = [rouge.score(r, h)[name].fmeasure for h, r in pairs]
-    return Statistics(np.array([(v, 1.0) for v in values]), _mean_from_sums)
+    written, meant = ([normalize(text) for text in side] for side in (hypotheses, references))
+    rows = np.asarray(metric.statistics(written, meant, scoring), np.float64)
+    if rows.ndim != 2 or len(rows) != len(hypotheses):
+        expected = f"one row a sentence, {len(hypotheses)} by any number of statistics"
+        raise UserError(f"the statistics of {name} have shape {rows.shape}; give {expected}")
+    return Statistics(rows, metric.formula)
 
 
-def _check_name(name: str) -> None:
-    if name not in NAMES:
-        raise UserError(f"unknown metric {name!r}; choose from {', '.join(NAMES)}")
+def register_metric(metric: Metric) -> Metric:
+    """Adds a metric. Raises UserError where another one has its name, or for a name that no column could have."""
+    if not _NAME.fullmatch(metric.name):
+        raise UserError(f"a metric's name must be letters, digits and _, without _sampled, got {metric.name!r}")
+    return registry.add(METRICS, metric.name, metric, "metric")
 
 
-def _chrf() -> CHRF:
-    return CHRF(char_order=CHRF_ORDER, word_order=0, beta=CHRF_BETA)
+def find_metric(name: str) -> Metric:
+    """Raises UserError for a name that is none's."""
+    return registry.find(METRICS, name, "metric", HOW)
 
 
-def _bleu_row(bleu: BLEU, hypothesis: str, reference: str) -> list[float]:
-    one = bleu.corpus_score([hypothesis], [[reference]])
-    return [one.sys_len, one.ref_len, *one.counts, *one.totals]
-
-
-def _bleu_from_sums(sums: np.ndarray) -> float:
-    order = (len(sums) - 2) // 2
-    counts, totals = sums[2 : 2 + order].tolist(), sums[2 + order :].tolist()
-    return float(BLEU.compute_bleu(counts, totals, int(sums[0]), int(sums[1]), smooth_method="exp").score)
-
-
-def _chrf_row(hypothesis: str, reference: str) -> list[float]:
-    """n-grams of the hypothesis, of the reference, and in both, for each order (Popovic 2015)."""
-    row: list[float] = []
-    for order in range(1, CHRF_ORDER + 1):
-        hyp, ref = _character_ngrams(hypothesis, order), _character_ngrams(reference, order)
-        # A reference too short for this order cannot be matched: sacrebleu then leaves the order out.
-        row += [hyp.total() if ref else 0, ref.total(), (hyp & ref).total()]
-    return row
-
-
-def _character_ngrams(text: str, order: int) -> Counter[str]:
-    characters = "".join(text.split())
-    return Counter(characters[i : i + order] for i in range(len(characters) - order + 1))
-
-
-def _chrf_from_sums(sums: np.ndarray) -> float:
-    """F-beta of the mean precision and the mean recall over the orders that both sides have."""
-    hyp, ref, both = sums.reshape(CHRF_ORDER, 3).T
-    used = (hyp > 0) & (ref > 0)
-    if not used.any():
-        return 0.0
-    precision, recall = (both[used] / hyp[used]).mean(), (both[used] / ref[used]).mean()
-    weight = CHRF_BETA**2
-    bottom = weight * precision + recall
-    return float(100.0 * (1 + weight) * precision * recall / bottom) if bottom > 0 else 0.0
-
-
-def ratio_of_sums(sums: np.ndarray) -> float:
-    """A formula for statistics of two columns."""
-    return float(sums[0] / sums[1])
-
-
-def _mean_from_sums(sums: np.ndarray) -> float:
-    return 100.0 * ratio_of_sums(sums)
+def check_metrics(names: Sequence[str], option: str) -> None:
+    """Raises UserError, with the name of the option, unless `names` are metrics, at least one, and none twice."""
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"{option} must be distinct, at least one of {', '.join(METRICS)}, got {tuple(names)}")
+    with told_of(option):
+        for name in names:
+            find_metric(name)
 
 
 def bootstrap(systems: Sequence[Statistics], resamples: int, seed: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from kdtw_jax.errors import UserError
+from kdtw_jax.errors import NotRegistered, UserError
 from kdtw_jax.methods import HOW, METHODS
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.runs.atomic import read_json as read_json
@@ -53,6 +53,8 @@ def restore(run: Path) -> tuple[str, Experiment]:
     try:
         settings = {method: revive(METHODS[method].config, said, method) for method, said in own.items()}
         return task, dataclasses.replace(revive(Experiment, plain), settings=settings)
+    except NotRegistered as error:
+        raise UserError(f"{run} was begun with what nobody has registered here: {error}") from None
     except UserError as error:
         raise UserError(
             f"what the run in {run} was begun with cannot be read: {error}; its files are damaged or of another version"

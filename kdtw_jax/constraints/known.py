@@ -1,0 +1,97 @@
+"""Constraints by name: those of the package, and a user's own.
+
+One of your own is an entry more: `register(make_mine)`, a function that makes it, before the command line is read or a
+run is restored; installed with a package of yours that names the function under the entry points of
+`kdtw_jax.constraints`, which the command line reads; or named on the command line, `--constraint module:make_mine`. No
+code is looked for by a name that a file says.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from kdtw_jax import registry
+from kdtw_jax.constraints.builtin import (
+    make_after,
+    make_calls,
+    make_compute,
+    make_first,
+    make_in_a_row,
+    make_pause,
+    make_share,
+)
+from kdtw_jax.constraints.record import Constraint
+from kdtw_jax.errors import UserError
+from kdtw_jax.models import ModelConfig, T5Config
+
+# Takes nothing, or the teacher that its costs are about.
+Maker = Callable[[], Constraint] | Callable[[ModelConfig], Constraint]
+
+GROUP = "kdtw_jax.constraints"
+HOW = f"kdtw_jax.constraints.register(MAKER), --constraint MODULE:MAKER, or a package with entry points {GROUP}"
+
+CONSTRAINTS: dict[str, Maker] = {}
+
+
+def made(maker: Maker, teacher: ModelConfig) -> Constraint:
+    """The constraint of a maker, for that teacher. Raises UserError for a function that makes none."""
+    needed = [p for p in inspect.signature(maker).parameters.values() if p.default is p.empty]
+    if len(needed) > 1:
+        raise UserError(
+            f"{_named(maker)} must take nothing or the teacher's configuration, it takes {len(needed)} values"
+        )
+    found = maker(teacher) if needed else maker()  # type: ignore[call-arg]
+    if not isinstance(found, Constraint):
+        raise UserError(f"{_named(maker)} must return a Constraint, not {found!r:.80}")
+    return found
+
+
+def register(maker: Maker) -> Maker:
+    """Adds a constraint, by the name that what is made has. Raises UserError for what makes none, and where another
+    one has its name."""
+    if not callable(maker):
+        raise UserError(f"a constraint is registered by the function that makes it, not by {maker!r:.80}")
+    name = made(maker, _ANY_TEACHER).name
+    return registry.add(CONSTRAINTS, name, maker, "constraint")
+
+
+def known_constraints(names: Sequence[str], teacher: ModelConfig) -> tuple[Constraint, ...]:
+    """The constraints of these names; raises UserError for a name that none has."""
+    return tuple(made(registry.find(CONSTRAINTS, name, "constraint", HOW), teacher) for name in names)
+
+
+def every_constraint() -> list[Constraint]:
+    """All there are, of whatever teacher: for their words."""
+    return [made(maker, _ANY_TEACHER) for maker in CONSTRAINTS.values()]
+
+
+def load_installed() -> None:
+    """Registers the constraints of installed packages: for command lines. Raises UserError where one cannot be had."""
+    for found, entry in registry.load_group(GROUP, "constraint"):
+        if not callable(found):
+            raise UserError(f"the entry point {entry.name} of {GROUP} must name a function, {entry.value} is none")
+        register(found)
+
+
+def load_named(place: str) -> None:
+    """Registers the constraint of `module:function`: for command lines, where a user types it. Raises UserError where
+    it cannot be had."""
+    module, _, function = place.partition(":")
+    if not module or not function.isidentifier():
+        raise UserError(f"--constraint takes MODULE:FUNCTION, as in rules:make_mine, got {place!r}")
+    try:
+        maker = getattr(import_module(module), function)
+    except Exception as error:
+        raise UserError(f"--constraint {place}: {error}; is the folder of {module} in PYTHONPATH?") from error
+    register(maker)
+
+
+def _named(maker: Maker) -> str:
+    return str(getattr(maker, "__qualname__", maker))
+
+
+_ANY_TEACHER = T5Config.toy(40)
+for _maker in (make_share, make_calls, make_pause, make_in_a_row, make_first, make_after, make_compute):
+    register(_maker)
