@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,17 +15,16 @@ import pytest
 from kdtw_jax.constraints import make_calls, make_share, parse_rule, words_room
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
-from kdtw_jax.decoding import generate, log_policy
-from kdtw_jax.decoding.help import Gate
+from kdtw_jax.decoding import gates, generate, log_policy
+from kdtw_jax.decoding.gates import GATES, compared_gates
+from kdtw_jax.decoding.help import Gate, Moment, stateless
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation import gates
 from kdtw_jax.evaluation.asking import evaluate_asking, further_rules, make_phrasings
 from kdtw_jax.evaluation.evaluate import compare_with_teacher, decode_split
-from kdtw_jax.evaluation.figures import GATE_COLOURS, asking_figure
+from kdtw_jax.evaluation.figures import SPARE_COLOURS, asking_figure
 from kdtw_jax.evaluation.findings import Texts, exceeded, expected_cost_fit, obedience
 from kdtw_jax.evaluation.helped import (
-    GATES,
     Decoder,
     Wanted,
     calibrate,
@@ -167,7 +167,7 @@ def test_gates_thresholds_budgets_words_and_guards_change_without_a_new_trace() 
     write_split(counted, DATA, WIDE, want("learned"))
     first = len(traces)
     assert first
-    for gate in GATES:
+    for gate in compared_gates():
         write_split(counted, DATA, WIDE, want(gate, 0.35, level=0.7, guard=True))
     assert len(traces) == first
 
@@ -182,7 +182,7 @@ def test_calibration_finds_the_level_of_a_wanted_use(gate: str) -> None:
     assert write_split(DECODER, DATA, WIDE, want(gate, 0.3, level=level)).used == used
 
 
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("gate", compared_gates())
 def test_guarded_outputs_never_exceed_their_rule(gate: str) -> None:
     # Eager: every gate would ask everywhere but for the guard (the random one by its probability).
     level = 1.0 if gate == "random" else -1.0
@@ -433,7 +433,45 @@ def test_everything_about_a_student_is_plain_values_in_the_columns_of_the_tables
     for kept in found["rules"]:
         assert kept["outputs"] == len(DATA) and (kept["outputs_over"] == 0 or not kept["guard"])
     asking_figure(found["rows"], "bleu", {"teacher": 30.0}, tmp_path / "asking.png")
-    assert {GATE_COLOURS[gate] for gate in GATES} <= colours(tmp_path / "asking.png")
+    assert {GATES[gate].color for gate in compared_gates()} <= colours(tmp_path / "asking.png")
     without = [r for r in found["rows"] if r["gate"] != "oracle_kl"]
     asking_figure(without, "bleu", {"teacher": 30.0}, tmp_path / "less.png")
-    assert GATE_COLOURS["oracle_kl"] not in colours(tmp_path / "less.png")
+    assert GATES["oracle_kl"].color not in colours(tmp_path / "less.png")
+
+
+# ---- a gate from outside
+
+
+def test_a_gate_from_outside_writes_is_calibrated_and_drawn_with_its_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"unknown gate 'margin'; known are learned, .*register_gate"):
+        write_split(DECODER, DATA, WIDE, want("margin"))
+    monkeypatch.setattr(gates, "GATES", dict(GATES))
+
+    def close(moment: Moment) -> jax.Array:
+        first, second = jax.lax.top_k(moment.log_policy_BxV, 2)[0].T
+        return second - first
+
+    gates.register_gate(gates.GateEntry("margin", lambda context: stateless(close), "#123456"))
+    gates.register_gate(
+        gates.GateEntry("coin", lambda context: gates.random_gate(context.level), "#654321", drawn=True)
+    )
+    with pytest.raises(UserError, match="the decoder was made without the gate margin; it has learned"):
+        write_split(DECODER, DATA, WIDE, want("margin"))
+    own = decoder(STUDENT)
+    assert own.gates[-2:] == ("margin", "coin") and "forecast" not in own.gates
+    eager = write_split(own, DATA, WIDE, want("margin", 0.15, level=-np.inf, guard=True))
+    assert eager.calls_N.sum() > 0 and (eager.calls_N <= 0.15 * eager.lengths_N + 1e-3).all()
+    scores = write_split(own, DATA, WIDE, want("margin", 0.3, level=np.inf)).score_NxT
+    assert abs(calibrate(own, DATA, WIDE, want("margin", 0.3), scores[scores != 0], tries=6)[1] - 0.3) < 0.05
+    random, coin = (write_split(own, DATA, WIDE, want(gate, level=0.3)) for gate in ("random", "coin"))
+    np.testing.assert_array_equal(random.asked_NxT, coin.asked_NxT)
+    rows = [
+        {"gate": gate, "metric": "bleu", "guard": 0, "phrasing": "seen", "budget_seen": 1, "asked": b, "used": b}
+        | {"value": 10 * b, "low": 9 * b, "high": 11 * b}
+        for gate in ("learned", "margin", "of_another_run") for b in (0.1, 0.2)
+    ]  # fmt: skip
+    monkeypatch.setattr("kdtw_jax.evaluation.figures.GATES", gates.GATES)
+    asking_figure(rows, "bleu", {}, tmp_path / "asking.png")
+    assert {"#123456", SPARE_COLOURS[0]} <= colours(tmp_path / "asking.png")

@@ -27,10 +27,10 @@ from rich.console import Console
 from kdtw_jax.cli import main as kdtw
 from kdtw_jax.data.tokenizer import EOS_ID, UNK_ID, load_tokenizer
 from kdtw_jax.decoding import generate
+from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, decode_split
 from kdtw_jax.evaluation.figures import distil_figure
-from kdtw_jax.evaluation.helped import GATES
 from kdtw_jax.evaluation.operating_figure import STYLES as OPERATING_STYLES
 from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask_config import SEEN, check_held_out
@@ -156,7 +156,7 @@ def test_a_student_learns_to_ask_and_is_judged(
     out, published, arguments = Path(asking[1]), Path(asking[3]), asking
     rows = read_csv(published / "asking.csv")
     assert all(tuple(row) == ASKING_COLUMNS for row in rows)
-    assert {row["gate"] for row in rows} == set(GATES)
+    assert {row["gate"] for row in rows} == set(compared_gates())
     for row in rows:
         assert 0 <= float(str(row["used"])) <= 1
         assert float(str(row["calls"])) == pytest.approx(float(str(row["used"])))
@@ -289,7 +289,7 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
         for row in of(method):
             assert 0 <= row["calls"] <= row["positions"] and row["low"] <= row["value"] <= row["high"]  # type: ignore
             assert (row["ms_b1"] is None) == method.startswith("oracle")
-            if method in GATES or method in ("asking", "co_llm"):  # a token a call
+            if method in compared_gates() or method in ("asking", "co_llm"):  # a token a call
                 assert row["calls"] == pytest.approx(row["teacher_tokens"])
     reward = {(r["method"], r["setting"]): r["value"] for r in rows if r["metric"] == "teacher_log_prob"}
     assert len(reward) == len(first) and -30 * 32 < min(reward.values()) <= max(reward.values()) < 0  # of 32 tokens

@@ -16,10 +16,10 @@ import pytest
 from nbclient import NotebookClient
 from traitlets.config import Config
 
+from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.evaluation.findings import obedience
-from kdtw_jax.evaluation.helped import GATES
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
-from kdtw_jax.pipeline.stages import ask_report, experiment, operating_report
+from kdtw_jax.pipeline import ask_report, experiment, operating_report
 from kdtw_jax.runs import provenance, write_csv, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +111,7 @@ def run_folder(path: Path) -> Path:
         cells: list[dict[str, Any]] = []
         budgets = np.array([0.0, 0.2, 0.4])
         curves = {}
-        for gate in GATES:
+        for gate in compared_gates():
             use, quality = budgets * rng.uniform(0.9, 1.1), 20 + 10 * budgets + rng.uniform(0, 1, 3)
             curves[str(gate)] = Curve(use, quality, np.tile(use, (5, 1)), quality + rng.normal(size=(5, 3)))
             for guard in (0, 1) if gate == "learned" else (0,):

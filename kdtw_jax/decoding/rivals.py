@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.decoding.draft import Judge, Strategy, Verdict
+from kdtw_jax.decoding.gates import silent
 from kdtw_jax.decoding.help import Gate, Moment, stateless
 from kdtw_jax.decoding.sample import choose
 
@@ -90,11 +91,6 @@ def verified(
     output. A call finds one mistake, however long the draft goes on after it: the `patient` student writes to its end
     first, which saves calls at the price of its own positions, and asks for a check where the whole is worth it."""
     return Strategy(within(tolerance), gate, level, summed, check_end=check_end, bought=bought, patient=patient)
-
-
-def silent() -> Gate:
-    """Never asks by itself."""
-    return stateless(lambda moment: jnp.zeros(moment.history.length_B.shape, jnp.float32))
 
 
 def within(tolerance: float | jax.Array) -> Judge:

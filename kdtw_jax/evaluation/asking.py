@@ -6,15 +6,16 @@ One student (one seed) is one plain dictionary, which a run keeps and reports pu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from kdtw_jax.constraints import Constraint, pad_words, word_rule, word_tokens
 from kdtw_jax.data.batches import Bucket, EncodedSplit
+from kdtw_jax.decoding.gates import find_gate
 from kdtw_jax.evaluation.findings import Cell, Found, Texts, exceeded, harm, look_back, measure, obeyed, row
-from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, calibrate, share_index, wide, write_split
+from kdtw_jax.evaluation.helped import Decoder, Wanted, calibrate, share_index, wide, write_split
 from kdtw_jax.methods.ask_config import SEEN
 from kdtw_jax.runs.progress import Progress
 
@@ -101,11 +102,12 @@ def evaluate_asking(
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
     rows = wide(buckets, test.data)
-    rivals = [gate for gate in GATES if gate not in ("learned", "random")]
+    drawn = [gate for gate in decoder.gates if find_gate(gate).drawn]
+    rivals = [gate for gate in decoder.gates if gate not in ("learned", *drawn)]
     seen = [budget for budget in SEEN if budget not in held_out]
     shown = [budget for budget in seen if budget > 0]
     further = further_rules(decoder.constraints, phrasings)
-    total = 4 * (len(seen) + len(held_out)) + 2 * len(further) + 2 + len(shown) * (1 + 2 * len(rivals))
+    total = 4 * (len(seen) + len(held_out)) + 2 * len(further) + 2 + len(shown) * (len(drawn) + 2 * len(rivals))
     with Progress(f"{name}, decoding", total=total) as bar:
         done = 0
 
@@ -122,6 +124,7 @@ def evaluate_asking(
         tick()
         levels = _levels(decoder, phrasings, validation, rows, rivals, shown, tick)
         clock.lap("calibration")
+        levels = {**dict.fromkeys(drawn, shown), **levels}  # of which the level is the share that they ask for
         others = _rivals(decoder, phrasings, test.data, rows, shown, levels, silent, tick)
         clock.lap("rivals")
         masked = Wanted("learned", phrasings.said(["do not ask the teacher"]), 0.0, guard=True)
@@ -197,12 +200,12 @@ def _levels(
     phrasings: Phrasings,
     data: EncodedSplit,
     buckets: Sequence[Bucket],
-    gates: Sequence[GateName],
+    gates: Sequence[str],
     budgets: Sequence[float],
     tick: Callable[[], None],
-) -> dict[GateName, list[float]]:
+) -> dict[str, list[float]]:
     """For each gate the levels at which its use on `data` is each budget, the student having read that budget."""
-    levels: dict[GateName, list[float]] = {}
+    levels: dict[str, list[float]] = {}
     for gate in gates:
         wanted = Wanted(gate, phrasings.of(budgets[0], "seen"), budgets[0], level=np.inf)
         written = write_split(decoder, data, buckets, wanted)  # nobody asks: the scores to start from
@@ -221,13 +224,13 @@ def _rivals(
     data: EncodedSplit,
     buckets: Sequence[Bucket],
     budgets: Sequence[float],
-    levels: dict[GateName, list[float]],
+    levels: Mapping[str, Sequence[float]],
     silent: Cell,
     tick: Callable[[], None],
 ) -> list[Cell]:
     """The rival gates at every budget, on the student that has read the same words. At 0 they are all one."""
     cells = []
-    for gate, chosen in {"random": list(budgets), **levels}.items():
+    for gate, chosen in levels.items():
         cells.append(silent._replace(gate=gate))
         for budget, level in zip(budgets, chosen, strict=True):
             wanted = Wanted(gate, phrasings.of(budget, "seen"), budget, level)

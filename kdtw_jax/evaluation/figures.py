@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kdtw_jax.decoding.gates import GATES
 from kdtw_jax.methods import METHODS
 from kdtw_jax.runs.atomic import explained
 
 # Beside Okabe and Ito's, which gates and the methods here have, told apart by colour-blind readers too.
 TEACHER_COLOUR = "#000000"
-SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#DDCC77")  # of methods that say none
-GATE_COLOURS = {
-    "learned": "#CC79A7",
-    "random": "#999999",
-    "entropy": "#0072B2",
-    "max_prob": "#56B4E9",
-    "oracle_kl": "#E69F00",
-    "oracle_regret": "#D55E00",
-}
-
-
+SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#DDCC77")  # of methods and gates that say none
 CURVES = {"nll": "negative log-likelihood", "kl": "KL, student and teacher", "jsd": "Jensen-Shannon"}
 
 Rows = Sequence[Mapping[str, Any]]
@@ -43,6 +34,13 @@ def method_colours(names: Sequence[str]) -> dict[str, str]:
     own = {name: METHODS[name].color if name in METHODS else "" for name in names}
     own |= {"teacher": TEACHER_COLOUR}
     return {name: own[name] or next(spare) for name in names}
+
+
+def gate_colours(names: Iterable[str]) -> dict[str, str]:
+    """Each gate's own, or the next that is free; gates that are not registered are named by runs of others."""
+    spare = itertools.cycle(SPARE_COLOURS)
+    own = {name: GATES[name].color if name in GATES else "" for name in names}
+    return {name: color or next(spare) for name, color in own.items()}
 
 
 def distil_figure(rows: Rows, curves: Mapping[str, Sequence[Mapping[str, float]]], metric: str, path: Path) -> None:
@@ -119,7 +117,7 @@ def asking_figure(rows: Rows, metric: str, levels: Mapping[str, float], path: Pa
 def draw_use(axes: Axes, rows: Rows, metric: str, levels: Mapping[str, float]) -> None:
     """`metric` against use for every gate: lines and bands are means over seeds; `levels` are drawn across by name."""
     seen = [r for r in rows if r["metric"] == metric and _seen(r)]
-    for gate, colour in GATE_COLOURS.items():
+    for gate, colour in gate_colours(dict.fromkeys(r["gate"] for r in seen)).items():
         own = [r for r in seen if r["gate"] == gate]
         budgets = sorted({r["asked"] for r in own})
         if not budgets:
@@ -168,9 +166,10 @@ def draw_obedience(axes: Axes, rows: Rows) -> None:
 
 def draw_leads(axes: Axes, compared: Mapping[str, Any]) -> None:
     """The learned gate's mean lead over each rival at equal use. `compared`: a metric's `equal_use` in asking.json."""
+    colours = gate_colours(compared["learned_minus"])
     for y, (rival, lead) in enumerate(compared["learned_minus"].items()):
         error = [[lead["value"] - lead["low"]], [lead["high"] - lead["value"]]]
-        axes.errorbar(lead["value"], y, xerr=error, fmt="o", capsize=3, color=GATE_COLOURS[rival])
+        axes.errorbar(lead["value"], y, xerr=error, fmt="o", capsize=3, color=colours[rival])
     axes.set_yticks(range(len(compared["learned_minus"])), list(compared["learned_minus"]))
     axes.invert_yaxis()
     axes.axvline(0, color="#000000", linewidth=1)
@@ -191,7 +190,7 @@ def draw_where(axes: Axes, rows: Rows, kind: str) -> None:
     middle_G = (asked_G + square / 2) / (states_G + square)
     half_G = np.sqrt(square * (rate_G * (1 - rate_G) * states_G + square / 4)) / (states_G + square)
     error = np.maximum([rate_G - middle_G + half_G, middle_G + half_G - rate_G], 0.0)
-    axes.bar(groups, 100 * rate_G, yerr=100 * error, capsize=3, color=GATE_COLOURS["learned"], alpha=0.8)
+    axes.bar(groups, 100 * rate_G, yerr=100 * error, capsize=3, color=GATES["learned"].color, alpha=0.8)
     axes.set_ylabel("tokens asked for, % (95% interval)")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.3)
@@ -203,7 +202,7 @@ def draw_expected_calls(axes: Axes, found: Mapping[str, Mapping[str, Any]]) -> N
     for (seed, told), marker in zip(found.items(), "os^Dv" * len(found), strict=False):
         budgets = told["expected_calls"]["by_budget"]
         made, expected = [b["calls"] for b in budgets], [b["expected"] for b in budgets]
-        axes.plot(made, expected, marker + "-", color=GATE_COLOURS["learned"], markersize=5, label=f"seed {seed}")
+        axes.plot(made, expected, marker + "-", color=GATES["learned"].color, markersize=5, label=f"seed {seed}")
         for b in budgets:
             axes.annotate(f" {b['asked']:.0%}", (b["calls"], b["expected"]), fontsize=8, va="top")
         most = max([most, *made, *expected])

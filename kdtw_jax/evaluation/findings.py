@@ -12,7 +12,7 @@ import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.evaluation import diagnostics
-from kdtw_jax.evaluation.helped import GATES, Decoder, GateName, Wanted, Written, review_split
+from kdtw_jax.evaluation.helped import Decoder, Wanted, Written, review_split
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, piece_classes
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
 from kdtw_jax.marks import marked
@@ -40,7 +40,7 @@ class Texts(NamedTuple):
 class Cell(NamedTuple):
     """One decoding of the test split."""
 
-    gate: GateName
+    gate: str
     guard: bool
     phrasing: str  # seen or unseen
     budget_seen: bool
@@ -70,10 +70,10 @@ def measure(cells: Sequence[Cell], silent: Cell, test: Texts, resamples: int) ->
         for i, found in enumerate(scores):
             found.append((metric, (float(quality_S[i]), *interval(quality_RxS[:, i], float(quality_S[i])))))
         curves = {}
-        for gate in GATES:
+        for gate in dict.fromkeys(c.gate for c in cells):
             own = [i for i, c in enumerate(cells) if _compared(c) and c.gate == gate] + [len(cells)]
             curves[gate] = Curve(use_S[own], quality_S[own], use_RxS[:, own], quality_RxS[:, own])
-        compared[metric], draws[metric] = compare_gates({str(gate): curve for gate, curve in curves.items()})
+        compared[metric], draws[metric] = compare_gates(curves)
         alone[metric] = float(quality_S[-1])
     return Measured(scores, compared, draws, alone)
 

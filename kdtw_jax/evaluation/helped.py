@@ -7,8 +7,7 @@ number, whether it is enforced) are arrays, and rows of the batch like the rest,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,27 +16,24 @@ import numpy as np
 from kdtw_jax.constraints import Constraint, Terms, as_rule, excess, start_history
 from kdtw_jax.data.batches import Bucket, EncodedSplit, assign_buckets, evaluation_batches
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
-from kdtw_jax.decoding.help import Gate, Moment, generate_with_help, own_gate, stateless
+from kdtw_jax.decoding.gates import GateContext, compared_gates, find_gate, score_by
+from kdtw_jax.decoding.help import generate_with_help
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.view import look, readings
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.gates import divergence, entropy_gate, max_prob_gate, oracle_gate, random_gate, regret
 from kdtw_jax.finite import check_written
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.models import Model, Params, shift_right
 from kdtw_jax.training import parallel
 
-GateName = Literal["learned", "random", "entropy", "max_prob", "oracle_kl", "oracle_regret"]
-GATES: tuple[GateName, ...] = ("learned", "random", "entropy", "max_prob", "oracle_kl", "oracle_regret")
-
 
 class Wanted(NamedTuple):
     """How a split is to be written. Rows take the phrasings of the rule in turn."""
 
-    gate: GateName
+    gate: str  # of those compared
     words_KxR: np.ndarray  # int32, the rule in K phrasings, padded with 0
     budget: float | None  # of the share of words, as the rule says it; None: it says nothing of that
-    level: float = 0.5  # ask where the score is above it; of the random gate the probability
+    level: float = 0.5  # ask where the score is above it; of a drawn gate the probability
     guard: bool = False  # the rule is enforced
     others: tuple[tuple[int, float], ...] = ()  # what else it says: which constraint of the student's, and its budget
 
@@ -84,6 +80,7 @@ class Decoder(NamedTuple):
     teacher: tuple[Model, Params]
     tokenizer: Tokenizer
     constraints: tuple[Constraint, ...]  # that the student knows
+    gates: tuple[str, ...]  # that its programs have, by number
     sampled_gate: bool  # the learned gate's decisions are drawn with its probability, not by threshold
     seed: int
     write: Callable[..., Any]
@@ -121,14 +118,15 @@ def make_decoder(
     share_index(constraints)
     if not student[0].config.gate_width:
         raise UserError("the student has no gate to judge: its gate_width is 0")
-    banned = tokenizer.banned_ids
+    banned, gates = tokenizer.banned_ids, compared_gates()
+    entries = [find_gate(name) for name in gates]
 
     def write(
         params: tuple[Params, Params],
         source_BxS: jax.Array,
         words_BxR: jax.Array,
         noise_Bx2xT: jax.Array,
-        which_B: jax.Array,  # int32, of GATES; this and what follows is the same for all rows
+        which_B: jax.Array,  # int32, of the gates; this and what follows is the same for all rows
         level_B: jax.Array,  # float32
         draw_B: jax.Array,  # bool, the gate's decision is drawn
         budget_BxC: jax.Array,  # float32
@@ -138,9 +136,7 @@ def make_decoder(
         which, level, draw, budget_C, said_C = (x[0] for x in (which_B, level_B, draw_B, budget_BxC, said_BxC))
         own, other = (student[0], params[0]), (teacher[0], params[1])
         read_BxX, rule_BxX = readings(own[0].config, words_BxR, source_BxS)
-        learned = own_gate(*own, own[0].encode(own[1], rule_BxX), alpha)
-        rivals = (random_gate(level), entropy_gate(), max_prob_gate(), oracle_gate(divergence), oracle_gate(regret))
-        scores = [partial(_stateless, gate) for gate in (learned, *rivals)]
+        context = GateContext(*own, own[0].encode(own[1], rule_BxX), alpha, level)
         terms = Terms(budget_BxC, guard_B[:, None] & said_BxC)
         helped = generate_with_help(
             own,
@@ -152,7 +148,7 @@ def make_decoder(
             banned=banned,
             max_len=noise_Bx2xT.shape[2],
             rule=as_rule(constraints, terms),
-            gate=stateless(lambda moment: jax.lax.switch(which, scores, moment)),
+            gate=score_by([entry.make(context) for entry in entries], which),
             read_along=True,
         )
         written = (source_BxS, helped.tokens_BxT, helped.asked_BxT)
@@ -177,7 +173,7 @@ def make_decoder(
 
     held = parallel.hold((student[1], teacher[1]), devices or parallel.one_device())
     programs = parallel.by_rows(write, held), parallel.by_rows(review, held)
-    return Decoder(student, teacher, tokenizer, tuple(constraints), sampled_gate, seed, *programs)
+    return Decoder(student, teacher, tokenizer, tuple(constraints), gates, sampled_gate, seed, *programs)
 
 
 def wide(buckets: Sequence[Bucket], data: EncodedSplit, factor: int = 4) -> tuple[Bucket, ...]:
@@ -196,9 +192,11 @@ def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket],
     share = () if wanted.budget is None else ((share_index(decoder.constraints), wanted.budget),)
     for index, budget in (*share, *wanted.others):
         budget_C[index], said_C[index] = budget, 1
-    draw = wanted.gate == "random" or (wanted.gate == "learned" and decoder.sampled_gate)
+    draw = find_gate(wanted.gate).drawn or (wanted.gate == "learned" and decoder.sampled_gate)
+    if wanted.gate not in decoder.gates:
+        raise UserError(f"the decoder was made without the gate {wanted.gate}; it has {', '.join(decoder.gates)}")
     numbers = (
-        np.int32(GATES.index(wanted.gate)),
+        np.int32(decoder.gates.index(wanted.gate)),
         np.float32(wanted.level),
         np.bool_(draw),
         budget_C,
@@ -287,8 +285,3 @@ def places(data: EncodedSplit, example_B: np.ndarray) -> tuple[np.ndarray, np.nd
     """Rows of the split that a batch holds (0 for filler), and which of them are real."""
     real_B = example_B >= 0
     return np.where(real_B, np.searchsorted(data.examples, example_B), 0), real_B
-
-
-def _stateless(gate: Gate, moment: Moment) -> jax.Array:
-    """What a gate without a state says."""
-    return gate.score((), moment)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +13,18 @@ import numpy as np
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluation_batches
 from kdtw_jax.decoding.draft import Checked, Strategy, Verdict, generate_with_checks
-from kdtw_jax.decoding.help import Gate, Moment, forecast, own_gate, stateless
+from kdtw_jax.decoding.gates import GATES, GateContext, GateEntry, find_gate, score_by
+from kdtw_jax.decoding.help import Gate, Moment, stateless
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.decoding.rivals import big_little, silent, speculative, speculative_cascade, within
+from kdtw_jax.decoding.rivals import big_little, speculative, speculative_cascade, within
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.decoding.view import readings
-from kdtw_jax.evaluation.gates import entropy_gate, max_prob_gate
 from kdtw_jax.evaluation.helped import Decoder, places
 from kdtw_jax.finite import check_written
 from kdtw_jax.models import Model, ModelConfig, Params, costs, shift_right
 from kdtw_jax.runs import Progress
-from kdtw_jax.training.deferral import Deferral, deferral_gate
+from kdtw_jax.training.deferral import Deferral
 
-GATES = ("silent", "random", "entropy", "max_prob", "learned", "forecast", "co_llm")
 JUDGES = ("within", "speculative", "chow", "diff", "opt", "big_little")
 
 
@@ -64,6 +63,7 @@ class Harness(NamedTuple):
 
     decoder: Decoder
     deferral: Deferral
+    gates: tuple[str, ...]  # that its program has, by number
     write: Callable[..., Checked]
     alone: Mapping[str, Callable[..., jax.Array]]  # each model's own greedy outputs
     reward: Callable[..., jax.Array]  # (teacher's params, source_BxS, tokens_BxT) -> float32 [B]
@@ -73,6 +73,7 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
     """Tokens are greedy. What changes from point to point is an argument: there is one trace a shape."""
     (model, _), (other, _) = decoder.student, decoder.teacher
     banned = decoder.tokenizer.banned_ids
+    gates = {name: entry for name, entry in GATES.items() if not entry.oracle}
 
     @jax.jit
     def write(
@@ -81,7 +82,8 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
         source_BxS: jax.Array,
         words_BxR: jax.Array,
         noise_BxT: jax.Array,
-        gate: jax.Array,  # int32 [], of GATES
+        gate: jax.Array,  # int32 [], of the gates
+        drawn: jax.Array,  # bool [], its decisions are
         judge: jax.Array,  # int32 [], of JUDGES
         numbers: tuple[jax.Array, ...],  # level, number, summed, draft length, end checked, bought, patient
     ) -> Checked:
@@ -89,20 +91,8 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
         read_BxX, rule_BxX = readings(model.config, words_BxR, source_BxS)
         rule = model.encode(params[0], rule_BxX)
 
-        def random(moment: Moment) -> jax.Array:
-            place_B = jnp.minimum(moment.history.length_B, noise_BxT.shape[1] - 1)
-            return 1 - noise_BxT[jnp.arange(len(place_B)), place_B]
-
-        gates: tuple[Gate, ...] = (
-            silent(),
-            stateless(random),
-            entropy_gate(),
-            max_prob_gate(),
-            own_gate(model, params[0], rule, alpha),
-            forecast(model, params[0], rule),
-            deferral_gate(deferral),
-        )
-        scores = [partial(_score, one) for one in gates]
+        context = GateContext(model, params[0], rule, alpha, level, deferral.logit)
+        asking = score_by([_by_threshold(entry, context, noise_BxT) for entry in gates.values()], gate)
         judges = (
             within(number),
             speculative(1).judge,
@@ -117,8 +107,8 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
 
         strategy = Strategy(
             verdict,
-            stateless(lambda moment: jax.lax.switch(gate, scores, moment)),
-            level,
+            asking,
+            jnp.where(drawn, 0.0, level),
             summed,
             draft_length,
             check_end,
@@ -148,7 +138,7 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
         taken_BxT = jnp.take_along_axis(log_mu_BxTxV, tokens_BxT[..., None], axis=-1)[..., 0]
         return jnp.sum(jnp.where(tokens_BxT != 0, taken_BxT, 0.0), axis=1)
 
-    return Harness(decoder, deferral, write, alone, reward)
+    return Harness(decoder, deferral, tuple(gates), write, alone, reward)
 
 
 def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray, seed: int) -> Checked:
@@ -165,7 +155,8 @@ def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray
         batch.source_BxS,
         words_KxR[rows_B % len(words_KxR)],
         noise,
-        np.int32(GATES.index(point.gate)),
+        np.int32(harness.gates.index(point.gate)),
+        np.bool_(find_gate(point.gate).drawn),
         np.int32(JUDGES.index(point.judge)),
         (
             np.float32(point.level),
@@ -286,7 +277,15 @@ def _by_one(tokens_BxT: jax.Array, *, by_teacher: bool) -> Checked:
     return Checked(tokens_BxT, mask_BxT & by_teacher, mask_BxT, jnp.any(tokens_BxT == 1, axis=1), *counts)
 
 
-def _score(gate: Gate, moment: Moment) -> jax.Array:
-    scores: Any = gate.score((), moment)
-    found: jax.Array = scores[0]
-    return found
+def _by_threshold(entry: GateEntry, context: GateContext, noise_BxT: jax.Array) -> Gate:
+    """A gate that asks where its score is above a level; one whose decisions are drawn, above 0."""
+    gate = entry.make(context)
+    if not entry.drawn:
+        return gate
+
+    def score(moment: Moment) -> jax.Array:
+        place_B = jnp.minimum(moment.history.length_B, noise_BxT.shape[1] - 1)
+        probability_B: jax.Array = gate.score((), moment)[0]
+        return probability_B - noise_BxT[jnp.arange(len(place_B)), place_B]
+
+    return stateless(score)

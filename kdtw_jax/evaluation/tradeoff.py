@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kdtw_jax.decoding.gates import is_oracle
 from kdtw_jax.metrics.scores import interval
 
 LEARNED, FLOOR, CEILING = "learned", "random", "oracle_regret"
@@ -52,7 +53,7 @@ def compare_gates(curves: Mapping[str, Curve]) -> tuple[dict[str, Any], dict[str
     the learned one makes. Differences are paired: every gate sees the same resamples. There is nothing to compare, and
     no resample says anything, where some gate uses no help at all.
     """
-    top = float(min(curve.use_K.max() for gate, curve in curves.items() if not gate.startswith("oracle")))
+    top = float(min(curve.use_K.max() for gate, curve in curves.items() if not is_oracle(gate)))
     if top <= 0:
         return {"range": [0.0, 0.0], "mean_quality": {}, "learned_minus": {}, "way": None}, {}
     value = {gate: mean_quality(curve.use_K, curve.quality_K, top) for gate, curve in curves.items()}

@@ -12,7 +12,7 @@ from kdtw_jax.evaluation.asking import evaluate_asking, make_phrasings
 from kdtw_jax.evaluation.evaluate import Decoding, decode_split
 from kdtw_jax.evaluation.figures import asking_figure
 from kdtw_jax.evaluation.findings import Found, Texts, obedience
-from kdtw_jax.evaluation.helped import GATES, Decoder, make_decoder
+from kdtw_jax.evaluation.helped import Decoder, make_decoder
 from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
 from kdtw_jax.methods.ask_config import Rules
 from kdtw_jax.pipeline.config import Experiment
@@ -223,7 +223,9 @@ def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
     cost = {"calls": mean("learned", 0, "calls"), "positions": mean("learned", 0, "positions")}
     guarded = {"kept: used %": 100 * mean("learned", 1, "used"), f"kept: {metric}": mean("learned", 1, "value")}
     guarded["kept: unfinished %"] = 100 * mean("learned", 1, "unfinished")
-    rivals = {gate.replace("_", " "): equal(gate) for gate in GATES if gate != "learned"}
+    rivals = {
+        gate.replace("_", " "): equal(gate) for gate in dict.fromkeys(str(r["gate"]) for r in rows) if gate != "learned"
+    }
     seeds = f"mean of seeds {', '.join(map(str, config.seeds))}" if len(config.seeds) > 1 else f"seed {config.seeds[0]}"
     _table(f"{config.data}, asking, {seeds}; kept: the rule enforced", {**budget, **quality, **cost, **ends, **guarded})
     _table(f"{metric} of other gates at the same use", {**budget, **ends, "learned": quality[metric], **rivals})

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.data.batches import EncodedSplit, Ragged
+from kdtw_jax.decoding.gates import is_oracle
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.asking import Phrasings, make_phrasings
 from kdtw_jax.evaluation.findings import Found
-from kdtw_jax.evaluation.helped import GATES, Decoder, Wanted, Written, share_index, unfinished, wide, write_split
+from kdtw_jax.evaluation.helped import Decoder, Wanted, Written, share_index, unfinished, wide, write_split
 from kdtw_jax.evaluation.operating import (
     Harness,
     Outcome,
@@ -112,7 +113,7 @@ def fixed_points() -> list[Point]:
 
 def threshold_points(levels: dict[str, dict[str, float]], phrasings: Phrasings) -> list[Point]:
     """Plain asking by each gate, at thresholds that met these budgets on validation data; and by the rule in words."""
-    points = [Point("random", f"{b:g}", gate="random", level=1 - b) for b in BUDGETS]
+    points = [Point("random", f"{b:g}", gate="random", level=b) for b in BUDGETS]
     for gate in ("entropy", "max_prob", "co_llm"):
         points += [Point(gate, budget, gate=gate, level=level) for budget, level in levels[gate].items()]
     for budget in BUDGETS:
@@ -158,8 +159,8 @@ def study_points(
     points = fixed_points() + threshold_points(levels, phrasings)
     oracles = [
         Wanted(gate, phrasings.of(float(budget), "seen"), float(budget), level)
-        for gate in GATES
-        if gate.startswith("oracle")
+        for gate in decoder.gates
+        if is_oracle(gate)
         for budget, level in levels[gate].items()
     ]
     count = len(points) + len(oracles) + 2 * (timing.repeats + 1)

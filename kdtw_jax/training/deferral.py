@@ -17,7 +17,6 @@ import numpy as np
 import optax
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
-from kdtw_jax.decoding.help import Gate, Moment, stateless
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.models import Model, Params, shift_right
 
@@ -42,15 +41,6 @@ class Seen(NamedTuple):
     hidden_NxD: np.ndarray  # the student's decoder state before each
     own_N: np.ndarray  # log pi(token)
     teacher_N: np.ndarray  # log mu(token)
-
-
-def deferral_gate(deferral: Deferral) -> Gate:
-    """phi at every moment."""
-
-    def score(moment: Moment) -> jax.Array:
-        return jax.nn.sigmoid(deferral.logit(moment.hidden_BxD))
-
-    return stateless(score)
 
 
 def look_at(
