@@ -22,6 +22,7 @@ import tyro
 from kdtw_jax import METHODS
 from kdtw_jax.cli import COMMANDS, plan, train
 from kdtw_jax.cli.train import read, taken
+from kdtw_jax.constraints import CONSTRAINTS
 from tests import every_other
 from tests.pages import BLOCKS, FENCE, PAGES, ROOT, Shown, commands, imported, python_blocks, shown
 
@@ -117,7 +118,10 @@ def understood(words: list[str]) -> Any:
 @pytest.mark.parametrize("words", [pytest.param(words, id=shlex.join(words)) for words in commands()])
 def test_its_commands_are_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "my_rules", every_other)  # the module that the guide to rules has its user write
-    assert understood(words)
+    try:
+        assert understood(words)
+    finally:
+        CONSTRAINTS.pop("every_other", None)
 
 
 def test_there_are_commands_of_every_kind() -> None:
