@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding import gates, generate, log_policy
 from kdtw_jax.decoding.gates import GATES, compared_gates
 from kdtw_jax.decoding.help import Gate, Moment, stateless
+from kdtw_jax.decoding.rivals import within
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation import strategies
 from kdtw_jax.evaluation.asking import evaluate_asking, further_rules, make_phrasings
 from kdtw_jax.evaluation.evaluate import compare_with_teacher, decode_split
 from kdtw_jax.evaluation.figures import SPARE_COLOURS, asking_figure
@@ -33,8 +36,10 @@ from kdtw_jax.evaluation.helped import (
     wide,
     write_split,
 )
-from kdtw_jax.evaluation.operating import make_harness, rewards
+from kdtw_jax.evaluation.operating import make_harness, rewards, write_point
+from kdtw_jax.evaluation.operating_figure import operating_figure, strategy_styles
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, piece_classes
+from kdtw_jax.evaluation.strategies import Point, Settings, Sharing
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates, mean_quality, pool, quality_at
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.marks import marked
@@ -439,15 +444,23 @@ def test_everything_about_a_student_is_plain_values_in_the_columns_of_the_tables
     assert GATES["oracle_kl"].color not in colours(tmp_path / "less.png")
 
 
-# ---- a gate from outside
+# ---- gates and ways to share the writing from outside
 
 
-def test_a_gate_from_outside_writes_is_calibrated_and_drawn_with_its_colour(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def as_it_was() -> Iterator[None]:
+    """What a test registers goes with it."""
+    tables: list[dict[str, Any]] = [GATES, strategies.STRATEGIES]
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+
+
+def test_a_gate_from_outside_writes_is_calibrated_and_drawn_with_its_colour(tmp_path: Path, as_it_was: None) -> None:
     with pytest.raises(UserError, match=r"unknown gate 'margin'; known are learned, .*register_gate"):
         write_split(DECODER, DATA, WIDE, want("margin"))
-    monkeypatch.setattr(gates, "GATES", dict(GATES))
 
     def close(moment: Moment) -> jax.Array:
         first, second = jax.lax.top_k(moment.log_policy_BxV, 2)[0].T
@@ -472,6 +485,48 @@ def test_a_gate_from_outside_writes_is_calibrated_and_drawn_with_its_colour(
         | {"value": 10 * b, "low": 9 * b, "high": 11 * b}
         for gate in ("learned", "margin", "of_another_run") for b in (0.1, 0.2)
     ]  # fmt: skip
-    monkeypatch.setattr("kdtw_jax.evaluation.figures.GATES", gates.GATES)
     asking_figure(rows, "bleu", {}, tmp_path / "asking.png")
     assert {"#123456", SPARE_COLOURS[0]} <= colours(tmp_path / "asking.png")
+
+
+def test_a_way_to_share_the_writing_from_outside_is_written_and_drawn_in_its_style(
+    tmp_path: Path, as_it_was: None
+) -> None:
+
+    def points(settings: Settings) -> list[Point]:
+        return [Point("halved", f"{n}", number=n, draft_length=3, check_end=True) for n in (0.0, np.inf)]
+
+    sharing = Sharing("halved", points, lambda number: within(number / 2), ("#123456", "P"))
+    strategies.register_strategy(sharing)
+    gates.register_gate(gates.GateEntry("coin", lambda context: gates.random_gate(context.level), drawn=True))
+    with pytest.raises(UserError, match="there is a strategy bild already"):
+        strategies.register_strategy(sharing._replace(name="bild"))
+    settings = Settings({}, lambda budget: PHRASINGS.of(budget, "seen"))
+    every = strategies.every_strategy()
+    halved, (coin, *_), (random, *_) = (every[name].points(settings) for name in ("halved", "coin", "random"))
+    width = STUDENT[0].config.d_model
+    deferral = Deferral(jnp.zeros(width), jnp.zeros(()), jnp.zeros(width), jnp.ones(width))
+    harness = make_harness(DECODER, deferral, 1.0)
+    told = [*halved, coin, random, every["teacher_only"].points(settings)[0], every["speculative"].points(settings)[2]]
+    strict, lenient, tossed, drawn, teacher, usual = (
+        write_point(harness, point, DATA, WIDE, PHRASINGS.room) for point in told
+    )
+    assert strict.texts == teacher.texts == usual.texts != lenient.texts
+    np.testing.assert_array_equal(strict.calls_N, usual.calls_N)
+    assert lenient.calls_N.sum() < strict.calls_N.sum()
+    np.testing.assert_array_equal(tossed.tokens_NxT, drawn.tokens_NxT)
+    assert 0.02 < drawn.teacher_N.sum() / drawn.lengths_N.sum() < 0.09
+    rows = [
+        {
+            "method": name,
+            "setting": "x",
+            "metric": "bleu",
+            "calls": x,
+            "teacher_tokens": x,
+            "value": 10.0 + x,
+        }
+        for name, x in (("halved", 0.1), ("coin", 0.2), ("bild", 0.3), ("teacher_only", 1.0))
+    ]
+    operating_figure(rows, "bleu", tmp_path / "points.png")
+    assert {"#123456", SPARE_COLOURS[0], "#56B4E9"} <= colours(tmp_path / "points.png")
+    assert strategy_styles(["teacher_only", "halved", "of_another_run"]).keys() == {"halved", "of_another_run"}

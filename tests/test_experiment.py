@@ -31,7 +31,7 @@ from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, decode_split
 from kdtw_jax.evaluation.figures import distil_figure
-from kdtw_jax.evaluation.operating_figure import STYLES as OPERATING_STYLES
+from kdtw_jax.evaluation.strategies import every_strategy
 from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask_config import SEEN, check_held_out
 from kdtw_jax.models import make_model
@@ -285,7 +285,7 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
     assert student["student_flops"] > 0 == teacher["student_flops"]  # type: ignore[operator]
     for row in of("speculative"):
         assert row["value"] == teacher["value"] and row["positions"] >= 1  # type: ignore[operator]
-    for method in OPERATING_STYLES:
+    for method in every_strategy().keys() - {"student_only", "teacher_only"}:
         for row in of(method):
             assert 0 <= row["calls"] <= row["positions"] and row["low"] <= row["value"] <= row["high"]  # type: ignore
             assert (row["ms_b1"] is None) == method.startswith("oracle")

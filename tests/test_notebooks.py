@@ -19,7 +19,7 @@ from traitlets.config import Config
 from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.evaluation.findings import obedience
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
-from kdtw_jax.pipeline import ask_report, experiment, operating_report
+from kdtw_jax.pipeline.stages import ask_report, experiment, operating_report
 from kdtw_jax.runs import provenance, write_csv, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]

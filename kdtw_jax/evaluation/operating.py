@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +16,14 @@ from kdtw_jax.decoding.draft import Checked, Strategy, Verdict, generate_with_ch
 from kdtw_jax.decoding.gates import GATES, GateContext, GateEntry, find_gate, score_by
 from kdtw_jax.decoding.help import Gate, Moment, stateless
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.decoding.rivals import big_little, speculative, speculative_cascade, within
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.decoding.view import readings
 from kdtw_jax.evaluation.helped import Decoder, places
+from kdtw_jax.evaluation.strategies import Point, every_strategy
 from kdtw_jax.finite import check_written
 from kdtw_jax.models import Model, ModelConfig, Params, costs, shift_right
 from kdtw_jax.runs import Progress
 from kdtw_jax.training.deferral import Deferral
-
-JUDGES = ("within", "speculative", "chow", "diff", "opt", "big_little")
-
-
-class Point(NamedTuple):
-    """One way to write. `number` is what its judge takes: a tolerance in nats, alpha, or the rollback threshold."""
-
-    method: str
-    setting: str
-    alone: Literal["", "student", "teacher"] = ""  # one of the two writes everything: nothing below counts
-    gate: str = "silent"
-    judge: str = "within"
-    level: float = float("inf")
-    number: float = float("inf")
-    summed: bool = False
-    draft_length: int = 1 << 20
-    check_end: bool = False
-    bought: int = 1
-    patient: bool = False
-    words_KxR: np.ndarray | None = None  # int32, a rule that the student reads, in K phrasings
 
 
 class Outcome(NamedTuple):
@@ -64,6 +44,7 @@ class Harness(NamedTuple):
     decoder: Decoder
     deferral: Deferral
     gates: tuple[str, ...]  # that its program has, by number
+    judges: Mapping[str, int]  # the number of each strategy's
     write: Callable[..., Checked]
     alone: Mapping[str, Callable[..., jax.Array]]  # each model's own greedy outputs
     reward: Callable[..., jax.Array]  # (teacher's params, source_BxS, tokens_BxT) -> float32 [B]
@@ -74,6 +55,9 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
     (model, _), (other, _) = decoder.student, decoder.teacher
     banned = decoder.tokenizer.banned_ids
     gates = {name: entry for name, entry in GATES.items() if not entry.oracle}
+    strategies = every_strategy()
+    judges = list(dict.fromkeys(sharing.judge for sharing in strategies.values()))
+    judge_of = {name: judges.index(sharing.judge) for name, sharing in strategies.items()}
 
     @jax.jit
     def write(
@@ -84,7 +68,7 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
         noise_BxT: jax.Array,
         gate: jax.Array,  # int32 [], of the gates
         drawn: jax.Array,  # bool [], its decisions are
-        judge: jax.Array,  # int32 [], of JUDGES
+        judge: jax.Array,  # int32 [], of the judges
         numbers: tuple[jax.Array, ...],  # level, number, summed, draft length, end checked, bought, patient
     ) -> Checked:
         level, number, summed, draft_length, check_end, bought, patient = numbers
@@ -93,15 +77,10 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
 
         context = GateContext(model, params[0], rule, alpha, level, deferral.logit)
         asking = score_by([_by_threshold(entry, context, noise_BxT) for entry in gates.values()], gate)
-        judges = (
-            within(number),
-            speculative(1).judge,
-            *(speculative_cascade(rule, number, 1).judge for rule in ("chow", "diff", "opt")),
-            big_little(0.5, number).judge,
-        )
+        made = [one(number) for one in judges]
 
         def verdict(log_pi: jax.Array, log_mu: jax.Array, draft_BxN: jax.Array, noise: jax.Array | None) -> Verdict:
-            options = [lambda *args, one=one: one(*args, None) for one in judges]
+            options = [lambda *args, one=one: one(*args, None) for one in made]
             found: Verdict = jax.lax.switch(judge, options, log_pi, log_mu, draft_BxN)
             return found
 
@@ -138,7 +117,7 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
         taken_BxT = jnp.take_along_axis(log_mu_BxTxV, tokens_BxT[..., None], axis=-1)[..., 0]
         return jnp.sum(jnp.where(tokens_BxT != 0, taken_BxT, 0.0), axis=1)
 
-    return Harness(decoder, deferral, tuple(gates), write, alone, reward)
+    return Harness(decoder, deferral, tuple(gates), judge_of, write, alone, reward)
 
 
 def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray, seed: int) -> Checked:
@@ -157,7 +136,7 @@ def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray
         noise,
         np.int32(harness.gates.index(point.gate)),
         np.bool_(find_gate(point.gate).drawn),
-        np.int32(JUDGES.index(point.judge)),
+        np.int32(harness.judges[point.method]),
         (
             np.float32(point.level),
             np.float32(point.number),

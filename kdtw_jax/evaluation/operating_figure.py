@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdtw_jax.evaluation.figures import save_figure
+from kdtw_jax.decoding.gates import is_oracle
+from kdtw_jax.evaluation.figures import SPARE_COLOURS, save_figure
+from kdtw_jax.evaluation.strategies import every_strategy
 from kdtw_jax.evaluation.tradeoff import envelope
 
-# Okabe and Ito's colours, told apart by marker where two methods share one.
-STYLES = {
-    "random": ("#999999", "o"),
-    "entropy": ("#E69F00", "o"),
-    "max_prob": ("#E69F00", "s"),
-    "co_llm": ("#E69F00", "^"),
-    "asking": ("#CC79A7", "o"),
-    "verified_asking": ("#CC79A7", "D"),
-    "verified_long_help": ("#D55E00", "D"),
-    "long_help": ("#D55E00", "x"),
-    "speculative": ("#0072B2", "o"),
-    "speculative_lossy": ("#0072B2", "s"),
-    "bild": ("#56B4E9", "^"),
-    "cascade_chow": ("#009E73", "o"),
-    "cascade_diff": ("#009E73", "s"),
-    "cascade_opt": ("#009E73", "^"),
-    "oracle_kl": ("#000000", "1"),
-    "oracle_regret": ("#000000", "2"),
-}
+ALONE = {"teacher_only": "--", "student_only": ":"}  # lines across
 COSTS = {
     "calls": "calls of the teacher a token",
     "teacher_tokens": "tokens written by the teacher, share",
@@ -40,6 +25,15 @@ COSTS = {
     "ms_b1": "milliseconds a sentence, one by one",
     "ms_b32": "milliseconds a sentence, 32 together",
 }
+
+
+def strategy_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each way to share the writing but of each model alone: its own, or the next that is free;
+    ways that are not registered are named by runs of others."""
+    spare, known = itertools.cycle((colour, "v") for colour in SPARE_COLOURS), every_strategy()
+    shared = [name for name in dict.fromkeys(names) if name not in ALONE]
+    own = {name: known[name].style if name in known else ("", "") for name in shared}
+    return {name: style if all(style) else next(spare) for name, style in own.items()}
 
 
 def relative_costs(
@@ -79,9 +73,10 @@ def relative_costs(
 def draw_costs(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, kept: float) -> None:
     """`relative_costs` over the overhead of a call."""
     overhead_O = np.geomspace(0.01, 100, 60)
-    for method, cost_O in relative_costs(rows, metric, kept, overhead_O).items():
-        if method in STYLES and not method.startswith("oracle"):
-            colour, marker = STYLES[method]
+    costs = relative_costs(rows, metric, kept, overhead_O)
+    for method, (colour, marker) in strategy_styles(costs).items():
+        if not is_oracle(method):
+            cost_O = costs[method]
             axes.plot(overhead_O, cost_O, marker + "-", color=colour, markersize=4, markevery=10, label=method)
     axes.axhline(1, color="#000000", linestyle="--", linewidth=1, label="teacher_only")
     axes.set_xscale("log")
@@ -111,7 +106,7 @@ def draw_operating(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, c
         own = [r[name] for r in chosen if (r["method"], r["setting"]) == (method, setting)]
         return float(np.mean(own))
 
-    for method, (colour, marker) in STYLES.items():
+    for method, (colour, marker) in strategy_styles(r["method"] for r in chosen).items():
         settings = list(dict.fromkeys(r["setting"] for r in chosen if r["method"] == method))
         if not settings:
             continue
@@ -119,7 +114,7 @@ def draw_operating(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, c
         axes.plot(use, value, marker, color=colour, markersize=4, alpha=0.5)
         axes.plot(*envelope(use, value), "-", color=colour, linewidth=1)
         axes.plot([], [], marker + "-", color=colour, markersize=4, label=method)
-    for method, style in (("teacher_only", "--"), ("student_only", ":")):
+    for method, style in ALONE.items():
         own = [r["value"] for r in chosen if r["method"] == method]
         if own:
             axes.axhline(float(np.mean(own)), color="#000000", linestyle=style, linewidth=1, label=method)

@@ -13,19 +13,19 @@ import numpy as np
 from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.decoding.gates import is_oracle
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.asking import Phrasings, make_phrasings
+from kdtw_jax.evaluation.asking import make_phrasings
 from kdtw_jax.evaluation.findings import Found
 from kdtw_jax.evaluation.helped import Decoder, Wanted, Written, share_index, unfinished, wide, write_split
 from kdtw_jax.evaluation.operating import (
     Harness,
     Outcome,
-    Point,
     make_harness,
     per_token,
     rewards,
     time_points,
     write_point,
 )
+from kdtw_jax.evaluation.strategies import BUDGETS, Point, Settings, every_strategy
 from kdtw_jax.evaluation.tradeoff import envelope, mean_quality
 from kdtw_jax.metrics.scores import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
 from kdtw_jax.pipeline.ask_report import asking_decoder, asking_stage, spaced_pairs
@@ -56,7 +56,6 @@ COLUMNS = (
     "ms_b32",
     "unfinished",
 )
-BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 REWARD = "teacher_log_prob"  # a metric beside those of the task: nats an output
 _DEFERRAL_PAIRS = 4096
 
@@ -66,60 +65,6 @@ class Timing(NamedTuple):
 
     repeats: int = 3
     sentences: int = 12
-
-
-def fixed_points() -> list[Point]:
-    """Points that need neither a threshold from validation data nor a rule in words."""
-    points = [
-        Point("student_only", "greedy", alone="student"),
-        Point("teacher_only", "greedy", alone="teacher"),
-    ]
-    for length in (1, 2, 3, 4, 6, 8):
-        points.append(Point("speculative", f"draft {length}", judge="speculative", draft_length=length, check_end=True))
-    for length, tolerance in itertools.product((8, 16, 32), (0.5, 1.0, 2.0, 3.0, 5.0)):
-        setting = f"draft {length}, {tolerance:g} nats"
-        points.append(Point("speculative_lossy", setting, number=tolerance, draft_length=length, check_end=True))
-    for rule, alphas in {
-        "chow": (0.1, 0.3, 0.5, 0.7),
-        "diff": (-0.1, 0.0, 0.1, 0.3),
-        "opt": (0.1, 0.2, 0.3, 0.6),
-    }.items():
-        for alpha in alphas:
-            points.append(
-                Point(f"cascade_{rule}", f"alpha {alpha:g}", judge=rule, number=alpha, draft_length=8, check_end=True)
-            )
-    for fallback, rollback in itertools.product((0.3, 0.5, 0.7), (1.0, 3.0, 6.0)):
-        setting = f"fallback {fallback:g}, rollback {rollback:g}"
-        level = 1 - fallback
-        points.append(Point("bild", setting, "", "max_prob", "big_little", level, rollback, draft_length=10))
-    for level, tolerance in itertools.product((1.0, 2.0, 4.0, 8.0), (0.5, 2.0)):
-        setting = f"price {level:g}, {tolerance:g} nats"
-        points.append(Point("verified_asking", setting, "", "forecast", "within", level, tolerance, summed=True))
-    # A price of 0 asks for a check of every output.
-    for level, tolerance, bought in (
-        *itertools.product((0.0, 1.0, 2.0, 4.0, 8.0), (0.5, 1.0, 2.0), (1,)),
-        *itertools.product((0.0, 1.0, 2.0, 4.0), (0.5, 2.0), (4,)),
-    ):
-        method = "verified_asking" if bought == 1 else "verified_long_help"
-        setting = f"patient, price {level:g}, {tolerance:g} nats" + (f", {bought} words" if bought > 1 else "")
-        point = Point(method, setting, "", "forecast", "within", level, tolerance, summed=True)
-        points.append(point._replace(bought=bought, patient=True))
-    for level, bought in itertools.product((0.5, 1.0, 2.0), (2, 4, 8)):
-        points.append(
-            Point("long_help", f"price {level:g}, {bought} words", gate="forecast", level=level, bought=bought)
-        )
-    return points
-
-
-def threshold_points(levels: dict[str, dict[str, float]], phrasings: Phrasings) -> list[Point]:
-    """Plain asking by each gate, at thresholds that met these budgets on validation data; and by the rule in words."""
-    points = [Point("random", f"{b:g}", gate="random", level=b) for b in BUDGETS]
-    for gate in ("entropy", "max_prob", "co_llm"):
-        points += [Point(gate, budget, gate=gate, level=level) for budget, level in levels[gate].items()]
-    for budget in BUDGETS:
-        words_KxR = phrasings.of(budget, "seen")
-        points.append(Point("asking", f"{budget:g}", gate="learned", level=0.5, words_KxR=words_KxR))
-    return points
 
 
 def study_points(
@@ -156,7 +101,8 @@ def study_points(
     validation = spaced_pairs(setup.validation)
     deferral_levels = _deferral_levels(harness, validation, setup, rules.room)
     levels = {**asked["levels"], "co_llm": deferral_levels}
-    points = fixed_points() + threshold_points(levels, phrasings)
+    settings = Settings(levels, lambda budget: phrasings.of(budget, "seen"))
+    points = [point for sharing in every_strategy().values() for point in sharing.points(settings)]
     oracles = [
         Wanted(gate, phrasings.of(float(budget), "seen"), float(budget), level)
         for gate in decoder.gates
