@@ -35,7 +35,7 @@ from kdtw_jax.replay import Sample
 from kdtw_jax.runs import Progress
 from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector
-from kdtw_jax.training.fresh import Listener, Writer
+from kdtw_jax.training.fresh import Sampler, TeacherForward
 from kdtw_jax.training.scoring import score
 from kdtw_jax.training.state import init_state, make_optimizer, make_update
 
@@ -104,7 +104,7 @@ def main(args: Args) -> None:
 def gkd_step(student: tuple[Model, Params], teacher: tuple[Model, Params], batch: Batch) -> Run:
     """A step of the method gkd whose outputs are the student's own."""
     devices = parallel.select_devices(1)
-    write, listen = Writer(student[0], BANNED, devices), Listener(teacher, devices)
+    write, listen = Sampler(student[0], BANNED, devices), TeacherForward(teacher, devices)
     optimizer = make_optimizer(SMALL.training.optimizer, 1000)
     loss = divergence_loss(student[0], teacher[0], SMALL.of("gkd"), BANNED)
     update = parallel.data_parallel(make_update(loss, {"jsd": 1.0}, optimizer), devices, donate=(0,))

@@ -17,7 +17,7 @@ from kdtw_jax.constraints import Constraint, known_constraints, pad_words, read_
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding.help import Helped, generate_with_help, own_gate
 from kdtw_jax.decoding.sample import generate
-from kdtw_jax.decoding.view import readings
+from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.errors import UserError
 from kdtw_jax.finite import check_written
 from kdtw_jax.lines import LONGEST
@@ -104,7 +104,7 @@ class Student:
         words_1xR = pad_words([words], -(-len(words) // _SHORTEST) * _SHORTEST)
 
         def write(params: Any, other_params: Any, source_BxS: jax.Array, words_BxR: jax.Array) -> Helped:
-            read_BxX, rule_BxX = readings(own.model.config, words_BxR, source_BxS)
+            read_BxX, rule_BxX = encoder_inputs(own.model.config, words_BxR, source_BxS)
             return generate_with_help(
                 (own.model, params),
                 (other.model, other_params),

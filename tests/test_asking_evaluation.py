@@ -18,9 +18,9 @@ from kdtw_jax.data.batches import Bucket
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding import gates, generate, log_policy
 from kdtw_jax.decoding.gates import GATES, compared_gates
-from kdtw_jax.decoding.help import Gate, Moment, stateless
+from kdtw_jax.decoding.help import DecodeState, Gate, stateless
 from kdtw_jax.decoding.rivals import within
-from kdtw_jax.decoding.view import readings
+from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import strategies
 from kdtw_jax.evaluation.asking import evaluate_asking, further_rules, make_phrasings
@@ -29,7 +29,7 @@ from kdtw_jax.evaluation.figures import SPARE_COLOURS, asking_figure
 from kdtw_jax.evaluation.findings import Texts, exceeded, expected_cost_fit, obedience
 from kdtw_jax.evaluation.helped import (
     Decoder,
-    Wanted,
+    DecodeSpec,
     calibrate,
     make_decoder,
     review_split,
@@ -85,7 +85,7 @@ DECODER = decoder()
 @pytest.mark.parametrize("spread", [False, True])
 def test_several_devices_write_and_review_what_one_does(spread: bool) -> None:
     devices = parallel.select_devices(4)
-    teacher = (TEACHER[0], parallel.spread(TEACHER[1], devices, 2 if spread else 1))
+    teacher = (TEACHER[0], parallel.shard_params(TEACHER[1], devices, 2 if spread else 1))
     settings = {"alpha": 1.0, "sampled_gate": True, "sampled_tokens": True, "seed": 3}
     one, several = (
         make_decoder(STUDENT, other, WORLD.tokenizer, KNOWN, **settings, devices=chosen)  # type: ignore[arg-type]
@@ -103,8 +103,8 @@ def test_several_devices_write_and_review_what_one_does(spread: bool) -> None:
             np.testing.assert_allclose(x, y, atol=1e-4)
 
 
-def want(gate: str, budget: float = 0.2, **changes: Any) -> Wanted:
-    return Wanted(gate, PHRASINGS.of(budget, "seen"), budget, **changes)  # type: ignore[arg-type]
+def want(gate: str, budget: float = 0.2, **changes: Any) -> DecodeSpec:
+    return DecodeSpec(gate, PHRASINGS.of(budget, "seen"), budget, **changes)  # type: ignore[arg-type]
 
 
 def distributions(tokens: jax.Array, source: jax.Array, read: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -148,7 +148,7 @@ def test_rival_gates_score_what_whole_passes_of_both_models_say(gate: str) -> No
     found = write_split(DECODER, DATA, WIDE, wanted)
     source = jnp.asarray(DATA.sources.padded(np.arange(len(DATA)), LENGTH))
     words = wanted.words_KxR[np.arange(len(DATA)) % len(wanted.words_KxR)]  # the phrasings in turn
-    read, _ = readings(STUDENT[0].config, jnp.asarray(words), source)
+    read, _ = encoder_inputs(STUDENT[0].config, jnp.asarray(words), source)
     check_scores(gate, (found.tokens_NxT, found.score_NxT, found.asked_NxT), source, read, wanted.level)
 
 
@@ -204,7 +204,7 @@ def test_guarded_outputs_never_exceed_their_rule(gate: str) -> None:
 
 def test_other_constraints_and_conjunctions_are_enforced_and_their_excess_is_told() -> None:
     for share, calls in ((None, 2.0), (0.5, 3.0), (0.1, 9.0)):
-        wanted = Wanted("entropy", PHRASINGS.of(0.2, "seen"), share, level=-1.0, others=((0, calls),))
+        wanted = DecodeSpec("entropy", PHRASINGS.of(0.2, "seen"), share, level=-1.0, others=((0, calls),))
         free, kept = (write_split(DECODER, DATA, WIDE, wanted._replace(guard=guard)) for guard in (False, True))
         for written in (free, kept):
             over = [written.calls_N - calls] + ([] if share is None else [written.calls_N - share * written.lengths_N])
@@ -462,7 +462,7 @@ def test_a_gate_from_outside_writes_is_calibrated_and_drawn_with_its_colour(tmp_
     with pytest.raises(UserError, match=r"unknown gate 'margin'; known are learned, .*register_gate"):
         write_split(DECODER, DATA, WIDE, want("margin"))
 
-    def close(moment: Moment) -> jax.Array:
+    def close(moment: DecodeState) -> jax.Array:
         first, second = jax.lax.top_k(moment.log_policy_BxV, 2)[0].T
         return second - first
 

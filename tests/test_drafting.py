@@ -13,7 +13,7 @@ import pytest
 from kdtw_jax.constraints import Rule, make_calls, make_share
 from kdtw_jax.decoding import generate, generate_with_help
 from kdtw_jax.decoding.draft import Strategy, generate_with_checks
-from kdtw_jax.decoding.help import Gate, Moment, stateless
+from kdtw_jax.decoding.help import DecodeState, Gate, stateless
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.rivals import (
     big_little,
@@ -63,7 +63,7 @@ def student() -> tuple[Model, Any]:
 STUDENT = student()
 
 
-def unsure(moment: Moment) -> jax.Array:
+def unsure(moment: DecodeState) -> jax.Array:
     return entropy(moment.log_policy_BxV)
 
 
@@ -110,7 +110,7 @@ def slowly(row: int, strategy: Strategy, noise: np.ndarray | None, most_calls: f
             pi = log_probs(STUDENT, SOURCE, tokens)
             passes += 1
             policies = [*policies[: len(tokens)], pi]
-            score = float(strategy.gate.score((), Moment(jnp.asarray(pi)[None], *([None] * 2), History))[0][0])
+            score = float(strategy.gate.score((), DecodeState(jnp.asarray(pi)[None], *([None] * 2), History))[0][0])
             risk += score
             risky = (risk if strategy.summed else score) > strategy.level
             call = (risky and not strategy.patient) or owed > 0
@@ -220,7 +220,7 @@ def test_greedy_speculative_decoding_writes_what_the_teacher_would() -> None:
 
 
 def test_a_tolerance_without_end_is_asking_without_a_check() -> None:
-    def gate(moment: Moment) -> jax.Array:
+    def gate(moment: DecodeState) -> jax.Array:
         return unsure(moment)
 
     asked = jax.device_get(
@@ -319,4 +319,4 @@ def test_bad_calls_are_refused() -> None:
         call(None, 0)
     with pytest.raises(UserError, match="noise has shape"):
         call(jnp.zeros((ROWS, LENGTH)), LENGTH)
-    assert not np.any(silent().score((), Moment(jnp.zeros((1, 3)), None, None, History))[0])  # type: ignore[arg-type]
+    assert not np.any(silent().score((), DecodeState(jnp.zeros((1, 3)), None, None, History))[0])  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from kdtw_jax.constraints import histories, known_constraints
 from kdtw_jax.data.batches import Bucket, training_batches
 from kdtw_jax.decoding import beam_search, generate, generate_with_help
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.decoding.view import look, passed
+from kdtw_jax.decoding.view import gate_features, prefixes_and_history
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.mle import fit, likelihood_loss
 from kdtw_jax.methods.pcl import distil, path_loss
@@ -197,8 +197,8 @@ def test_it_asks_and_helps(of_student: Any, of_teacher: Any) -> None:
     def wishes() -> jax.Array:
         encoded = model.encode(params, SOURCE)
         decoded = model.decode(params, encoded, shift_right(tokens))
-        states = passed(tokens, histories(SOURCE, tokens, asked))
-        view = look(log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, *states)
+        states = prefixes_and_history(tokens, histories(SOURCE, tokens, asked))
+        view = gate_features(log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, *states)
         return jax.nn.sigmoid(model.weigh(params, model.read_rule(params, encoded), view).logit())
 
     np.testing.assert_allclose(jnp.where(written, wishes(), 0), helped.score_BxT, rtol=1e-3, atol=1e-4)
@@ -217,8 +217,10 @@ def test_a_slice_of_its_vocabulary_at_a_time_is_the_whole() -> None:
 
 def test_a_teacher_is_spread_over_devices() -> None:
     model, params = pair(RecurrentConfig(V), 0)
-    held = parallel.hold(parallel.spread(params, parallel.select_devices(2), 2), parallel.select_devices(2))
-    found = parallel.by_rows(lambda params, source: model.encode(params, source)["words"], held)(SOURCE)
+    held = parallel.place_params(
+        parallel.shard_params(params, parallel.select_devices(2), 2), parallel.select_devices(2)
+    )
+    found = parallel.map_batch(lambda params, source: model.encode(params, source)["words"], held)(SOURCE)
     np.testing.assert_array_equal(found, params["words"][SOURCE])
 
 
@@ -316,10 +318,10 @@ def test_the_gate_beside_a_network_begins_as_the_gate_of_a_network() -> None:
             self.shared, self.gate = nn.Embed(30, 16), Gate(16, 5)
 
         def __call__(self, tokens_BxS: jax.Array) -> Any:
-            from kdtw_jax.models import Facts, View
+            from kdtw_jax.models import Facts, GateInputs
 
             x = self.shared(tokens_BxS)
-            view = View(x, jnp.zeros((1, 1, 2), jnp.int32), jnp.zeros((1, 1, len(Facts._fields))))
+            view = GateInputs(x, jnp.zeros((1, 1, 2), jnp.int32), jnp.zeros((1, 1, len(Facts._fields))))
             return self.gate.weigh(self.gate.read(Memory(x, tokens_BxS == 0)), view, self.shared.embedding)
 
     nested = Nest().init(jax.random.key(7), jnp.zeros((1, 1), jnp.int32))["params"]["gate"]

@@ -13,9 +13,9 @@ import pytest
 
 from kdtw_jax.constraints import Rule, histories, make_calls, make_pause, make_share
 from kdtw_jax.decoding import generate, generate_with_help
-from kdtw_jax.decoding.help import Gate, Moment, stateless
+from kdtw_jax.decoding.help import DecodeState, Gate, stateless
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.decoding.view import instructed, look, passed, readings, told
+from kdtw_jax.decoding.view import encoder_inputs, gate_features, instructed, prefixes_and_history, with_fixed_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 
@@ -59,7 +59,9 @@ def wishes(source: jax.Array, plain: jax.Array, tokens: jax.Array, asked: jax.Ar
     encoded = model.encode(params, source)
     decoded = model.decode(params, encoded, shift_right(tokens))
     before = histories(plain, tokens, asked)
-    view = look(log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, *passed(tokens, before))
+    view = gate_features(
+        log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, *prefixes_and_history(tokens, before)
+    )
     return jax.nn.sigmoid(model.weigh(params, model.read_rule(params, encoded), view).logit())
 
 
@@ -157,7 +159,7 @@ def test_who_never_asks_is_the_student_and_who_always_asks_the_teacher() -> None
 def test_a_long_gap_is_caught_up_with() -> None:
     """A single question late in the text, after more own tokens than the teacher processes at once."""
 
-    def late(moment: Moment) -> jax.Array:
+    def late(moment: DecodeState) -> jax.Array:
         return (moment.history.length_B == 19).astype(jnp.float32)
 
     found = call(gate=stateless(late))
@@ -197,17 +199,17 @@ def test_the_rule_stands_before_the_source_without_padding_in_between_or_apart()
     model, params = STUDENT
     for together in (True, False):
         config = replace(model.config, rule_in_source=together)
-        both, rule_alone = readings(config, rule, source)
+        both, rule_alone = encoder_inputs(config, rule, source)
         assert (both.tolist(), rule_alone.tolist()) == (
             (expected, expected) if together else (source.tolist(), rule.tolist())
         )
         by_hand = model.encode(params, instructed(jnp.full((ROWS, 2), 5), SOURCE) if together else SOURCE)
-        reads = told(model._replace(config=config), [5, 5]).encode(params, SOURCE)
+        reads = with_fixed_rule(model._replace(config=config), [5, 5]).encode(params, SOURCE)
         np.testing.assert_array_equal(reads.states_BxSxD, by_hand.states_BxSxD)
 
 
 def test_a_gate_may_keep_a_state() -> None:
-    def every_third(count: jax.Array, moment: Moment) -> tuple[jax.Array, jax.Array]:
+    def every_third(count: jax.Array, moment: DecodeState) -> tuple[jax.Array, jax.Array]:
         return (count % 3 == 2).astype(jnp.float32) * jnp.ones(ROWS), count + 1
 
     found = call(gate=Gate(every_third, jnp.int32(0)))

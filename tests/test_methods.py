@@ -32,7 +32,7 @@ from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.runs import read_csv, read_metrics
 from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import load_model
-from kdtw_jax.training.fresh import SIDE_BY_SIDE, Heard, Listener, side_by_side, train_fresh
+from kdtw_jax.training.fresh import SIDE_BY_SIDE, TeacherForward, TeacherStates, compare_policies, train_fresh
 from kdtw_jax.training.state import Metrics
 
 ROOT = Path(__file__).parents[1]
@@ -48,19 +48,19 @@ class MixConfig:
 
 def train_mix(context: TrainContext, params: Params, config: MixConfig) -> Params:
     teacher = context.needed_teacher()
-    listener = Listener(teacher, context.devices)
+    listener = TeacherForward(teacher, context.devices)
     how = {"banned": context.banned, **context.training.chunks(SIDE_BY_SIDE)._asdict()}
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, Heard], key: jax.Array) -> Metrics:
+    def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates], key: jax.Array) -> Metrics:
         batch, heard = rows
         models = (context.student, params), (teacher[0], heard)
-        kl_BxT, log_pi_BxT, _ = side_by_side(*models, batch.source_BxS, batch.target_BxT, kl_terms, **how, key=key)
+        kl_BxT, log_pi_BxT, _ = compare_policies(*models, batch.source_BxS, batch.target_BxT, kl_terms, **how, key=key)
         mask_BxT = jnp.asarray(batch.target_BxT) != 0
         mixed_BxT = config.share * kl_BxT - (1 - config.share) * log_pi_BxT
         tokens = Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(()))
         return {"mixed": weighted(mixed_BxT, mask_BxT), "tokens": tokens}
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Heard]:
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
         rows = parallel.shard(batch, context.devices)
         return rows, listener(rows.source_BxS, rows.target_BxT)
 

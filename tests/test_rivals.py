@@ -31,7 +31,7 @@ from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import load_model
 from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.context import Chunks
-from kdtw_jax.training.fresh import Listener, Writer
+from kdtw_jax.training.fresh import Sampler, TeacherForward
 from kdtw_jax.training.scoring import score
 from kdtw_jax.training.state import init_state, make_optimizer, make_update
 from tests.commands import train as command
@@ -134,7 +134,7 @@ def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float
     chosen = parallel.select_devices(devices)
     optimizer = make_optimizer(TRAINING.optimizer, 8)
     batch = batch_of(world)
-    listener = Listener(world.teacher, chosen)
+    listener = TeacherForward(world.teacher, chosen)
     weights: dict[str, Any] = {"gkd": {"jsd": 1.0}, "minillm": {"single": 1.0, "long": 1.0, "nll": 1.0}}.get(
         kind, {"tb": 0.1, "kl": 1.0}
     )
@@ -146,9 +146,9 @@ def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float
     else:
         if kind == "minillm":
             author = mixture(world.model, world.teacher[0], 0.2, world.banned)
-            write = Writer(author, world.banned, chosen, listener.teacher)
+            write = Sampler(author, world.banned, chosen, listener.teacher)
         else:
-            write = Writer(world.model, world.banned, chosen)
+            write = Sampler(world.model, world.banned, chosen)
         written = write(state.params, batch, jax.random.key(5))
         sharded = parallel.shard(batch, chosen)
         teacher = listener(sharded.source_BxS, written)

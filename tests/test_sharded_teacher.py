@@ -33,7 +33,7 @@ def world() -> World:
 def test_a_teacher_spread_over_four_of_eight_devices_scores_and_answers_as_on_one(world: World) -> None:
     devices = parallel.select_devices(8)
     model, params = world.teacher
-    spread = parallel.spread(params, devices, 4)
+    spread = parallel.shard_params(params, devices, 4)
     parts = [part for leaf in jax.tree.leaves(spread) for part in leaf.addressable_shards]
     held = [sum(part.data.size for part in parts if part.device == device) for device in devices]
     whole = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -63,7 +63,7 @@ def test_a_student_beside_a_spread_teacher_learns_what_it_does_beside_a_whole_on
     gated = make_model(replace(world.config, gate_width=8))
 
     def train(name: str, shards: int) -> Any:
-        teacher = (world.model, parallel.spread(world.teacher[1], devices, shards))
+        teacher = (world.model, parallel.shard_params(world.teacher[1], devices, shards))
         training = replace(TRAINING, loop=LoopConfig(steps=2, log_every=2, checkpoint_every=2))
         context = world.context(tmp_path / name, 4, teacher=teacher, buckets=WIDE, training=training)
         if method == "ask":
@@ -81,6 +81,6 @@ def test_a_student_beside_a_spread_teacher_learns_what_it_does_beside_a_whole_on
 def test_what_cannot_be_spread_is_refused_in_words(world: World) -> None:
     devices = parallel.select_devices(8)
     with pytest.raises(UserError, match="teacher_shards=3 must divide the number of devices, 8"):
-        parallel.spread(world.teacher[1], devices, 3)
+        parallel.shard_params(world.teacher[1], devices, 3)
     with pytest.raises(ValueError, match="spread over devices"):
-        parallel.replicate(parallel.spread(world.teacher[1], devices, 8), devices)
+        parallel.replicate(parallel.shard_params(world.teacher[1], devices, 8), devices)

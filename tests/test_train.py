@@ -28,7 +28,7 @@ from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_metrics
 from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import Checkpoints, load_model, save_model
-from kdtw_jax.training.fresh import Listener
+from kdtw_jax.training.fresh import TeacherForward
 from kdtw_jax.training.loop import LoopConfig
 from kdtw_jax.training.scoring import score
 from kdtw_jax.training.state import (
@@ -66,7 +66,7 @@ def updated(world: World, devices: int, kind: str, accumulate: int = 1) -> tuple
     one_step = make_update(loss, weights, optimizer, target_decay=0.9, accumulate=accumulate)
     update = parallel.data_parallel(one_step, chosen)
     state = parallel.replicate(init_state(world.params, optimizer, 0, target=True), chosen)
-    listener = Listener(world.teacher, chosen)
+    listener = TeacherForward(world.teacher, chosen)
     for batch in batches:
         sharded = parallel.shard(batch, chosen)
         rows = (sharded, listener(sharded.source_BxS, sharded.target_BxT)) if kind == "fit" else sharded

@@ -18,7 +18,7 @@ from kdtw_jax.methods.pcl import DistilConfig
 from kdtw_jax.models import Model, Params, T5Config, make_model
 from kdtw_jax.training import parallel
 from kdtw_jax.training.context import StudentTraining, TrainContext
-from kdtw_jax.training.fresh import Heard, read
+from kdtw_jax.training.fresh import TeacherStates, read
 from kdtw_jax.training.loop import LoopConfig
 from kdtw_jax.training.state import OptimizerConfig, Whole
 
@@ -62,10 +62,10 @@ class World:
         return TrainContext(**{**usual, "folder": folder, **changes})
 
 
-def heard(model: Model, params: Params, batch: Batch) -> Heard:
+def heard(model: Model, params: Params, batch: Batch) -> TeacherStates:
     """What a teacher makes of a whole batch."""
     hidden_BxTxD = read(model, params, jnp.asarray(batch.source_BxS), jnp.asarray(batch.target_BxT))
-    return Heard(hidden_BxTxD, Whole(model.output_layer(params)))
+    return TeacherStates(hidden_BxTxD, Whole(model.output_layer(params)))
 
 
 def same(a: Any, b: Any) -> bool:

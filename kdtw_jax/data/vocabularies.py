@@ -69,7 +69,7 @@ class Vocabulary(NamedTuple):
 
 
 def open_vocabulary(proto: bytes, name: str, beside: Stated) -> Vocabulary:
-    """Of what was saved, or of a published file and what the files `beside` it say.
+    """Of what was saved, or of a published file and what the files `map_batch_with_frozen` it say.
 
     Raises UserError for a file of another kind, other ids for pad, EOS and unknown, and added tokens that clash.
     """

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from kdtw_jax.constraints.history import History, advance, start_history
 from kdtw_jax.constraints.record import Rule
-from kdtw_jax.decoding.help import Gate, Moment
+from kdtw_jax.decoding.help import DecodeState, Gate
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
 from kdtw_jax.errors import UserError
@@ -140,7 +140,7 @@ def generate_with_checks(
         decoded, cache = student_model.extend(student_params, state.student, before_B[:, None], slot_B)
         log_pi_BxV = log_policy(decoded.logits_BxTxV[:, 0], banned)
         history = _own(state.settled, place_B - state.seen_B, before_B)
-        moment = Moment(log_pi_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, history)
+        moment = DecodeState(log_pi_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, history)
         score_B, _ = strategy.gate.score(strategy.gate.start, moment)
         risk_B = jnp.where(active_B, state.risk_B + score_B, state.risk_B)
         risky_B = jnp.where(strategy.summed, risk_B, score_B) > strategy.level

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax import registry
-from kdtw_jax.decoding.help import Gate, Moment, forecast, own_gate, stateless
+from kdtw_jax.decoding.help import DecodeState, Gate, forecast, own_gate, stateless
 from kdtw_jax.decoding.sample import choose
 from kdtw_jax.losses.masked import entropy, kl_divergence
 from kdtw_jax.models import Encoded, Model, Params
@@ -46,7 +46,7 @@ def oracle_gate(measure: Measure) -> Gate:
     """Asks where student and teacher are apart by `measure`, in nats, over all tokens. The teacher has to read along;
     its reading is not part of what asking costs."""
 
-    def score(moment: Moment) -> jax.Array:
+    def score(moment: DecodeState) -> jax.Array:
         if moment.teacher_log_policy_BxV is None:
             raise ValueError("an oracle needs a teacher that reads along")
         return measure(moment.log_policy_BxV, moment.teacher_log_policy_BxV)

@@ -18,14 +18,14 @@ from kdtw_jax.constraints.history import History, advance, start_history
 from kdtw_jax.constraints.record import Rule
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
-from kdtw_jax.decoding.view import look
+from kdtw_jax.decoding.view import gate_features
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Cache, Encoded, Model, Odds, Params
+from kdtw_jax.models import Cache, Encoded, GateOutput, Model, Params
 
 _SPAN = 8  # positions the teacher processes at once; a longer span takes several passes
 
 
-class Moment(NamedTuple):
+class DecodeState(NamedTuple):
     """What a gate may look at before a token is written."""
 
     log_policy_BxV: jax.Array  # of the student's own token, help left out
@@ -39,7 +39,7 @@ class Moment(NamedTuple):
 class Gate(NamedTuple):
     """Who decides: scores each moment, in [0, 1] if the decision is to be sampled. May keep a state between moments."""
 
-    score: Callable[[Any, Moment], tuple[jax.Array, Any]]  # (state, moment) -> float32 [B], state
+    score: Callable[[Any, DecodeState], tuple[jax.Array, Any]]  # (state, moment) -> float32 [B], state
     start: Any = ()
 
 
@@ -79,7 +79,7 @@ def priced_gate(
     """The student's own at a price that is given, nats [B] for what has happened so far, and not read from a rule."""
     rule_BxP = model.read_rule(params, encoded)  # of no consequence for what is saved
 
-    def score(moment: Moment) -> jax.Array:
+    def score(moment: DecodeState) -> jax.Array:
         saving_B = _odds(model, params, rule_BxP, moment).saving_BxT[:, 0]
         return jax.nn.sigmoid((saving_B - price(moment.history)) / alpha)
 
@@ -92,13 +92,15 @@ def forecast(model: Model, params: Params, encoded: Encoded) -> Gate:
     return stateless(lambda moment: jnp.maximum(_odds(model, params, rule_BxP, moment).saving_BxT[:, 0], 0.0))
 
 
-def _odds(model: Model, params: Params, rule_BxP: jax.Array, moment: Moment) -> Odds:
+def _odds(model: Model, params: Params, rule_BxP: jax.Array, moment: DecodeState) -> GateOutput:
     history = History(*(leaf[:, None] for leaf in moment.history))
-    view = look(moment.log_policy_BxV[:, None], moment.hidden_BxD[:, None], moment.tokens_BxT[:, None], history)
+    view = gate_features(
+        moment.log_policy_BxV[:, None], moment.hidden_BxD[:, None], moment.tokens_BxT[:, None], history
+    )
     return model.weigh(params, rule_BxP, view)
 
 
-def stateless(score: Callable[[Moment], jax.Array]) -> Gate:
+def stateless(score: Callable[[DecodeState], jax.Array]) -> Gate:
     """A gate that is a function of the moment alone."""
     return Gate(lambda state, moment: (score(moment), state))
 
@@ -178,7 +180,7 @@ def generate_with_help(
         if read_along:
             heard, teacher_cache = teacher_model.extend(teacher_params, state.teacher, state.token_Bx1, state.step)
             along_BxV = log_policy(heard.logits_BxTxV[:, 0], banned)
-        moment = Moment(log_policy_BxV, hidden_BxD, state.tokens_BxT, state.history, along_BxV)
+        moment = DecodeState(log_policy_BxV, hidden_BxD, state.tokens_BxT, state.history, along_BxV)
         score_B, gate_state = decides.score(state.gate, moment)
         active_B = ~state.finished_B
         asked_B = active_B & (score_B > (threshold if gate_noise_BxT is None else _column(gate_noise_BxT, state.step)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from kdtw_jax.decoding.draft import Judge, Strategy, Verdict
 from kdtw_jax.decoding.gates import silent
-from kdtw_jax.decoding.help import Gate, Moment, stateless
+from kdtw_jax.decoding.help import DecodeState, Gate, stateless
 from kdtw_jax.decoding.sample import choose
 
 Deferral = Literal["chow", "diff", "opt"]
@@ -68,7 +68,7 @@ def big_little(
         surprise_BxN = -jnp.take_along_axis(log_mu, draft_BxN[..., None], axis=-1)[..., 0]
         return Verdict(surprise_BxN <= rollback, log_mu, log_mu)
 
-    def unsure(moment: Moment) -> jax.Array:
+    def unsure(moment: DecodeState) -> jax.Array:
         return -jnp.max(moment.log_policy_BxV, axis=-1)
 
     level = -jnp.log(jnp.asarray(fallback, jnp.float32))

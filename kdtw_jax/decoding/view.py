@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from kdtw_jax.constraints.history import History
 from kdtw_jax.decoding.sample import choose
 from kdtw_jax.losses.masked import entropy
-from kdtw_jax.models import Encoded, Facts, Model, ModelConfig, Params, View
+from kdtw_jax.models import Encoded, Facts, GateInputs, Model, ModelConfig, Params
 
 _FAR = 20.0  # nats beyond which differences of log-probability say nothing more
 
@@ -25,7 +25,7 @@ def instructed(rule_BxR: jax.Array, source_BxS: jax.Array) -> jax.Array:
     return jnp.where(place_BxX < 0, from_rule, jnp.where(place_BxX < source, from_source, 0)).astype(jnp.int32)
 
 
-def readings(config: ModelConfig, rule_BxR: jax.Array, source_BxS: jax.Array) -> tuple[jax.Array, jax.Array]:
+def encoder_inputs(config: ModelConfig, rule_BxR: jax.Array, source_BxS: jax.Array) -> tuple[jax.Array, jax.Array]:
     """What the student reads to write from, and what its gate reads the rule in (int32, one row each).
 
     The rule says who writes, not what: whatever the price of asking, the optimum's tokens have the teacher's own
@@ -38,7 +38,9 @@ def readings(config: ModelConfig, rule_BxR: jax.Array, source_BxS: jax.Array) ->
     return source_BxS, rule_BxR
 
 
-def look(log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, past_BxTxN: jax.Array, history: History) -> View:
+def gate_features(
+    log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, past_BxTxN: jax.Array, history: History
+) -> GateInputs:
     """The facts that the gate is given of each state: how sure the student is, what has happened so far.
 
     Args:
@@ -71,11 +73,12 @@ def look(log_policy_BxTxV: jax.Array, hidden_BxTxD: jax.Array, past_BxTxN: jax.A
         share=calls / (written + 1),
     )
     choices_BxTx2 = jnp.stack([first_X, second_X], axis=-1).reshape(rows, length, 2)
-    return View(hidden_BxTxD, choices_BxTx2, jnp.stack([x.astype(jnp.float32) for x in facts], axis=-1))
+    return GateInputs(hidden_BxTxD, choices_BxTx2, jnp.stack([x.astype(jnp.float32) for x in facts], axis=-1))
 
 
-def passed(tokens_BxT: jax.Array, before: History) -> tuple[jax.Array, History]:
-    """What `look` is to know of all states of finished paths: the tokens before each, BxTxT, and what has happened.
+def prefixes_and_history(tokens_BxT: jax.Array, before: History) -> tuple[jax.Array, History]:
+    """What `gate_features` is to know of all states of finished paths: the tokens before each, BxTxT, and what has
+    happened.
 
     `before` is what `constraints.histories` says of the paths: leaves [T + 1, B].
     """
@@ -85,11 +88,11 @@ def passed(tokens_BxT: jax.Array, before: History) -> tuple[jax.Array, History]:
     return past_BxTxT, History(*(leaf[:-1].T for leaf in before))
 
 
-def told(model: Model, words: Sequence[int]) -> Model:
+def with_fixed_rule(model: Model, words: Sequence[int]) -> Model:
     """`model` as it is under one rule for all sources: `words`, the rule's tokens, stand before each of them."""
 
     def encode(params: Params, source_BxS: jax.Array, dropout_key: jax.Array | None = None) -> Encoded:
         rule_BxR = jnp.broadcast_to(jnp.asarray(words, jnp.int32)[None, :], (source_BxS.shape[0], len(words)))
-        return model.encode(params, readings(model.config, rule_BxR, source_BxS)[0], dropout_key)
+        return model.encode(params, encoder_inputs(model.config, rule_BxR, source_BxS)[0], dropout_key)
 
     return model._replace(encode=encode)

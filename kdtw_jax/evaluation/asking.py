@@ -14,8 +14,8 @@ import numpy as np
 from kdtw_jax.constraints import Constraint, pad_words, word_rule, word_tokens
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.decoding.gates import find_gate
-from kdtw_jax.evaluation.findings import Cell, Found, Texts, exceeded, harm, look_back, measure, obeyed, row
-from kdtw_jax.evaluation.helped import Decoder, Wanted, calibrate, share_index, wide, write_split
+from kdtw_jax.evaluation.findings import EvalCell, Found, Texts, exceeded, harm, look_back, measure, obeyed, row
+from kdtw_jax.evaluation.helped import Decoder, DecodeSpec, calibrate, share_index, wide, write_split
 from kdtw_jax.methods.ask_config import SEEN
 from kdtw_jax.runs.progress import Progress
 
@@ -40,7 +40,7 @@ class Phrasings(NamedTuple):
         return pad_words([word_tokens(text, self.encode) for text in texts], self.room)
 
 
-class Said(NamedTuple):
+class PhrasedRule(NamedTuple):
     """A rule beside the one on the share of words, in K phrasings of training ("seen") or held out."""
 
     rule: str  # the first of them
@@ -50,7 +50,7 @@ class Said(NamedTuple):
     others: tuple[tuple[int, float], ...]
 
 
-def further_rules(constraints: Sequence[Constraint], phrasings: Phrasings, share: float = 0.2) -> list[Said]:
+def further_rules(constraints: Sequence[Constraint], phrasings: Phrasings, share: float = 0.2) -> list[PhrasedRule]:
     """What else a student knows: each constraint but the share of words at budgets over its range, and together with
     that share."""
     found = []
@@ -66,10 +66,10 @@ def further_rules(constraints: Sequence[Constraint], phrasings: Phrasings, share
         for phrasing, chosen in kinds.items():
             for budget in budgets if chosen else ():
                 texts = [word_rule([constraint], [budget], [template]) for template in chosen]
-                found.append(Said(texts[0], phrasing, phrasings.said(texts), None, ((index, budget),)))
+                found.append(PhrasedRule(texts[0], phrasing, phrasings.said(texts), None, ((index, budget),)))
         middle = budgets[len(budgets) // 2]
         texts = [word_rule([words, constraint], [share, middle], [0, template]) for template in range(known)]
-        found.append(Said(texts[0], "seen", phrasings.said(texts), share, ((index, middle),)))
+        found.append(PhrasedRule(texts[0], "seen", phrasings.said(texts), share, ((index, middle),)))
     return found
 
 
@@ -119,15 +119,15 @@ def evaluate_asking(
         learned = _learned(decoder, phrasings, test.data, rows, seen, held_out, tick)
         kept = [_kept(decoder, test.data, rows, said, guard, tick) for said in further for guard in (False, True)]
         clock.lap("learned")
-        alone = Wanted("random", phrasings.of(0.0, "seen"), 0.0, level=0.0)
-        silent = Cell("random", False, "seen", True, 0.0, alone, write_split(decoder, test.data, rows, alone))
+        alone = DecodeSpec("random", phrasings.of(0.0, "seen"), 0.0, level=0.0)
+        silent = EvalCell("random", False, "seen", True, 0.0, alone, write_split(decoder, test.data, rows, alone))
         tick()
         levels = _levels(decoder, phrasings, validation, rows, rivals, shown, tick)
         clock.lap("calibration")
         levels = {**dict.fromkeys(drawn, shown), **levels}  # of which the level is the share that they ask for
         others = _rivals(decoder, phrasings, test.data, rows, shown, levels, silent, tick)
         clock.lap("rivals")
-        masked = Wanted("learned", phrasings.said(["do not ask the teacher"]), 0.0, guard=True)
+        masked = DecodeSpec("learned", phrasings.said(["do not ask the teacher"]), 0.0, guard=True)
         forbidden = write_split(decoder, test.data, rows, masked)
         tick()
     cells = learned + others
@@ -169,14 +169,14 @@ def _learned(
     seen: Sequence[float],
     held_out: Sequence[float],
     tick: Callable[[], None],
-) -> list[Cell]:
+) -> list[EvalCell]:
     cells = []
     for guard in (False, True):
         for phrasing in ("seen", "unseen"):
             for budget in (*seen, *held_out):
-                wanted = Wanted("learned", phrasings.of(budget, phrasing), budget, guard=guard)
+                wanted = DecodeSpec("learned", phrasings.of(budget, phrasing), budget, guard=guard)
                 written = write_split(decoder, data, buckets, wanted)
-                cells.append(Cell("learned", guard, phrasing, budget in seen, budget, wanted, written))
+                cells.append(EvalCell("learned", guard, phrasing, budget in seen, budget, wanted, written))
                 tick()
     return cells
 
@@ -185,11 +185,11 @@ def _kept(
     decoder: Decoder,
     data: EncodedSplit,
     buckets: Sequence[Bucket],
-    said: Said,
+    said: PhrasedRule,
     guard: bool,
     tick: Callable[[], None],
 ) -> Found:
-    wanted = Wanted("learned", said.words_KxR, said.share, guard=guard, others=said.others)
+    wanted = DecodeSpec("learned", said.words_KxR, said.share, guard=guard, others=said.others)
     written = write_split(decoder, data, buckets, wanted)
     tick()
     return {"rule": said.rule, "phrasing": said.phrasing, "guard": int(guard), **exceeded(written)}
@@ -207,11 +207,11 @@ def _levels(
     """For each gate the levels at which its use on `data` is each budget, the student having read that budget."""
     levels: dict[str, list[float]] = {}
     for gate in gates:
-        wanted = Wanted(gate, phrasings.of(budgets[0], "seen"), budgets[0], level=np.inf)
+        wanted = DecodeSpec(gate, phrasings.of(budgets[0], "seen"), budgets[0], level=np.inf)
         written = write_split(decoder, data, buckets, wanted)  # nobody asks: the scores to start from
         scores_X, levels[gate] = written.score_NxT[written.tokens_NxT != 0], []
         for budget in budgets:
-            wanted = Wanted(gate, phrasings.of(budget, "seen"), budget)
+            wanted = DecodeSpec(gate, phrasings.of(budget, "seen"), budget)
             level, _, scores_X = calibrate(decoder, data, buckets, wanted, scores_X)
             levels[gate].append(level)
             tick()
@@ -225,16 +225,16 @@ def _rivals(
     buckets: Sequence[Bucket],
     budgets: Sequence[float],
     levels: Mapping[str, Sequence[float]],
-    silent: Cell,
+    silent: EvalCell,
     tick: Callable[[], None],
-) -> list[Cell]:
+) -> list[EvalCell]:
     """The rival gates at every budget, on the student that has read the same words. At 0 they are all one."""
     cells = []
     for gate, chosen in levels.items():
         cells.append(silent._replace(gate=gate))
         for budget, level in zip(budgets, chosen, strict=True):
-            wanted = Wanted(gate, phrasings.of(budget, "seen"), budget, level)
+            wanted = DecodeSpec(gate, phrasings.of(budget, "seen"), budget, level)
             written = write_split(decoder, data, buckets, wanted)
-            cells.append(Cell(wanted.gate, False, "seen", True, budget, wanted, written))
+            cells.append(EvalCell(wanted.gate, False, "seen", True, budget, wanted, written))
             tick()
     return cells

@@ -63,7 +63,7 @@ def decode_split(
 ) -> Outputs:
     """Writes an output for every example of a split, on the first device or on all of `devices`.
 
-    Raises UserError where scores are not finite, and as `parallel.by_rows` does.
+    Raises UserError where scores are not finite, and as `parallel.map_batch` does.
     """
     banned = tokenizer.banned_ids
 
@@ -82,7 +82,7 @@ def decode_split(
         noise = noise_BxT if decoding.mode == "sample" else None
         return generate(model, params, source_BxS, noise, max_len=length, banned=banned).tokens_BxT
 
-    writing = parallel.by_rows(write, parallel.hold(params, devices or parallel.one_device()))
+    writing = parallel.map_batch(write, parallel.place_params(params, devices or parallel.one_device()))
     batches = list(evaluation_batches(data, buckets))
     compiled: set[tuple[int, ...]] = set()
     texts: dict[int, str] = {}
@@ -136,8 +136,8 @@ def compare_with_teacher(
 
     devices = devices or parallel.one_device()
     compare = comparison(student_model, teacher[0], banned, values, top_k)
-    comparing = parallel.by_rows(compare, parallel.hold((student[1], teacher[1]), devices))
-    sampled = parallel.by_rows(roll_out, parallel.hold(student[1], devices))
+    comparing = parallel.map_batch(compare, parallel.place_params((student[1], teacher[1]), devices))
+    sampled = parallel.map_batch(roll_out, parallel.place_params(student[1], devices))
     given: list[_Compared] = []
     own: list[_Compared] = []
     whole: list[np.ndarray] = []

@@ -12,7 +12,7 @@ import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.evaluation import diagnostics
-from kdtw_jax.evaluation.helped import Decoder, Wanted, Written, review_split
+from kdtw_jax.evaluation.helped import Decoder, DecodeSpec, Written, review_split
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, piece_classes
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
 from kdtw_jax.marks import marked
@@ -37,7 +37,7 @@ class Texts(NamedTuple):
     scoring: Scoring = ENGLISH
 
 
-class Cell(NamedTuple):
+class EvalCell(NamedTuple):
     """One decoding of the test split."""
 
     gate: str
@@ -45,7 +45,7 @@ class Cell(NamedTuple):
     phrasing: str  # seen or unseen
     budget_seen: bool
     asked: float
-    wanted: Wanted
+    wanted: DecodeSpec
     written: Written
 
 
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
     alone: dict[str, float]  # by metric: the student that never asks
 
 
-def measure(cells: Sequence[Cell], silent: Cell, test: Texts, resamples: int) -> Measured:
+def measure(cells: Sequence[EvalCell], silent: EvalCell, test: Texts, resamples: int) -> Measured:
     """Scores with intervals, and gates at equal use. The student that never asks is the first point of every gate."""
     everyone = [*cells, silent]
     counts = [
@@ -78,7 +78,7 @@ def measure(cells: Sequence[Cell], silent: Cell, test: Texts, resamples: int) ->
     return Measured(scores, compared, draws, alone)
 
 
-def _compared(cell: Cell) -> bool:
+def _compared(cell: EvalCell) -> bool:
     return cell.budget_seen and cell.phrasing == "seen" and not cell.guard
 
 
@@ -87,7 +87,7 @@ def _value_and_draws(systems: Sequence[Statistics], resamples: int) -> tuple[np.
     return values, bootstrap(systems, resamples, seed=0)
 
 
-def _statistics(metric: str, cells: Sequence[Cell], test: Texts) -> list[Statistics]:
+def _statistics(metric: str, cells: Sequence[EvalCell], test: Texts) -> list[Statistics]:
     """Of every cell. Many outputs are the same in many cells: each is judged once."""
     pairs = {(text, i): 0 for cell in cells for i, text in enumerate(cell.written.texts)}
     for place, pair in enumerate(pairs):
@@ -100,7 +100,7 @@ def _statistics(metric: str, cells: Sequence[Cell], test: Texts) -> list[Statist
     ]
 
 
-def row(cell: Cell, metric: str, score: tuple[float, float, float]) -> dict[str, Any]:
+def row(cell: EvalCell, metric: str, score: tuple[float, float, float]) -> dict[str, Any]:
     tokens = int(cell.written.lengths_N.sum())
     return {
         "gate": cell.gate,
@@ -119,7 +119,7 @@ def row(cell: Cell, metric: str, score: tuple[float, float, float]) -> dict[str,
     }
 
 
-def obeyed(cell: Cell) -> dict[str, Any]:
+def obeyed(cell: EvalCell) -> dict[str, Any]:
     """What a student used of what it was given."""
     return {
         "guard": int(cell.guard),
@@ -157,7 +157,7 @@ def harm(masked: Sequence[str], twin: Sequence[str], test: Texts, resamples: int
 
 
 def look_back(
-    decoder: Decoder, test: Texts, buckets: Sequence[Bucket], cells: Sequence[Cell], training_tokens_X: np.ndarray
+    decoder: Decoder, test: Texts, buckets: Sequence[Bucket], cells: Sequence[EvalCell], training_tokens_X: np.ndarray
 ) -> Found:
     """V_C beside the calls made, over all budgets; where the student asks and samples, at the budget `SHOWN`."""
     reviews = [review_split(decoder, test.data, buckets, cell.wanted, cell.written) for cell in cells]

@@ -19,7 +19,7 @@ from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding.gates import GateContext, compared_gates, find_gate, score_by
 from kdtw_jax.decoding.help import generate_with_help
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.decoding.view import look, readings
+from kdtw_jax.decoding.view import encoder_inputs, gate_features
 from kdtw_jax.errors import UserError
 from kdtw_jax.finite import check_written
 from kdtw_jax.losses.masked import kl_divergence
@@ -27,7 +27,7 @@ from kdtw_jax.models import Model, Params, shift_right
 from kdtw_jax.training import parallel
 
 
-class Wanted(NamedTuple):
+class DecodeSpec(NamedTuple):
     """How a split is to be written. Rows take the phrasings of the rule in turn."""
 
     gate: str  # of those compared
@@ -135,7 +135,7 @@ def make_decoder(
     ) -> tuple[jax.Array, ...]:
         which, level, draw, budget_C, said_C = (x[0] for x in (which_B, level_B, draw_B, budget_BxC, said_BxC))
         own, other = (student[0], params[0]), (teacher[0], params[1])
-        read_BxX, rule_BxX = readings(own[0].config, words_BxR, source_BxS)
+        read_BxX, rule_BxX = encoder_inputs(own[0].config, words_BxR, source_BxS)
         context = GateContext(*own, own[0].encode(own[1], rule_BxX), alpha, level)
         terms = Terms(budget_BxC, guard_B[:, None] & said_BxC)
         helped = generate_with_help(
@@ -160,19 +160,21 @@ def make_decoder(
         params: tuple[Params, Params], source_BxS: jax.Array, words_BxR: jax.Array, tokens_BxT: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         own, other = student[0], teacher[0]
-        read_BxX, rule_BxX = readings(own.config, words_BxR, source_BxS)
+        read_BxX, rule_BxX = encoder_inputs(own.config, words_BxR, source_BxS)
         inputs_BxT = shift_right(tokens_BxT)
         mine = own.decode(params[0], own.encode(params[0], read_BxX), inputs_BxT)
         theirs = other.decode(params[1], other.encode(params[1], source_BxS), inputs_BxT)
         log_pi_BxTxV = log_policy(mine.logits_BxTxV, banned)
         kl_BxT = kl_divergence(log_pi_BxTxV, log_policy(theirs.logits_BxTxV, banned))
         nothing = jax.tree.map(lambda leaf: leaf[:, None], start_history(source_BxS))
-        view = look(log_pi_BxTxV[:, :1], mine.hidden_BxTxD[:, :1], jnp.zeros_like(tokens_BxT)[:, None], nothing)
+        view = gate_features(
+            log_pi_BxTxV[:, :1], mine.hidden_BxTxD[:, :1], jnp.zeros_like(tokens_BxT)[:, None], nothing
+        )
         odds = own.weigh(params[0], own.read_rule(params[0], own.encode(params[0], rule_BxX)), view)
         return jnp.where(tokens_BxT != 0, kl_BxT, 0.0), odds.cost_BxT[:, 0]
 
-    held = parallel.hold((student[1], teacher[1]), devices or parallel.one_device())
-    programs = parallel.by_rows(write, held), parallel.by_rows(review, held)
+    held = parallel.place_params((student[1], teacher[1]), devices or parallel.one_device())
+    programs = parallel.map_batch(write, held), parallel.map_batch(review, held)
     return Decoder(student, teacher, tokenizer, tuple(constraints), gates, sampled_gate, seed, *programs)
 
 
@@ -186,7 +188,7 @@ def wide(buckets: Sequence[Bucket], data: EncodedSplit, factor: int = 4) -> tupl
     return tuple(found)
 
 
-def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket], wanted: Wanted) -> Written:
+def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket], wanted: DecodeSpec) -> Written:
     """Writes an output for every example, asking as `wanted` says. Raises UserError where scores are not finite."""
     budget_C, said_C = np.zeros((2, len(decoder.constraints)), np.float32)
     share = () if wanted.budget is None else ((share_index(decoder.constraints), wanted.budget),)
@@ -225,7 +227,7 @@ def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket],
 
 
 def review_split(
-    decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket], wanted: Wanted, written: Written
+    decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket], wanted: DecodeSpec, written: Written
 ) -> Review:
     """Student beside teacher at the states that `written` visited under the words of `wanted`."""
     kl, cost = np.zeros(written.tokens_NxT.shape, np.float32), np.zeros(len(data), np.float32)
@@ -243,7 +245,7 @@ def calibrate(
     decoder: Decoder,
     data: EncodedSplit,
     buckets: Sequence[Bucket],
-    wanted: Wanted,
+    wanted: DecodeSpec,
     scores_X: np.ndarray,
     *,
     tolerance: float = 0.003,

@@ -14,10 +14,10 @@ import numpy as np
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluation_batches
 from kdtw_jax.decoding.draft import Checked, Strategy, Verdict, generate_with_checks
 from kdtw_jax.decoding.gates import GATES, GateContext, GateEntry, find_gate, score_by
-from kdtw_jax.decoding.help import Gate, Moment, stateless
+from kdtw_jax.decoding.help import DecodeState, Gate, stateless
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import generate
-from kdtw_jax.decoding.view import readings
+from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.evaluation.helped import Decoder, places
 from kdtw_jax.evaluation.strategies import Point, every_strategy
 from kdtw_jax.finite import check_written
@@ -72,7 +72,7 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
         numbers: tuple[jax.Array, ...],  # level, number, summed, draft length, end checked, bought, patient
     ) -> Checked:
         level, number, summed, draft_length, check_end, bought, patient = numbers
-        read_BxX, rule_BxX = readings(model.config, words_BxR, source_BxS)
+        read_BxX, rule_BxX = encoder_inputs(model.config, words_BxR, source_BxS)
         rule = model.encode(params[0], rule_BxX)
 
         context = GateContext(model, params[0], rule, alpha, level, deferral.logit)
@@ -262,7 +262,7 @@ def _by_threshold(entry: GateEntry, context: GateContext, noise_BxT: jax.Array) 
     if not entry.drawn:
         return gate
 
-    def score(moment: Moment) -> jax.Array:
+    def score(moment: DecodeState) -> jax.Array:
         place_B = jnp.minimum(moment.history.length_B, noise_BxT.shape[1] - 1)
         probability_B: jax.Array = gate.score((), moment)[0]
         return probability_B - noise_BxT[jnp.arange(len(place_B)), place_B]

@@ -1,7 +1,7 @@
 """Distributions over the vocabulary: held whole, or made a slice of tokens at a time and never held.
 
-Sliced, a distribution costs the memory of `width` tokens a state instead of V, and is made again in the backward pass
-and for every further question: the streamed logsumexp of arXiv 1805.02867 (algorithm 3), for losses as in
+In slices, a distribution costs the memory of `width` tokens per state instead of V, and is made again in the backward
+pass and for every further question: the streamed logsumexp of arXiv 1805.02867 (algorithm 3), for losses as in
 arXiv 2411.09009.
 """
 
@@ -23,7 +23,7 @@ PyTree = Any
 _NOTHING = -1e30
 
 
-class Reading(NamedTuple):
+class TokenStats(NamedTuple):
     """What a path needs to know of its states, BxX: logsumexp of the logits, and the logit of the token taken; if some
     tokens were given, log of their probabilities and of any other's, BxXx(K + 1): `outcomes.student_outcomes`."""
 
@@ -32,12 +32,12 @@ class Reading(NamedTuple):
     outcomes_BxXxK: jax.Array | None
 
 
-def _reading(rest_BxX: jax.Array, kept_BxXxK: jax.Array, picked_BxX: jax.Array, vocabulary: int) -> Reading:
+def _reading(rest_BxX: jax.Array, kept_BxXxK: jax.Array, picked_BxX: jax.Array, vocabulary: int) -> TokenStats:
     partition_BxX = jax.nn.logsumexp(jnp.concatenate([kept_BxXxK, rest_BxX[..., None]], axis=-1), axis=-1)
-    return Reading(partition_BxX, picked_BxX, outcomes(rest_BxX, kept_BxXxK, vocabulary))
+    return TokenStats(partition_BxX, picked_BxX, outcomes(rest_BxX, kept_BxXxK, vocabulary))
 
 
-class Held(NamedTuple):
+class DenseLogits(NamedTuple):
     """softmax of `logits_BxXxV`, -inf at tokens that can never be."""
 
     logits_BxXxV: jax.Array
@@ -46,9 +46,9 @@ class Held(NamedTuple):
         """As `likelihood.token_loss`."""
         return token_loss(self.logits_BxXxV, targets_BxX, label_smoothing, z_loss)
 
-    def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> Reading:
+    def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> TokenStats:
         if ids_BxXxK is None:
-            return Reading(*partition_and_pick(self.logits_BxXxV, tokens_BxX), None)
+            return TokenStats(*partition_and_pick(self.logits_BxXxV, tokens_BxX), None)
         found = kept_and_rest(self.logits_BxXxV.astype(jnp.float32), ids_BxXxK, tokens_BxX)
         return _reading(*found, self.logits_BxXxV.shape[-1])
 
@@ -59,7 +59,7 @@ class Held(NamedTuple):
         return best._replace(log_prob_BxTxK=best.log_prob_BxTxK - partition_BxX[..., None])
 
 
-class Sliced(NamedTuple):
+class ChunkedLogits(NamedTuple):
     """The same distribution, with the same answers."""
 
     logits: Callable[[PyTree], jax.Array]  # of a slice, [B, X, width] float32, -inf also where there is no token
@@ -72,10 +72,10 @@ class Sliced(NamedTuple):
         mean_BxX = self._mean(targets_BxX.shape) if label_smoothing else None
         return loss_of(partition_BxX, picked_BxX, mean_BxX, label_smoothing, z_loss)
 
-    def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> Reading:
+    def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> TokenStats:
         if ids_BxXxK is None:
             partition_BxX, picked_BxXx1 = self._read(tokens_BxX[..., None])
-            return Reading(partition_BxX, picked_BxXx1[..., 0], None)
+            return TokenStats(partition_BxX, picked_BxXx1[..., 0], None)
         k = ids_BxXxK.shape[-1]
         rest_BxX, picked = self._read(jnp.concatenate([ids_BxXxK, tokens_BxX[..., None]], axis=-1), left_out=k)
         return _reading(rest_BxX, picked[..., :k], picked[..., k], self.vocabulary)
@@ -96,7 +96,7 @@ class Sliced(NamedTuple):
         best: TopK = self.fold(step, start)
         return best._replace(log_prob_BxTxK=best.log_prob_BxTxK - partition_BxX[..., None])
 
-    def fold(self, step: Callable[..., PyTree], start: PyTree, *others: Sliced) -> PyTree:
+    def fold(self, step: Callable[..., PyTree], start: PyTree, *others: ChunkedLogits) -> PyTree:
         """`step(carry, id of the first token, logits of this, of the others)` over the slices of the vocabulary."""
         all_of_them = (self, *others)
         first_C = jnp.arange(-(-self.vocabulary // self.width)) * self.width
@@ -143,7 +143,7 @@ class Sliced(NamedTuple):
         return total_BxX / count_BxX
 
 
-Distribution: TypeAlias = Held | Sliced
+Distribution: TypeAlias = DenseLogits | ChunkedLogits
 
 
 def compare(
@@ -154,13 +154,13 @@ def compare(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The sum over the vocabulary of `terms` of both log-probabilities (elementwise), and the log-probabilities of the
     tokens under either, all BxX. Both distributions are held, or both sliced alike."""
-    if isinstance(student, Held) and isinstance(teacher, Held):
+    if isinstance(student, DenseLogits) and isinstance(teacher, DenseLogits):
         pi_BxXxV, mu_BxXxV = (jax.nn.log_softmax(x.logits_BxXxV, axis=-1) for x in (student, teacher))
         log_pi_BxX, log_mu_BxX = (
             jnp.take_along_axis(x, tokens_BxX[..., None], axis=-1)[..., 0] for x in (pi_BxXxV, mu_BxXxV)
         )
         return jnp.sum(terms(pi_BxXxV, mu_BxXxV), axis=-1), log_pi_BxX, log_mu_BxX
-    assert isinstance(student, Sliced) and isinstance(teacher, Sliced)
+    assert isinstance(student, ChunkedLogits) and isinstance(teacher, ChunkedLogits)
     own, other = student.taken(tokens_BxX), teacher.taken(tokens_BxX)
 
     def step(total_BxX: jax.Array, _: jax.Array, own_BxXxW: jax.Array, other_BxXxW: jax.Array) -> jax.Array:

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 
 from kdtw_jax.constraints import Constraint, History, histories
 from kdtw_jax.decoding.policy import without
-from kdtw_jax.decoding.view import look, passed, readings
+from kdtw_jax.decoding.view import encoder_inputs, gate_features, prefixes_and_history
 from kdtw_jax.losses.help import asked_path, constraint_value_loss, saving
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
-from kdtw_jax.losses.vocabulary import Held
+from kdtw_jax.losses.vocabulary import DenseLogits
 from kdtw_jax.methods.ask_config import AskConfig
 from kdtw_jax.methods.ask_rows import HELPED, unit_costs
-from kdtw_jax.methods.pcl import Judged, Taken, judged, path_terms
-from kdtw_jax.models import Model, View, shift_right
+from kdtw_jax.methods.pcl import PathTerms, StudentStats, path_terms, student_stats
+from kdtw_jax.models import GateInputs, Model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.context import WHOLE, Chunks
 from kdtw_jax.training.scoring import STUDENT
@@ -43,7 +43,7 @@ def ask_loss(
         rows, price_BxC, quotes = sampled.rows
         tokens_BxT = rows.path.tokens_BxT
         mask_BxT = tokens_BxT != 0
-        source_BxX, rule_BxX = readings(model.config, rows.rule_BxR, rows.path.source_BxS)
+        source_BxX, rule_BxX = encoder_inputs(model.config, rows.rule_BxR, rows.path.source_BxS)
         encoded = model.encode(params, source_BxX)
         decoded = model.decode(params, encoded, shift_right(tokens_BxT))
         before = histories(rows.path.source_BxS, tokens_BxT, rows.asked_BxT)
@@ -55,15 +55,21 @@ def ask_loss(
             top: TopK,
             past_BxXxT: jax.Array,
             history: History,
-        ) -> tuple[Judged, View, jax.Array]:
+        ) -> tuple[StudentStats, GateInputs, jax.Array]:
             logits_BxXxV = without(model.unembed(params, hidden_BxXxD), banned)
             own_BxXxV = jax.lax.stop_gradient(jax.nn.log_softmax(logits_BxXxV, axis=-1))
-            view = look(own_BxXxV, hidden_BxXxD, past_BxXxT, history)
-            own = Held(logits_BxXxV if alpha == 1 else logits_BxXxV / alpha)
-            found = judged(config.distil, own, head_BxX, tokens_BxX, top)
+            view = gate_features(own_BxXxV, hidden_BxXxD, past_BxXxT, history)
+            own = DenseLogits(logits_BxXxV if alpha == 1 else logits_BxXxV / alpha)
+            found = student_stats(config.distil, own, head_BxX, tokens_BxX, top)
             return found, view, saving(own_BxXxV, top, config.saving)
 
-        what = (decoded.hidden_BxTxD, decoded.value_BxT, tokens_BxT, rows.path.top, *passed(tokens_BxT, before))
+        what = (
+            decoded.hidden_BxTxD,
+            decoded.value_BxT,
+            tokens_BxT,
+            rows.path.top,
+            *prefixes_and_history(tokens_BxT, before),
+        )
         own, view, saving_BxT = over_positions(part, what, chunks.chunk)
         odds = model.weigh(params, model.read_rule(params, model.encode(params, rule_BxX)), view)
         steps = History(*(leaf[:-1] for leaf in before))
@@ -73,9 +79,9 @@ def ask_loss(
         # A quote stands before the source of a row, at a random place of its path.
         row_Q = jnp.arange(len(quotes.place_Q)) % len(tokens_BxT)
         place_Q = (quotes.place_Q * jnp.sum(mask_BxT, axis=1)[row_Q]).astype(jnp.int32)
-        _, rule_QxX = readings(model.config, quotes.rule_QxR, rows.path.source_BxS[row_Q])
+        _, rule_QxX = encoder_inputs(model.config, quotes.rule_QxR, rows.path.source_BxS[row_Q])
         read_QxP = model.read_rule(params, model.encode(params, rule_QxX))
-        there = View(*(leaf[row_Q, place_Q][:, None] for leaf in view))
+        there = GateInputs(*(leaf[row_Q, place_Q][:, None] for leaf in view))
         quoted_Qx1 = model.weigh(params, read_QxP, there).log_price_BxT
         unit_QxC = unit_costs(constraints, quotes.terms, History(*(leaf[place_Q, row_Q] for leaf in before)))
         quote_Qx1 = jnp.sum(unit_QxC * quotes.price_QxC, axis=1, keepdims=True)
@@ -92,7 +98,7 @@ def ask_loss(
             price_BxT,
             normalize=config.normalize_help,
         )
-        taken = Taken(log_pi_BxT, reward_BxT, own.value_BxT, None)
+        taken = PathTerms(log_pi_BxT, reward_BxT, own.value_BxT, None)
         cost_BxT = jnp.where(rows.asked_BxT, unit_BxTxC.sum(-1), 0.0)
         own_rows_B = sampled.source_X == HELPED
         return {

@@ -14,7 +14,7 @@ import numpy as np
 from kdtw_jax.constraints import Constraint, History, Terms, draw_rules, histories, total_cost
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.help import generate_with_help, own_gate, priced_gate
-from kdtw_jax.decoding.view import readings
+from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
 from kdtw_jax.methods.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs, first_prices
 from kdtw_jax.replay import Sample
@@ -109,7 +109,7 @@ class AskingCollector:
             token_noise_BxT: jax.Array,
             *given: Any,  # terms and the price of each constraint's cost, [B, C]; by default the gate reads its own
         ) -> tuple[jax.Array, jax.Array]:
-            read_BxX, rule_BxX = readings(student.config, rule_BxR, source_BxS)
+            read_BxX, rule_BxX = encoder_inputs(student.config, rule_BxR, source_BxS)
             rule = student.encode(params, rule_BxX)
             gate = own_gate(student, params, rule, alpha)
             if given:
@@ -134,8 +134,8 @@ class AskingCollector:
             return helped.tokens_BxT, helped.asked_BxT
 
         self.at_rest_duals = tuple(replace(dual, controller="ascent") for dual in self.duals)
-        self._as_at_test_time = parallel.beside(partial(write, False), self.plain.teacher)
-        self._sampled = parallel.beside(partial(write, True), self.plain.teacher)
+        self._as_at_test_time = parallel.map_batch_with_frozen(partial(write, False), self.plain.teacher)
+        self._sampled = parallel.map_batch_with_frozen(partial(write, True), self.plain.teacher)
         self._measure = jax.jit(partial(self._move_prices, self.duals))
         self._measure_at_rest = jax.jit(partial(self._move_prices, self.at_rest_duals))
         self._flags = jax.jit(self._flag)

@@ -21,7 +21,7 @@ from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training import parallel
 from kdtw_jax.training.context import Chunks, TrainContext
-from kdtw_jax.training.fresh import SIDE_BY_SIDE, Heard, Listener, Writer, side_by_side, train_fresh
+from kdtw_jax.training.fresh import SIDE_BY_SIDE, Sampler, TeacherForward, TeacherStates, compare_policies, train_fresh
 from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
 
 
@@ -44,9 +44,9 @@ class GKDConfig:
 def divergence_loss(
     student: Model, teacher: Model, config: GKDConfig, banned: tuple[int, ...], chunks: Chunks = SIDE_BY_SIDE
 ) -> LossFn:
-    """Term "jsd", nats a token. Rows are `(Batch, Heard)`, the batch's targets being the outputs."""
+    """Term "jsd", nats a token. Rows are `(Batch, TeacherStates)`, the batch's targets being the outputs."""
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, Heard], key: jax.Array) -> Metrics:
+    def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates], key: jax.Array) -> Metrics:
         batch, heard = rows
         tokens_BxT = jnp.asarray(batch.target_BxT)
         mask_BxT = tokens_BxT != 0
@@ -55,7 +55,7 @@ def divergence_loss(
         how: dict[str, Any] = {"banned": banned, "key": key, **chunks._asdict()}
         how["teacher_temperature"] = config.teacher_temperature
         terms = partial(jsd_terms, beta=config.beta)
-        jsd_BxT, _, _ = side_by_side(*models, jnp.asarray(batch.source_BxS), tokens_BxT, terms, **how)
+        jsd_BxT, _, _ = compare_policies(*models, jnp.asarray(batch.source_BxS), tokens_BxT, terms, **how)
         tokens = jnp.sum(mask_BxT.astype(jnp.float32))
         return {"jsd": weighted(jsd_BxT, mask_BxT), "tokens": Weighted(tokens, jnp.ones(()))}
 
@@ -74,10 +74,10 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
     Raises UserError as `run_loop` does.
     """
     teacher, devices = context.needed_teacher(), context.devices
-    listener = Listener(teacher, devices)
-    write = Writer(context.student, context.banned, devices)
+    listener = TeacherForward(teacher, devices)
+    write = Sampler(context.student, context.banned, devices)
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Heard]:
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
         rows = parallel.shard(batch, devices)
         if student_writes(config, key_data, step):
             rows = rows._replace(target_BxT=write(params, batch, step_key(key_data, step, 1)))

@@ -27,7 +27,15 @@ from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training import parallel
 from kdtw_jax.training.context import Chunks, TrainContext
 from kdtw_jax.training.distribution import distribution
-from kdtw_jax.training.fresh import SIDE_BY_SIDE, Heard, Listener, Writer, read, side_by_side, train_fresh
+from kdtw_jax.training.fresh import (
+    SIDE_BY_SIDE,
+    Sampler,
+    TeacherForward,
+    TeacherStates,
+    compare_policies,
+    read,
+    train_fresh,
+)
 from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
 
 
@@ -74,16 +82,16 @@ def rollout_loss(
     """Terms "single" and "long" of the policy gradient and "nll" of the ground truth, a token each; "kl", the reverse
     KL a token of the outputs, and what else tells how it goes.
 
-    Rows are `(Batch, outputs [B, T], Heard)`. There is no dropout: the policy is the one that wrote.
+    Rows are `(Batch, outputs [B, T], TeacherStates)`. There is no dropout: the policy is the one that wrote.
     """
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, jax.Array, Heard], key: jax.Array) -> Metrics:
+    def loss(params: Params, _: Params, rows: tuple[Batch, jax.Array, TeacherStates], key: jax.Array) -> Metrics:
         batch, written_BxT, heard = rows
         source_BxS, target_BxT = jnp.asarray(batch.source_BxS), jnp.asarray(batch.target_BxT)
         models = (student, params), (teacher, heard)
 
         how: dict[str, Any] = {"banned": banned, **chunks._asdict()}
-        kl_BxT, log_pi_BxT, log_mu_BxT = side_by_side(*models, source_BxS, written_BxT, kl_terms, **how)
+        kl_BxT, log_pi_BxT, log_mu_BxT = compare_policies(*models, source_BxS, written_BxT, kl_terms, **how)
         mask_BxT = written_BxT != 0
         single_BxT, long_BxT = sequence_kl_surrogate(
             kl_BxT,
@@ -124,13 +132,13 @@ def minillm(context: TrainContext, params: Params, config: MiniLLMConfig) -> Par
     """
     student, banned, devices = context.student, context.banned, context.devices
     teacher = context.needed_teacher()
-    listener = Listener(teacher, devices)
+    listener = TeacherForward(teacher, devices)
     if config.teacher_mix:
-        write = Writer(mixture(student, teacher[0], config.teacher_mix, banned), banned, devices, listener.teacher)
+        write = Sampler(mixture(student, teacher[0], config.teacher_mix, banned), banned, devices, listener.teacher)
     else:
-        write = Writer(student, banned, devices)
+        write = Sampler(student, banned, devices)
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, jax.Array, Heard]:
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, jax.Array, TeacherStates]:
         rows, written = parallel.shard(batch, devices), write(params, batch, step_key(key_data, step, 1))
         return rows, written, listener(rows.source_BxS, written)
 

@@ -62,19 +62,19 @@ class DistilConfig(RowsConfig):
 
 def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE) -> LossFn:
     """The terms of `path_terms` over replayed rows."""
-    judge = make_judge(model, config, banned, chunks)
+    judge = make_student_stats(model, config, banned, chunks)
 
     def loss(params: Params, target_params: Params, sampled: Sample, key: jax.Array) -> Metrics:
         rows: Trajectories = sampled.rows
         own = judge(params, rows)
         far_BxT = judge(target_params, rows).value_BxT if config.target_decay else None
-        taken = Taken(own.log_pi_BxT, rows.teacher_log_prob_BxT, own.value_BxT, far_BxT)
+        taken = PathTerms(own.log_pi_BxT, rows.teacher_log_prob_BxT, own.value_BxT, far_BxT)
         return path_terms(config, rows, taken, own.divergence_BxT, sampled.source_X == STUDENT)
 
     return loss
 
 
-class Judged(NamedTuple):
+class StudentStats(NamedTuple):
     """The student's opinion of given paths, BxT: log pi of each token, V of the state it was taken in, and the
     divergence there from the stored distribution of the teacher (0 where it is not asked for)."""
 
@@ -83,35 +83,37 @@ class Judged(NamedTuple):
     divergence_BxT: jax.Array
 
 
-def make_judge(
+def make_student_stats(
     model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks
-) -> Callable[[Params, Trajectories], Judged]:
+) -> Callable[[Params, Trajectories], StudentStats]:
     """A function of parameters and rows; it holds `chunks` of the distributions at a time."""
     said = partial(distribution, model, banned=banned, vocab_chunk=chunks.vocab_chunk, temperature=config.pcl.alpha)
 
-    def judge(params: Params, rows: Trajectories) -> Judged:
+    def judge(params: Params, rows: Trajectories) -> StudentStats:
         decoded = model.decode(params, model.encode(params, rows.source_BxS), shift_right(rows.tokens_BxT))
 
-        def part(hidden_BxXxD: jax.Array, head_BxX: jax.Array, tokens_BxX: jax.Array, top: TopK) -> Judged:
-            return judged(config, said(params, hidden_BxXxD), head_BxX, tokens_BxX, top)
+        def part(hidden_BxXxD: jax.Array, head_BxX: jax.Array, tokens_BxX: jax.Array, top: TopK) -> StudentStats:
+            return student_stats(config, said(params, hidden_BxXxD), head_BxX, tokens_BxX, top)
 
         what = (decoded.hidden_BxTxD, decoded.value_BxT, rows.tokens_BxT, rows.top)
-        found: Judged = over_positions(part, what, chunks.chunk)
+        found: StudentStats = over_positions(part, what, chunks.chunk)
         return found
 
     return judge
 
 
-def judged(config: DistilConfig, own: Distribution, head_BxX: jax.Array, tokens_BxX: jax.Array, top: TopK) -> Judged:
+def student_stats(
+    config: DistilConfig, own: Distribution, head_BxX: jax.Array, tokens_BxX: jax.Array, top: TopK
+) -> StudentStats:
     """What the student's policy, softmax(logits / alpha), and its value head say of these tokens."""
     taken = own.taken(tokens_BxX, top.ids_BxTxK if config.kl_weight else None)
     divergence_BxX = jnp.zeros(tokens_BxX.shape)
     if taken.outcomes_BxXxK is not None:
         divergence_BxX = outcomes_divergence(taken.outcomes_BxXxK, top, config.kl_direction)
-    return Judged(*pcl.path_of(taken.partition_BxX, taken.picked_BxX, head_BxX, config.pcl), divergence_BxX)
+    return StudentStats(*pcl.path_of(taken.partition_BxX, taken.picked_BxX, head_BxX, config.pcl), divergence_BxX)
 
 
-class Taken(NamedTuple):
+class PathTerms(NamedTuple):
     """The actions of paths: log pi and reward of each, V of the state it was taken in (far: by the EMA), BxT."""
 
     log_pi_BxT: jax.Array
@@ -121,7 +123,7 @@ class Taken(NamedTuple):
 
 
 def path_terms(
-    config: DistilConfig, rows: Trajectories, taken: Taken, divergence_BxT: jax.Array, on_policy_B: jax.Array
+    config: DistilConfig, rows: Trajectories, taken: PathTerms, divergence_BxT: jax.Array, on_policy_B: jax.Array
 ) -> Metrics:
     """Terms of the loss: "pcl", half the squared path residual as a function of the policy; "value_error", the same as
     a function of V; "kl", the mean of `divergence_BxT`, if asked for; and diagnostics.

@@ -88,7 +88,7 @@ def write_outputs(
             banned=banned,
         ).tokens_BxT
 
-    searching = parallel.by_rows(search, parallel.hold(params, devices))
+    searching = parallel.map_batch(search, parallel.place_params(params, devices))
 
     def answer(batch: Batch) -> np.ndarray:
         return np.asarray(searching(batch.source_BxS, batch.target_BxT))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
-from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, distil, make_judge
+from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, distil, make_student_stats
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model, ModelConfig, Params
 from kdtw_jax.replay import Sample
@@ -26,7 +26,7 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
     """Term "tb", half the squared deviation of a row's log-ratio from the mean of the minibatch, a token; "kl" if asked
     for. To be called where `parallel.AXIS` is bound: the mean is over all devices.
     """
-    judge = make_judge(model, config, banned, chunks)
+    judge = make_student_stats(model, config, banned, chunks)
 
     def loss(params: Params, _: Params, sampled: Sample, key: jax.Array) -> Metrics:
         rows: Trajectories = sampled.rows

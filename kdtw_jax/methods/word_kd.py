@@ -20,7 +20,7 @@ from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training import parallel
 from kdtw_jax.training.context import WHOLE, Chunks, TrainContext
 from kdtw_jax.training.distribution import distribution
-from kdtw_jax.training.fresh import Heard, Listener, read, train_fresh
+from kdtw_jax.training.fresh import TeacherForward, TeacherStates, read, train_fresh
 from kdtw_jax.training.state import LossFn, Metrics, Params
 
 
@@ -39,9 +39,12 @@ class WordKDConfig(MLEConfig):
 def word_loss(
     student: Model, teacher: Model, config: MLEConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE
 ) -> LossFn:
-    """Terms "nll" and "kl" = KL(mu || pi) a token, both on the targets of the batch. Rows are `(Batch, Heard)`."""
+    """Terms "nll" and "kl" = KL(mu || pi) per token, both on the targets of the batch.
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, Heard], key: jax.Array) -> Metrics:
+    Rows are `(Batch, TeacherStates)`.
+    """
+
+    def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates], key: jax.Array) -> Metrics:
         batch, heard = rows
         target_BxT = jnp.asarray(batch.target_BxT)
         mask = target_BxT != 0
@@ -68,9 +71,9 @@ def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Para
     Raises UserError as `run_loop` does.
     """
     teacher = context.needed_teacher()
-    listener = Listener(teacher, context.devices)
+    listener = TeacherForward(teacher, context.devices)
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, Heard]:
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
         rows = parallel.shard(batch, context.devices)
         return rows, listener(rows.source_BxS, rows.target_BxT)
 

@@ -12,7 +12,7 @@ from kdtw_jax.models.families import (
     register_family,
     shift_right,
 )
-from kdtw_jax.models.gate import Facts, Memory, Odds, View
+from kdtw_jax.models.gate import Facts, GateInputs, GateOutput, Memory
 from kdtw_jax.models.interface import (
     WORDS,
     Cache,
@@ -39,14 +39,14 @@ __all__ = [
     "Facts",
     "Family",
     "Fields",
+    "GateInputs",
+    "GateOutput",
     "Memory",
     "Model",
     "ModelConfig",
     "Network",
-    "Odds",
     "Params",
     "T5Config",
-    "View",
     "costs",
     "count_params",
     "family_of",

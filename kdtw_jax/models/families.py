@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.models.gate import Gate, Odds, View, init_gate
+from kdtw_jax.models.gate import Gate, GateInputs, GateOutput, init_gate
 from kdtw_jax.models.heads import ValueHead
 from kdtw_jax.models.interface import Cache, Costs, Decoded, Encoded, Family, Model, ModelConfig, Params
 from kdtw_jax.models.t5 import T5
@@ -81,10 +81,10 @@ def make_model(config: ModelConfig) -> Model:
     def read_rule(params: Params, encoded: Encoded) -> jax.Array:
         return jnp.asarray(gate.apply({"params": params["gate"]}, network.memory(encoded), method=Gate.read))
 
-    def weigh(params: Params, rule_BxP: jax.Array, view: View) -> Odds:
+    def weigh(params: Params, rule_BxP: jax.Array, view: GateInputs) -> GateOutput:
         table_VxD = network.embedding(params)
         odds: Any = gate.apply({"params": params["gate"]}, rule_BxP, view, table_VxD, method=Gate.weigh)
-        return Odds(*odds)
+        return GateOutput(*odds)
 
     return Model(
         config=config,

@@ -28,7 +28,7 @@ class Memory(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Numbers about a state, each BxT and of about unit size: `kdtw_jax.decoding.view.look` makes them."""
+    """Numbers about a state, each BxT and of about unit size: `kdtw_jax.decoding.view.gate_features` makes them."""
 
     entropy: jax.Array  # of the student's policy
     surprise: jax.Array  # of its most probable token
@@ -43,7 +43,7 @@ class Facts(NamedTuple):
     share: jax.Array  # of the tokens that were asked for
 
 
-class View(NamedTuple):
+class GateInputs(NamedTuple):
     """What the gate sees of a state, before the next token is written."""
 
     hidden_BxTxD: jax.Array  # the decoder state
@@ -51,7 +51,7 @@ class View(NamedTuple):
     facts_BxTxF: jax.Array  # float32, `Facts` in their order
 
 
-class Odds(NamedTuple):
+class GateOutput(NamedTuple):
     """The decision and its parts, each BxT float32."""
 
     saving_BxT: jax.Array  # nats that an answer is expected to save
@@ -89,7 +89,7 @@ class Gate(nn.Module):
         weight_BxPxS = nn.softmax(jnp.where(memory.mask_BxS[:, None, :], score_BxPxS, -1e9), axis=-1)
         return jnp.einsum("bps,bsd->bpd", weight_BxPxS, x).reshape(x.shape[0], -1)
 
-    def weigh(self, rule_BxP: jax.Array, view: View, table_VxD: jax.Array) -> Odds:
+    def weigh(self, rule_BxP: jax.Array, view: GateInputs, table_VxD: jax.Array) -> GateOutput:
         """`rule_BxP` from `read`; `table_VxD`: the embedding of tokens."""
         hidden, table = jax.lax.stop_gradient((view.hidden_BxTxD, table_VxD))
         facts = jax.lax.stop_gradient(view.facts_BxTxF)
@@ -100,7 +100,7 @@ class Gate(nn.Module):
         saving = self.saving_out(nn.gelu(self.saving_state(state)))
         log_price = self.price_out(nn.gelu(self.price_state(facts) + self.price_rule(rule_BxP)[:, None, :]))
         cost = self.cost_out(nn.gelu(self.cost_state(state) + self.cost_rule(rule_BxP)[:, None, :]))
-        return Odds(saving[..., 0], log_price[..., 0], cost[..., 0])
+        return GateOutput(saving[..., 0], log_price[..., 0], cost[..., 0])
 
 
 class _Beside(nn.Module):
@@ -112,10 +112,10 @@ class _Beside(nn.Module):
     def setup(self) -> None:
         self.gate = Gate(self.d_model, self.width)
 
-    def __call__(self) -> Odds:
+    def __call__(self) -> GateOutput:
         """Everything once, which is what initialisation needs."""
         state_1x1xD = jnp.zeros((1, 1, self.d_model))
-        view = View(state_1x1xD, jnp.zeros((1, 1, 2), jnp.int32), jnp.zeros((1, 1, len(Facts._fields))))
+        view = GateInputs(state_1x1xD, jnp.zeros((1, 1, 2), jnp.int32), jnp.zeros((1, 1, len(Facts._fields))))
         rule_1xP = self.gate.read(Memory(state_1x1xD, jnp.ones((1, 1), bool)))
         return self.gate.weigh(rule_1xP, view, state_1x1xD[0])
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
 import jax
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.models.gate import Memory, Odds, View
+from kdtw_jax.models.gate import GateInputs, GateOutput, Memory
 
 # A dict of trees of float32 arrays. Some names mean something wherever they stand: rates of learning
 # (`training.state.Rates`) and the axis along which a teacher is split (`training.parallel.shard_axis`) go by them.
@@ -116,7 +116,9 @@ class Model(NamedTuple):
     # (cache, index_B): row b continues row index_B[b], which must decode the same source as row b does
     reorder: Callable[[Cache, jax.Array], Cache]
     read_rule: Callable[[Params, Encoded], jax.Array]  # what the gate makes of a source that holds a rule, [B, P]
-    weigh: Callable[[Params, jax.Array, View], Odds]  # (params, what was read, what is seen): whether to ask
+    weigh: Callable[
+        [Params, jax.Array, GateInputs], GateOutput
+    ]  # (params, what was read, what is seen): whether to ask
     # (params, hidden_BxTxD): logits of `decode`'s states, or of a part of them. Reads `output_layer(params)` alone; of
     # that, cut to some of the vocabulary (`vocabulary.output_slices`), it makes the logits of these.
     unembed: Callable[[Params, jax.Array], jax.Array]

@@ -15,7 +15,7 @@ from kdtw_jax.decoding.gates import is_oracle
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.asking import make_phrasings
 from kdtw_jax.evaluation.findings import Found
-from kdtw_jax.evaluation.helped import Decoder, Wanted, Written, share_index, unfinished, wide, write_split
+from kdtw_jax.evaluation.helped import Decoder, DecodeSpec, Written, share_index, unfinished, wide, write_split
 from kdtw_jax.evaluation.operating import (
     Harness,
     Outcome,
@@ -104,7 +104,7 @@ def study_points(
     settings = Settings(levels, lambda budget: phrasings.of(budget, "seen"))
     points = [point for sharing in every_strategy().values() for point in sharing.points(settings)]
     oracles = [
-        Wanted(gate, phrasings.of(float(budget), "seen"), float(budget), level)
+        DecodeSpec(gate, phrasings.of(float(budget), "seen"), float(budget), level)
         for gate in decoder.gates
         if is_oracle(gate)
         for budget, level in levels[gate].items()

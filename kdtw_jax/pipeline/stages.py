@@ -14,7 +14,7 @@ import jax
 
 from kdtw_jax.constraints import known_constraints, word_tokens
 from kdtw_jax.data.batches import EncodedSplit
-from kdtw_jax.decoding.view import told
+from kdtw_jax.decoding.view import with_fixed_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.methods import find
@@ -69,7 +69,7 @@ def _stage(run: RunFolder, name: str, config: ModelConfig, setup: Setup, train: 
 def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
     """The teacher: the model that was named, otherwise maximum likelihood; spread over devices if asked for."""
     found = _find_teacher(config, setup, run)
-    return found._replace(params=parallel.spread(found.params, setup.devices, config.teacher_shards))
+    return found._replace(params=parallel.shard_params(found.params, setup.devices, config.teacher_shards))
 
 
 def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
@@ -196,7 +196,7 @@ def evaluate(
     if not still_good(run, stage, made_with):
         if trained.model.config.gate_width:  # alone, it is told so
             alone = word_tokens("do not ask the teacher", setup.tokenizer.encode)
-            trained = Trained(told(trained.model, alone), trained.params)
+            trained = Trained(with_fixed_rule(trained.model, alone), trained.params)
         greedy, scores = _decode_and_score(f"{config.split} {method} {seed}", config, setup, trained, Decoding())
         rows = [_row(s, "") for s in scores]
         sampling = Decoding("sample", seed=seed)

@@ -67,7 +67,7 @@ class Paths(NamedTuple):
 
 
 def random_mdp(vocabulary: int, horizon: int, *, seed: int, spread: float = 1.0) -> EnumerableMDP:
-    """A teacher with normal logits of standard deviation `spread` at every prefix.
+    """A teacher with normal logits of standard deviation `shard_params` at every prefix.
 
     Raises UserError beyond a vocabulary of 4 (EOS included) or a horizon of 5, where enumeration stops being
     cheap.

@@ -37,7 +37,7 @@ def blamed(
             finite_BxT = jnp.all(jnp.isfinite(decoded.logits_BxTxV), axis=-1)
             return jnp.all(finite_BxT | (tokens_BxT == 0), axis=1)
 
-        looking = parallel.by_rows(sound, parallel.hold(params, devices))
+        looking = parallel.map_batch(sound, parallel.place_params(params, devices))
         for batch in evaluation_batches(part, buckets):
             if not np.asarray(looking(batch.source_BxS, batch.target_BxT)).all():
                 return name

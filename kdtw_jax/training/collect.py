@@ -66,9 +66,9 @@ class Collector:
 
         # V is that of the student's own samples: no other temperature there.
         self._student = parallel.data_parallel(partial(roll_out, student, alpha), devices)
-        self.teacher = parallel.hold(teacher[1], devices)
-        self._teacher = parallel.by_rows(partial(roll_out, teacher[0], config.teacher_temperature), self.teacher)
-        self._score = parallel.by_rows(score_rows, self.teacher)
+        self.teacher = parallel.place_params(teacher[1], devices)
+        self._teacher = parallel.map_batch(partial(roll_out, teacher[0], config.teacher_temperature), self.teacher)
+        self._score = parallel.map_batch(score_rows, self.teacher)
 
     def some(self, batch: Any, source: int) -> Any:
         """The prompts of a batch that the student or the teacher answers: the first ones, perhaps none."""

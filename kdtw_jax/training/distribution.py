@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.decoding.policy import allowed, without
-from kdtw_jax.losses.vocabulary import Distribution, Held, Sliced
+from kdtw_jax.losses.vocabulary import ChunkedLogits, DenseLogits, Distribution
 from kdtw_jax.models import Model, Params, output_slices
 
 
@@ -32,7 +32,7 @@ def distribution(
     """
     if not 0 < vocab_chunk < model.config.vocab_size:
         logits = without(model.unembed(params, hidden_BxXxD), banned)
-        return Held(logits if temperature == 1 else logits / temperature)
+        return DenseLogits(logits if temperature == 1 else logits / temperature)
     slices = output_slices(model, params, vocab_chunk)
     allowed_V = allowed(model.config.vocab_size, banned)
     count = len(jax.tree.leaves(slices)[0])
@@ -43,4 +43,4 @@ def distribution(
         logits_BxXxW = model.unembed(layer, hidden_BxXxD)
         return jnp.where(allowed_W, logits_BxXxW / temperature, -jnp.inf)
 
-    return Sliced(logits_of, (slices, jnp.asarray(allowed_CxW)), vocab_chunk, model.config.vocab_size)
+    return ChunkedLogits(logits_of, (slices, jnp.asarray(allowed_CxW)), vocab_chunk, model.config.vocab_size)

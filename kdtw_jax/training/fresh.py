@@ -83,14 +83,18 @@ def train_fresh(
     return parallel.unreplicate(final.params)
 
 
-class Writer:
+class Sampler:
     """Samples outputs of a model at temperature 1; they do not depend on the number of devices.
 
     With a teacher, `model` takes the pair of the student's parameters and the teacher's.
     """
 
     def __init__(
-        self, model: Model, banned: tuple[int, ...], devices: parallel.Devices, teacher: parallel.Held | None = None
+        self,
+        model: Model,
+        banned: tuple[int, ...],
+        devices: parallel.Devices,
+        teacher: parallel.PlacedParams | None = None,
     ):
         self.devices = devices
 
@@ -101,7 +105,7 @@ class Writer:
         if teacher is None:
             self._write = parallel.data_parallel(write, devices)
         else:
-            self._write = parallel.beside(lambda own, other, *rows: write((own, other), *rows), teacher)
+            self._write = parallel.map_batch_with_frozen(lambda own, other, *rows: write((own, other), *rows), teacher)
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> jax.Array:
         """As long as the batch's targets at the most, split between devices as its rows are. The noise is drawn for the
@@ -111,7 +115,7 @@ class Writer:
         return tokens
 
 
-class Heard(NamedTuple):
+class TeacherStates(NamedTuple):
     """What a teacher makes of outputs up to its last layer, and that layer: its distributions are made of them where
     they are needed, some positions at a time, and are nowhere held for all of them."""
 
@@ -119,18 +123,18 @@ class Heard(NamedTuple):
     output: Whole  # `Model.output_layer` of its parameters
 
 
-class Listener:
+class TeacherForward:
     """Has the teacher read outputs before the student's step, so that no device need hold all of it."""
 
     def __init__(self, teacher: tuple[Model, Params], devices: parallel.Devices):
         model = teacher[0]
-        self.teacher = parallel.hold(teacher[1], devices)
+        self.teacher = parallel.place_params(teacher[1], devices)
         self._output = Whole(parallel.copied(model.output_layer(self.teacher.params), self.teacher))
-        self._listen = parallel.beside(lambda _, params, *rows: read(model, params, *rows), self.teacher)
+        self._listen = parallel.map_batch_with_frozen(lambda _, params, *rows: read(model, params, *rows), self.teacher)
 
-    def __call__(self, source_BxS: jax.Array, tokens_BxT: jax.Array) -> Heard:
+    def __call__(self, source_BxS: jax.Array, tokens_BxT: jax.Array) -> TeacherStates:
         """Of rows split between devices (`parallel.shard`), as is what comes back."""
-        return Heard(self._listen((), source_BxS, tokens_BxT), self._output)
+        return TeacherStates(self._listen((), source_BxS, tokens_BxT), self._output)
 
 
 def read(
@@ -143,9 +147,9 @@ def read(
     return states_BxTxD
 
 
-def side_by_side(
+def compare_policies(
     student: tuple[Model, Params],
-    teacher: tuple[Model, Heard],
+    teacher: tuple[Model, TeacherStates],
     source_BxS: jax.Array,
     tokens_BxT: jax.Array,
     terms: Callable[[jax.Array, jax.Array], jax.Array],

@@ -7,8 +7,8 @@ function, as `psum(total) / psum(weight)`, so that the update does not depend on
 Several processes (`kdtw_jax.hosts`) run the same program on the same batches: each takes its own rows of a batch in
 `shard`, and has all of them again after `unshard`. What is not mapped is done by each of them alike.
 
-A model too large for one device is spread over several of them (`spread`) for scoring and writing (`by_rows`), also
-together with a model in training (`beside`); a mapped function never sees it.
+A model too large for one device is spread over several of them (`shard_params`) for scoring and writing (`map_batch`), also
+together with a model in training (`map_batch_with_frozen`); a mapped function never sees it.
 
 For `shard_map`: `pmap` is in maintenance in JAX. `data_parallel` would become `jit(shard_map(fn, mesh,
 in_specs=P(AXIS), out_specs=P(AXIS)))` over the mesh below; nothing outside this file would change.
@@ -87,7 +87,9 @@ def replicate(tree: PyTree, devices: Devices) -> PyTree:
     Raises ValueError for what has been spread over devices, since it does not fit on one.
     """
     if _mesh_of(tree) is not None:
-        raise ValueError("these parameters are spread over devices; `hold` them, and use them by `by_rows` or `beside`")
+        raise ValueError(
+            "these parameters are spread over devices; `place_params` them, and use them by `map_batch` or `map_batch_with_frozen`"
+        )
     sharding = _sharding(_own(devices))
     n = len(sharding.device_set)
     return jax.tree.map(
@@ -154,7 +156,7 @@ def device_key(key: jax.Array) -> jax.Array:
     return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
-def spread(params: PyTree, devices: Devices, shards: int) -> PyTree:
+def shard_params(params: PyTree, devices: Devices, shards: int) -> PyTree:
     """Parameters spread over groups of `shards` devices, each group holding all of them once; 1: left as they are.
 
     Matrices are split as in Megatron-LM (Shoeybi et al., arXiv 1909.08053, section 3): those into heads, inner units
@@ -191,23 +193,23 @@ def shard_axis(names: Sequence[str], shape: tuple[int, ...], shards: int) -> int
     return next((axis for axis in (first, 1 - first) if shape[axis] % shards == 0), None)
 
 
-class Held(NamedTuple):
-    """Parameters where `by_rows` needs them."""
+class PlacedParams(NamedTuple):
+    """Parameters where `map_batch` needs them."""
 
     params: PyTree
     devices: Devices
     mesh: Mesh | None  # over which they are spread; None: every device has a copy, along a leading axis
 
 
-def hold(params: PyTree, devices: Devices) -> Held:
-    """Copies parameters to each device, or leaves them spread where they are (`spread`)."""
+def place_params(params: PyTree, devices: Devices) -> PlacedParams:
+    """Copies parameters to each device, or leaves them spread where they are (`shard_params`)."""
     mesh = _mesh_of(params)
     if mesh is None:
-        return Held(replicate(params, devices), devices, None)
-    return Held(_everywhere(params, mesh), devices, mesh)
+        return PlacedParams(replicate(params, devices), devices, None)
+    return PlacedParams(_everywhere(params, mesh), devices, mesh)
 
 
-def by_rows(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
+def map_batch(fn: Callable[..., PyTree], held: PlacedParams) -> Callable[..., PyTree]:
     """`fn(params, *rows)` as a function of whole batches `[B, ...]`, computed on all devices, the rows split.
 
     Results, [B, ...] too, come whole on the first device of each process.
@@ -219,7 +221,7 @@ def by_rows(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
     return partial(_over_mesh(fn, mesh), params)
 
 
-def beside(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
+def map_batch_with_frozen(fn: Callable[..., PyTree], held: PlacedParams) -> Callable[..., PyTree]:
     """`fn(own, params, *rows)` beside a model in training: `own` as `replicate` gives it, rows and results as `shard`.
 
     With spread parameters, their mesh sees `own` where it is, and rows and results go through each process's first
@@ -237,7 +239,7 @@ def beside(fn: Callable[..., PyTree], held: Held) -> Callable[..., PyTree]:
     return call
 
 
-def copied(part: PyTree, held: Held) -> PyTree:
+def copied(part: PyTree, held: PlacedParams) -> PyTree:
     """Some of the held parameters with a copy on each device, for a mapped function."""
     if held.mesh is None:
         return part
@@ -302,7 +304,7 @@ def _seen_by(mesh: Mesh, copies: PyTree) -> PyTree:
 
 
 def _mesh_of(tree: PyTree) -> Mesh | None:
-    """Of the parameters that `spread` has spread; None if there are none."""
+    """Of the parameters that `shard_params` has spread; None if there are none."""
     for leaf in jax.tree.leaves(tree):
         sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
         if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) and SHARDS in sharding.mesh.shape:
