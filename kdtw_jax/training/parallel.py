@@ -88,7 +88,8 @@ def replicate(tree: PyTree, devices: Devices) -> PyTree:
     """
     if _mesh_of(tree) is not None:
         raise ValueError(
-            "these parameters are spread over devices; `place_params` them, and use them by `map_batch` or `map_batch_with_frozen`"
+            "these parameters are spread over devices; `place_params` them, and use them by `map_batch` or "
+            "`map_batch_with_frozen`"
         )
     sharding = _sharding(_own(devices))
     n = len(sharding.device_set)
