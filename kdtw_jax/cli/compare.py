@@ -20,7 +20,8 @@ from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.config import JUDGING
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
-from kdtw_jax.operating_report import COLUMNS, Timing, show, study_points, table
+from kdtw_jax.evaluation.operating_table import COLUMNS, show
+from kdtw_jax.operating_report import Timing, study_points, table
 from kdtw_jax.pipeline import train_students, train_teacher
 from kdtw_jax.prepare import look_up, prepare
 from kdtw_jax.restore import restore
