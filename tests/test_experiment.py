@@ -31,6 +31,7 @@ from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, decode_split
 from kdtw_jax.evaluation.figures import distil_figure
+from kdtw_jax.evaluation.operating_table import COLUMNS as OPERATING_COLUMNS
 from kdtw_jax.evaluation.strategies import every_strategy
 from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask_config import SEEN, check_held_out
@@ -38,7 +39,6 @@ from kdtw_jax.models import make_model
 from kdtw_jax.pipeline.ask_report import COLUMNS as ASKING_COLUMNS
 from kdtw_jax.pipeline.config import parse
 from kdtw_jax.pipeline.experiment import COLUMNS
-from kdtw_jax.pipeline.operating_report import COLUMNS as OPERATING_COLUMNS
 from kdtw_jax.pipeline.prepare import look_up, prepare
 from kdtw_jax.pipeline.presets import SUMMARIZATION
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS

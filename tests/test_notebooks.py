@@ -17,9 +17,10 @@ from nbclient import NotebookClient
 from traitlets.config import Config
 
 from kdtw_jax.decoding.gates import compared_gates
+from kdtw_jax.evaluation import operating_table
 from kdtw_jax.evaluation.findings import obedience
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
-from kdtw_jax.pipeline.stages import ask_report, experiment, operating_report
+from kdtw_jax.pipeline import ask_report, experiment
 from kdtw_jax.runs import provenance, write_csv, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,7 +152,7 @@ def run_folder(path: Path) -> Path:
             flops = dict.fromkeys(("teacher_flops", "student_flops"), 1e6 * i)
             at = {"method": method, "setting": "0.2", **score("rouge1", 20.0 + i), **costs, **flops, **timed}
             points.append({**named, "seed": seed, **at})
-    write_csv(path / "operating_points.csv", points, operating_report.COLUMNS)
+    write_csv(path / "operating_points.csv", points, operating_table.COLUMNS)
     areas = {"rouge1": {axis: {"asking": 21.0 + axis.count("l")} for axis in ("calls", "teacher_tokens")}}
     measured = provenance(["python", "experiments/operating_points.py"], seeds, time.time())
     write_json(path / "operating_points.json", {"frontiers": {str(s): areas for s in seeds}, "provenance": measured})

@@ -19,8 +19,9 @@ from rich.console import Console
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
+from kdtw_jax.evaluation.operating_table import COLUMNS, show
 from kdtw_jax.pipeline.config import JUDGING
-from kdtw_jax.pipeline.operating_report import COLUMNS, Timing, show, study_points, table
+from kdtw_jax.pipeline.operating_report import Timing, study_points, table
 from kdtw_jax.pipeline.prepare import look_up, prepare
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students, train_teacher

@@ -16,7 +16,7 @@ from kdtw_jax.evaluation.figures import SPARE_COLOURS, save_figure
 from kdtw_jax.evaluation.strategies import every_strategy
 from kdtw_jax.evaluation.tradeoff import envelope
 
-ALONE = {"teacher_only": "--", "student_only": ":"}  # lines across
+_ACROSS = {"teacher_only": "--", "student_only": ":"}  # lines of the two ends
 COSTS = {
     "calls": "calls of the teacher a token",
     "teacher_tokens": "tokens written by the teacher, share",
@@ -31,7 +31,7 @@ def strategy_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each way to share the writing but of each model alone: its own, or the next that is free;
     ways that are not registered are named by runs of others."""
     spare, known = itertools.cycle((colour, "v") for colour in SPARE_COLOURS), every_strategy()
-    shared = [name for name in dict.fromkeys(names) if name not in ALONE]
+    shared = [name for name in dict.fromkeys(names) if name not in _ACROSS]
     own = {name: known[name].style if name in known else ("", "") for name in shared}
     return {name: style if all(style) else next(spare) for name, style in own.items()}
 
@@ -114,7 +114,7 @@ def draw_operating(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, c
         axes.plot(use, value, marker, color=colour, markersize=4, alpha=0.5)
         axes.plot(*envelope(use, value), "-", color=colour, linewidth=1)
         axes.plot([], [], marker + "-", color=colour, markersize=4, label=method)
-    for method, style in ALONE.items():
+    for method, style in _ACROSS.items():
         own = [r["value"] for r in chosen if r["method"] == method]
         if own:
             axes.axhline(float(np.mean(own)), color="#000000", linestyle=style, linewidth=1, label=method)

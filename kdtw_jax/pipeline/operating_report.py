@@ -1,4 +1,4 @@
-"""Operating points of a finished run: which points, their table, the area under each frontier."""
+"""Operating points of a finished run: written, judged and timed once a seed."""
 
 from __future__ import annotations
 
@@ -25,37 +25,16 @@ from kdtw_jax.evaluation.operating import (
     time_points,
     write_point,
 )
+from kdtw_jax.evaluation.operating_table import areas
 from kdtw_jax.evaluation.strategies import BUDGETS, Point, Settings, every_strategy
-from kdtw_jax.evaluation.tradeoff import envelope, mean_quality
 from kdtw_jax.metrics.scores import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
 from kdtw_jax.pipeline.ask_report import asking_decoder, asking_stage, spaced_pairs
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pipeline.stages import Row, Trained, asking_rules, judged_with, still_good
-from kdtw_jax.runs import Progress, RunFolder, print_table
+from kdtw_jax.runs import Progress, RunFolder
 from kdtw_jax.training.deferral import look_at, train_deferral
 
-COLUMNS = (
-    "task",
-    "data",
-    "preset",
-    "seed",
-    "method",
-    "setting",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "teacher_tokens",
-    "calls",
-    "positions",
-    "no_call_share",
-    "teacher_flops",
-    "student_flops",
-    "ms_b1",
-    "ms_b32",
-    "unfinished",
-)
 REWARD = "teacher_log_prob"  # a metric beside those of the task: nats an output
 _DEFERRAL_PAIRS = 4096
 
@@ -185,23 +164,6 @@ def _judge(
     return {"rows": rows, "frontiers": frontiers}
 
 
-def areas(methods: Sequence[str], costs: Sequence[dict[str, float]], values: np.ndarray) -> dict[str, Any]:
-    """The mean quality of each method over calls a token, and over teacher tokens, from 0 to 0.4: the area under the
-    upper envelope of its points, which begins at the student alone."""
-    alone = float(values[list(methods).index("student_only")])
-    found: dict[str, Any] = {}
-    for axis in ("calls", "teacher_tokens"):
-        found[axis] = {}
-        for method in dict.fromkeys(methods):
-            if method in ("student_only", "teacher_only"):
-                continue
-            own = [i for i, name in enumerate(methods) if name == method]
-            use = np.array([0.0, *(costs[i][axis] for i in own)])
-            best = envelope(use, np.array([alone, *values[own]]))
-            found[axis][method] = mean_quality(*best, 0.4)
-    return found
-
-
 def _outcome(written: Written) -> Outcome:
     calls_N, length_N = written.calls_N, written.lengths_N
     return Outcome(written.texts, written.tokens_NxT, length_N, calls_N, calls_N, written.positions_N, length_N)
@@ -234,25 +196,3 @@ def table(task: str, config: Experiment, found: dict[int, Found]) -> list[Row]:
     """Rows of operating_points.csv."""
     common = {"task": task, "data": config.data, "preset": config.preset}
     return [{**common, "seed": seed, **row} for seed, one in found.items() for row in one["rows"]]
-
-
-def show(rows: Sequence[Row], frontiers: dict[str, dict[str, Any]], metric: str) -> None:
-    """One line a method: the area under its frontier, and its best point at no more than 0.2 and 0.4 calls a token."""
-    chosen = [r for r in rows if r["metric"] == metric]
-    lines: list[Row] = []
-    for method in dict.fromkeys(str(r["method"]) for r in chosen):
-        own = [r for r in chosen if r["method"] == method]
-
-        def best(most: float, own: list[Row] = own) -> float | None:
-            """Mean over seeds of the best point within that many calls."""
-            seeds = {r["seed"] for r in own}
-            found = [[r["value"] for r in own if r["seed"] == s and float(r["calls"] or 0) <= most] for s in seeds]
-            return float(np.mean([max(map(float, f)) for f in found])) if all(found) else None  # type: ignore[arg-type]
-
-        line: Row = {"method": method, "at 0.2 calls": best(0.2), "at 0.4 calls": best(0.4)}
-        for axis in ("calls", "teacher_tokens"):
-            areas_found = [f[metric][axis][method] for f in frontiers.values() if method in f[metric][axis]]
-            line[f"area, {axis.replace('_', ' ')}"] = float(np.mean(areas_found)) if areas_found else None
-        known = [float(r["unfinished"]) for r in own if r.get("unfinished") is not None]  # type: ignore[arg-type]
-        lines.append({**line, "unfinished %": 100 * float(np.mean(known)) if known else None})
-    print_table(f"{metric}; areas: mean over 0 to 0.4 a token", lines, list(lines[0]))

@@ -7,8 +7,8 @@ function, as `psum(total) / psum(weight)`, so that the update does not depend on
 Several processes (`kdtw_jax.hosts`) run the same program on the same batches: each takes its own rows of a batch in
 `shard`, and has all of them again after `unshard`. What is not mapped is done by each of them alike.
 
-A model too large for one device is spread over several of them (`shard_params`) for scoring and writing (`map_batch`), also
-together with a model in training (`map_batch_with_frozen`); a mapped function never sees it.
+A model too large for one device is spread over several of them (`shard_params`) for scoring and writing (`map_batch`),
+also together with a model in training (`map_batch_with_frozen`); a mapped function never sees it.
 
 For `shard_map`: `pmap` is in maintenance in JAX. `data_parallel` would become `jit(shard_map(fn, mesh,
 in_specs=P(AXIS), out_specs=P(AXIS)))` over the mesh below; nothing outside this file would change.
