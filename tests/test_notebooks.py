@@ -20,7 +20,7 @@ from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.evaluation import operating_table
 from kdtw_jax.evaluation.findings import obedience
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
-from kdtw_jax.pipeline.stages import ask_report, experiment
+from kdtw_jax.pipeline import ask_report, experiment
 from kdtw_jax.runs import provenance, write_csv, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
