@@ -36,6 +36,14 @@ def test_importing_the_package_imports_nothing_until_a_name_is_used() -> None:
     assert (found.returncode, found.stdout) == (0, "[]\n")
 
 
+def test_what_is_slow_to_import_waits_until_it_is_used() -> None:
+    """So that errors in rules, flags and paths come at once."""
+    slow = {"grain", "matplotlib", "orbax", "rouge_score", "scipy", "tensorboardX", "tensorflow_datasets", "torch"}
+    code = f"import sys, kdtw_jax.student, tyro; print(sorted({slow!r} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (found.returncode, found.stdout) == (0, "[]\n"), found.stderr
+
+
 def test_every_public_name_is_there() -> None:
     for name in kdtw_jax.__all__:
         assert getattr(kdtw_jax, name) is not None

@@ -252,7 +252,7 @@ def test_a_failed_write_of_a_model_leaves_the_old_one(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdtw_jax.training.checkpoint.ocp.save", full)
+    monkeypatch.setattr("orbax.checkpoint.v1.save", full)
     with pytest.raises(UserError, match="cannot write the model"):
         save_model(tmp_path / "model", world.config, world.teacher[1], world.tokenizer)
     assert same(load_model(tmp_path / "model").params, world.params)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from math import ceil, isfinite
 from typing import NamedTuple
 
@@ -70,12 +71,16 @@ def amounts(unit: str, *, around: str | None = None, bound: bool = False) -> Cal
     be a duty ("you must ask 3 times").
     """
     some = talk() if around is None else around
-    positive = re.compile(
-        rf"{some}{_UP_TO}?{some}(?P<less>{_LESS})?{some}(?P<n>{NUMBER}){unit}{_OR_LESS}?{some}{_OR_LESS}?"
-    )
-    negative = re.compile(rf"{some}{NOT}{some}{_MORE}{some}(?P<n>{NUMBER}){unit}{some}")
+    at_most = rf"{some}{_UP_TO}?{some}(?P<less>{_LESS})?{some}(?P<n>{NUMBER}){unit}{_OR_LESS}?{some}{_OR_LESS}?"
+    no_more = rf"{some}{NOT}{some}{_MORE}{some}(?P<n>{NUMBER}){unit}{some}"
+
+    @cache
+    def compiled() -> tuple[re.Pattern[str], re.Pattern[str]]:
+        """Where a rule is read, and not where the package is imported: they are long."""
+        return re.compile(at_most), re.compile(no_more)
 
     def read(said: str) -> Amount | None:
+        positive, negative = compiled()
         said = _TEACHER_NOT.sub(r"\2 teacher \1 ", said + " ")
         if found := negative.fullmatch(said):
             return Amount(float(found["n"]), False, found.groupdict().get("scale"))
@@ -91,8 +96,12 @@ def amounts(unit: str, *, around: str | None = None, bound: bool = False) -> Cal
 
 def first_of(*patterns: str) -> Callable[[str], re.Match[str] | None]:
     """A reader that gives the match of the first pattern that a clause is as a whole."""
-    compiled = [re.compile(pattern) for pattern in patterns]
-    return lambda said: next((found for one in compiled if (found := one.fullmatch(said + " "))), None)
+
+    @cache
+    def compiled() -> list[re.Pattern[str]]:
+        return [re.compile(pattern) for pattern in patterns]
+
+    return lambda said: next((found for one in compiled() if (found := one.fullmatch(said + " "))), None)
 
 
 def written(number: float) -> str | None:

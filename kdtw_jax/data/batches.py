@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
-import grain
 import numpy as np
 from numpy.typing import NDArray
 
@@ -242,6 +241,8 @@ def training_batches(encoded: EncodedSplit, buckets: Sequence[Bucket], *, seed: 
         raise UserError(f"seed must be at least 0 and below 2**32, got {seed}")
     if not len(encoded):
         raise UserError("cannot train on a split without examples (were all of them dropped as too long?)")
+    import grain  # which takes a third of a second: not for whoever trains nothing
+
     streams, weights = [], []
     bucket_seeds = np.random.SeedSequence(seed).generate_state(len(buckets))
     for bucket, rows, bucket_seed in zip(buckets, assign_buckets(encoded, buckets), bucket_seeds, strict=True):

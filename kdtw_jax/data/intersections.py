@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 _AT_ONCE = 1 << 22  # counts held at a time
 # Counting an element of this share of all pairs of sets by its pairs takes as long as counting it for all by a bit.
@@ -58,6 +57,8 @@ def any_alike(
 
 def _incidence(sets: Sequence[AbstractSet[Hashable]], places: dict[Hashable, int]) -> Any:
     """A sparse array of ones, a row a set, a column an element that has a place."""
+    from scipy import sparse  # a quarter of a second: not for whoever measures no overlap
+
     rows = [[places[element] for element in one if element in places] for one in sets]
     starts = np.cumsum([0, *map(len, rows)])
     columns = np.fromiter((place for row in rows for place in row), np.int64, int(starts[-1]))

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from kdtw_jax.errors import UserError, told_of
@@ -27,6 +26,13 @@ from kdtw_jax.runs.atomic import read_json
 
 PyTree = Any
 _REMEDY = "the folder is damaged, or the training that wrote it went wrong: train or copy the model again"
+
+
+def _orbax() -> Any:
+    """Imported where a model is read or written: it takes half a second, and errors in rules or paths come before."""
+    from orbax.checkpoint import v1
+
+    return v1
 
 
 class Restored(NamedTuple):
@@ -102,6 +108,7 @@ class Checkpoints:
         self._refused = False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            ocp = _orbax()
             self._manager = ocp.training.Checkpointer(
                 self.folder,
                 preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -186,7 +193,7 @@ def save_model(folder: Path, config: ModelConfig, params: PyTree, tokenizer: Tok
             tokenizer.save(scratch / "tokenizer.model")
         wait(f"begun {folder}")
         with _quiet():
-            ocp.save(scratch / "params", params)
+            _orbax().save(scratch / "params", params)
         if is_writer():
             if folder.exists():
                 shutil.rmtree(folder)
@@ -245,6 +252,7 @@ def load_model(folder: Path, *, expect: ModelConfig | None = None, tokenizer: To
         wanted = ", ".join(f"{k} {stored[k]} (asked for {asked[k]})" for k in keys if asked[k] != stored[k])
         raise UserError(f"the model in {folder} has another architecture: {wanted}")
     like = parameter_shapes(saved)
+    ocp = _orbax()
     if misfit := _misfit(ocp.metadata(folder / "params").metadata, like):
         raise UserError(f"the parameters in {folder} do not fit its config.json: {misfit}")
     # Arrays of numpy, in the memory of the host: a teacher may be larger than a device.
