@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.answers import Answer, Answers
-from kdtw_jax.constraints import Constraint, known_constraints, pad_words, read_rule, word_tokens
+from kdtw_jax.constraints import Constraint, Rule, known_constraints, pad_words, read_rule, word_tokens
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding.help import Helped, generate_with_help, own_gate
 from kdtw_jax.decoding.sample import generate
@@ -31,7 +31,9 @@ _ROWS = 32  # texts written together
 _SHORTEST = 16  # pieces; lengths are this times a power of two: few programs to compile
 
 Array = jax.Array | np.ndarray
-Write = Callable[[Any, Any, Array, Array], Helped]  # own parameters, the teacher's, sources, words of the rule
+Budgets = tuple[jax.Array, ...]
+# Own parameters, the teacher's, sources, words of the rule, its numbers.
+Write = Callable[[Any, Any, Array, Array, Budgets], Helped]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Student:
     """pieces of a source that it was trained to read at the most, instruction and end included"""
     max_target: int
     """tokens that it writes at the most"""
-    _programs: dict[tuple[str, bool], Write] = field(default_factory=dict, repr=False, compare=False)
+    _programs: dict[tuple[tuple[str, ...], bool], Write] = field(default_factory=dict, repr=False, compare=False)
 
     @overload
     def __call__(self, sources: str, rule: str | None = ..., *, guard: bool = ...) -> Answer: ...  # type: ignore[overload-overlap]
@@ -83,27 +85,30 @@ class Student:
         """
         if self.teacher is None and rule is not None:
             raise UserError("this student did not learn to ask: leave the rule out, or load one of the method ask")
-        words, write = self._program(ALONE if rule is None else rule, guard)
-        return self._write_all(sources, words, write, "" if rule is None else f"under the rule {rule!r}")
+        program = self._program(ALONE if rule is None else rule, guard)
+        return self._write_all(sources, *program, "" if rule is None else f"under the rule {rule!r}")
 
-    def _program(self, rule: str, guard: bool) -> tuple[np.ndarray, Write]:
-        """The words of a rule, 1xR, and what writes under it; compiled once for all calls with this rule."""
+    def _program(self, rule: str, guard: bool) -> tuple[np.ndarray, Budgets, Write]:
+        """The words of a rule, 1xR, its numbers, and what writes under it: one program for all rules about the same
+        things."""
         own, other = self.model, self.teacher
         banned = own.tokenizer.banned_ids
         if other is None:
 
-            def alone(params: Any, _: Any, source_BxS: jax.Array, words_BxR: jax.Array) -> Helped:
+            def alone(params: Any, _: Any, source_BxS: jax.Array, words_BxR: jax.Array, budgets: Budgets) -> Helped:
                 made = generate(own.model, params, source_BxS, None, max_len=self.max_target, banned=banned)
                 nobody_BxT = jnp.zeros(made.mask_BxT.shape, bool)
                 score_BxT, none_B = nobody_BxT.astype(jnp.float32), jnp.zeros(len(source_BxS), jnp.int32)
                 return Helped(made.tokens_BxT, nobody_BxT, score_BxT, made.mask_BxT, made.finished_B, none_B)
 
-            return np.zeros((1, 1), np.int32), self._programs.setdefault(("", guard), jax.jit(alone))
+            return np.zeros((1, 1), np.int32), (), self._programs.setdefault(((), guard), jax.jit(alone))
         read = read_rule(rule, self.constraints)
         words = word_tokens(read.words, own.tokenizer.encode)
         words_1xR = pad_words([words], -(-len(words) // _SHORTEST) * _SHORTEST)
 
-        def write(params: Any, other_params: Any, source_BxS: jax.Array, words_BxR: jax.Array) -> Helped:
+        def write(
+            params: Any, other_params: Any, source_BxS: jax.Array, words_BxR: jax.Array, budgets: Budgets
+        ) -> Helped:
             read_BxX, rule_BxX = encoder_inputs(own.model.config, words_BxR, source_BxS)
             return generate_with_help(
                 (own.model, params),
@@ -114,13 +119,16 @@ class Student:
                 None,
                 banned=banned,
                 max_len=self.max_target,
-                rule=read.rule if guard else None,
+                rule=Rule(read.rule.constraints, budgets) if guard else None,
                 gate=own_gate(own.model, params, own.model.encode(params, rule_BxX), self.alpha),
             )
 
-        return words_1xR, self._programs.setdefault((rule, guard), jax.jit(write))
+        about = tuple(constraint.name for constraint in read.rule.constraints)
+        return words_1xR, read.rule.budgets, self._programs.setdefault((about, guard), jax.jit(write))
 
-    def _write_all(self, sources: Iterable[str], words_1xR: np.ndarray, write: Write, under: str) -> Iterator[Answer]:
+    def _write_all(
+        self, sources: Iterable[str], words_1xR: np.ndarray, budgets: Budgets, write: Write, under: str
+    ) -> Iterator[Answer]:
         pieces, rows, rest = self.model.tokenizer.pieces, 1, iter(sources)
         other = None if self.teacher is None else self.teacher.params
         while texts := list(islice(rest, _ROWS)):
@@ -131,7 +139,7 @@ class Student:
                 room = min(_doubled(_SHORTEST, max(map(len, ids))), self.max_source)
                 source_BxS = pad_words(ids + ids[-1:] * (rows - len(ids)), room)
                 words_BxR = np.broadcast_to(words_1xR, (rows, words_1xR.shape[1]))
-                found = jax.device_get(write(self.model.params, other, source_BxS, words_BxR))
+                found = jax.device_get(write(self.model.params, other, source_BxS, words_BxR, budgets))
                 check_written(under, found.tokens_BxT, found.asked_BxT)
             row = 0
             for text, source in zip(texts, encoded, strict=True):

@@ -271,6 +271,23 @@ def test_sources_are_taken_as_needed_and_few_programs_compiled(
     assert set(shapes) <= {(32, 16), (32, 32), (32, MAX_SOURCE)} and len(shapes) == len(set(shapes))
 
 
+def test_rules_that_differ_in_a_number_share_a_program(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced, wrapped = [], writing.generate_with_help
+
+    def counted(*args: Any, **more: Any) -> Any:
+        traced.append(more["rule"])
+        return wrapped(*args, **more)
+
+    monkeypatch.setattr(writing, "generate_with_help", counted)
+    fresh, texts = replace(asking, _programs={}), [f"number {i}" for i in range(20)]
+    shares = {}
+    for percent in (0, 10, 30, 60):
+        answers = fresh(texts, rule=RULE.replace("20", str(percent)))
+        assert all(answer.calls <= 0.01 * percent * len(answer.tokens) + 1e-6 for answer in answers)
+        shares[percent] = answers.share
+    assert len(traced) == 1 and shares[0] == 0 < shares[10] < shares[60]
+
+
 def test_the_student_reads_words_that_it_was_trained_on(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     said, encode = [], writing.word_tokens
 
