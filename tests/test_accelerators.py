@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import T5Config, layers, make_model, shift_right
+from kdtw_jax.models import T5Config, make_model, shift_right
+from kdtw_jax.models.t5 import layers
 
 V = 40
 PLAIN = replace(

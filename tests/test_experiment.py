@@ -318,7 +318,7 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "tiny", "--ask.constraints", "shares"], "no constraint 'shares'; known are share, calls"),
+        (["--preset", "tiny", "--ask.constraints", "shares"], "unknown constraint 'shares'; known are share, calls"),
         (["--preset", "tiny", "--ask.gate-rate", "0"], "ask.gate_rate must be above 0"),
         (["--preset", "huge"], "unknown preset 'huge'; known are quickstart, tiny, small, base, paper"),
         (["--preset", "tiny", "--data", "klingon"], "unknown task 'klingon'"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,6 @@ from kdtw_jax.data.store import StoredPairs, as_text, stored
 from kdtw_jax.data.task import Task, load_task
 from kdtw_jax.data.text_pairs import builder
 from kdtw_jax.errors import UserError
-from kdtw_jax.runs import open_run
 
 PAIRS = [Pair(source=f"sum {i // 2} {'Aa'[i % 2]}", target=f"t{i}", group="") for i in range(400)]  # 200 sources, twice
 
@@ -264,16 +262,6 @@ def test_a_folder_that_can_only_be_read_will_do(one_split: Path, monkeypatch: py
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(UserError, match=r"features.held_out must be above 0 and below 0.5, got"):
         Features(held_out=share)
-
-
-def test_runs_from_before_there_was_a_choice_go_on(tmp_path: Path) -> None:
-    plain = dataclasses.asdict(Features())
-    before = {name: value for name, value in plain.items() if name not in ("held_out", "seed")}
-    with open_run(tmp_path / "run", {"text": {"features": before}}) as run:
-        run.mark_done("teacher")
-    open_run(tmp_path / "run", {"text": {"features": plain}}).close()
-    with pytest.raises(UserError, match=r"text.features.held_out was 0.05, now 0.1"):
-        open_run(tmp_path / "run", {"text": {"features": {**plain, "held_out": 0.1}}})
 
 
 # ---- the parts by themselves
