@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from kdtw_jax.marks import CLOSE, END, OPEN, SPACE, marked
+from kdtw_jax.marks import CLOSE, OPEN, marked
 
 _COLOUR = "background:#ffe08a;color:#000;border-radius:3px"  # of the teacher's words
 _SHOWN = 50  # answers that a notebook shows at the most
@@ -119,6 +119,3 @@ class Answers(Sequence[Answer]):
             "<table><tr><th>source</th><th>answer</th><th>teacher</th></tr>" + "".join(rows) + f"</table>{left}"
             f"<p>the teacher wrote {self.calls} tokens, {self.share:.1%}</p>"
         )
-
-
-__all__ = ["CLOSE", "END", "OPEN", "SPACE", "Answer", "Answers"]

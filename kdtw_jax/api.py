@@ -64,7 +64,8 @@ def train(
     given = look_up(config, own)
     folder, asked = config.out or default_folder("translation", config), config.learns_from_beams(method)
     with open_run(folder, {"task": "translation", **config.identity()}, free=JUDGING) as run:
-        write_config(run.path / REPEAT, "translation", config, TRANSLATION[preset])
+        if own is None:  # a task of the user's own is no file's to repeat
+            write_config(run.path / REPEAT, "translation", config, TRANSLATION[preset])
         setup = prepare(config, run, Console(stderr=True), given)
         trained = train_teacher(config, setup, run) if asked or find(method).uses_teacher else None
         train_students(config, setup, trained, seed, run)

@@ -185,8 +185,7 @@ def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: st
     if not isinstance(instruction, str):
         raise UserError(f"{run / 'stages' / 'data.json'} is damaged: it has no instruction; take another run")
     seed = config.seeds[0] if seed is None else seed
-    done = sorted(path.stem for path in (run / "stages" / f"seed{seed}").glob("*.json") if "." not in path.stem)
-    done = [name for name in done if name != "warmup"]
+    done = [name for name in config.methods if (run / "stages" / f"seed{seed}" / f"{name}.json").exists()]
     method = method or ("ask" if "ask" in done or rule is not None else next(iter(done), "ask"))
     if method not in done:
         learned = "that learned to ask" if method == "ask" else f"of the method {method}"

@@ -40,6 +40,7 @@ def train(task: Task, place: Path, method: str) -> Student:
 def test_a_student_is_trained_found_again_called_and_judged(task: Task, places: Path) -> None:
     student = train(task, places, "mle")
     assert not (places / "mle" / "teacher").exists()  # nothing is asked of one
+    assert not (places / "mle" / "run.yaml").exists()  # which could not have the pairs
     before = (places / "mle" / "seed0" / "mle" / "model" / "config.json").stat().st_mtime_ns
     answers = student([pair["source"] for pair in task.splits["test"]])
     assert answers.text == train(task, places, "mle")([pair["source"] for pair in task.splits["test"]]).text

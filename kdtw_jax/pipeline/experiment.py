@@ -59,7 +59,8 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
     with logging_to(config.log_to, out), open_run(out, {"task": name, **config.identity()}, free=JUDGING) as run:
         setup = prepare(config, run, console, given)
         write_json(run.path / SETTINGS, config.judging())
-        write_config(run.path / REPEAT, name, config, TASKS.get(name, {}).get(config.preset))
+        if own is None:  # a task of the user's own is no file's to repeat
+            write_config(run.path / REPEAT, name, config, TASKS.get(name, {}).get(config.preset))
         teacher = train_teacher(config, setup, run)
         rows = evaluate(config, setup, teacher, teacher, "teacher", config.seeds[0], run)
         for seed in config.seeds:
@@ -82,7 +83,7 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
                 "asking is judged by the share of words it uses, and ask.constraints has no 'share': no asking.csv"
             )
         console.print(f"run folder: {run.path}")
-        if "ask" in config.methods and own is None:
+        if judged and own is None:
             some = sorted((pair["source"] for pair in islice(setup.task.splits[config.split], 51)), key=len)
             source = some[len(some) // 2]
             said = f"{program()} write {shlex.quote(str(run.path))} --rule {shlex.quote(RULE)}"
