@@ -20,7 +20,6 @@ from kdtw_jax.decoding.draft import Judge
 from kdtw_jax.decoding.gates import GATES, GateEntry
 from kdtw_jax.decoding.rivals import big_little, speculative, speculative_cascade, within
 
-HOW = "kdtw_jax.evaluation.strategies.register_strategy(Sharing(...))"
 BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -70,11 +69,6 @@ def register_strategy(sharing: Sharing) -> Sharing:
 def every_strategy() -> dict[str, Sharing]:
     """All ways, by name: those registered and those of gates."""
     return {**STRATEGIES, **{entry.name: _of_gate(entry) for entry in GATES.values() if _asks_by_threshold(entry)}}
-
-
-def find_strategy(name: str) -> Sharing:
-    """Raises UserError for a name that is none's."""
-    return registry.find(every_strategy(), name, "strategy", HOW)
 
 
 def _asks_by_threshold(entry: GateEntry) -> bool:
