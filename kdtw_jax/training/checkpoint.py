@@ -73,14 +73,18 @@ def _misfit(stored: PyTree, like: PyTree) -> str:
 def _refused(error: Exception) -> bool:
     """Whether the file system said no. Tensorstore reports a full or read-only disk as a ValueError."""
     return isinstance(error, OSError) or bool(
-        re.search(r"no space|read-only|permission|quota|too large|errno|input/output", str(error), re.IGNORECASE)
+        re.search(
+            r"no space|read-only|permission|quota|too large|errno|os_error_code|input/output", str(error), re.IGNORECASE
+        )
     )
 
 
 def _why(error: Exception) -> str:
-    """The words of the file system in what Tensorstore makes of them, a line of several hundred letters."""
-    said = re.findall(r"([^:\n]+) \[os_error_code", str(error))
-    return said[-1].strip() if said else str(error).splitlines()[0]
+    """The words of the file system for what Tensorstore says in several hundred letters, whose order varies."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    code = re.findall(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(code[-1])) if code else str(error).splitlines()[0]
 
 
 @contextlib.contextmanager
