@@ -132,7 +132,7 @@ def pcl_steps(student: tuple[Model, Params], teacher: tuple[Model, Params], batc
     key_data = jax.random.key_data(jax.random.key(0, impl="rbg"))
 
     def collect() -> Any:
-        return fresh(params, batch, key_data, 0), [fresh.scored(batch) for _ in range(config.truth_batches - 1)]
+        return fresh(params, batch, key_data, 0), [fresh.scored(batch) for _ in range(config.reference_batches - 1)]
 
     return {"update": stepper(loss, coefficients(config), student[1], sample, devices), "collect": collect}
 

@@ -75,7 +75,7 @@ def main(args: Args) -> None:
     key_data = jax.random.key_data(jax.random.key(0, impl="rbg"))
     functions["collect"] = lambda: [
         collect(replicated, batch, key_data, 0),
-        *(collect.scored(batch) for _ in range(config.truth_batches - 1)),
+        *(collect.scored(batch) for _ in range(config.reference_batches - 1)),
     ]
     noise = jax.random.uniform(jax.random.key(1), target.shape)
     functions["rollout"] = roll_out(models["student"], params["student"], source, noise)
@@ -91,7 +91,7 @@ def main(args: Args) -> None:
     table: list[Line] = [{"what": words, "ms": 1e3 * seconds[name]} for name, words in what.items()]
     answered = sum(len(collect.some(batch, writer).example_B) for writer in (STUDENT, TEACHER))
     # teacher passes of `rows` rows a collection
-    scored = config.truth_batches + answered / args.rows
+    scored = config.reference_batches + answered / args.rows
     per_pass = config.updates_per_rollout / scored
     with_replay = seconds["pcl update"] + seconds["collect"] / config.updates_per_rollout
     without = seconds["pcl update"] + seconds["collect"]

@@ -35,13 +35,15 @@ from kdtw_jax.methods.ask_rows import HELPED, AskingCollector, unit_costs
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.training import parallel
-from kdtw_jax.training.scoring import STUDENT, TEACHER, TRUTH
+from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER
 from kdtw_jax.training.state import init_state, make_optimizer
 from tests.every_other import make_every_other
 from tests.world import DISTIL, TRAINING, WIDE, World, same
 
 CONFIG = AskConfig(
-    distil=replace(DISTIL, target_decay=0.0, pcl=PCLConfig(values="head", lengths=(1, 2)), teacher_rows=0.5),
+    distil=replace(
+        DISTIL, target_decay=0.0, pcl=PCLConfig(values="head", segment_lengths=(1, 2)), demonstration_fraction=0.5
+    ),
     gate_width=8,
 )
 CONSTRAINTS = (make_share(), make_calls(), make_pause(), make_every_other())  # the last is a user's own
@@ -86,7 +88,7 @@ def collected(world: AskingWorld) -> Any:
 def test_all_sources_come_under_rules_and_do_not_depend_on_devices(world: AskingWorld, collected: Any) -> None:
     _, rows, duals = collected
     _, others, other_duals = world.collected(devices=4)
-    assert set(rows) == {STUDENT, TEACHER, TRUTH, HELPED}
+    assert set(rows) == {STUDENT, TEACHER, REFERENCE, HELPED}
     for source, found in rows.items():
         assert np.array_equal(found.path.tokens_BxT, others[source].path.tokens_BxT)
         assert np.array_equal(found.asked_BxT, others[source].asked_BxT)
@@ -249,7 +251,7 @@ def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: Askin
 
     def train(folder: str, settle: int = 8, stop_after: int | None = None) -> Any:
         context = world.context(tmp_path / folder, 2, student=world.student, buckets=WIDE, stop_after=stop_after)
-        return ask(context, world.params, replace(CONFIG, settle=settle), world.rules)
+        return ask(context, world.params, replace(CONFIG, gate_calibration_steps=settle), world.rules)
 
     whole = train("whole")
     for step in (5, 13):
@@ -271,9 +273,11 @@ def test_a_student_comes_to_rest_on_other_sources_and_reads_none_of_their_target
 ) -> None:
     def rest(folder: str, unseen: EncodedSplit | None = None) -> Any:
         if folder != "home":
-            shutil.copytree(tmp_path / "home", tmp_path / folder, ignore=lambda *_: ["settle"])  # trained likewise
+            shutil.copytree(
+                tmp_path / "home", tmp_path / folder, ignore=lambda *_: ["gate_calibration"]
+            )  # trained likewise
         context = world.context(tmp_path / folder, student=world.student, buckets=WIDE, unseen=unseen)
-        return ask(context, world.params, replace(CONFIG, settle=4), world.rules)
+        return ask(context, world.params, replace(CONFIG, gate_calibration_steps=4), world.rules)
 
     def scrambled(texts: Ragged) -> Ragged:
         return Ragged.pack([[5] * (len(text) - 1) + [EOS_ID] for text in texts])
@@ -294,9 +298,9 @@ def test_at_rest_rows_are_written_at_the_prices_of_the_table_whatever_is_read(
 
     def written(log_price: float, gate: Any) -> Any:
         table = tuple(d._replace(integral_K=jnp.full(d.integral_K.shape, log_price)) for d in collector.start())
-        settling = world.collector(config=replace(CONFIG, settle=8))
+        settling = world.collector(config=replace(CONFIG, gate_calibration_steps=8))
         params = parallel.replicate({**world.params, "gate": gate}, settling.devices)
-        rows, moved = settling.settle(params, table, batch, key, 0)
+        rows, moved = settling.calibrate_gate(params, table, batch, key, 0)
         return rows[HELPED], moved
 
     (dear, _), (cheap, moved) = written(4.0, gate), written(-6.0, gate)
@@ -348,7 +352,7 @@ def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingW
         ({"constraints": ("share", "share")}, "distinct"),
         ({"helped_share": 1.0}, "helped_share"),
         ({"gate_width": 0}, "gate_width"),
-        ({"settle": -1}, "settle"),
+        ({"gate_calibration_steps": -1}, "gate_calibration_steps"),
         ({"distil": replace(DISTIL, target_decay=0.9)}, "target_decay"),
     ],
 )

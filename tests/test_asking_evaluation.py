@@ -17,9 +17,9 @@ from kdtw_jax.constraints import make_calls, make_share, parse_rule, words_room
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding import gates, generate, log_policy
+from kdtw_jax.decoding.baselines import within
 from kdtw_jax.decoding.gates import GATES, compared_gates
 from kdtw_jax.decoding.help import DecodeState, Gate, stateless
-from kdtw_jax.decoding.rivals import within
 from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import strategies

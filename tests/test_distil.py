@@ -20,7 +20,7 @@ from kdtw_jax.models import shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector, minibatch_shares
-from kdtw_jax.training.scoring import STUDENT, TEACHER, TRUTH, finished, score
+from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, finished, score
 from kdtw_jax.training.state import (
     OptimizerConfig,
     init_state,
@@ -41,17 +41,17 @@ def test_fresh_rows_do_not_depend_on_the_number_of_devices(world: World) -> None
     found = []
     for devices in (1, 4):
         chosen = parallel.select_devices(devices)
-        some = replace(DISTIL, student_rows=0.7)  # the student answers six of eight, the teacher two
+        some = replace(DISTIL, rollout_fraction=0.7)  # the student answers six of eight, the teacher two
         collect = Collector(world.model, world.teacher, some, world.banned, chosen)
         found.append(collect(parallel.replicate(world.params, chosen), batch, key, 0))
-    assert {source: len(rows.example_B) for source, rows in found[0].items()} == {STUDENT: 6, TEACHER: 2, TRUTH: 8}
+    assert {source: len(rows.example_B) for source, rows in found[0].items()} == {STUDENT: 6, TEACHER: 2, REFERENCE: 8}
     for source, rows in found[0].items():
         assert np.array_equal(rows.example_B, batch.example_B[: len(rows.example_B)])
         assert np.array_equal(rows.tokens_BxT, found[1][source].tokens_BxT)
         np.testing.assert_allclose(
             rows.teacher_log_prob_BxT, found[1][source].teacher_log_prob_BxT, rtol=1e-5, atol=1e-5
         )
-    assert np.array_equal(found[0][TRUTH].tokens_BxT, batch.target_BxT)
+    assert np.array_equal(found[0][REFERENCE].tokens_BxT, batch.target_BxT)
     assert not np.array_equal(found[0][STUDENT].tokens_BxT, batch.target_BxT[:6])
 
 
@@ -64,7 +64,7 @@ def test_the_teacher_is_asked_once_a_path_and_its_numbers_are_replayed(world: Wo
         jax.debug.callback(lambda: scored.append(1))
         return model.decode(*args, **keywords)
 
-    config = replace(DISTIL, updates_per_rollout=4, truth_batches=3)
+    config = replace(DISTIL, updates_per_rollout=4, reference_batches=3)
     teacher = (model._replace(decode=decode), params)
     distil(world.context(tmp_path, teacher=teacher), world.params, config)
     jax.effects_barrier()
@@ -73,7 +73,7 @@ def test_the_teacher_is_asked_once_a_path_and_its_numbers_are_replayed(world: Wo
 
 @pytest.mark.parametrize("values", ["head", "unified"])
 def test_nothing_is_left_to_learn_where_the_student_is_the_teacher(world: World, values: Any) -> None:
-    config = replace(DISTIL, pcl=PCLConfig(values=values, lengths=(1, 2, 0)), target_decay=0.0)
+    config = replace(DISTIL, pcl=PCLConfig(values=values, segment_lengths=(1, 2, 0)), target_decay=0.0)
     model, params = world.teacher
     if values == "unified":  # logits are Q there, so V = logsumexp has to be 0 as well: normalise them
 
@@ -104,7 +104,7 @@ def replayed(world: World) -> Sample:
 
 @pytest.mark.parametrize("values", ["head", "unified"])
 def test_what_policy_and_value_learn_adds_up_to_the_whole_residual(world: World, values: Any) -> None:
-    config = replace(DISTIL, pcl=PCLConfig(values=values, lengths=(1, 2, 0)), target_decay=0.0)
+    config = replace(DISTIL, pcl=PCLConfig(values=values, segment_lengths=(1, 2, 0)), target_decay=0.0)
     loss, sample = path_loss(world.model, config, world.banned), replayed(world)
     # A head as initialised, zero, would hide what V taught the rest of the network.
     head = jax.tree.map(lambda x: x + 0.1, world.params["value"])
@@ -179,7 +179,7 @@ def test_the_policy_waits_for_the_value(world: World) -> None:
 def test_shares_of_a_minibatch_are_exact_and_whole(world: World) -> None:
     assert minibatch_shares(DISTIL, 64) == (32, 16, 16)
     for student, teacher in ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (0.3, 0.3)):
-        config = replace(DISTIL, student_share=student, teacher_share=teacher, truth_share=1 - student - teacher)
+        config = replace(DISTIL, student_share=student, teacher_share=teacher, reference_share=1 - student - teacher)
         for rows in (1, 2, 7, 64):
             shares = minibatch_shares(config, rows)
             assert sum(shares) == rows

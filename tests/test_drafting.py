@@ -12,10 +12,7 @@ import pytest
 
 from kdtw_jax.constraints import Rule, make_calls, make_share
 from kdtw_jax.decoding import generate, generate_with_help
-from kdtw_jax.decoding.draft import Strategy, generate_with_checks
-from kdtw_jax.decoding.help import DecodeState, Gate, stateless
-from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.decoding.rivals import (
+from kdtw_jax.decoding.baselines import (
     big_little,
     silent,
     speculative,
@@ -24,6 +21,9 @@ from kdtw_jax.decoding.rivals import (
     targeting,
     verified,
 )
+from kdtw_jax.decoding.draft import Strategy, generate_with_checks
+from kdtw_jax.decoding.help import DecodeState, Gate, stateless
+from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.masked import entropy
 from kdtw_jax.models import Model, T5Config, make_model
@@ -113,13 +113,13 @@ def slowly(row: int, strategy: Strategy, noise: np.ndarray | None, most_calls: f
             score = float(strategy.gate.score((), DecodeState(jnp.asarray(pi)[None], *([None] * 2), History))[0][0])
             risk += score
             risky = (risk if strategy.summed else score) > strategy.level
-            call = (risky and not strategy.patient) or owed > 0
+            call = (risky and not strategy.verify_at_end) or owed > 0
             call = (call or len(tokens) - seen >= strategy.draft_length) and sum(asked) < most_calls
             if not call:
                 owed = 0
                 tokens, asked = [*tokens, pick(pi, 0, len(tokens))], [*asked, False]
                 complete = tokens[-1] == EOS or len(tokens) == LENGTH
-        checks = strategy.check_end or (risky and strategy.patient)
+        checks = strategy.check_end or (risky and strategy.verify_at_end)
         if complete and not (checks and sum(asked) < most_calls):
             return Slow(tokens, asked, calls, positions, passes)
         positions += len(tokens) - seen + (not complete)
@@ -129,18 +129,18 @@ def slowly(row: int, strategy: Strategy, noise: np.ndarray | None, most_calls: f
             verdict = judge(policies[place], mu, tokens[place], place)
             if not verdict.accepted_BxN[0, 0]:
                 complete = False
-                tokens = [*tokens[:place], pick(np.asarray(verdict.instead_BxNxV[0, 0]), 2, place)]
+                tokens = [*tokens[:place], pick(np.asarray(verdict.residual_logits_BxNxV[0, 0]), 2, place)]
                 asked = [*asked[:place], True]
                 break
         else:
             if not complete:
                 place = len(tokens)
                 verdict = judge(policies[place], log_probs(TEACHER, PLAIN, tokens), 1, place)
-                tokens, asked = [*tokens, pick(np.asarray(verdict.after_BxNxV[0, 0]), 2, place)], [*asked, True]
+                tokens, asked = [*tokens, pick(np.asarray(verdict.bonus_logits_BxNxV[0, 0]), 2, place)], [*asked, True]
         seen = len(tokens)
         if complete or tokens[-1] == EOS or seen == LENGTH:
             return Slow(tokens, asked, calls, positions, passes)
-        owed = (owed or int(strategy.bought)) - 1
+        owed = (owed or int(strategy.tokens_per_call)) - 1
 
 
 class History:
@@ -160,8 +160,8 @@ STRATEGIES = {
     "verified": verified(UNSURE, 4.0, 1.0),
     "verified_to_the_end": verified(UNSURE, 4.0, 1.0, check_end=True),
     "asking": verified(UNSURE, 2.45, np.inf, summed=False),
-    "long_help": verified(UNSURE, 5.0, 1.0, bought=3),
-    "patient": verified(UNSURE, 9.0, 1.0, patient=True),
+    "long_help": verified(UNSURE, 5.0, 1.0, tokens_per_call=3),
+    "verify_at_end": verified(UNSURE, 9.0, 1.0, verify_at_end=True),
 }
 
 
@@ -260,7 +260,7 @@ def test_what_speculative_sampling_writes_has_exactly_the_target_distribution() 
             log_pi, log_mu = (jnp.broadcast_to(jnp.log(x)[:, None], (*shape, 6)) for x in (pi, mu))
             verdict = judge(log_pi, log_mu, jnp.full(shape, draft), jnp.broadcast_to(jnp.asarray(grid), shape))
             stands = np.asarray(verdict.accepted_BxN).mean(1)
-            instead = np.exp(np.asarray(verdict.instead_BxNxV[:, 0], np.float64))
+            instead = np.exp(np.asarray(verdict.residual_logits_BxNxV[:, 0], np.float64))
             instead /= np.maximum(instead.sum(1, keepdims=True), 1e-30)
             written[:, draft] += pi[:, draft] * stands
             written += (pi[:, draft] * (1 - stands))[:, None] * instead

@@ -543,7 +543,7 @@ def test_text_that_changed_under_a_run_is_noticed_once_there_is_something_to_los
 
 def test_a_restored_run_is_judged_as_the_last_time_and_its_methods_are_what_they_were(tmp_path: Path) -> None:
     tiny = PRESETS["tiny"]
-    asking = replace(tiny.of("ask"), settle=2, judged_on=7)  # at rest on what is left of validation
+    asking = replace(tiny.of("ask"), gate_calibration_steps=2, judged_on=7)  # at rest on what is left of validation
     config = replace(tiny, methods=("mle", "ask"), beam_targets=("ask",)).with_settings(ask=asking)
     with open_run(tmp_path / "run", {"task": "translation", **config.identity()}) as run:
         for method in config.methods:

@@ -199,7 +199,7 @@ def test_it_asks_and_helps(of_student: Any, of_teacher: Any) -> None:
         decoded = model.decode(params, encoded, shift_right(tokens))
         states = prefixes_and_history(tokens, histories(SOURCE, tokens, asked))
         view = gate_features(log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, *states)
-        return jax.nn.sigmoid(model.weigh(params, model.read_rule(params, encoded), view).logit())
+        return jax.nn.sigmoid(model.apply_gate(params, model.read_rule(params, encoded), view).logit())
 
     np.testing.assert_allclose(jnp.where(written, wishes(), 0), helped.score_BxT, rtol=1e-3, atol=1e-4)
 
@@ -209,7 +209,8 @@ def test_a_slice_of_its_vocabulary_at_a_time_is_the_whole() -> None:
     hidden = jax.random.normal(jax.random.key(1), (2, 3, model.config.d_model))
     tokens = jnp.asarray([[4, 5, 23], [1, 9, 7]])
     whole, cut = (
-        distribution(model, model.output_layer(params), hidden, BANNED, vocab_chunk=n).taken(tokens) for n in (0, 7)
+        distribution(model, model.output_layer(params), hidden, BANNED, vocab_chunk=n).token_stats(tokens)
+        for n in (0, 7)
     )
     for found, want in zip(cut[:2], whole[:2], strict=True):
         np.testing.assert_allclose(found, want, rtol=1e-5)
@@ -322,7 +323,7 @@ def test_the_gate_beside_a_network_begins_as_the_gate_of_a_network() -> None:
 
             x = self.shared(tokens_BxS)
             view = GateInputs(x, jnp.zeros((1, 1, 2), jnp.int32), jnp.zeros((1, 1, len(Facts._fields))))
-            return self.gate.weigh(self.gate.read(Memory(x, tokens_BxS == 0)), view, self.shared.embedding)
+            return self.gate.apply_gate(self.gate.read(Memory(x, tokens_BxS == 0)), view, self.shared.embedding)
 
     nested = Nest().init(jax.random.key(7), jnp.zeros((1, 1), jnp.int32))["params"]["gate"]
     assert same(make_model(T5Config.toy(30, gate_width=5)).init(jax.random.key(7))["gate"], nested)

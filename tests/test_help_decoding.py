@@ -62,7 +62,7 @@ def wishes(source: jax.Array, plain: jax.Array, tokens: jax.Array, asked: jax.Ar
     view = gate_features(
         log_policy(decoded.logits_BxTxV, BANNED), decoded.hidden_BxTxD, *prefixes_and_history(tokens, before)
     )
-    return jax.nn.sigmoid(model.weigh(params, model.read_rule(params, encoded), view).logit())
+    return jax.nn.sigmoid(model.apply_gate(params, model.read_rule(params, encoded), view).logit())
 
 
 class Slow(NamedTuple):

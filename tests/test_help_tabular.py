@@ -34,7 +34,7 @@ def trained(
     lengths: str, values: Values = "head", *, normalize: bool, exact_answer: bool, stop_far_end: bool = True
 ) -> tuple[Asking, list[Student]]:
     """What is trained, and the students that come of it, one a row of SHARES."""
-    config = PCLConfig(lengths=LENGTHS[lengths], values=values, stop_far_end=stop_far_end)
+    config = PCLConfig(segment_lengths=LENGTHS[lengths], values=values, stop_far_end=stop_far_end)
     asking = Asking(MDP, config, price=PRICE, normalize=normalize, exact_answer=exact_answer)
     students = jax.vmap(lambda shares: train_expected(asking, shares, steps=400))(SHARES)
     return asking, [jax.tree.map(lambda x, i=i: x[i], students) for i in range(len(SHARES))]
@@ -117,7 +117,7 @@ def test_pcl_with_asking_reaches_the_extended_teacher(lengths: str, values: Valu
 
 def test_pcl_with_asking_reaches_the_extended_teacher_from_a_mixed_replay_buffer() -> None:
     """Sampled paths, four fifths of the student's own ones stale."""
-    asking = Asking(MDP, PCLConfig(lengths=(1, 2, 0)), price=PRICE)
+    asking = Asking(MDP, PCLConfig(segment_lengths=(1, 2, 0)), price=PRICE)
     student = train_replayed(asking, (32, 16, 16), steps=500, seed=1, capacity=80)
     assert max(asking.distance(student)) < 1e-3
 
@@ -191,7 +191,7 @@ def test_with_a_student_that_lags_pi_settles_sooner_and_overshoots_less_than_asc
     settled, overshoot = {}, {}
     for controller in get_args(Controller):
         config = DualConfig(knots=BUDGETS, controller=controller, rate=0.3, proportional=6.0, memory=0.5)
-        found = priced(Asking(MDP, PCLConfig(lengths=(1, 2, 0))), config, ON, 600, optax.sgd(1.0))
+        found = priced(Asking(MDP, PCLConfig(segment_lengths=(1, 2, 0))), config, ON, 600, optax.sgd(1.0))
         off_LxK = np.asarray(found.share_LxK) - np.asarray(BUDGETS)
         settled[controller] = np.array([np.flatnonzero(np.abs(off_L) > 0.01).max() for off_L in off_LxK.T])
         overshoot[controller] = (-np.sign(off_LxK[0]) * off_LxK).max(axis=0)
@@ -213,7 +213,7 @@ def limited_best(price: float) -> np.ndarray:
 
 def limited(lengths: tuple[int, ...]) -> tuple[Asking, list[Student]]:
     """Trained on its own paths, and on the teacher's."""
-    asking = Asking(LIMITED, PCLConfig(lengths=lengths, values="head"), price=1.5, row_S=TIED)
+    asking = Asking(LIMITED, PCLConfig(segment_lengths=lengths, values="head"), price=1.5, row_S=TIED)
     students = jax.vmap(lambda shares: train_expected(asking, shares, steps=800))(SHARES[:2])
     return asking, [jax.tree.map(lambda x, i=i: x[i], students) for i in range(2)]
 

@@ -111,7 +111,7 @@ def test_the_optimum_has_no_residual_on_any_path(values: Values) -> None:
         best = soft_optimum(MDP, alpha, gamma)
         q_SxA = jnp.asarray(np.where(MDP.allowed_SxA, alpha * best.log_pi_SxA + best.value_S[:, None], 0.0))
         student = Student(q_SxA.astype(jnp.float32), jnp.asarray(best.value_S, jnp.float32))
-        tabular = Tabular(MDP, PCLConfig(alpha=alpha, gamma=gamma, lengths=(1, 2, 3, 0), values=values))
+        tabular = Tabular(MDP, PCLConfig(alpha=alpha, gamma=gamma, segment_lengths=(1, 2, 3, 0), values=values))
         loss = jax.jit(tabular.loss)
         assert max(tabular.distance(student)) < 1e-5
         assert float(loss(student, paths, source, weight)) < 1e-11
@@ -128,7 +128,7 @@ def train_on_each(tabular: Tabular, steps: int) -> list[Student]:
 @pytest.mark.parametrize("lengths", list(LENGTHS))
 @pytest.mark.parametrize("values", ["unified", "head"])
 def test_pcl_reaches_the_optimum(values: Values, lengths: str) -> None:
-    tabular = Tabular(MDP, PCLConfig(lengths=LENGTHS[lengths], values=values))
+    tabular = Tabular(MDP, PCLConfig(segment_lengths=LENGTHS[lengths], values=values))
     for student in train_on_each(tabular, steps=400):
         assert max(tabular.distance(student)) < 1e-3
 
@@ -137,7 +137,7 @@ def test_pcl_reaches_the_optimum(values: Values, lengths: str) -> None:
 @pytest.mark.parametrize("values", ["unified", "head"])
 def test_pcl_reaches_the_optimum_of_another_temperature_and_discount(values: Values, lengths: str) -> None:
     """Here V* is not 0 and pi* is not mu, so that only the right recursion can get there."""
-    tabular = Tabular(MDP, PCLConfig(alpha=0.7, gamma=0.9, lengths=LENGTHS[lengths], values=values))
+    tabular = Tabular(MDP, PCLConfig(alpha=0.7, gamma=0.9, segment_lengths=LENGTHS[lengths], values=values))
     for student in train_on_each(tabular, steps=1000):
         assert max(tabular.distance(student)) < 1e-3
 
@@ -145,7 +145,7 @@ def test_pcl_reaches_the_optimum_of_another_temperature_and_discount(values: Val
 @pytest.mark.parametrize("stop", [True, False])
 @pytest.mark.parametrize("values", ["unified", "head"])
 def test_pcl_reaches_the_optimum_of_the_largest_mdp(values: Values, stop: bool) -> None:
-    tabular = Tabular(random_mdp(4, 5, seed=0), PCLConfig(lengths=(1, 2, 0), values=values, stop_far_end=stop))
+    tabular = Tabular(random_mdp(4, 5, seed=0), PCLConfig(segment_lengths=(1, 2, 0), values=values, stop_far_end=stop))
     assert max(tabular.distance(train_expected(tabular, MIX, steps=600))) < 1e-3
 
 
@@ -153,14 +153,14 @@ def test_pcl_reaches_the_optimum_of_the_largest_mdp(values: Values, stop: bool) 
 @pytest.mark.parametrize("values", ["unified", "head"])
 def test_pcl_reaches_the_optimum_from_a_mixed_replay_buffer(values: Values, lengths: str) -> None:
     """Sampled paths, four fifths of the student's own ones stale."""
-    tabular = Tabular(MDP, PCLConfig(lengths=LENGTHS[lengths], values=values))
+    tabular = Tabular(MDP, PCLConfig(segment_lengths=LENGTHS[lengths], values=values))
     student = train_replayed(tabular, (24, 16, 8), steps=600, seed=1, capacity=80)
     assert max(tabular.distance(student)) < 1e-3
 
 
 @pytest.mark.parametrize("shares", [(48, 0, 0), (0, 48, 0), (0, 0, 48)])
 def test_pcl_reaches_the_optimum_from_sampled_paths_of_one_source(shares: tuple[int, int, int]) -> None:
-    tabular = Tabular(MDP, PCLConfig(lengths=(1, 2, 0), values="unified"))
+    tabular = Tabular(MDP, PCLConfig(segment_lengths=(1, 2, 0), values="unified"))
     student = train_replayed(tabular, shares, steps=1000, seed=1, capacity=16)
     assert max(tabular.distance(student)) < 1e-3
 
@@ -168,7 +168,7 @@ def test_pcl_reaches_the_optimum_from_sampled_paths_of_one_source(shares: tuple[
 def tied(fit_value_on_policy: bool, shares: jax.Array) -> tuple[Tabular, Student]:
     """A student that sees only how many tokens have been said, with a value for every state."""
     rows = tuple(len(prefix) for prefix in MDP.prefixes)
-    config = PCLConfig(lengths=(1, 0), values="head")
+    config = PCLConfig(segment_lengths=(1, 0), values="head")
     tabular = Tabular(MDP, config, row_S=rows, fit_value_on_policy=fit_value_on_policy)
     return tabular, train_expected(tabular, shares, steps=1000)
 
@@ -196,7 +196,7 @@ def test_on_other_paths_the_value_is_not_the_kl_to_go_unless_only_own_paths_fit_
 def test_a_limited_student_on_its_own_paths_minimises_the_reverse_kl() -> None:
     """Full-length on-policy path consistency is the policy gradient of -KL(pi || mu), V its baseline."""
     rows = tuple(len(prefix) for prefix in MDP.prefixes)
-    tabular = Tabular(MDP, PCLConfig(lengths=(0,), values="head"), row_S=rows)
+    tabular = Tabular(MDP, PCLConfig(segment_lengths=(0,), values="head"), row_S=rows)
     student = train_expected(tabular, ON, steps=1500)
     paths = all_paths(MDP)
     log_mu = path_log_prob(jnp.asarray(MDP.log_mu_SxA, jnp.float32), paths)

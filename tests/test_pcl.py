@@ -62,7 +62,7 @@ def definition(rows: Rows, config: PCLConfig, d: int, far: jax.Array | None = No
 
 
 def check(rows: Rows, config: PCLConfig, tolerance: float) -> None:
-    for d, (residual, valid) in zip(config.lengths, residuals(rows, config), strict=True):
+    for d, (residual, valid) in zip(config.segment_lengths, residuals(rows, config), strict=True):
         want = definition(rows, config, d)
         assert set(zip(*np.nonzero(valid), strict=True)) == set(want), d
         for where, c in want.items():
@@ -73,14 +73,14 @@ def check(rows: Rows, config: PCLConfig, tolerance: float) -> None:
 def test_residuals_are_their_definition(alpha: float, gamma: float) -> None:
     lengths = (6, 4, 6, 4, 1, 1, 0, 0)
     rows = random_rows(lengths, (True, True, False, False, True, False, True, False), 6)
-    check(rows, PCLConfig(alpha=alpha, gamma=gamma, lengths=(1, 2, 3, 5, 6, 9, 0)), 1e-5)
+    check(rows, PCLConfig(alpha=alpha, gamma=gamma, segment_lengths=(1, 2, 3, 5, 6, 9, 0)), 1e-5)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.99])
 def test_long_paths_keep_their_precision(gamma: float) -> None:
     rows = random_rows((512, 500), (True, False), 512)
     rows = rows._replace(log_mu=rows.log_mu * 5)
-    check(rows, PCLConfig(gamma=gamma, lengths=(1, 7, 64, 400, 0)), 1e-4)
+    check(rows, PCLConfig(gamma=gamma, segment_lengths=(1, 7, 64, 400, 0)), 1e-4)
 
 
 def test_unfinished_path_by_hand() -> None:
@@ -92,14 +92,14 @@ def test_unfinished_path_by_hand() -> None:
         mask=jnp.ones((1, 3), bool),
         finished=jnp.array([False]),
     )
-    one, two, three, full = residuals(rows, PCLConfig(lengths=(1, 2, 3, 0)))
+    one, two, three, full = residuals(rows, PCLConfig(segment_lengths=(1, 2, 3, 0)))
     np.testing.assert_allclose(one[0], [[-0.25 + 0.5 - 0.5, -0.5 + 4.0 + 1.0, 0]])
     np.testing.assert_allclose(two[0], [[-0.25 + 4.0 - 0.5 + 1.0, 0, 0]])
     np.testing.assert_array_equal(three[1], [[False, False, False]])
     np.testing.assert_allclose(full[0], [[-0.25 + 4.0 - 0.5 + 1.0, -0.5 + 4.0 + 1.0, 0]])
     np.testing.assert_array_equal(full[1], [[True, True, False]])
     # With EOS last, the same numbers end in V = 0 and the third step counts.
-    done = residuals(rows._replace(finished=jnp.array([True])), PCLConfig(lengths=(0,)))[0]
+    done = residuals(rows._replace(finished=jnp.array([True])), PCLConfig(segment_lengths=(0,)))[0]
     np.testing.assert_allclose(done[0], [[-0.25 - 0.5 + 1.0 - 6.0, -0.5 + 1.0 - 6.0, -4.0 - 6.0]])
 
 
@@ -107,7 +107,7 @@ def test_unfinished_path_by_hand() -> None:
 def test_a_student_equal_to_the_teacher_has_no_residual(gamma: float) -> None:
     rows = random_rows((6, 4, 5), (True, True, False), 6)
     rows = rows._replace(log_pi=rows.log_mu, value=jnp.zeros_like(rows.value))
-    config = PCLConfig(gamma=gamma, lengths=(1, 2, 4, 0))
+    config = PCLConfig(gamma=gamma, segment_lengths=(1, 2, 4, 0))
     for residual, valid in residuals(rows, config):
         assert valid.any() and not residual.any()
     assert pcl_loss(rows, config)[0].total == 0
@@ -116,7 +116,7 @@ def test_a_student_equal_to_the_teacher_has_no_residual(gamma: float) -> None:
 @pytest.mark.parametrize("d", [2, 3, 5])
 def test_d_step_residual_is_the_discounted_sum_of_one_step_ones(d: int) -> None:
     rows, gamma = random_rows((6, 3), (True, True), 6), 0.9
-    (one, _), (many, valid) = residuals(rows, PCLConfig(gamma=gamma, lengths=(1, d)))
+    (one, _), (many, valid) = residuals(rows, PCLConfig(gamma=gamma, segment_lengths=(1, d)))
     padded = np.pad(one, ((0, 0), (0, d)))
     want = np.sum([gamma**j * padded[:, j : j + 6] for j in range(d)], axis=0)
     np.testing.assert_allclose(many[valid], want[valid], atol=1e-5)
@@ -124,8 +124,8 @@ def test_d_step_residual_is_the_discounted_sum_of_one_step_ones(d: int) -> None:
 
 def test_loss_pools_all_lengths_and_places_equally() -> None:
     rows = random_rows((6, 4, 5), (True, True, False), 6)
-    config = PCLConfig(lengths=(1, 3, 0), gamma=0.9)
-    every = [c for d in config.lengths for c in definition(rows, config, d).values()]
+    config = PCLConfig(segment_lengths=(1, 3, 0), gamma=0.9)
+    every = [c for d in config.segment_lengths for c in definition(rows, config, d).values()]
     loss, diagnostics = pcl_loss(rows, config)
     np.testing.assert_allclose(loss.total, 0.5 * np.square(every).sum(), rtol=1e-5)
     assert loss.weight == len(every)
@@ -137,7 +137,7 @@ def test_loss_pools_all_lengths_and_places_equally() -> None:
 
 def test_padding_and_batch_splits_change_nothing() -> None:
     rows = random_rows((6, 4, 5), (True, True, False), 6)
-    config = PCLConfig(lengths=(1, 3, 0), gamma=0.9)
+    config = PCLConfig(segment_lengths=(1, 3, 0), gamma=0.9)
     whole = pcl_loss(rows, config)
     wide = Rows(
         log_pi=jnp.pad(rows.log_pi, ((0, 0), (0, 5)), constant_values=-jnp.inf),
@@ -164,7 +164,7 @@ def gradients(rows: Rows, config: PCLConfig, **kwargs: Any) -> tuple[jax.Array, 
 @pytest.mark.parametrize("finished", [True, False])
 def test_far_end_has_a_gradient_only_if_asked(finished: bool) -> None:
     rows = random_rows((5, 3), (finished, finished), 6)
-    config = PCLConfig(lengths=(2,), gamma=0.9)
+    config = PCLConfig(segment_lengths=(2,), gamma=0.9)
     ((residual, valid),) = residuals(rows, config)
     stopped = gradients(rows, config)[1]
     np.testing.assert_allclose(stopped, -residual, rtol=1e-5)
@@ -175,16 +175,16 @@ def test_far_end_has_a_gradient_only_if_asked(finished: bool) -> None:
 
 def test_no_gradient_outside_the_mask() -> None:
     rows = random_rows((5, 3), (True, False), 6)
-    for gradient in gradients(rows, PCLConfig(lengths=(1, 2, 0), stop_far_end=False)):
+    for gradient in gradients(rows, PCLConfig(segment_lengths=(1, 2, 0), stop_far_end=False)):
         assert jnp.isfinite(gradient).all() and not gradient[~rows.mask].any()
 
 
 @pytest.mark.parametrize("stop", [True, False])
 def test_target_network_supplies_the_far_end_and_is_not_trained(stop: bool) -> None:
     rows = random_rows((6, 4, 5), (True, True, False), 6)
-    config = PCLConfig(lengths=(1, 2, 0), gamma=0.9, stop_far_end=stop)
+    config = PCLConfig(segment_lengths=(1, 2, 0), gamma=0.9, stop_far_end=stop)
     far = jax.random.normal(jax.random.key(9), rows.value.shape)
-    every = [c for d in config.lengths for c in definition(rows, config, d, far).values()]
+    every = [c for d in config.segment_lengths for c in definition(rows, config, d, far).values()]
     np.testing.assert_allclose(
         pcl_loss(rows, config, far_value_BxT=far)[0].total, 0.5 * np.square(every).sum(), rtol=1e-5
     )
@@ -195,7 +195,7 @@ def test_target_network_supplies_the_far_end_and_is_not_trained(stop: bool) -> N
 def test_rows_that_may_not_move_the_value_still_train_the_policy() -> None:
     rows = random_rows((5, 4), (True, False), 6)
     for stop in (True, False):
-        config = PCLConfig(lengths=(1, 0), stop_far_end=stop)
+        config = PCLConfig(segment_lengths=(1, 0), stop_far_end=stop)
         policy, value = gradients(rows, config)
         only_first = gradients(rows, config, fit_value_B=jnp.array([True, False]))
         np.testing.assert_allclose(only_first[0], policy, rtol=1e-6)
@@ -206,13 +206,13 @@ def test_rows_that_may_not_move_the_value_still_train_the_policy() -> None:
 def test_floor_bounds_the_reward() -> None:
     rows = random_rows((4, 4), (True, True), 4)
     rows = rows._replace(log_mu=rows.log_mu.at[0, 1].set(-jnp.inf).at[1, 2].set(-8.0).at[1, 3].set(-4.9))
-    config = PCLConfig(lengths=(1, 0), floor=-5.0)
+    config = PCLConfig(segment_lengths=(1, 0), floor=-5.0)
     loss, diagnostics = pcl_loss(rows, config)
-    same = pcl_loss(rows._replace(log_mu=jnp.maximum(rows.log_mu, -5.0)), replace(config, floor=None))[0]
+    same = pcl_loss(rows._replace(log_mu=jnp.maximum(rows.log_mu, -5.0)), replace(config, min_log_prob=None))[0]
     np.testing.assert_allclose(loss, same)
     assert diagnostics["floored"].total == 2 and diagnostics["floored"].weight == 8
     assert all(jnp.isfinite(g).all() for g in gradients(rows, config))
-    assert jnp.isinf(pcl_loss(rows, replace(config, floor=None))[0].total)
+    assert jnp.isinf(pcl_loss(rows, replace(config, min_log_prob=None))[0].total)
 
 
 def test_nan_is_not_hidden() -> None:
@@ -262,7 +262,7 @@ def test_unified_and_head_parameterisations() -> None:
 def test_banned_tokens_drop_out_of_policy_and_value(values: Any) -> None:
     """Everything, gradient included, is as with a vocabulary that lacks them."""
     logits, head = jax.random.normal(jax.random.key(0), (2, 3, 6)), jnp.ones((2, 3))
-    kept, config = jnp.array([1, 2, 4]), PCLConfig(alpha=0.5, values=values, lengths=(1, 0))
+    kept, config = jnp.array([1, 2, 4]), PCLConfig(alpha=0.5, values=values, segment_lengths=(1, 0))
     tokens = jax.random.randint(jax.random.key(2), (2, 3), 0, 3)
     log_mu, mask, finished = -jnp.ones((2, 3)), jnp.ones((2, 3), bool), jnp.array([True, False])
     allowed = jnp.isin(jnp.arange(6), kept)[None, None]
@@ -284,7 +284,7 @@ def test_banned_tokens_drop_out_of_policy_and_value(values: Any) -> None:
 def test_a_token_the_student_cannot_emit_drops_the_segments_that_contain_it() -> None:
     rows = random_rows((6, 6), (True, False), 6)
     rows = rows._replace(log_pi=rows.log_pi.at[:, 3].set(-jnp.inf))
-    config = PCLConfig(lengths=(1, 2, 0), gamma=0.9)
+    config = PCLConfig(segment_lengths=(1, 2, 0), gamma=0.9)
     check(rows, config, 1e-5)
     loss, diagnostics = pcl_loss(rows, config)
     assert jnp.isfinite(loss.total) and diagnostics["impossible"].total == 2
@@ -306,8 +306,8 @@ def test_diagnostics_have_no_gradient() -> None:
         ({"alpha": float("nan")}, "alpha"),
         ({"gamma": 0.0}, "gamma"),
         ({"gamma": 1.1}, "gamma"),
-        ({"lengths": ()}, "lengths"),
-        ({"lengths": (1, -2)}, "lengths"),
+        ({"segment_lengths": ()}, "segment_lengths"),
+        ({"segment_lengths": (1, -2)}, "segment_lengths"),
         ({"values": "both"}, "values"),
         ({"huber": 1.0, "clip": 1.0}, "alternatives"),
         ({"huber": 0.0}, "huber"),

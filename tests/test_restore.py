@@ -59,7 +59,7 @@ def test_what_a_run_was_begun_with_comes_back_whole(preset: str, settle: int, tm
         split="validation",
         beam_size=3,
     )
-    config = config.with_settings(ask=replace(config.of("ask"), settle=settle, judged_on=9))
+    config = config.with_settings(ask=replace(config.of("ask"), gate_calibration_steps=settle, judged_on=9))
     config = replace(config, text=replace(config.text, test_limit=11, instruct=True, tokenizer=Path("a/b.model")))
     task, found = restore(begin(tmp_path / "run", config))
     assert (task, found.seeds) == ("translation", (7, 2, 5))
@@ -104,7 +104,7 @@ DAMAGE = {  # file, the place in it, what it says then, what is said of it
     "one metric": ("judging.json", "text.files.metrics", "bleu", 'text.files.metrics cannot be "bleu"'),
     "no method": ("stages/seed0/pcl.config.json", "pcl", 3, "pcl cannot be 3"),
     "an option of later of a method": ("stages/seed0/pcl.config.json", "pcl.newer", 1, "pcl.newer is no option"),
-    "no lengths": ("stages/seed0/pcl.config.json", "pcl.pcl.lengths", 3, "pcl.pcl.lengths cannot be 3"),
+    "no lengths": ("stages/seed0/pcl.config.json", "pcl.pcl.segment_lengths", 3, "pcl.pcl.segment_lengths cannot be 3"),
 }
 
 

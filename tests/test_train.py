@@ -272,21 +272,21 @@ def test_settings_that_cannot_work_are_refused(world: World, tmp_path: Path) -> 
     for changes, message in (
         ({"student_share": 0.9}, "add to 1"),
         ({"top_k": 0}, "top_k must be at least 1"),
-        ({"teacher_rows": 0.0}, "teacher_rows must be too"),
-        ({"student_rows": 0.0}, "student_rows must be too"),
+        ({"demonstration_fraction": 0.0}, "demonstration_fraction must be too"),
+        ({"rollout_fraction": 0.0}, "rollout_fraction must be too"),
         ({"updates_per_rollout": 0}, "at least 1"),
         ({"target_decay": 1.0}, r"target_decay must be in \[0, 1\)"),
         ({"teacher_temperature": 0.0}, "teacher_temperature must be above 0"),
         ({"reward_temperature": 0.0}, "reward_temperature must be above 0"),
-        ({"truth_batches": 0}, "truth_batches must be at least 1"),
+        ({"reference_batches": 0}, "reference_batches must be at least 1"),
         ({"value_warmup": -1}, "value_warmup must be at least 0"),
     ):
         with pytest.raises(UserError, match=message):
             replace(DISTIL, **changes)
     with pytest.raises(UserError, match="z_loss must be at least 0 and finite, got inf"):
         MLEConfig(z_loss=float("inf"))
-    with pytest.raises(UserError, match=r"pcl\.floor must be in \(-inf, 0\], got nan"):
-        PCLConfig(floor=float("nan"))
+    with pytest.raises(UserError, match=r"pcl\.min_log_prob must be in \(-inf, 0\], got nan"):
+        PCLConfig(min_log_prob=float("nan"))
     with pytest.raises(UserError, match=r"duals\.rate must be above 0, got nan"):
         DualConfig(rate=float("nan"))
     with pytest.raises(UserError, match="steps must be at least 1"):

@@ -54,9 +54,9 @@ def ids(count: int) -> jax.Array:
 
 ASKED: dict[str, Ask] = {
     "likelihood": lambda d: d.token_loss(ids(1)[..., 0], 0.1, 1e-2),
-    "a path": lambda d: d.taken(ids(1)[..., 0])[:2],
-    "a path and some outcomes": lambda d: d.taken(ids(5)[..., 4], ids(4)),
-    "a path and every outcome that can be": lambda d: d.taken(ids(3)[..., 1], ids(V - len(BANNED))),
+    "a path": lambda d: d.token_stats(ids(1)[..., 0])[:2],
+    "a path and some outcomes": lambda d: d.token_stats(ids(5)[..., 4], ids(4)),
+    "a path and every outcome that can be": lambda d: d.token_stats(ids(3)[..., 1], ids(V - len(BANNED))),
     "the best few": lambda d: d.top_k(4),
 }
 
@@ -97,7 +97,7 @@ def test_a_confident_student_keeps_a_tail_with_a_gradient() -> None:
     hidden = 80 * hidden
     best = distribution(model, layer, hidden, BANNED).top_k(2).ids_BxTxK
     want, found = (
-        answers(model, lambda d: d.taken(best[..., 0], best).outcomes_BxXxK, n)(layer, hidden) for n in (0, 4)
+        answers(model, lambda d: d.token_stats(best[..., 0], best).outcomes_BxXxK, n)(layer, hidden) for n in (0, 4)
     )
     tail = np.asarray(want[0][1][..., -1])
     assert tail.max() < np.log(np.finfo(np.float32).eps) and tail.min() >= -100.1

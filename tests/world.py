@@ -28,7 +28,7 @@ LOOP = LoopConfig(steps=8, log_every=2, checkpoint_every=4)
 TRAINING = StudentTraining(loop=LOOP, optimizer=OptimizerConfig(1e-2, warmup_steps=1))
 FIT = MLEConfig()
 DISTIL = DistilConfig(
-    pcl=PCLConfig(values="head", lengths=(1, 2, 0)),
+    pcl=PCLConfig(values="head", segment_lengths=(1, 2, 0)),
     updates_per_rollout=2,
     capacity=16,
     top_k=4,

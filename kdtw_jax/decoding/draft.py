@@ -3,8 +3,8 @@
 A call has to process the student's tokens since the last call in any case (`kdtw_jax.decoding.help`), so the teacher's
 verdict on each of them is free. Here the span stands up to the first token that the verdict refuses; what follows is
 rolled back, and the teacher writes that token, or the one after the span where nothing is refused. A `Strategy` says
-when to call and what to refuse; speculative decoding and its relatives are strategies (`kdtw_jax.decoding.rivals`), and
-so is verified asking: the student's own forecast of what a check would save, summed over the span, against a price.
+when to call and what to refuse; speculative decoding and its relatives are strategies (`kdtw_jax.decoding.baselines`),
+and so is verified asking: the student's own forecast of what a check would save, summed over the span, against a price.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Verdict(NamedTuple):
     """On N drafted tokens, each as if all before it stood."""
 
     accepted_BxN: jax.Array  # bool
-    instead_BxNxV: jax.Array  # log-weights of the token that is written where the draft is refused
-    after_BxNxV: jax.Array  # log-weights of the token that is written where there is no draft: after the span
+    residual_logits_BxNxV: jax.Array  # log-weights of the token that is written where the draft is refused
+    bonus_logits_BxNxV: jax.Array  # log-weights of the token that is written where there is no draft: after the span
 
 
 # (log_pi_BxNxV, log_mu_BxNxV, draft_BxN, uniforms_BxN or None for greedy decoding) -> verdict
@@ -44,8 +44,8 @@ class Strategy(NamedTuple):
     """When the teacher is called, and what it lets stand.
 
     Before each token the student scores the moment; the teacher is called where the score, or with `summed` that of the
-    whole span since the last call, exceeds `level`, and where the span has `draft_length` tokens. With `patient` the
-    student goes on drafting all the same, and whether the score exceeds `level` decides at its end of the output.
+    whole span since the last call, exceeds `level`, and where the span has `draft_length` tokens. With `verify_at_end`
+    the student goes on drafting all the same, and whether the score exceeds `level` decides at its end of the output.
     """
 
     judge: Judge
@@ -56,8 +56,8 @@ class Strategy(NamedTuple):
     check_end: bool | jax.Array = (
         True  # the last span is checked, too; otherwise the student may end an output by itself
     )
-    bought: int | jax.Array = 1  # tokens that the teacher writes at a call
-    patient: bool | jax.Array = False
+    tokens_per_call: int | jax.Array = 1  # tokens that the teacher writes at a call
+    verify_at_end: bool | jax.Array = False
 
 
 class Checked(NamedTuple):
@@ -144,7 +144,7 @@ def generate_with_checks(
         score_B, _ = strategy.gate.score(strategy.gate.start, moment)
         risk_B = jnp.where(active_B, state.risk_B + score_B, state.risk_B)
         risky_B = jnp.where(strategy.summed, risk_B, score_B) > strategy.level
-        wants_B = risky_B & ~jnp.asarray(strategy.patient)
+        wants_B = risky_B & ~jnp.asarray(strategy.verify_at_end)
         wants_B |= (place_B - state.seen_B >= strategy.draft_length) | (state.owed_B > 0)
         may_B = jnp.ones(rows, bool) if rule is None else rule.allowed(history)
         wants_B &= may_B
@@ -159,7 +159,7 @@ def generate_with_checks(
         here_BxT = place_BxT == place_B[:, None]
         may_BxT = jnp.where(here_BxT & active_B[:, None], may_B[:, None], state.may_BxT)
         span_BxT = (place_BxT >= state.seen_B[:, None]) & (place_BxT <= place_B[:, None])
-        last_B = jnp.any(may_BxT & span_BxT, axis=1) & (strategy.check_end | (risky_B & strategy.patient))
+        last_B = jnp.any(may_BxT & span_BxT, axis=1) & (strategy.check_end | (risky_B & strategy.verify_at_end))
         kept_BxT = here_BxT & writes_B[:, None]
         return state._replace(
             length_B=place_B + writes_B,
@@ -211,7 +211,9 @@ def generate_with_checks(
             first_B = jnp.argmax(stops_BxN, axis=1)
             after_B = at_BxN[row_B, first_B] >= state.length_B
             weights_BxV = jnp.where(
-                after_B[:, None], verdict.after_BxNxV[row_B, first_B], verdict.instead_BxNxV[row_B, first_B]
+                after_B[:, None],
+                verdict.bonus_logits_BxNxV[row_B, first_B],
+                verdict.residual_logits_BxNxV[row_B, first_B],
             )
             noise_B = None if noises[1] is None else noises[1][row_B, first_B]
             newly_B = found_B & ~done_B
@@ -238,8 +240,8 @@ def generate_with_checks(
         settled = advance(settled, token_B, written_B, written_B)
         length_B = stands_B + written_B
         ended_B = ~written_B | (token_B == EOS) | (length_B >= max_len)
-        bought_B = jnp.where(state.owed_B > 0, state.owed_B, strategy.bought) - 1
-        owed_B = jnp.where(ended_B, 0, bought_B)
+        tokens_per_call_B = jnp.where(state.owed_B > 0, state.owed_B, strategy.tokens_per_call) - 1
+        owed_B = jnp.where(ended_B, 0, tokens_per_call_B)
         after = state._replace(
             length_B=length_B,
             seen_B=length_B,

@@ -97,7 +97,7 @@ def _odds(model: Model, params: Params, rule_BxP: jax.Array, moment: DecodeState
     view = gate_features(
         moment.log_policy_BxV[:, None], moment.hidden_BxD[:, None], moment.tokens_BxT[:, None], history
     )
-    return model.weigh(params, rule_BxP, view)
+    return model.apply_gate(params, rule_BxP, view)
 
 
 def stateless(score: Callable[[DecodeState], jax.Array]) -> Gate:

@@ -170,7 +170,7 @@ def make_decoder(
         view = gate_features(
             log_pi_BxTxV[:, :1], mine.hidden_BxTxD[:, :1], jnp.zeros_like(tokens_BxT)[:, None], nothing
         )
-        odds = own.weigh(params[0], own.read_rule(params[0], own.encode(params[0], rule_BxX)), view)
+        odds = own.apply_gate(params[0], own.read_rule(params[0], own.encode(params[0], rule_BxX)), view)
         return jnp.where(tokens_BxT != 0, kl_BxT, 0.0), odds.cost_BxT[:, 0]
 
     held = parallel.place_params((student[1], teacher[1]), devices or parallel.one_device())

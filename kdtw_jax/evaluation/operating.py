@@ -69,9 +69,11 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
         gate: jax.Array,  # int32 [], of the gates
         drawn: jax.Array,  # bool [], its decisions are
         judge: jax.Array,  # int32 [], of the judges
-        numbers: tuple[jax.Array, ...],  # level, number, summed, draft length, end checked, bought, patient
+        numbers: tuple[
+            jax.Array, ...
+        ],  # level, number, summed, draft length, end checked, tokens_per_call, verify_at_end
     ) -> Checked:
-        level, number, summed, draft_length, check_end, bought, patient = numbers
+        level, number, summed, draft_length, check_end, tokens_per_call, verify_at_end = numbers
         read_BxX, rule_BxX = encoder_inputs(model.config, words_BxR, source_BxS)
         rule = model.encode(params[0], rule_BxX)
 
@@ -91,8 +93,8 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
             summed,
             draft_length,
             check_end,
-            bought,
-            patient,
+            tokens_per_call,
+            verify_at_end,
         )
         return generate_with_checks(
             (model, params[0]),
@@ -143,8 +145,8 @@ def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray
             np.bool_(point.summed),
             np.int32(point.draft_length),
             np.bool_(point.check_end),
-            np.int32(point.bought),
-            np.bool_(point.patient),
+            np.int32(point.tokens_per_call),
+            np.bool_(point.verify_at_end),
         ),
     )
 

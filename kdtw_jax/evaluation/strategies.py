@@ -16,9 +16,9 @@ import jax
 import numpy as np
 
 from kdtw_jax import registry
+from kdtw_jax.decoding.baselines import big_little, speculative, speculative_cascade, within
 from kdtw_jax.decoding.draft import Judge
 from kdtw_jax.decoding.gates import GATES, GateEntry
-from kdtw_jax.decoding.rivals import big_little, speculative, speculative_cascade, within
 
 BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -35,8 +35,8 @@ class Point(NamedTuple):
     summed: bool = False
     draft_length: int = 1 << 20
     check_end: bool = False
-    bought: int = 1
-    patient: bool = False
+    tokens_per_call: int = 1
+    verify_at_end: bool = False
     words_KxR: np.ndarray | None = None  # int32, a rule that the student reads, in K phrasings
 
 
@@ -146,22 +146,32 @@ def _verified(settings: Settings) -> list[Point]:
         setting = f"price {level:g}, {tolerance:g} nats"
         found.append(Point("verified_asking", setting, gate="forecast", level=level, number=tolerance, summed=True))
     # A price of 0 asks for a check of every output.
-    return found + _patient("verified_asking", (0.0, 1.0, 2.0, 4.0, 8.0), (0.5, 1.0, 2.0), 1)
+    return found + _verified_at_end("verified_asking", (0.0, 1.0, 2.0, 4.0, 8.0), (0.5, 1.0, 2.0), 1)
 
 
-def _patient(name: str, levels: Sequence[float], tolerances: Sequence[float], bought: int) -> list[Point]:
+def _verified_at_end(
+    name: str, levels: Sequence[float], tolerances: Sequence[float], tokens_per_call: int
+) -> list[Point]:
     found = []
     for level, tolerance in itertools.product(levels, tolerances):
-        setting = f"patient, price {level:g}, {tolerance:g} nats" + (f", {bought} words" if bought > 1 else "")
+        setting = f"verified at the end, price {level:g}, {tolerance:g} nats" + (
+            f", {tokens_per_call} words" if tokens_per_call > 1 else ""
+        )
         point = Point(name, setting, gate="forecast", level=level, number=tolerance, summed=True)
-        found.append(point._replace(bought=bought, patient=True))
+        found.append(point._replace(tokens_per_call=tokens_per_call, verify_at_end=True))
     return found
 
 
 def _long_help(settings: Settings) -> list[Point]:
     return [
-        Point("long_help", f"price {level:g}, {bought} words", gate="forecast", level=level, bought=bought)
-        for level, bought in itertools.product((0.5, 1.0, 2.0), (2, 4, 8))
+        Point(
+            "long_help",
+            f"price {level:g}, {tokens_per_call} words",
+            gate="forecast",
+            level=level,
+            tokens_per_call=tokens_per_call,
+        )
+        for level, tokens_per_call in itertools.product((0.5, 1.0, 2.0), (2, 4, 8))
     ]
 
 
@@ -179,7 +189,7 @@ STRATEGIES: dict[str, Sharing] = {
         Sharing("verified_asking", _verified, style=("#CC79A7", "D")),
         Sharing(
             "verified_long_help",
-            lambda settings: _patient("verified_long_help", (0.0, 1.0, 2.0, 4.0), (0.5, 2.0), 4),
+            lambda settings: _verified_at_end("verified_long_help", (0.0, 1.0, 2.0, 4.0), (0.5, 2.0), 4),
             style=("#D55E00", "D"),
         ),
         Sharing("long_help", _long_help, style=("#D55E00", "x")),

@@ -25,11 +25,11 @@ def log_ratio(
 ) -> tuple[jax.Array, jax.Array]:
     """d of each row, B nats, and whether it counts, bool B: not where the student can never emit one of the tokens.
 
-    Of the config alpha and floor (least log mu that counts) are used. What stands outside the mask is never read. Of
-    rows without an end d is that of the prefix, which is as constant at the optimum for alpha = 1.
+    Of the config alpha and min_log_prob (least log mu that counts) are used. What stands outside the mask is never
+    read. Of rows without an end d is that of the prefix, which is as constant at the optimum for alpha = 1.
     """
     reward_BxT = teacher_log_prob_BxT.astype(jnp.float32)
-    reward_BxT = jnp.maximum(reward_BxT, -math.inf if config.floor is None else config.floor)
+    reward_BxT = jnp.maximum(reward_BxT, -math.inf if config.min_log_prob is None else config.min_log_prob)
     possible_BxT = ~jnp.isneginf(log_pi_BxT) & jnp.isfinite(reward_BxT)
     counted_B = jnp.any(mask_BxT, axis=1) & jnp.all(possible_BxT | ~mask_BxT, axis=1)
     gain_BxT = jnp.where(mask_BxT & possible_BxT, config.alpha * log_pi_BxT - reward_BxT, 0.0)

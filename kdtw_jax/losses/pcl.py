@@ -36,18 +36,20 @@ class PCLConfig:
 
     alpha: float = 1.0  # weight of the entropy; the policy is softmax(logits / alpha)
     gamma: float = 1.0  # discount a token
-    lengths: tuple[int, ...] = (1,)  # segment lengths d; 0 = to the end of the path
+    segment_lengths: tuple[int, ...] = (1,)  # segment lengths d; 0 = to the end of the path
     values: Literal["unified", "head"] = "unified"
-    floor: float | None = -20.0  # least log mu that counts; a top-k or disjoint teacher gives -inf
+    min_log_prob: float | None = -20.0  # least log mu that counts; a top-k or disjoint teacher gives -inf
     huber: float | None = None  # |C| beyond which the loss is linear
     clip: float | None = None  # |C| beyond which a segment no longer pulls at all
     stop_far_end: bool = True  # no gradient through V(s_{i+d})
 
     def __post_init__(self) -> None:
-        check_ranges(self, "pcl.", alpha="(0, inf)", gamma="(0, 1]", floor="(-inf, 0]")
+        check_ranges(self, "pcl.", alpha="(0, inf)", gamma="(0, 1]", min_log_prob="(-inf, 0]")
         check_ranges(self, "pcl.", huber="(0, inf)", clip="(0, inf)")
-        if not self.lengths or any(d < 0 for d in self.lengths):
-            raise UserError(f"pcl.lengths must name at least one d >= 0 (0 = to the end), got {self.lengths}")
+        if not self.segment_lengths or any(d < 0 for d in self.segment_lengths):
+            raise UserError(
+                f"pcl.segment_lengths must name at least one d >= 0 (0 = to the end), got {self.segment_lengths}"
+            )
         if self.values not in ("unified", "head"):
             raise UserError(f'values must be "unified" or "head", got {self.values!r}')
         if self.huber is not None and self.clip is not None:
@@ -116,9 +118,9 @@ def segment_residuals(
     finished_B: jax.Array,
     config: PCLConfig,
 ) -> tuple[Segments, ...]:
-    """C(i,d) for each d of `config.lengths`; `value_BxT` enters at s_i and `far_value_BxT` at s_{i+d}.
+    """C(i,d) for each d of `config.segment_lengths`; `value_BxT` enters at s_i and `far_value_BxT` at s_{i+d}.
 
-    Only alpha, gamma and lengths of the config are used. What stands outside the mask is never read.
+    Only alpha, gamma and segment_lengths of the config are used. What stands outside the mask is never read.
     """
     open_BxT = mask_BxT & ~finished_B[:, None]
     last_BxT = open_BxT & ~shift(mask_BxT, 1)
@@ -128,7 +130,7 @@ def segment_residuals(
     far_BxT = jnp.where(mask_BxT, far_value_BxT, 0.0)
 
     segments = []
-    for d in config.lengths:
+    for d in config.segment_lengths:
         steps = d or mask_BxT.shape[1]
         if d == 0:
             beyond_BxT = window_sum(jnp.where(last_BxT, far_BxT, 0.0), steps, config.gamma)
@@ -167,10 +169,10 @@ def pcl_loss(
         KL-to-go on its own rollouts, but plus the forward KL on the teacher's. With True for on-policy rows
         only and "head" values, V is V^pi while every row still trains the policy.
     """
-    floored = mask_BxT & (teacher_log_prob_BxT < (-math.inf if config.floor is None else config.floor))
+    floored = mask_BxT & (teacher_log_prob_BxT < (-math.inf if config.min_log_prob is None else config.min_log_prob))
     reward_BxT = teacher_log_prob_BxT.astype(jnp.float32)
-    if config.floor is not None:
-        reward_BxT = jnp.maximum(reward_BxT, config.floor)
+    if config.min_log_prob is not None:
+        reward_BxT = jnp.maximum(reward_BxT, config.min_log_prob)
     if fit_value_B is not None:
         value_BxT = jnp.where(fit_value_B[:, None], value_BxT, jax.lax.stop_gradient(value_BxT))
     far_BxT = value_BxT if far_value_BxT is None else jax.lax.stop_gradient(far_value_BxT)

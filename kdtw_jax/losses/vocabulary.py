@@ -46,7 +46,7 @@ class DenseLogits(NamedTuple):
         """As `likelihood.token_loss`."""
         return token_loss(self.logits_BxXxV, targets_BxX, label_smoothing, z_loss)
 
-    def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> TokenStats:
+    def token_stats(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> TokenStats:
         if ids_BxXxK is None:
             return TokenStats(*partition_and_pick(self.logits_BxXxV, tokens_BxX), None)
         found = kept_and_rest(self.logits_BxXxV.astype(jnp.float32), ids_BxXxK, tokens_BxX)
@@ -68,11 +68,11 @@ class ChunkedLogits(NamedTuple):
     vocabulary: int
 
     def token_loss(self, targets_BxX: jax.Array, label_smoothing: float = 0.0, z_loss: float = 0.0) -> jax.Array:
-        partition_BxX, picked_BxX, _ = self.taken(targets_BxX)
+        partition_BxX, picked_BxX, _ = self.token_stats(targets_BxX)
         mean_BxX = self._mean(targets_BxX.shape) if label_smoothing else None
         return loss_of(partition_BxX, picked_BxX, mean_BxX, label_smoothing, z_loss)
 
-    def taken(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> TokenStats:
+    def token_stats(self, tokens_BxX: jax.Array, ids_BxXxK: jax.Array | None = None) -> TokenStats:
         if ids_BxXxK is None:
             partition_BxX, picked_BxXx1 = self._read(tokens_BxX[..., None])
             return TokenStats(partition_BxX, picked_BxXx1[..., 0], None)
@@ -161,7 +161,7 @@ def compare(
         )
         return jnp.sum(terms(pi_BxXxV, mu_BxXxV), axis=-1), log_pi_BxX, log_mu_BxX
     assert isinstance(student, ChunkedLogits) and isinstance(teacher, ChunkedLogits)
-    own, other = student.taken(tokens_BxX), teacher.taken(tokens_BxX)
+    own, other = student.token_stats(tokens_BxX), teacher.token_stats(tokens_BxX)
 
     def step(total_BxX: jax.Array, _: jax.Array, own_BxXxW: jax.Array, other_BxXxW: jax.Array) -> jax.Array:
         pi, mu = own_BxXxW - own.partition_BxX[..., None], other_BxXxW - other.partition_BxX[..., None]

@@ -33,7 +33,7 @@ from kdtw_jax.runs.atomic import write_json
 from kdtw_jax.training.collect import empty_row, minibatch_shares
 from kdtw_jax.training.context import StudentTraining, TrainContext
 from kdtw_jax.training.replayed import Replayed, train_replayed
-from kdtw_jax.training.scoring import SOURCES, TRUTH
+from kdtw_jax.training.scoring import REFERENCE, SOURCES
 from kdtw_jax.training.state import Coefficient, Params
 
 _REMEMBERED = 256  # rows of a student at rest: V_C is the cost of its newest gate
@@ -42,9 +42,9 @@ _REMEMBERED = 256  # rows of a student at rest: V_C is the cost of its newest ga
 def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) -> tuple[Params, tuple[Duals, ...]]:
     """Trains the student, whose config has a gate, from `params`; returns parameters and prices (numpy).
 
-    Then, for `config.settle` steps, its gate alone, on what it writes as at test time for the sources of
-    `context.unseen` (their targets are not read; by default those of training): where a student was trained it asks a
-    little less than elsewhere.
+    Then, for `config.gate_calibration_steps` steps, its gate alone, on what it writes as at test time for the sources
+    of `context.unseen` (their targets are not read; by default those of training): where a student was trained it asks
+    a little less than elsewhere.
 
     Raises UserError as `train_replayed` and `check_training` do.
     """
@@ -73,18 +73,18 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         empty_row=row,
         collect=collector,
         demonstrate=collector.demonstrate,
-        truth=TRUTH if config.distil.truth_share else None,
+        reference=REFERENCE if config.distil.reference_share else None,
         refresh=collector.refresh,
         extra=collector.start(),
         target_decay=0.0,
         updates_per_rollout=config.distil.updates_per_rollout,
         capacity=config.distil.capacity,
-        truth_batches=config.distil.truth_batches,
+        reference_batches=config.distil.reference_batches,
     )
     learning = replace(context, training=replace(training, optimizer=optimizer))
     params, duals = train_replayed(learning, params, method)
     steps, stop_after = training.loop.steps, context.stop_after
-    if not config.settle or (stop_after is not None and stop_after <= steps):
+    if not config.gate_calibration_steps or (stop_after is not None and stop_after <= steps):
         return params, duals
     slow = replace(
         optimizer,
@@ -96,8 +96,8 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
     resting = method._replace(
         coefficients=gate,
         shares=lambda rows: (*(0 for _ in SOURCES), rows),
-        collect=collector.settle,
-        truth=None,
+        collect=collector.calibrate_gate,
+        reference=None,
         refresh=partial(collector.refresh, resting=True),
         extra=collector.at_rest(duals),
         capacity=min(config.distil.capacity, _REMEMBERED),
@@ -105,9 +105,9 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
     at_rest = replace(
         context,
         name=f"{context.name}, at rest",
-        folder=context.folder / "settle",
+        folder=context.folder / "gate_calibration",
         data=context.data if context.unseen is None else context.unseen,
-        training=replace(training, loop=replace(training.loop, steps=config.settle), optimizer=slow),
+        training=replace(training, loop=replace(training.loop, steps=config.gate_calibration_steps), optimizer=slow),
         seed=context.seed + 1,
         stop_after=None if stop_after is None else stop_after - steps,
     )
@@ -149,10 +149,10 @@ ASK = Method(
     describe="student that goes on as that of pcl and learns to ask its teacher under rules",
     config=AskConfig,
     train=train,
-    cost=lambda config: cost(config.distil)._replace(further_steps=config.settle),
+    cost=lambda config: cost(config.distil)._replace(further_steps=config.gate_calibration_steps),
     student=lambda size, config: replace(size, gate_width=config.gate_width, rule_in_source=config.rule_in_source),
     check=check,
-    unseen=lambda config: config.settle > 0,
+    unseen=lambda config: config.gate_calibration_steps > 0,
     top_k="distil.top_k",
     further_rows=QUOTES,
     color="#CC79A7",

@@ -53,7 +53,7 @@ class AskConfig:
     optimum puts off the end of an output"""
     duals: DualConfig = field(default_factory=lambda: DualConfig(rate=1.0, low=-6.0, high=4.0), metadata=flags())
     """how prices move: on a logarithmic scale, in nats; their knots follow from each constraint's range"""
-    settle: int = 0
+    gate_calibration_steps: int = 0
     """further steps, in which the student is left as it is: prices and gate come to rest, on sources of validation"""
     held_out: tuple[float, ...] = field(default=(0.15, 0.25, 0.35, 0.45), metadata=flags())
     """budgets never trained, for evaluation"""
@@ -67,7 +67,7 @@ class AskConfig:
             raise UserError(f"ask.constraints must be distinct, at least one, got {self.constraints}")
         check_ranges(self, "ask.", gate_width="[1, inf)", helped_share="(0, 1)", gate_weight="(0, inf)")
         check_ranges(self, "ask.", gate_rate="(0, inf)")
-        check_ranges(self, "ask.", settle="[0, inf)", fixed_share="[0, 1)", judged_on="[0, inf)")
+        check_ranges(self, "ask.", gate_calibration_steps="[0, inf)", fixed_share="[0, 1)", judged_on="[0, inf)")
         check_held_out(self.held_out)
         if self.distil.top_k < 1 or self.distil.target_decay:
             raise UserError(

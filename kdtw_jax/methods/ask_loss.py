@@ -71,7 +71,7 @@ def ask_loss(
             *prefixes_and_history(tokens_BxT, before),
         )
         own, view, saving_BxT = over_positions(part, what, chunks.chunk)
-        odds = model.weigh(params, model.read_rule(params, model.encode(params, rule_BxX)), view)
+        odds = model.apply_gate(params, model.read_rule(params, model.encode(params, rule_BxX)), view)
         steps = History(*(leaf[:-1] for leaf in before))
         unit_TxBxC = jax.vmap(partial(unit_costs, constraints, rows.terms))(steps)
         unit_BxTxC = jnp.swapaxes(unit_TxBxC, 0, 1)
@@ -82,7 +82,7 @@ def ask_loss(
         _, rule_QxX = encoder_inputs(model.config, quotes.rule_QxR, rows.path.source_BxS[row_Q])
         read_QxP = model.read_rule(params, model.encode(params, rule_QxX))
         there = GateInputs(*(leaf[row_Q, place_Q][:, None] for leaf in view))
-        quoted_Qx1 = model.weigh(params, read_QxP, there).log_price_BxT
+        quoted_Qx1 = model.apply_gate(params, read_QxP, there).log_price_BxT
         unit_QxC = unit_costs(constraints, quotes.terms, History(*(leaf[place_Q, row_Q] for leaf in before)))
         quote_Qx1 = jnp.sum(unit_QxC * quotes.price_QxC, axis=1, keepdims=True)
 

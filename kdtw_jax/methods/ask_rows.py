@@ -21,7 +21,7 @@ from kdtw_jax.replay import Sample
 from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector, with_targets
 from kdtw_jax.training.context import TrainContext
-from kdtw_jax.training.scoring import SOURCES, STUDENT, TEACHER, TRUTH, Trajectories
+from kdtw_jax.training.scoring import REFERENCE, SOURCES, STUDENT, TEACHER, Trajectories
 from kdtw_jax.training.state import Params, step_key
 
 HELPED = len(SOURCES)  # rows written as at test time; the other sources are those of distillation without help
@@ -162,11 +162,11 @@ class AskingCollector:
         if len(shown.rule_BxR):
             tokens = self.plain.teacher_writes(shown.batch, key_data, step)
             found[TEACHER] = self._marked(shown._replace(batch=with_targets(shown.batch, tokens)), step)
-        if self.config.distil.truth_share:
-            found[TRUTH] = self._marked(told, step)
+        if self.config.distil.reference_share:
+            found[REFERENCE] = self._marked(told, step)
         return found, extra
 
-    def settle(
+    def calibrate_gate(
         self, params: Params, extra: tuple[Duals, ...], batch: Batch, key_data: jax.Array, step: int
     ) -> tuple[dict[int, HelpedRows], tuple[Duals, ...]]:
         """Rows as at test time alone, at the prices of the table.
@@ -178,7 +178,7 @@ class AskingCollector:
         noise_2xBxT = jax.random.uniform(step_key(key_data, step, 4), (2, *batch.target_BxT.shape))
         price_BxC = self._quote(self.at_rest_duals, extra, told.terms)
         helped = self._written(self._as_at_test_time, params, told, *noise_2xBxT, told.terms, price_BxC)
-        pace = _LAST_PACE / (1 + _REST * step / self.config.settle)
+        pace = _LAST_PACE / (1 + _REST * step / self.config.gate_calibration_steps)
         return {HELPED: helped}, self._measure_at_rest(extra, helped, np.float32(pace))
 
     def at_rest(self, extra: tuple[Duals, ...]) -> tuple[Duals, ...]:

@@ -47,11 +47,11 @@ class MiniLLMConfig:
     """share of the teacher in the policy that outputs are sampled from; importance weights make up for it"""
     length_normalize: bool = field(default=True, metadata=flags())
     """divide the rewards to go by the number of tokens they are summed over"""
-    truth_weight: float = field(default=1.0, metadata=flags())
+    reference_weight: float = field(default=1.0, metadata=flags())
     """of the likelihood of the ground truth, beside the policy gradient"""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "minillm.", teacher_mix="[0, 1)", truth_weight="[0, inf)")
+        check_ranges(self, "minillm.", teacher_mix="[0, 1)", reference_weight="[0, inf)")
 
 
 def mixture(student: Model, teacher: Model, teacher_mix: float, banned: tuple[int, ...]) -> Model:
@@ -109,7 +109,7 @@ def rollout_loss(
             "weight": weighted(importance_weights(log_pi_BxT, log_mu_BxT, config.teacher_mix), mask_BxT),
             "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
         }
-        if config.truth_weight:
+        if config.reference_weight:
             hidden_BxTxD = read(student, params, source_BxS, target_BxT)
 
             def nll(hidden_BxXxD: jax.Array, target_BxX: jax.Array) -> jax.Array:
@@ -142,7 +142,7 @@ def minillm(context: TrainContext, params: Params, config: MiniLLMConfig) -> Par
         rows, written = parallel.shard(batch, devices), write(params, batch, step_key(key_data, step, 1))
         return rows, written, listener(rows.source_BxS, written)
 
-    weights = {"single": 1.0, "long": 1.0, **({"nll": config.truth_weight} if config.truth_weight else {})}
+    weights = {"single": 1.0, "long": 1.0, **({"nll": config.reference_weight} if config.reference_weight else {})}
     loss = rollout_loss(student, teacher[0], config, banned, context.training.chunks(SIDE_BY_SIDE))
     return train_fresh(context, params, loss, weights, prepare)
 

@@ -32,7 +32,7 @@ from kdtw_jax.training.context import WHOLE, Chunks, StudentTraining, TrainConte
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.replayed import Replayed, train_replayed
 from kdtw_jax.training.rows import RowsConfig
-from kdtw_jax.training.scoring import SOURCES, STUDENT, TRUTH, Trajectories, finished
+from kdtw_jax.training.scoring import REFERENCE, SOURCES, STUDENT, Trajectories, finished
 from kdtw_jax.training.state import Coefficient, LossFn, Metrics, Params
 
 
@@ -40,7 +40,7 @@ from kdtw_jax.training.state import Coefficient, LossFn, Metrics, Params
 class DistilConfig(RowsConfig):
     """PCL from a mixed replay buffer."""
 
-    pcl: pcl.PCLConfig = field(default_factory=pcl.PCLConfig, metadata=flags("values", "lengths"))
+    pcl: pcl.PCLConfig = field(default_factory=pcl.PCLConfig, metadata=flags("values", "segment_lengths"))
     pcl_weight: float = 1.0  # weight of the path-consistency loss in what the policy learns
     value_weight: float = field(default=1.0, metadata=flags())  # and in what V learns
     # Updates in which V alone learns from path residuals: until V is about right, all of them say "less of everything"
@@ -106,7 +106,7 @@ def student_stats(
     config: DistilConfig, own: Distribution, head_BxX: jax.Array, tokens_BxX: jax.Array, top: TopK
 ) -> StudentStats:
     """What the student's policy, softmax(logits / alpha), and its value head say of these tokens."""
-    taken = own.taken(tokens_BxX, top.ids_BxTxK if config.kl_weight else None)
+    taken = own.token_stats(tokens_BxX, top.ids_BxTxK if config.kl_weight else None)
     divergence_BxX = jnp.zeros(tokens_BxX.shape)
     if taken.outcomes_BxXxK is not None:
         divergence_BxX = outcomes_divergence(taken.outcomes_BxXxK, top, config.kl_direction)
@@ -195,13 +195,13 @@ def distil(context: TrainContext, params: Params, config: DistilConfig, objectiv
         empty_row=partial(empty_row, top_k=config.top_k),
         collect=collect,
         demonstrate=lambda batch, place: fresh.scored(batch),
-        truth=TRUTH if config.truth_share else None,
+        reference=REFERENCE if config.reference_share else None,
         refresh=lambda sample, extra, key: sample,
         extra=(),
         target_decay=config.target_decay,
         updates_per_rollout=config.updates_per_rollout,
         capacity=config.capacity,
-        truth_batches=config.truth_batches,
+        reference_batches=config.reference_batches,
     )
     return train_replayed(context, params, method)[0]
 
@@ -213,9 +213,9 @@ def check(config: DistilConfig, training: StudentTraining, teacher: ModelConfig)
 
 def cost(config: DistilConfig) -> Cost:
     """A batch is written, scored thrice and answered in part once in so many updates."""
-    read = config.student_rows + 2 * config.teacher_rows + config.truth_batches
+    read = config.rollout_fraction + 2 * config.demonstration_fraction + config.reference_batches
     often = config.updates_per_rollout
-    return Cost(config.student_rows / often, read / often, copies=1 if config.target_decay else 0)
+    return Cost(config.rollout_fraction / often, read / often, copies=1 if config.target_decay else 0)
 
 
 PCL = Method(

@@ -56,7 +56,7 @@ def balance(context: TrainContext, params: Params, config: DistilConfig) -> Para
     (numpy).
 
     Of the config, everything about rows and the KL holds as in `distil`; `pcl_weight` is the weight of the balance
-    loss, of `pcl` alpha, floor, huber and clip are used, and what is about V or segments is not.
+    loss, of `pcl` alpha, min_log_prob, huber and clip are used, and what is about V or segments is not.
 
     Raises UserError as `train_replayed` and `check` do.
     """

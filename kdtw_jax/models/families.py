@@ -81,9 +81,9 @@ def make_model(config: ModelConfig) -> Model:
     def read_rule(params: Params, encoded: Encoded) -> jax.Array:
         return jnp.asarray(gate.apply({"params": params["gate"]}, network.memory(encoded), method=Gate.read))
 
-    def weigh(params: Params, rule_BxP: jax.Array, view: GateInputs) -> GateOutput:
+    def apply_gate(params: Params, rule_BxP: jax.Array, view: GateInputs) -> GateOutput:
         table_VxD = network.embedding(params)
-        odds: Any = gate.apply({"params": params["gate"]}, rule_BxP, view, table_VxD, method=Gate.weigh)
+        odds: Any = gate.apply({"params": params["gate"]}, rule_BxP, view, table_VxD, method=Gate.apply_gate)
         return GateOutput(*odds)
 
     return Model(
@@ -95,7 +95,7 @@ def make_model(config: ModelConfig) -> Model:
         extend=extend,
         reorder=network.reorder,
         read_rule=read_rule,
-        weigh=weigh,
+        apply_gate=apply_gate,
         unembed=network.unembed,
         output_layer=network.output_layer,
         vocabulary_axis=network.vocabulary_axis,

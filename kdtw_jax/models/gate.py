@@ -89,7 +89,7 @@ class Gate(nn.Module):
         weight_BxPxS = nn.softmax(jnp.where(memory.mask_BxS[:, None, :], score_BxPxS, -1e9), axis=-1)
         return jnp.einsum("bps,bsd->bpd", weight_BxPxS, x).reshape(x.shape[0], -1)
 
-    def weigh(self, rule_BxP: jax.Array, view: GateInputs, table_VxD: jax.Array) -> GateOutput:
+    def apply_gate(self, rule_BxP: jax.Array, view: GateInputs, table_VxD: jax.Array) -> GateOutput:
         """`rule_BxP` from `read`; `table_VxD`: the embedding of tokens."""
         hidden, table = jax.lax.stop_gradient((view.hidden_BxTxD, table_VxD))
         facts = jax.lax.stop_gradient(view.facts_BxTxF)
@@ -117,7 +117,7 @@ class _Beside(nn.Module):
         state_1x1xD = jnp.zeros((1, 1, self.d_model))
         view = GateInputs(state_1x1xD, jnp.zeros((1, 1, 2), jnp.int32), jnp.zeros((1, 1, len(Facts._fields))))
         rule_1xP = self.gate.read(Memory(state_1x1xD, jnp.ones((1, 1), bool)))
-        return self.gate.weigh(rule_1xP, view, state_1x1xD[0])
+        return self.gate.apply_gate(rule_1xP, view, state_1x1xD[0])
 
 
 def init_gate(d_model: int, width: int, key: jax.Array) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Model(NamedTuple):
     reorder: Callable[[Cache, jax.Array], Cache]
     read_rule: Callable[[Params, Encoded], jax.Array]  # what the gate makes of a source that holds a rule, [B, P]
     # (params, what was read, what is seen): whether to ask
-    weigh: Callable[[Params, jax.Array, GateInputs], GateOutput]
+    apply_gate: Callable[[Params, jax.Array, GateInputs], GateOutput]
     # (params, hidden_BxTxD): logits of `decode`'s states, or of a part of them. Reads `output_layer(params)` alone; of
     # that, cut to some of the vocabulary (`vocabulary.output_slices`), it makes the logits of these.
     unembed: Callable[[Params, jax.Array], jax.Array]

@@ -47,7 +47,7 @@ def schedule(steps: int, learning_rate: float, save: int, log: int) -> tuple[Loo
 def path_consistency(steps: int, **changes: Any) -> DistilConfig:
     """Path Consistency Learning with the project's defaults, for a training of so many steps."""
     chosen = {
-        "pcl": PCLConfig(values="head", lengths=(1, 2), huber=2.0),
+        "pcl": PCLConfig(values="head", segment_lengths=(1, 2), huber=2.0),
         "pcl_weight": 0.01,
         "value_weight": 0.1,
         "value_warmup": steps // 3,
@@ -56,10 +56,10 @@ def path_consistency(steps: int, **changes: Any) -> DistilConfig:
         "updates_per_rollout": 4,
         "student_share": 0.125,
         "teacher_share": 0.375,
-        "truth_share": 0.5,
-        "teacher_rows": 0.5,
+        "reference_share": 0.5,
+        "demonstration_fraction": 0.5,
         "teacher_temperature": 0.5,
-        "truth_batches": 2,
+        "reference_batches": 2,
         **changes,
     }
     return DistilConfig(**chosen)
@@ -70,9 +70,9 @@ def path_consistency(steps: int, **changes: Any) -> DistilConfig:
 DEMONSTRATIONS: dict[str, Any] = {
     "student_share": 0.125,
     "teacher_share": 0.75,
-    "truth_share": 0.125,
-    "teacher_rows": 1.0,
-    "truth_batches": 1,
+    "reference_share": 0.125,
+    "demonstration_fraction": 1.0,
+    "reference_batches": 1,
     "teacher_temperature": 0.25,
 }
 
@@ -98,7 +98,7 @@ def students(
     weight that asking was measured with. Trajectory balance is the squared deviation itself, from the first step: it
     has no V to wait for.
     """
-    words = path_consistency(steps, **rows, kl_direction="forward", pcl_weight=0.1, student_rows=0.5)
+    words = path_consistency(steps, **rows, kl_direction="forward", pcl_weight=0.1, rollout_fraction=0.5)
     balance = {**rows, **paths, "pcl": PCLConfig(values="head"), "value_warmup": 0}
     return {
         "training": StudentTraining(*schedule(steps, learning_rate, save, log)),
@@ -188,7 +188,7 @@ SUMMARIZATION = {
         text=LENGTHS,
         teacher_fit=likelihood(3000, 2e-3),
         warmup=likelihood(600, 6e-3, save=200),
-        **students(1200, 3e-3, save=200, asking={"gate_rate": 3.0, "judged_on": 1000, "settle": 400}),
+        **students(1200, 3e-3, save=200, asking={"gate_rate": 3.0, "judged_on": 1000, "gate_calibration_steps": 400}),
     ),
     "tiny": replace(TINY, data="debian/summarize", text=replace(TINY.text, max_source=64, max_target=16)),
     "base": replace(BASE, data="tfds:xsum", text=replace(BASE.text, max_source=512, max_target=64)),

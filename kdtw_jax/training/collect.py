@@ -16,7 +16,7 @@ from kdtw_jax.models import Model
 from kdtw_jax.training import parallel
 from kdtw_jax.training.context import WHOLE, Chunks
 from kdtw_jax.training.rows import RowsConfig
-from kdtw_jax.training.scoring import STUDENT, TEACHER, TRUTH, Trajectories, score
+from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, Trajectories, score
 from kdtw_jax.training.state import Params, step_key
 
 
@@ -28,7 +28,7 @@ def with_targets(batch: Batch, tokens_BxT: Any) -> Batch:
 def minibatch_shares(config: RowsConfig, rows: int) -> tuple[int, int, int]:
     """Rows of a minibatch from each of `SOURCES`: the shares rounded, the remainder given to ground truth."""
     student, teacher = round(rows * config.student_share), round(rows * config.teacher_share)
-    if config.truth_share == 0:
+    if config.reference_share == 0:
         teacher = rows - student if config.teacher_share else 0
         student = rows - teacher
     return student, teacher, rows - student - teacher
@@ -74,8 +74,8 @@ class Collector:
         """The prompts of a batch that the student or the teacher answers: the first ones, perhaps none."""
         config = self.config
         share, part = {
-            STUDENT: (config.student_share, config.student_rows),
-            TEACHER: (config.teacher_share, config.teacher_rows),
+            STUDENT: (config.student_share, config.rollout_fraction),
+            TEACHER: (config.teacher_share, config.demonstration_fraction),
         }[source]
         count = math.ceil(part * len(jax.tree.leaves(batch)[0])) if share else 0
         return jax.tree.map(lambda x: x[:count], batch)
@@ -91,8 +91,8 @@ class Collector:
         shown: Batch = self.some(batch, TEACHER)
         if len(shown.example_B):
             paths.append((TEACHER, with_targets(shown, self.teacher_writes(shown, key_data, step))))
-        if self.config.truth_share:
-            paths.append((TRUTH, batch))
+        if self.config.reference_share:
+            paths.append((REFERENCE, batch))
         return {source: self.scored(rows) for source, rows in paths}
 
     def teacher_writes(self, prompts: Batch, key_data: jax.Array, step: int) -> jax.Array:

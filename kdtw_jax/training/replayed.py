@@ -52,13 +52,13 @@ class Replayed(NamedTuple):
     empty_row: Callable[[Bucket], Rows]  # of the shapes that a bucket's buffer holds
     collect: Collect
     demonstrate: Callable[[Batch, int], Rows]  # a further batch of ground truth as rows; the number is its place
-    truth: int | None  # the source those belong to; None: there is no ground truth
+    reference: int | None  # the source those belong to; None: there is no ground truth
     refresh: Callable[[Sample, Extra, jax.Array], Sample]  # what replayed rows know only now (traced; with a key)
     extra: Extra
     target_decay: float
     updates_per_rollout: int
     capacity: int
-    truth_batches: int
+    reference_batches: int
 
 
 def bucket_name(bucket: Bucket) -> str:
@@ -111,11 +111,11 @@ def train_replayed(context: TrainContext, params: Params, method: Replayed) -> t
             rows, extra = method.collect(train.params, extra, batch, key_data, step)
             for source, fresh in rows.items():
                 replay = {**replay, current: add[current](replay[current], fresh, source)}
-            for place in range(method.truth_batches - 1 if method.truth is not None else 0):
+            for place in range(method.reference_batches - 1 if method.reference is not None else 0):
                 more: Batch = next(iterator)
                 name_of = bucket_name(Bucket(more.source_BxS.shape[1], more.target_BxT.shape[1], 0))
                 demonstrated = method.demonstrate(more, step + place + 1)
-                replay = {**replay, name_of: add[name_of](replay[name_of], demonstrated, method.truth)}
+                replay = {**replay, name_of: add[name_of](replay[name_of], demonstrated, method.reference)}
         sampled = sample[current](replay[current], step_key(key_data, step, 3), extra)
         train, metrics = update(train, parallel.shard(sampled, devices))
         return Carry(train, replay, extra), Report(metrics, sampled.rows.example_B)

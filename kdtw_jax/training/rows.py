@@ -19,24 +19,24 @@ class RowsConfig:
     capacity: int = 2048  # rows a source and length bucket
     student_share: float = 0.5  # of a minibatch; the shares are kept exactly, up to rounding to rows
     teacher_share: float = 0.25
-    truth_share: float = 0.25
-    student_rows: float = 1.0  # share of each batch of prompts that the student answers
-    teacher_rows: float = 0.25  # and that the teacher answers
+    reference_share: float = 0.25
+    rollout_fraction: float = 1.0  # share of each batch of prompts that the student answers
+    demonstration_fraction: float = 0.25  # and that the teacher answers
     # Below 1 the teacher demonstrates what it finds likely, nearer to what greedy decoding is after. Any path is a
     # valid demonstration: nothing in the residual asks how it was drawn.
     teacher_temperature: float = 1.0
     # Of the teacher whose log-probability is the reward and whose top k is matched; below 1 it is sharper than it is.
     reward_temperature: float = field(default=1.0, metadata=flags())
-    truth_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
+    reference_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
 
     def __post_init__(self) -> None:
         check_ranges(self, top_k="[0, inf)", updates_per_rollout="[1, inf)", capacity="[1, inf)")
-        check_ranges(self, student_rows="[0, 1]", teacher_rows="[0, 1]", truth_batches="[1, inf)")
+        check_ranges(self, rollout_fraction="[0, 1]", demonstration_fraction="[0, 1]", reference_batches="[1, inf)")
         check_ranges(self, teacher_temperature="(0, inf)", reward_temperature="(0, inf)")
-        shares = (self.student_share, self.teacher_share, self.truth_share)
+        shares = (self.student_share, self.teacher_share, self.reference_share)
         if not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):  # NaN is neither
             raise UserError(
-                f"student_share, teacher_share and truth_share must be at least 0 and add to 1, got {shares}"
+                f"student_share, teacher_share and reference_share must be at least 0 and add to 1, got {shares}"
             )
         for name in ("student", "teacher"):
             if vars(self)[f"{name}_share"] > 0 and vars(self)[f"{name}_rows"] == 0:

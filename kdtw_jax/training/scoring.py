@@ -14,8 +14,8 @@ from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.state import Params
 
 # Who produced a row's tokens; also the row's ring in the replay buffer.
-STUDENT, TEACHER, TRUTH = 0, 1, 2
-SOURCES = ("student", "teacher", "truth")
+STUDENT, TEACHER, REFERENCE = 0, 1, 2
+SOURCES = ("student", "teacher", "reference")
 
 
 class Trajectories(NamedTuple):
@@ -53,7 +53,7 @@ def score(
 
     def part(hidden_BxXxD: jax.Array, tokens_BxX: jax.Array) -> tuple[jax.Array, TopK]:
         mu = distribution(teacher, params, hidden_BxXxD, banned, **how)
-        partition_BxX, picked_BxX, _ = mu.taken(tokens_BxX)
+        partition_BxX, picked_BxX, _ = mu.token_stats(tokens_BxX)
         none = jnp.zeros((*tokens_BxX.shape, 0))
         return picked_BxX - partition_BxX, mu.top_k(top_k) if top_k else TopK(none, none.astype(jnp.int32))
 

@@ -192,7 +192,7 @@ def balanced(log_pi: jax.Array, log_mu: jax.Array, mask: jax.Array, config: PCLC
 
 def test_balance_is_half_the_variance_of_the_log_ratio() -> None:
     _, log_pi, log_mu, mask = path_numbers()
-    config = PCLConfig(floor=None)
+    config = PCLConfig(min_log_prob=None)
     found = balanced(log_pi, log_mu, mask, config)
     sums = [float(np.nansum((log_pi - log_mu)[row])) for row in range(B)]
     assert float(found.total) == pytest.approx(0.5 * B * np.var(sums), rel=1e-5)
@@ -217,7 +217,7 @@ def test_balance_is_half_the_variance_of_the_log_ratio() -> None:
 
 def test_balance_leaves_out_what_the_student_cannot_write_and_floors_the_teacher() -> None:
     _, log_pi, log_mu, mask = path_numbers()
-    config = PCLConfig(floor=-20.0)
+    config = PCLConfig(min_log_prob=-20.0)
     never = log_pi.at[2, 1].set(-jnp.inf)
     value, slope = jax.value_and_grad(lambda x: balanced(x, log_mu, mask, config).total)(never)
     two = balanced(log_pi[:2], log_mu[:2], mask[:2], config)
@@ -226,5 +226,5 @@ def test_balance_leaves_out_what_the_student_cannot_write_and_floors_the_teacher
     assert np.isfinite(slope).all() and not slope[2].any() and slope[0].any()
     far, floored = (balanced(log_pi, log_mu.at[0, 0].set(x), mask, config).total for x in (-jnp.inf, -20.0))
     assert float(far) == float(floored) > 1
-    endless = balanced(log_pi, log_mu.at[0, 0].set(-jnp.inf), mask, PCLConfig(floor=None))
+    endless = balanced(log_pi, log_mu.at[0, 0].set(-jnp.inf), mask, PCLConfig(min_log_prob=None))
     assert np.isfinite(endless.total) and float(endless.weight) == 4

@@ -272,7 +272,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
         (TRAINING, {"chunk": -1}, r"chunk must be at least 0, got -1"),
         (TRAINING, {"vocab_chunk": -1}, r"vocab_chunk must be at least 0, got -1"),
         (MINILLM, {"teacher_mix": 1.0}, r"minillm\.teacher_mix must be in \[0, 1\)"),
-        (MINILLM, {"truth_weight": -1.0}, r"minillm\.truth_weight must be at least 0"),
+        (MINILLM, {"reference_weight": -1.0}, r"minillm\.reference_weight must be at least 0"),
     ):
         with pytest.raises(UserError, match=message):
             replace(config, **changes)  # type: ignore[type-var]

@@ -81,16 +81,24 @@ def verified(
     tolerance: float | jax.Array,
     *,
     summed: bool | jax.Array = True,
-    bought: int | jax.Array = 1,
+    tokens_per_call: int | jax.Array = 1,
     check_end: bool | jax.Array = False,
-    patient: bool | jax.Array = False,
+    verify_at_end: bool | jax.Array = False,
 ) -> Strategy:
     """Verified asking: the student calls where what a check is expected to save, by `gate` and summed over the span
-    since the last call, exceeds `level`, a call's price; the span stands up to the first token of more than
-    `tolerance` nats of regret. Infinite tolerance is asking without a check; 0 with `check_end` gives the teacher's own
-    output. A call finds one mistake, however long the draft goes on after it: the `patient` student writes to its end
+    since the last call, exceeds `level`, a call's price; the span stands up to the first token of more than `tolerance`
+    nats of regret. Infinite tolerance is asking without a check; 0 with `check_end` gives the teacher's own output. A
+    call finds one mistake, however long the draft goes on after it: with `verify_at_end` the student writes to its end
     first, which saves calls at the price of its own positions, and asks for a check where the whole is worth it."""
-    return Strategy(within(tolerance), gate, level, summed, check_end=check_end, bought=bought, patient=patient)
+    return Strategy(
+        within(tolerance),
+        gate,
+        level,
+        summed,
+        check_end=check_end,
+        tokens_per_call=tokens_per_call,
+        verify_at_end=verify_at_end,
+    )
 
 
 def within(tolerance: float | jax.Array) -> Judge:
