@@ -38,11 +38,9 @@ class RowsConfig:
             raise UserError(
                 f"student_share, teacher_share and reference_share must be at least 0 and add to 1, got {shares}"
             )
-        for name in ("student", "teacher"):
-            if vars(self)[f"{name}_share"] > 0 and vars(self)[f"{name}_rows"] == 0:
-                raise UserError(
-                    f"{name}_share is above 0, so {name}_rows must be too: the buffer would hold no such rows"
-                )
+        for share, fraction in (("student_share", "rollout_fraction"), ("teacher_share", "demonstration_fraction")):
+            if vars(self)[share] > 0 and vars(self)[fraction] == 0:
+                raise UserError(f"{share} is above 0, so {fraction} must be too: the buffer would hold no such rows")
 
     def check_rollouts(self, training: StudentTraining) -> None:
         """Raises UserError where a resumed run would start in the middle of its rows."""
