@@ -36,7 +36,7 @@ from kdtw_jax.runs import Progress
 from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.fresh import Sampler, TeacherForward
-from kdtw_jax.training.scoring import score
+from kdtw_jax.training.scoring import score_paths
 from kdtw_jax.training.state import init_state, make_optimizer, make_update
 
 BANNED = (0, 1, 2, 3)  # the end of sequence too: outputs have their full length
@@ -124,7 +124,7 @@ def gkd_step(student: tuple[Model, Params], teacher: tuple[Model, Params], batch
 def pcl_steps(student: tuple[Model, Params], teacher: tuple[Model, Params], batch: Batch) -> dict[str, Run]:
     """An update of the method pcl on replayed rows, and the collection that comes before some of them."""
     devices, config = parallel.select_devices(1), SMALL.of("pcl")
-    rows = score(*teacher, *map(jnp.asarray, batch), top_k=config.top_k, banned=BANNED)
+    rows = score_paths(*teacher, *map(jnp.asarray, batch), top_k=config.top_k, banned=BANNED)
     sample = Sample(rows, jnp.zeros(len(batch.example_B), jnp.int32))
     loss = path_loss(student[0], config, BANNED)
     fresh = Collector(student[0], teacher, config, BANNED, devices)

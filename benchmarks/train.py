@@ -29,7 +29,7 @@ from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.replay import Sample
 from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector, minibatch_shares
-from kdtw_jax.training.scoring import STUDENT, TEACHER, score
+from kdtw_jax.training.scoring import STUDENT, TEACHER, score_paths
 
 BANNED = (0, 2, 3)
 
@@ -64,7 +64,9 @@ def main(args: Args) -> None:
     batch = Batch(np.arange(args.rows, dtype=np.int32), source, target)
     functions: dict[str, Run] = {}
     config = SMALL.of("pcl")
-    rows = score(models["teacher"], params["teacher"], *map(jnp.asarray, batch), top_k=config.top_k, banned=BANNED)
+    rows = score_paths(
+        models["teacher"], params["teacher"], *map(jnp.asarray, batch), top_k=config.top_k, banned=BANNED
+    )
     sample = Sample(rows, jnp.zeros(args.rows, jnp.int32))
     functions["pcl update"] = stepper(
         path_loss(models["student"], config, BANNED), coefficients(config), params["student"], sample, devices

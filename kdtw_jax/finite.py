@@ -12,13 +12,13 @@ _ROWS = 4096  # looked at together
 _EOS = 1
 
 
-class Rows(Protocol):
+class SlicedRows(Protocol):
     """What gives its rows by slices: an array, or a tensor that is still in its file."""
 
     def __getitem__(self, rows: slice, /) -> Any: ...
 
 
-def check_finite(what: str, rows: Rows, count: int, remedy: str) -> None:
+def check_finite(what: str, rows: SlicedRows, count: int, remedy: str) -> None:
     """Raises UserError where a number among the `count` rows of a tensor is NaN or infinite, saying which tensor
     (`what`), how many there are, the first one and its place, and the `remedy`. Little memory is taken for it."""
     bad, first = 0, ""

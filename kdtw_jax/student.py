@@ -33,7 +33,7 @@ _SHORTEST = 16  # pieces; lengths are this times a power of two: few programs to
 Array = jax.Array | np.ndarray
 Budgets = tuple[jax.Array, ...]
 # Own parameters, the teacher's, sources, words of the rule, its numbers.
-Write = Callable[[Any, Any, Array, Array, Budgets], Helped]
+WriteProgram = Callable[[Any, Any, Array, Array, Budgets], Helped]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Student:
     """pieces of a source that it was trained to read at the most, instruction and end included"""
     max_target: int
     """tokens that it writes at the most"""
-    _programs: dict[tuple[tuple[str, ...], bool], Write] = field(default_factory=dict, repr=False, compare=False)
+    _programs: dict[tuple[tuple[str, ...], bool], WriteProgram] = field(default_factory=dict, repr=False, compare=False)
 
     @overload
     def __call__(self, sources: str, rule: str | None = ..., *, guard: bool = ...) -> Answer: ...  # type: ignore[overload-overlap]
@@ -88,7 +88,7 @@ class Student:
         program = self._program(ALONE if rule is None else rule, guard)
         return self._write_all(sources, *program, "" if rule is None else f"under the rule {rule!r}")
 
-    def _program(self, rule: str, guard: bool) -> tuple[np.ndarray, Budgets, Write]:
+    def _program(self, rule: str, guard: bool) -> tuple[np.ndarray, Budgets, WriteProgram]:
         """The words of a rule, 1xR, its numbers, and what writes under it: one program for all rules about the same
         things."""
         own, other = self.model, self.teacher
@@ -127,7 +127,7 @@ class Student:
         return words_1xR, read.rule.budgets, self._programs.setdefault((about, guard), jax.jit(write))
 
     def _write_all(
-        self, sources: Iterable[str], words_1xR: np.ndarray, budgets: Budgets, write: Write, under: str
+        self, sources: Iterable[str], words_1xR: np.ndarray, budgets: Budgets, write: WriteProgram, under: str
     ) -> Iterator[Answer]:
         pieces, rows, rest = self.model.tokenizer.pieces, 1, iter(sources)
         other = None if self.teacher is None else self.teacher.params

@@ -18,7 +18,7 @@ def main(index: int, port: str, folder: Path) -> None:
     join(HostsConfig(2, index, f"127.0.0.1:{port}"))
 
     from kdtw_jax.evaluation.evaluate import decode_split
-    from kdtw_jax.methods.pcl import distil
+    from kdtw_jax.methods.pcl import pcl
     from kdtw_jax.runs import open_run
     from kdtw_jax.training import parallel
     from kdtw_jax.training.checkpoint import load_model, save_model
@@ -29,7 +29,7 @@ def main(index: int, port: str, folder: Path) -> None:
     assert len(devices) == 4 and len(jax.local_devices()) == 2
     with open_run(folder / "run", {"what": "two hosts"}) as run:
         context = world.context(folder / "run" / "pcl", 0, seed=3, stop_after=4)
-        params = distil(context, world.params, DISTIL)
+        params = pcl(context, world.params, DISTIL)
         save_model(run.path / "model", world.config, params, world.tokenizer)
         run.mark_done("pcl")
         assert run.done("pcl")

@@ -32,7 +32,7 @@ from kdtw_jax.training.checkpoint import load_model
 from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.context import Chunks
 from kdtw_jax.training.fresh import Sampler, TeacherForward
-from kdtw_jax.training.scoring import score
+from kdtw_jax.training.scoring import score_paths
 from kdtw_jax.training.state import init_state, make_optimizer, make_update
 from tests.commands import train as command
 from tests.pictures import colours
@@ -140,7 +140,7 @@ def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float
     )
     state = parallel.replicate(init_state(world.params, optimizer, 0), chosen)
     if kind == "tb":
-        scored = score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
+        scored = score_paths(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
         rows = parallel.shard(Sample(scored, jnp.arange(8) % 3), chosen)
         loss = replayed_balance(world.model, DISTIL, world.banned)
     else:
@@ -194,7 +194,7 @@ def test_a_sharper_teacher_is_matched_by_a_student_as_much_sharper(world: World,
 
 
 def test_balance_is_zero_where_the_student_is_the_teacher(world: World) -> None:
-    scored = score(*world.teacher, *map(jnp.asarray, batch_of(world)), top_k=4, banned=world.banned)
+    scored = score_paths(*world.teacher, *map(jnp.asarray, batch_of(world)), top_k=4, banned=world.banned)
     loss = replayed_balance(world.model, DISTIL, world.banned)
     over = jax.jit(
         jax.vmap(lambda params, rows: loss(params, (), rows, None), in_axes=(None, 0), axis_name=parallel.AXIS)

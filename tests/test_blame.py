@@ -15,7 +15,7 @@ from rich.console import Console
 
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
-from kdtw_jax.methods.mle import fit
+from kdtw_jax.methods.mle import mle
 from kdtw_jax.pipeline.prepare import look_up, prepare
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pipeline.stages import train_students, train_teacher
@@ -46,7 +46,7 @@ def test_a_loss_that_is_none_names_the_examples_of_its_batch(tmp_path: Path) -> 
     world = World()
     start = overflowing(world.params)
     with pytest.raises(Diverged, match=r"step 1 .* a lower learning rate is the usual cure$") as raised:
-        fit(world.context(tmp_path), start, FIT)
+        mle(world.context(tmp_path), start, FIT)
     examples = raised.value.examples
     assert examples and set(examples) <= {*world.data.examples.tolist()}
     assert f"(examples {', '.join(map(str, examples))})" in raised.value.said

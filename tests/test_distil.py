@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from kdtw_jax.data.batches import training_batches
-from kdtw_jax.decoding.policy import without
+from kdtw_jax.decoding.policy import without_banned
 from kdtw_jax.losses.pcl import PCLConfig, pcl_loss, policy_and_value
-from kdtw_jax.methods.pcl import DistilConfig, coefficients, distil, path_loss
+from kdtw_jax.methods.pcl import DistilConfig, coefficients, path_loss, pcl
 from kdtw_jax.models import shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector, minibatch_shares
-from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, finished, score
+from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, finished, score_paths
 from kdtw_jax.training.state import (
     OptimizerConfig,
     init_state,
@@ -66,7 +66,7 @@ def test_the_teacher_is_asked_once_a_path_and_its_numbers_are_replayed(world: Wo
 
     config = replace(DISTIL, updates_per_rollout=4, reference_batches=3)
     teacher = (model._replace(decode=decode), params)
-    distil(world.context(tmp_path, teacher=teacher), world.params, config)
+    pcl(world.context(tmp_path, teacher=teacher), world.params, config)
     jax.effects_barrier()
     assert len(scored) == (3 + 2) * 8 // 4  # three sources and two batches more, every fourth of the eight updates
 
@@ -84,7 +84,7 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_teacher(world: World,
 
         model = model._replace(unembed=unembed)
     batch = next(training_batches(world.data, WIDE, seed=0))
-    rows = score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
+    rows = score_paths(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
     loss = jax.jit(path_loss(model, config, world.banned))
     terms = loss(params, (), Sample(rows, jnp.zeros(8, jnp.int32)), jax.random.key(0))
     assert float(terms["pcl"].mean()) == pytest.approx(0.0, abs=1e-9)
@@ -98,7 +98,7 @@ def test_nothing_is_left_to_learn_where_the_student_is_the_teacher(world: World,
 
 def replayed(world: World) -> Sample:
     batch = next(training_batches(world.data, WIDE, seed=0))
-    rows = score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
+    rows = score_paths(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
     return Sample(rows, jnp.arange(8) % 3)
 
 
@@ -121,7 +121,7 @@ def test_what_policy_and_value_learn_adds_up_to_the_whole_residual(world: World,
     def whole(params: Any) -> jax.Array:
         rows = sample.rows
         decoded = world.model.decode(params, world.model.encode(params, rows.source_BxS), shift_right(rows.tokens_BxT))
-        logits = without(decoded.logits_BxTxV, world.banned)
+        logits = without_banned(decoded.logits_BxTxV, world.banned)
         log_pi, value = policy_and_value(logits, decoded.value_BxT, rows.tokens_BxT, config.pcl)
         ended = finished(rows.tokens_BxT)
         own = sample.source_X == STUDENT

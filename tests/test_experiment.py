@@ -43,7 +43,7 @@ from kdtw_jax.pipeline.prepare import look_up, prepare
 from kdtw_jax.pipeline.presets import SUMMARIZATION
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pipeline.restore import restore
-from kdtw_jax.pipeline.stages import Trained, evaluate
+from kdtw_jax.pipeline.stages import Trained, result_rows
 from kdtw_jax.runs import open_run, read_csv, read_metrics, write_json
 from kdtw_jax.student import load
 from kdtw_jax.training.checkpoint import load_model
@@ -197,7 +197,7 @@ def test_rows_say_which_share_of_outputs_does_not_end(tmp_path: Path, corpus: Pa
         params: dict[str, Any] = jax.tree.map(lambda x: 3.0 * x, model.init(jax.random.key(0)))
         kernel = params["lm_head"]["kernel"]
         fresh = Trained(model, {**params, "lm_head": {"kernel": kernel.at[:, EOS_ID].multiply(2.0)}})  # some ends
-        rows = evaluate(config, setup, fresh, fresh, "teacher", 0, run)
+        rows = result_rows(config, setup, fresh, fresh, "teacher", 0, run)
     found = {row["metric"]: row["value"] for row in rows}
     ways = {"": Decoding(), "_sampled": Decoding("sample")}
     ways["_beam2"] = Decoding("beam", beam_size=2, length_penalty=config.length_penalty)

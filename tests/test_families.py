@@ -21,8 +21,8 @@ from kdtw_jax.decoding import beam_search, generate, generate_with_help
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.view import gate_features, prefixes_and_history
 from kdtw_jax.errors import UserError
-from kdtw_jax.methods.mle import fit, likelihood_loss
-from kdtw_jax.methods.pcl import distil, path_loss
+from kdtw_jax.methods.mle import likelihood_loss, mle
+from kdtw_jax.methods.pcl import path_loss, pcl
 from kdtw_jax.models import (
     FAMILIES,
     Costs,
@@ -38,7 +38,7 @@ from kdtw_jax.models import (
     register_family,
     shift_right,
 )
-from kdtw_jax.models.gate import Gate
+from kdtw_jax.models.gate import GateNetwork
 from kdtw_jax.pipeline.plan import Sizes, forward_flops, plan
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pretrained.export import export_model
@@ -47,7 +47,7 @@ from kdtw_jax.replay import Sample
 from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import load_model, save_model
 from kdtw_jax.training.distribution import distribution
-from kdtw_jax.training.scoring import score
+from kdtw_jax.training.scoring import score_paths
 from tests.commands import train
 from tests.world import DISTIL, FIT, TRAINING, WIDE, World, same
 
@@ -234,7 +234,7 @@ def test_it_is_trained(world: World, method: str, tmp_path: Path) -> None:
     training = replace(TRAINING, loop=loop, optimizer=replace(TRAINING.optimizer, learning_rate=0.05))
     context = world.context(tmp_path, student=student, teacher=held, training=training)
     batch = next(training_batches(world.data, WIDE, seed=1))
-    rows = score(teacher, jax.device_put(held[1]), *map(jnp.asarray, batch), top_k=4, banned=world.banned)
+    rows = score_paths(teacher, jax.device_put(held[1]), *map(jnp.asarray, batch), top_k=4, banned=world.banned)
 
     @jax.jit
     def left(params: Params) -> jax.Array:
@@ -243,7 +243,7 @@ def test_it_is_trained(world: World, method: str, tmp_path: Path) -> None:
         sample = Sample(rows, jnp.zeros(8, jnp.int32))
         return path_loss(student, DISTIL, world.banned)(params, params, sample, jax.random.key(0))["pcl"].mean()
 
-    found = fit(context, params, FIT) if method == "mle" else distil(context, params, DISTIL)
+    found = mle(context, params, FIT) if method == "mle" else pcl(context, params, DISTIL)
     assert left(found) < 0.8 * left(params)
     assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, params)
 
@@ -316,7 +316,7 @@ def test_the_gate_beside_a_network_begins_as_the_gate_of_a_network() -> None:
 
     class Nest(nn.Module):
         def setup(self) -> None:
-            self.shared, self.gate = nn.Embed(30, 16), Gate(16, 5)
+            self.shared, self.gate = nn.Embed(30, 16), GateNetwork(16, 5)
 
         def __call__(self, tokens_BxS: jax.Array) -> Any:
             from kdtw_jax.models import Facts, GateInputs

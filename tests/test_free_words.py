@@ -8,7 +8,7 @@ import pytest
 
 from kdtw_jax.constraints import Constraint, known_constraints, make_share, parse_rule, read_rule, word_rule
 from kdtw_jax.constraints.draw import sayings
-from kdtw_jax.constraints.plain_words import plain
+from kdtw_jax.constraints.plain_words import plain_text
 from kdtw_jax.constraints.wording import understand, understand_freely, understand_loosely
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config
@@ -174,7 +174,7 @@ def test_templates_mean_what_they_meant_and_are_read_as_they_are(constraint: Con
     for text in sayings(constraint):
         budget = understand(wording, text)
         assert budget is not None
-        assert understand_loosely(wording, text) == budget == understand_loosely(wording, plain(text)), text
+        assert understand_loosely(wording, text) == budget == understand_loosely(wording, plain_text(text)), text
         others = [understand_freely(other.wording, text) for other in KNOWN if other is not constraint]
         assert others == [None] * (len(KNOWN) - 1), text
         assert understand_freely(wording, text) in (None, pytest.approx(budget, rel=1e-9)), text

@@ -16,8 +16,16 @@ from kdtw_jax.duals import DualConfig
 from kdtw_jax.losses import PCLConfig
 from kdtw_jax.losses.help import asked_path
 from kdtw_jax.tabular.help_mdp import Use, dual_optimum, emitted, extended_optimum, limited_optimum, use
-from kdtw_jax.tabular.help_tabular import Asking, Priced, asked_paths, train_priced
-from kdtw_jax.tabular.mdp import STUDENT, Student, all_paths, occupancy, random_mdp, train_expected, train_replayed
+from kdtw_jax.tabular.help_tabular import Asking, PricedStudents, asked_paths, train_priced
+from kdtw_jax.tabular.mdp import (
+    STUDENT,
+    TabularStudent,
+    all_paths,
+    occupancy,
+    random_mdp,
+    train_expected,
+    train_from_replay,
+)
 
 Values = Literal["unified", "head"]
 Controller = Literal["pi", "ascent"]
@@ -32,7 +40,7 @@ SHARES = jnp.stack([ON, TEACHER, UNIFORM, MIX])
 @cache
 def trained(
     lengths: str, values: Values = "head", *, normalize: bool, exact_answer: bool, stop_far_end: bool = True
-) -> tuple[Asking, list[Student]]:
+) -> tuple[Asking, list[TabularStudent]]:
     """What is trained, and the students that come of it, one a row of SHARES."""
     config = PCLConfig(segment_lengths=LENGTHS[lengths], values=values, stop_far_end=stop_far_end)
     asking = Asking(MDP, config, price=PRICE, normalize=normalize, exact_answer=exact_answer)
@@ -40,16 +48,16 @@ def trained(
     return asking, [jax.tree.map(lambda x, i=i: x[i], students) for i in range(len(SHARES))]
 
 
-def trained_use(asking: Asking, student: Student) -> Use:
+def trained_use(asking: Asking, student: TabularStudent) -> Use:
     return use(asking.mdp, np.asarray(asking.log_pi(student), np.float64))
 
 
-def exact_student(asking: Asking) -> Student:
+def exact_student(asking: Asking) -> TabularStudent:
     """The optimum, as parameters."""
     best, alpha = asking.optimum(), asking.config.alpha
     q_SxX = alpha * best.log_pi_SxA + best.value_S[:, None]
     q_SxA = jnp.asarray(np.where(asking.mdp.allowed_SxA, q_SxX[:, :-1], 0.0), jnp.float32)
-    return Student(q_SxA, jnp.asarray(best.value_S, jnp.float32), jnp.asarray(q_SxX[:, -1], jnp.float32))
+    return TabularStudent(q_SxA, jnp.asarray(best.value_S, jnp.float32), jnp.asarray(q_SxX[:, -1], jnp.float32))
 
 
 def test_a_path_s_actions_and_rewards_by_hand() -> None:
@@ -118,7 +126,7 @@ def test_pcl_with_asking_reaches_the_extended_teacher(lengths: str, values: Valu
 def test_pcl_with_asking_reaches_the_extended_teacher_from_a_mixed_replay_buffer() -> None:
     """Sampled paths, four fifths of the student's own ones stale."""
     asking = Asking(MDP, PCLConfig(segment_lengths=(1, 2, 0)), price=PRICE)
-    student = train_replayed(asking, (32, 16, 16), steps=500, seed=1, capacity=80)
+    student = train_from_replay(asking, (32, 16, 16), steps=500, seed=1, capacity=80)
     assert max(asking.distance(student)) < 1e-3
 
 
@@ -161,7 +169,7 @@ BUDGETS = (0.1, 0.3, 0.5, 0.7)
 
 def priced(
     asking: Asking, config: DualConfig, shares: jax.Array, steps: int, optimizer: optax.GradientTransformation
-) -> Priced:
+) -> PricedStudents:
     """From a price of 1 for every budget and students that know nothing."""
     budget_K, start_K = jnp.asarray(config.knots), jnp.ones(len(config.knots))
     return train_priced(asking, budget_K, config, shares, start_K=start_K, steps=steps, optimizer=optimizer)
@@ -211,14 +219,14 @@ def limited_best(price: float) -> np.ndarray:
     return limited_optimum(LIMITED, price, TIED)
 
 
-def limited(lengths: tuple[int, ...]) -> tuple[Asking, list[Student]]:
+def limited(lengths: tuple[int, ...]) -> tuple[Asking, list[TabularStudent]]:
     """Trained on its own paths, and on the teacher's."""
     asking = Asking(LIMITED, PCLConfig(segment_lengths=lengths, values="head"), price=1.5, row_S=TIED)
     students = jax.vmap(lambda shares: train_expected(asking, shares, steps=800))(SHARES[:2])
     return asking, [jax.tree.map(lambda x, i=i: x[i], students) for i in range(2)]
 
 
-def chances(asking: Asking, student: Student) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def chances(asking: Asking, student: TabularStudent) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of asking, [S]; of each token if it does not ask, [SxA]; and KL(own || mu), [S]."""
     pi_SxX, mu_SxA = np.exp(np.asarray(asking.log_pi(student), np.float64)), np.exp(asking.mdp.log_mu_SxA)
     own_SxA = pi_SxX[:, :-1] / pi_SxX[:, :-1].sum(axis=1, keepdims=True)

@@ -16,7 +16,7 @@ import pytest
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.hosts import HostsConfig
-from kdtw_jax.methods.pcl import distil
+from kdtw_jax.methods.pcl import pcl
 from kdtw_jax.runs import read_metrics
 from tests.world import DISTIL, World
 
@@ -52,7 +52,7 @@ def test_two_hosts_train_as_one_does_and_leave_what_one_can_go_on_with(tmp_path:
     world = World()
 
     def alone(folder: Path) -> Any:
-        return distil(world.context(folder, seed=3), world.params, DISTIL)
+        return pcl(world.context(folder, seed=3), world.params, DISTIL)
 
     want = alone(tmp_path / "alone")
     together(tmp_path / "half")

@@ -13,8 +13,8 @@ from kdtw_jax.tabular.mdp import (
     EOS,
     STUDENT,
     EnumerableMDP,
-    Student,
     Tabular,
+    TabularStudent,
     all_paths,
     occupancy,
     path_log_prob,
@@ -22,7 +22,7 @@ from kdtw_jax.tabular.mdp import (
     random_mdp,
     soft_optimum,
     train_expected,
-    train_replayed,
+    train_from_replay,
 )
 
 Values = Literal["unified", "head"]
@@ -110,7 +110,7 @@ def test_the_optimum_has_no_residual_on_any_path(values: Values) -> None:
     for alpha, gamma in ((1.0, 1.0), (1.0, 0.8), (0.7, 0.9)):
         best = soft_optimum(MDP, alpha, gamma)
         q_SxA = jnp.asarray(np.where(MDP.allowed_SxA, alpha * best.log_pi_SxA + best.value_S[:, None], 0.0))
-        student = Student(q_SxA.astype(jnp.float32), jnp.asarray(best.value_S, jnp.float32))
+        student = TabularStudent(q_SxA.astype(jnp.float32), jnp.asarray(best.value_S, jnp.float32))
         tabular = Tabular(MDP, PCLConfig(alpha=alpha, gamma=gamma, segment_lengths=(1, 2, 3, 0), values=values))
         loss = jax.jit(tabular.loss)
         assert max(tabular.distance(student)) < 1e-5
@@ -119,7 +119,7 @@ def test_the_optimum_has_no_residual_on_any_path(values: Values) -> None:
         assert float(loss(other, paths, source, weight)) > 1e-6
 
 
-def train_on_each(tabular: Tabular, steps: int) -> list[Student]:
+def train_on_each(tabular: Tabular, steps: int) -> list[TabularStudent]:
     """One student a row of SHARES."""
     students = jax.vmap(lambda shares: train_expected(tabular, shares, steps=steps))(SHARES)
     return [jax.tree.map(lambda x, i=i: x[i], students) for i in range(len(SHARES))]
@@ -154,18 +154,18 @@ def test_pcl_reaches_the_optimum_of_the_largest_mdp(values: Values, stop: bool) 
 def test_pcl_reaches_the_optimum_from_a_mixed_replay_buffer(values: Values, lengths: str) -> None:
     """Sampled paths, four fifths of the student's own ones stale."""
     tabular = Tabular(MDP, PCLConfig(segment_lengths=LENGTHS[lengths], values=values))
-    student = train_replayed(tabular, (24, 16, 8), steps=600, seed=1, capacity=80)
+    student = train_from_replay(tabular, (24, 16, 8), steps=600, seed=1, capacity=80)
     assert max(tabular.distance(student)) < 1e-3
 
 
 @pytest.mark.parametrize("shares", [(48, 0, 0), (0, 48, 0), (0, 0, 48)])
 def test_pcl_reaches_the_optimum_from_sampled_paths_of_one_source(shares: tuple[int, int, int]) -> None:
     tabular = Tabular(MDP, PCLConfig(segment_lengths=(1, 2, 0), values="unified"))
-    student = train_replayed(tabular, shares, steps=1000, seed=1, capacity=16)
+    student = train_from_replay(tabular, shares, steps=1000, seed=1, capacity=16)
     assert max(tabular.distance(student)) < 1e-3
 
 
-def tied(fit_value_on_policy: bool, shares: jax.Array) -> tuple[Tabular, Student]:
+def tied(fit_value_on_policy: bool, shares: jax.Array) -> tuple[Tabular, TabularStudent]:
     """A student that sees only how many tokens have been said, with a value for every state."""
     rows = tuple(len(prefix) for prefix in MDP.prefixes)
     config = PCLConfig(segment_lengths=(1, 0), values="head")
@@ -211,13 +211,13 @@ def test_a_limited_student_on_its_own_paths_minimises_the_reverse_kl() -> None:
 
 def test_training_is_deterministic() -> None:
     tabular = Tabular(MDP, PCLConfig())
-    a, b = (train_replayed(tabular, (4, 4, 4), steps=20, seed=5, capacity=32) for _ in range(2))
+    a, b = (train_from_replay(tabular, (4, 4, 4), steps=20, seed=5, capacity=32) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_sources_are_the_policies_they_are_named_after() -> None:
     tabular = Tabular(MDP, PCLConfig(alpha=0.5))
-    student = Student(jax.random.normal(jax.random.key(0), MDP.log_mu_SxA.shape), jnp.zeros(len(MDP.prefixes)))
+    student = TabularStudent(jax.random.normal(jax.random.key(0), MDP.log_mu_SxA.shape), jnp.zeros(len(MDP.prefixes)))
     log_prob = tabular.behaviour(student, all_paths(MDP))
     np.testing.assert_allclose(jnp.exp(log_prob).sum(axis=1), 1.0, rtol=1e-5)
     # The prefix-free path (EOS at once): softmax(logits / alpha), mu, and one over the vocabulary.

@@ -22,7 +22,7 @@ from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.context import Chunks
-from kdtw_jax.training.scoring import Trajectories, score
+from kdtw_jax.training.scoring import Trajectories, score_paths
 from kdtw_jax.training.state import LossFn
 from tests.world import DISTIL, FIT, WIDE, World, heard
 
@@ -48,15 +48,17 @@ CHUNKS = ({"chunk": 5}, {"chunk": 5, "vocab_chunk": 7})
 
 
 @pytest.mark.parametrize("chunks", CHUNKS)
-@pytest.mark.parametrize("kind", ["fit", "pcl"])
+@pytest.mark.parametrize("kind", ["mle", "pcl"])
 def test_chunks_change_no_number(world: World, kind: str, chunks: dict[str, int]) -> None:
     batch = next(training_batches(world.data, WIDE, seed=0))
     rows: Any = (batch, heard(*world.teacher, batch))
     if kind == "pcl":
-        rows = Sample(score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned), jnp.arange(8) % 3)
+        rows = Sample(
+            score_paths(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned), jnp.arange(8) % 3
+        )
 
     def run(**chunks: int) -> Any:
-        if kind == "fit":
+        if kind == "mle":
             loss = word_loss(world.model, world.model, SMOOTH, world.banned, Chunks(**chunks))
             return slope(loss, ("nll", "kl"), jax.random.key(0))(world.params, rows)
         config = replace(DISTIL, pcl=replace(DISTIL.pcl, values="unified", alpha=0.8))
@@ -70,7 +72,7 @@ def test_chunks_change_no_number(world: World, kind: str, chunks: dict[str, int]
 def test_the_teacher_scores_by_chunks_what_it_scores_at_once(world: World, chunks: dict[str, int]) -> None:
     batch = [jnp.asarray(x) for x in next(training_batches(world.data, WIDE, seed=0))]
     how = {"banned": world.banned, "temperature": 0.7}
-    run = jax.jit(partial(score, world.teacher[0], **how), static_argnames=("top_k", "chunk", "vocab_chunk"))
+    run = jax.jit(partial(score_paths, world.teacher[0], **how), static_argnames=("top_k", "chunk", "vocab_chunk"))
     model, params = world.teacher
     decoded = model.decode(params, model.encode(params, batch[1]), shift_right(batch[2]))
     mu_BxTxV = log_policy(decoded.logits_BxTxV, world.banned, 0.7)
@@ -104,7 +106,7 @@ def test_students_are_compared_with_their_teacher_by_positions(world: World) -> 
 
 
 @pytest.mark.parametrize(
-    "kind", [*(pytest.param(name, marks=pytest.mark.long) for name in ("fit", "pcl")), "score", "compare"]
+    "kind", [*(pytest.param(name, marks=pytest.mark.long) for name in ("mle", "pcl")), "score", "compare"]
 )
 def test_chunks_save_the_memory_of_whole_distributions(kind: str) -> None:
     b, small, large = 8, 2000, 8000
@@ -115,12 +117,12 @@ def test_chunks_save_the_memory_of_whole_distributions(kind: str) -> None:
         row, source = jax.ShapeDtypeStruct((b,), jnp.int32), jax.ShapeDtypeStruct((b, 8), jnp.int32)
         ids, numbers = jax.ShapeDtypeStruct((b, t), jnp.int32), jax.ShapeDtypeStruct((b, t), jnp.float32)
         if kind == "score":
-            call = jax.jit(partial(score, model, top_k=4, banned=(), **chunks))
+            call = jax.jit(partial(score_paths, model, top_k=4, banned=(), **chunks))
             return int(call.lower(params, row, source, ids).compile().memory_analysis().temp_size_in_bytes)
         if kind == "compare":
             call = jax.jit(comparison(model, model, (), DISTIL.pcl, 4, **{"chunk": 0, **chunks}))
             return int(call.lower((params, params), source, ids).compile().memory_analysis().temp_size_in_bytes)
-        if kind == "fit":
+        if kind == "mle":
             loss = word_loss(model, model, FIT, (), Chunks(**chunks))
             names: tuple[str, ...] = ("nll", "kl")
             batch = Batch(row, source, ids)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ import pytest
 
 from kdtw_jax.data import overlap as overlap_module
 from kdtw_jax.data import sources as sources_module
-from kdtw_jax.data.lines import read_lines
+from kdtw_jax.data.lines import lines_of_file
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.splits import held_out_share
 from kdtw_jax.data.task import load_task
@@ -304,12 +304,12 @@ def test_notes_of_a_folder_that_cannot_be_written_are_measured_again(tmp_path: P
 )
 def test_text_that_begins_like_another_file_is_read(tmp_path: Path, first: str) -> None:
     (tmp_path / "a").write_text(first + "\n" + "x" * 300 + "\n", encoding="utf8")
-    assert read_lines(tmp_path / "a")[0] == first
+    assert lines_of_file(tmp_path / "a")[0] == first
 
 
 def test_zeros_behind_what_is_packed_are_forgiven(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(lzma.compress(b"one\ntwo\n") + b"\0" * 4)
-    assert read_lines(tmp_path / "a") == ["one", "two"]
+    assert lines_of_file(tmp_path / "a") == ["one", "two"]
 
 
 @pytest.mark.parametrize("text", ["\x01", "\u2581", "\x85 \x7f"])

@@ -19,9 +19,9 @@ from kdtw_jax.data.tokenizer import train_tokenizer
 from kdtw_jax.duals import DualConfig
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.pcl import PCLConfig
-from kdtw_jax.methods.mle import MLEConfig, fit
-from kdtw_jax.methods.pcl import coefficients, distil, path_loss
-from kdtw_jax.methods.tb import balance
+from kdtw_jax.methods.mle import MLEConfig, mle
+from kdtw_jax.methods.pcl import coefficients, path_loss, pcl
+from kdtw_jax.methods.tb import tb
 from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
@@ -30,7 +30,7 @@ from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import Checkpoints, load_model, save_model
 from kdtw_jax.training.fresh import TeacherForward
 from kdtw_jax.training.loop import LoopConfig
-from kdtw_jax.training.scoring import score
+from kdtw_jax.training.scoring import score_paths
 from kdtw_jax.training.state import (
     Coefficient,
     OptimizerConfig,
@@ -52,7 +52,7 @@ def updated(world: World, devices: int, kind: str, accumulate: int = 1) -> tuple
     """Parameters and metrics after two updates on the same rows, cut up as asked for."""
     chosen = parallel.select_devices(devices)
     weights: dict[str, Coefficient]
-    iterator = training_batches(world.data, WIDE, seed=0) if kind == "fit" else None
+    iterator = training_batches(world.data, WIDE, seed=0) if kind == "mle" else None
     optimizer = make_optimizer(TRAINING.optimizer, 8)
     if iterator is not None:
         loss = word_loss(world.model, world.teacher[0], FIT, world.banned)
@@ -61,7 +61,7 @@ def updated(world: World, devices: int, kind: str, accumulate: int = 1) -> tuple
     else:
         loss, weights = path_loss(world.model, DISTIL, world.banned), coefficients(DISTIL)
         batch = next(training_batches(world.data, WIDE, seed=0))
-        rows = score(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
+        rows = score_paths(*world.teacher, *map(jnp.asarray, batch), top_k=4, banned=world.banned)
         batches = [Sample(rows, jnp.arange(8) % 3)] * 2
     one_step = make_update(loss, weights, optimizer, target_decay=0.9, accumulate=accumulate)
     update = parallel.data_parallel(one_step, chosen)
@@ -69,7 +69,7 @@ def updated(world: World, devices: int, kind: str, accumulate: int = 1) -> tuple
     listener = TeacherForward(world.teacher, chosen)
     for batch in batches:
         sharded = parallel.shard(batch, chosen)
-        rows = (sharded, listener(sharded.source_BxS, sharded.target_BxT)) if kind == "fit" else sharded
+        rows = (sharded, listener(sharded.source_BxS, sharded.target_BxT)) if kind == "mle" else sharded
         state, metrics = update(state, rows)
     found = parallel.unreplicate(metrics)
     means = {k: float(v.total if k == "tokens" else v.mean()) for k, v in found.items()}
@@ -79,7 +79,7 @@ def updated(world: World, devices: int, kind: str, accumulate: int = 1) -> tuple
 @pytest.mark.parametrize(
     "cuts", [((2, 2),), pytest.param(((2, 1), (4, 1), (1, 8)), marks=pytest.mark.long)], ids=["both", "either"]
 )
-@pytest.mark.parametrize("kind", ["fit", "pcl"])
+@pytest.mark.parametrize("kind", ["mle", "pcl"])
 def test_the_update_is_the_same_on_any_number_of_devices_and_in_any_number_of_parts(
     world: World, kind: str, cuts: tuple[tuple[int, int], ...]
 ) -> None:
@@ -94,7 +94,7 @@ def test_the_update_is_the_same_on_any_number_of_devices_and_in_any_number_of_pa
 
 def train(world: World, folder: Path, kind: str, stop_after: int | None = None, devices: int = 1) -> Any:
     context = world.context(folder, devices, seed=3, stop_after=stop_after)
-    return fit(context, world.params, FIT) if kind == "fit" else distil(context, world.params, DISTIL)
+    return mle(context, world.params, FIT) if kind == "mle" else pcl(context, world.params, DISTIL)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def whole(world: World, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     return cache(lambda kind: (train(world, folder / kind, kind), folder / kind))
 
 
-@pytest.mark.parametrize("kind", ["fit", "pcl"])
+@pytest.mark.parametrize("kind", ["mle", "pcl"])
 def test_resuming_equals_never_having_stopped_bit_for_bit(
     world: World, whole: Callable[[str], tuple[Any, Path]], tmp_path: Path, kind: str
 ) -> None:
@@ -122,7 +122,7 @@ def test_resuming_equals_never_having_stopped_bit_for_bit(
 
 
 @pytest.mark.parametrize(
-    ("kind", "before", "after"), [("fit", 1, 4), pytest.param("pcl", 4, 1, marks=pytest.mark.long)]
+    ("kind", "before", "after"), [("mle", 1, 4), pytest.param("pcl", 4, 1, marks=pytest.mark.long)]
 )
 def test_a_checkpoint_moves_to_another_number_of_devices(
     world: World, whole: Callable[[str], tuple[Any, Path]], tmp_path: Path, kind: str, before: int, after: int
@@ -146,7 +146,7 @@ def test_a_step_is_traced_once_a_shape(world: World, tmp_path: Path) -> None:
 
     counting = world.model._replace(decode=decode)
     training = replace(TRAINING, loop=LoopConfig(steps=12, log_every=2, checkpoint_every=12))
-    fit(world.context(tmp_path, student=counting, training=training), world.params, FIT)
+    mle(world.context(tmp_path, student=counting, training=training), world.params, FIT)
     assert sorted(traces) == [(4, 12), (8, 8)]
 
 
@@ -175,7 +175,7 @@ def test_rates_are_by_kind_of_parameter(world: World) -> None:
 def test_a_nan_stops_the_run_and_names_step_examples_and_checkpoint(world: World, tmp_path: Path) -> None:
     def run(learning_rate: float, params: Any, stop_after: int | None = None) -> Any:
         training = replace(TRAINING, optimizer=OptimizerConfig(learning_rate, warmup_steps=1))
-        return fit(world.context(tmp_path, training=training, stop_after=stop_after), params, FIT)
+        return mle(world.context(tmp_path, training=training, stop_after=stop_after), params, FIT)
 
     nothing = jax.tree.map(lambda x: np.full_like(x, np.nan), world.params)
     with pytest.raises(UserError, match=r"loss and grad_norm not finite at step 1 \(examples \d+.*no checkpoint"):
@@ -214,11 +214,11 @@ def test_a_model_is_read_into_the_host_s_memory_and_on_no_device(
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(world: World, tmp_path: Path) -> None:
-    train(world, tmp_path, "fit", stop_after=4)
+    train(world, tmp_path, "mle", stop_after=4)
     wider = make_model(replace(world.config, d_ff=48))
     params = jax.device_get(wider.init(jax.random.key(0)))
     with pytest.raises(UserError, match="does not fit this model or configuration"):
-        fit(world.context(tmp_path, student=wider, seed=3), params, FIT)
+        mle(world.context(tmp_path, student=wider, seed=3), params, FIT)
 
 
 # Threads of Orbax that were writing when it failed find their event loop closed: noise of its own, told to nobody.
@@ -226,21 +226,21 @@ def test_a_checkpoint_of_another_architecture_is_refused(world: World, tmp_path:
 def test_a_full_disk_ends_a_run_in_one_line_and_nothing_is_lost(
     world: World, whole: Callable[[str], tuple[Any, Path]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    train(world, tmp_path / "run", "fit", stop_after=4)
+    train(world, tmp_path / "run", "mle", stop_after=4)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     capfd.readouterr()
     # Not a stand-in: the system itself refuses to make a file larger than this, wherever in Orbax it is written.
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
         with pytest.raises(UserError, match=r"the checkpoint of step 8 to .*File too large; .*continues from step 4"):
-            train(world, tmp_path / "run", "fit")
+            train(world, tmp_path / "run", "mle")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "Traceback" not in capfd.readouterr().err
     # A thread of Orbax that is still at it may leave a folder of a temporary name, which the next start removes.
     left = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
     assert [name for name in left if not name.endswith(".orbax-checkpoint-tmp")] == ["4"]
-    assert same(whole("fit")[0], train(world, tmp_path / "run", "fit"))
+    assert same(whole("mle")[0], train(world, tmp_path / "run", "mle"))
     assert all(p.name.isdecimal() for p in (tmp_path / "run" / "checkpoints").iterdir())
 
 
@@ -295,7 +295,7 @@ def test_settings_that_cannot_work_are_refused(world: World, tmp_path: Path) -> 
         OptimizerConfig(accumulate=0)
     for accumulate, match in ((3, r"\d rows a device do not divide into accumulate=3"), (2, "compares the rows")):
         cut = replace(TRAINING, optimizer=replace(TRAINING.optimizer, accumulate=accumulate))
-        run = distil if accumulate == 3 else balance
+        run = pcl if accumulate == 3 else tb
         with pytest.raises(UserError, match=match):
             run(world.context(tmp_path, training=cut), world.params, DISTIL)
     with pytest.raises(UserError, match="learning_rate"):
@@ -308,9 +308,9 @@ def test_settings_that_cannot_work_are_refused(world: World, tmp_path: Path) -> 
     with pytest.raises(UserError, match="begun with batches of 42, 21 rows, which do not divide over 2 devices"):
         parallel.dividing_devices(2, (42, 21))
     with pytest.raises(UserError, match="multiple of updates_per_rollout"):
-        distil(world.context(tmp_path), world.params, replace(DISTIL, updates_per_rollout=3))
+        pcl(world.context(tmp_path), world.params, replace(DISTIL, updates_per_rollout=3))
     with pytest.raises(UserError, match="t learns from a teacher; give TrainContext one"):
-        distil(world.context(tmp_path, teacher=None), world.params, DISTIL)
+        pcl(world.context(tmp_path, teacher=None), world.params, DISTIL)
     state = TrainState(jnp.zeros(()), {}, (), (), jnp.zeros(4, jnp.uint32))
     with pytest.raises(UserError, match="do not divide over 2 devices"):
         parallel.shard(state.key_data[:3], parallel.select_devices(2))

@@ -14,7 +14,7 @@ import pytest
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.jsd import jsd_terms
 from kdtw_jax.losses.masked import kl_terms
-from kdtw_jax.losses.vocabulary import Distribution, compare
+from kdtw_jax.losses.vocabulary import Distribution, compare_distributions
 from kdtw_jax.models import Model, T5Config, make_model
 from kdtw_jax.training.distribution import distribution
 
@@ -84,7 +84,7 @@ def test_slices_of_two_distributions_compare_as_wholes_do(beta: float | None) ->
 
     def ask(vocab_chunk: int) -> Ask:
         other = distribution(model, layer, hidden[::-1], BANNED, vocab_chunk=vocab_chunk)
-        return lambda own: compare(terms, own, other, ids(1)[..., 0])
+        return lambda own: compare_distributions(terms, own, other, ids(1)[..., 0])
 
     want, found = (answers(model, ask(n), n)(layer, hidden) for n in (0, 4))
     close(found, want)

@@ -1,8 +1,8 @@
 """What a clause in free words states about asking: a reader a built-in constraint.
 
-A reader takes a clause as `plain` gives it and returns the number that its constraint's templates would hold, or None.
-It takes a clause as a whole or not at all: around a number may stand words that only speak of asking a teacher, in any
-order, but no other word is ever passed over. So no rule is understood as more lenient than it was said.
+A reader takes a clause as `plain_text` gives it and returns the number that its constraint's templates would hold, or
+None. It takes a clause as a whole or not at all: around a number may stand words that only speak of asking a teacher,
+in any order, but no other word is ever passed over. So no rule is understood as more lenient than it was said.
 """
 
 from __future__ import annotations

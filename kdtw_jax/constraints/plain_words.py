@@ -85,7 +85,7 @@ _NO_JOINT = "\ufffc"
 _JOINTS = re.compile(r",?\s+(?:but|plus|as\s+well\s+as)\s+|,\s+|[.!?]\s+", re.IGNORECASE)
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """A clause in small letters, with plain quotes and dashes, numbers and simple fractions in digits, "%" for percent,
     and without commas, polite words and what stands at its end.
 
@@ -112,7 +112,7 @@ def free_clauses(text: str) -> list[str]:
 
 def finer_clauses(clause: str) -> list[str]:
     """What commas, full stops, "but" and "plus" join; only where the whole means nothing."""
-    return [part.strip() for part in _JOINTS.split(clause) if plain(part)]
+    return [part.strip() for part in _JOINTS.split(clause) if plain_text(part)]
 
 
 def _character(character: str) -> str:

@@ -40,7 +40,7 @@ _REASONS = [
 
 
 def refusal(said: str) -> str:
-    """What is wrong with a clause, as `plain` gives it, that no known constraint understands."""
+    """What is wrong with a clause, as `plain_text` gives it, that no known constraint understands."""
     for constraint in every_constraint():
         if constraint.wording.free(said) is not None:
             return f'is a rule on "{constraint.name}", which is not among those known here'

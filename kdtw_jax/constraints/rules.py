@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from kdtw_jax.constraints.plain_words import finer_clauses, free_clauses, plain
+from kdtw_jax.constraints.plain_words import finer_clauses, free_clauses, plain_text
 from kdtw_jax.constraints.record import Constraint, Rule
 from kdtw_jax.constraints.refusals import refusal
 from kdtw_jax.constraints.wording import (
@@ -98,7 +98,7 @@ def _stated(clause: str, known: Sequence[Constraint]) -> list[_Clause]:
         if len(stated) == len(parts):
             return stated
         clause = parts[finer.index(None)]
-    raise UserError(f"{quoted(clause)} {refusal(plain(clause))}; {_understood(known)}")
+    raise UserError(f"{quoted(clause)} {refusal(plain_text(clause))}; {_understood(known)}")
 
 
 def _understand(clause: str, known: Sequence[Constraint]) -> _Clause | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import NamedTuple
 
-from kdtw_jax.constraints.plain_words import plain
+from kdtw_jax.constraints.plain_words import plain_text
 from kdtw_jax.errors import UserError
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
@@ -26,7 +26,7 @@ class Wording(NamedTuple):
     write: Callable[[float], str]  # a budget as the number in the text
     read: Callable[[str], float]  # and back; UserError (without the clause) for a number that makes no sense
     fixed: Mapping[str, float]  # sentences without a number, such as "do not ask the teacher"
-    # In words of one's own, as `plain_words.plain` gives them: the number as it stands in the templates, or None.
+    # In words of one's own, as `plain_words.plain_text` gives them: the number as it stands in the templates, or None.
     free: Callable[[str], str | None] = lambda said: None
 
 
@@ -56,9 +56,9 @@ def understand_loosely(wording: Wording, clause: str) -> float | None:
 
     None and UserError as `understand`.
     """
-    said = plain(clause)
+    said = plain_text(clause)
     for sentence, budget in wording.fixed.items():
-        if said == plain(sentence):
+        if said == plain_text(sentence):
             return budget
     for template in (*wording.templates, *wording.held_out):
         if match := re.fullmatch(_plain_pattern(template), said):
@@ -71,7 +71,7 @@ def understand_freely(wording: Wording, clause: str) -> float | None:
 
     None and UserError as `understand`.
     """
-    number = wording.free(plain(clause))
+    number = wording.free(plain_text(clause))
     return None if number is None else _read(wording, number, clause)
 
 
@@ -116,4 +116,4 @@ def _read(wording: Wording, number: str, clause: str) -> float:
 
 @cache
 def _plain_pattern(template: str) -> str:
-    return re.escape(plain(template.replace("{}", _STAND_IN))).replace(_STAND_IN, _NUMBER)
+    return re.escape(plain_text(template.replace("{}", _STAND_IN))).replace(_STAND_IN, _NUMBER)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 OnLong = Literal["truncate", "drop", "error"]
-Progress = Callable[[int, int], None]  # (examples done, examples in all)
+OnProgress = Callable[[int, int], None]  # (examples done, examples in all)
 _PROGRESS_EVERY = 1000
 _LENGTH_STEP = 8  # bucket lengths are multiples of this (save the longest): friendly to vector units
 
@@ -119,7 +119,7 @@ def encode_split(
     max_target: int,
     on_long: OnLong,
     instruct: bool,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> EncodedSplit:
     """Tokenise a whole split into memory.
 

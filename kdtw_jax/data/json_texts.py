@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdtw_jax.data.lines import kind, read_lines
+from kdtw_jax.data.lines import kind, lines_of_file
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.errors import UserError
@@ -32,9 +32,9 @@ def json_pairs(path: Path, keys: tuple[str, str]) -> list[Pair]:
     Those are no characters, and nothing could write them: each becomes U+FFFD, and a line on standard error says so.
 
     Raises:
-      UserError: as `read_lines` does; or, naming the line, an empty one, bad JSON, or an object without the texts.
+      UserError: as `lines_of_file` does; or, naming the line, an empty one, bad JSON, or an object without the texts.
     """
-    lines = read_lines(path)
+    lines = lines_of_file(path)
     first = next((line for line in lines if line.strip()), "")
     is_array = first.lstrip().startswith("[")
     values = _of_array("\n".join(lines), path) if is_array else _of_lines(lines, path)

@@ -55,7 +55,7 @@ def kind(path: Path) -> str:
     return Path(name.stem).suffix if name.suffix in PACKED else name.suffix
 
 
-def read_lines(path: Path) -> list[str]:
+def lines_of_file(path: Path) -> list[str]:
     """The lines of a file in UTF-8, which gzip, bzip2, xz or lzma may have packed, without their ends (\\n or \\r\\n).
 
     Raises:

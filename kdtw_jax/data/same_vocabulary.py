@@ -15,7 +15,7 @@ _SPACE = "\u2581"
 _OF_WHITE_SPACE = ("Strip", "Replace")  # normalisers that published files may do without
 
 
-class Rules(NamedTuple):
+class CutRules(NamedTuple):
     """What decides, beside the tokens, how a text is cut."""
 
     scores: tuple[float, ...]  # of the pieces
@@ -32,14 +32,14 @@ class Likeness(NamedTuple):
     added: Mapping[int, AddedToken]
     help_id: int
     banned: frozenset[int]
-    rules: Rules
+    rules: CutRules
     encode: Callable[[str], list[int]]
 
 
-BYTES = Rules((), {}, "bytes", b"", ())
+BYTES = CutRules((), {}, "bytes", b"", ())
 
 
-def rules_of_model(file: bytes) -> Rules:
+def rules_of_model(file: bytes) -> CutRules:
     """Of a sentencepiece model."""
     from sentencepiece import sentencepiece_model_pb2
 
@@ -47,7 +47,7 @@ def rules_of_model(file: bytes) -> Rules:
     model = described.ModelProto.FromString(file)
     kind, usual = described.ModelProto.SentencePiece.Type, ("NORMAL", "UNKNOWN", "CONTROL")
     kinds = {i: kind.Name(piece.type) for i, piece in enumerate(model.pieces)}
-    return Rules(
+    return CutRules(
         tuple(piece.score for piece in model.pieces),
         {i: name for i, name in kinds.items() if name not in usual},
         described.TrainerSpec.ModelType.Name(model.trainer_spec.model_type),
@@ -56,12 +56,12 @@ def rules_of_model(file: bytes) -> Rules:
     )
 
 
-def rules_of_json(processor: FastProcessor) -> Rules:
+def rules_of_json(processor: FastProcessor) -> CutRules:
     """Of a tokenizer.json."""
     scores = tuple(map(processor.get_score, range(processor.vocab_size())))
     steps = [step for step in processor.normalizers if step.get("type") != "Precompiled"]
     more = [json.dumps(step, sort_keys=True) for step in steps if not _is_of_white_space(step)]
-    return Rules(scores, {}, "UNIGRAM", processor.charsmap, tuple(more))
+    return CutRules(scores, {}, "UNIGRAM", processor.charsmap, tuple(more))
 
 
 def difference(there: Likeness, here: Likeness) -> str | None:

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from kdtw_jax.data.json_texts import is_json, json_pairs
-from kdtw_jax.data.lines import read_lines
+from kdtw_jax.data.lines import lines_of_file
 from kdtw_jax.data.overlap import caseless
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
@@ -111,7 +111,7 @@ def _read_pairs(source: Path, target: Path | None, spec: FileSpec) -> list[Pair]
             raise UserError(f"{source}: a file of JSON has both sides; leave out {target}")
         return json_pairs(source, (spec.source_key, spec.target_key))
     if target is None:
-        read_lines(source)  # what is wrong with it comes first
+        lines_of_file(source)  # what is wrong with it comes first
         raise UserError(f"{source}: the file with its targets is not given; name it, or use a .jsonl file")
     if source == target or (source.exists() and target.exists() and source.samefile(target)):
         raise UserError(f"{source}: named as source and as target; name the file with its targets")
@@ -125,7 +125,7 @@ def _read_pairs(source: Path, target: Path | None, spec: FileSpec) -> list[Pair]
 
 def _texts(path: Path) -> list[str]:
     """The lines, none of them empty."""
-    lines = read_lines(path)
+    lines = lines_of_file(path)
     for number, line in enumerate(lines, 1):
         if not normalize(line):
             raise UserError(f"{path} line {number}: the line is empty; remove it (on both sides) or fill it")

@@ -26,7 +26,7 @@ from kdtw_jax.data.added_tokens import (
 from kdtw_jax.data.byt5 import PROTO, ByteProcessor
 from kdtw_jax.data.byt5 import SENTINELS as BYTE_SENTINELS
 from kdtw_jax.data.fast_tokenizer import FastProcessor
-from kdtw_jax.data.same_vocabulary import BYTES, Likeness, Rules, rules_of_json, rules_of_model
+from kdtw_jax.data.same_vocabulary import BYTES, CutRules, Likeness, rules_of_json, rules_of_model
 from kdtw_jax.data.vocabulary_training import EOS_ID, HELP, PAD_ID, UNK_ID
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import parse_object
@@ -58,7 +58,7 @@ class Vocabulary(NamedTuple):
     sentinels: int  # above the pieces
     file: bytes  # of the pieces alone
     saved: bytes  # with the added tokens, where they are not the usual ones
-    rules: Callable[[], Rules]
+    rules: Callable[[], CutRules]
 
     def likeness(self, banned: frozenset[int], encode: Encoder) -> Likeness:
         """What another vocabulary has to share; ids that are never written, and the encoder, are the tokenizer's."""

@@ -16,7 +16,7 @@ from kdtw_jax.decoding.gates import silent
 from kdtw_jax.decoding.help import DecodeState, Gate, stateless
 from kdtw_jax.decoding.sample import choose
 
-Deferral = Literal["chow", "diff", "opt"]
+CascadeRule = Literal["chow", "diff", "opt"]
 
 
 def speculative(draft_length: int | jax.Array) -> Strategy:
@@ -34,7 +34,7 @@ def speculative_lossy(draft_length: int | jax.Array, tolerance: float | jax.Arra
     return Strategy(within(tolerance), silent(), draft_length=draft_length)
 
 
-def speculative_cascade(rule: Deferral, alpha: float | jax.Array, draft_length: int | jax.Array) -> Strategy:
+def speculative_cascade(rule: CascadeRule, alpha: float | jax.Array, draft_length: int | jax.Array) -> Strategy:
     """Speculative cascade (Narasimhan et al., arXiv 2405.19261): speculative execution of a cascade that takes each
     token from mu where the rule defers and from pi elsewhere.
 

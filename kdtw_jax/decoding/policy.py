@@ -21,13 +21,13 @@ def log_policy(logits: jax.Array, banned: tuple[int, ...], temperature: float = 
     """
     if not temperature > 0.0:
         raise UserError(f"temperature is {temperature}; it has to be above 0 (for greedy decoding give no noise)")
-    logits = without(logits.astype(jnp.float32), banned)
+    logits = without_banned(logits.astype(jnp.float32), banned)
     if temperature != 1.0:
         logits = logits / temperature
     return jax.nn.log_softmax(logits, axis=-1)
 
 
-def without(logits: jax.Array, banned: tuple[int, ...]) -> jax.Array:
+def without_banned(logits: jax.Array, banned: tuple[int, ...]) -> jax.Array:
     """`logits` [..., V] with -inf at the `banned` tokens; raises `UserError` as `log_policy` does."""
     vocabulary = logits.shape[-1]
     allowed_V = allowed(vocabulary, banned)

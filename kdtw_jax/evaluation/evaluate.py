@@ -13,7 +13,7 @@ import numpy as np
 from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding.beam import beam_search
-from kdtw_jax.decoding.policy import log_policy, without
+from kdtw_jax.decoding.policy import log_policy, without_banned
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.evaluation import diagnostics
 from kdtw_jax.finite import check_written
@@ -203,7 +203,7 @@ def comparison(
             logits_BxXxV = student.unembed(params[0], own_BxXxD)
             pi = log_policy(logits_BxXxV, banned, values.alpha)
             mu = log_policy(teacher.unembed(params[1], other_BxXxD), banned)
-            _, value_BxX = policy_and_value(without(logits_BxXxV, banned), head_BxX, tokens_BxX, values)
+            _, value_BxX = policy_and_value(without_banned(logits_BxXxV, banned), head_BxX, tokens_BxX, values)
             top_forward, top_reverse = (
                 topk_divergence(pi, top_k_with_tail(mu, top_k), direction) if top_k else jnp.zeros(tokens_BxX.shape)
                 for direction in ("forward", "reverse")

@@ -146,7 +146,7 @@ class ChunkedLogits(NamedTuple):
 Distribution: TypeAlias = DenseLogits | ChunkedLogits
 
 
-def compare(
+def compare_distributions(
     terms: Callable[[jax.Array, jax.Array], jax.Array],
     student: Distribution,
     teacher: Distribution,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.constraints import Constraint, History, histories
-from kdtw_jax.decoding.policy import without
+from kdtw_jax.decoding.policy import without_banned
 from kdtw_jax.decoding.view import encoder_inputs, gate_features, prefixes_and_history
 from kdtw_jax.losses.help import asked_path, constraint_value_loss, saving
 from kdtw_jax.losses.kl import TopK
@@ -56,7 +56,7 @@ def ask_loss(
             past_BxXxT: jax.Array,
             history: History,
         ) -> tuple[StudentStats, GateInputs, jax.Array]:
-            logits_BxXxV = without(model.unembed(params, hidden_BxXxD), banned)
+            logits_BxXxV = without_banned(model.unembed(params, hidden_BxXxD), banned)
             own_BxXxV = jax.lax.stop_gradient(jax.nn.log_softmax(logits_BxXxV, axis=-1))
             view = gate_features(own_BxXxV, hidden_BxXxD, past_BxXxT, history)
             own = DenseLogits(logits_BxXxV if alpha == 1 else logits_BxXxV / alpha)

@@ -59,7 +59,7 @@ def likelihood_loss(model: Model, config: MLEConfig, chunks: Chunks = WHOLE) -> 
     return loss
 
 
-def fit(context: TrainContext, params: Params, config: MLEConfig) -> Params:
+def mle(context: TrainContext, params: Params, config: MLEConfig) -> Params:
     """Trains `params` on the data's targets, resuming what is in the folder; returns the trained parameters (numpy).
 
     Raises UserError as `run_loop` does.
@@ -77,7 +77,7 @@ MLE = Method(
     name="mle",
     describe="student that goes on by maximum likelihood",
     config=MLEConfig,
-    train=fit,
+    train=mle,
     uses_teacher=False,
     color="#E69F00",
     curve="nll",

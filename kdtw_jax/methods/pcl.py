@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
-from kdtw_jax.losses import pcl
 from kdtw_jax.losses.kl import Direction, TopK, outcomes_divergence
 from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.losses.pcl import PCLConfig, path_of, pcl_loss
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import Distribution
 from kdtw_jax.methods.protocol import Cost, Method
@@ -40,7 +40,7 @@ from kdtw_jax.training.state import Coefficient, LossFn, Metrics, Params
 class DistilConfig(RowsConfig):
     """PCL from a mixed replay buffer."""
 
-    pcl: pcl.PCLConfig = field(default_factory=pcl.PCLConfig, metadata=flags("values", "segment_lengths"))
+    pcl: PCLConfig = field(default_factory=PCLConfig, metadata=flags("values", "segment_lengths"))
     pcl_weight: float = 1.0  # weight of the path-consistency loss in what the policy learns
     value_weight: float = field(default=1.0, metadata=flags())  # and in what V learns
     # Updates in which V alone learns from path residuals: until V is about right, all of them say "less of everything"
@@ -110,7 +110,7 @@ def student_stats(
     divergence_BxX = jnp.zeros(tokens_BxX.shape)
     if taken.outcomes_BxXxK is not None:
         divergence_BxX = outcomes_divergence(taken.outcomes_BxXxK, top, config.kl_direction)
-    return StudentStats(*pcl.path_of(taken.partition_BxX, taken.picked_BxX, head_BxX, config.pcl), divergence_BxX)
+    return StudentStats(*path_of(taken.partition_BxX, taken.picked_BxX, head_BxX, config.pcl), divergence_BxX)
 
 
 class PathTerms(NamedTuple):
@@ -132,7 +132,7 @@ def path_terms(
     """
     mask_BxT = rows.tokens_BxT != 0
     residual_loss = partial(
-        pcl.pcl_loss,
+        pcl_loss,
         teacher_log_prob_BxT=taken.reward_BxT,
         mask_BxT=mask_BxT,
         finished_B=finished(rows.tokens_BxT),
@@ -167,7 +167,7 @@ class Objective(NamedTuple):
     coefficients: Mapping[str, Coefficient]
 
 
-def distil(context: TrainContext, params: Params, config: DistilConfig, objective: Objective | None = None) -> Params:
+def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: Objective | None = None) -> Params:
     """Distils the teacher into the student starting from `params`; resumes what is in the folder; returns parameters
     (numpy).
 
@@ -222,7 +222,7 @@ PCL = Method(
     name="pcl",
     describe="student that goes on by Path Consistency Learning",
     config=DistilConfig,
-    train=distil,
+    train=pcl,
     cost=cost,
     check=check,
     top_k="top_k",

@@ -1,7 +1,7 @@
 """Sequence-level distillation (Kim and Rush 2016, arXiv 1606.07947): the teacher's beam outputs as targets.
 
 They are written once, in files of a few batches each, by which an interrupted job goes on; the student is then trained
-on them by `fit`.
+on them by `mle`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluatio
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding.beam import beam_search
 from kdtw_jax.finite import check_written
-from kdtw_jax.methods.mle import MLEConfig, fit
+from kdtw_jax.methods.mle import MLEConfig, mle
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model
 from kdtw_jax.runs.atomic import read_arrays, write_arrays
@@ -37,7 +37,7 @@ class BeamConfig(NamedTuple):
     length_penalty: float
 
 
-class Written(NamedTuple):
+class BeamTargets(NamedTuple):
     """A split whose targets are the teacher's, and how many of them did not end within the longest target."""
 
     data: EncodedSplit
@@ -66,7 +66,7 @@ def write_outputs(
     devices: parallel.Devices,
     batches_a_file: int = BATCHES_A_FILE,
     stop_after: int | None = None,
-) -> Written:
+) -> BeamTargets:
     """The split with the teacher's best hypotheses for targets; `folder` keeps them; what is there is not made anew.
 
     A hypothesis that does not end is kept as the prefix it is: each of its tokens is the teacher's choice, and nothing
@@ -116,7 +116,7 @@ def write_outputs(
             progress.update(len(targets))
     packed = Ragged.pack(targets[int(example)].tolist() if int(example) in targets else [] for example in data.examples)
     ended = sum(int(row[-1]) == EOS_ID for row in targets.values())
-    return Written(dataclasses.replace(data, targets=packed), len(targets) - ended)
+    return BeamTargets(dataclasses.replace(data, targets=packed), len(targets) - ended)
 
 
 def _parts(data: EncodedSplit, buckets: Sequence[Bucket], size: int) -> Iterator[list[Batch]]:
@@ -129,7 +129,7 @@ SEQKD = Method(
     name="seqkd",
     describe="student that goes on by maximum likelihood of the teacher's beam outputs (sequence-level distillation)",
     config=MLEConfig,
-    train=fit,
+    train=mle,
     uses_teacher=False,
     targets="beam",
     color="#F0E442",

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
-from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, distil, make_student_stats
+from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, make_student_stats, pcl
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model, ModelConfig, Params
 from kdtw_jax.replay import Sample
@@ -51,11 +51,11 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
     return loss
 
 
-def balance(context: TrainContext, params: Params, config: DistilConfig) -> Params:
+def tb(context: TrainContext, params: Params, config: DistilConfig) -> Params:
     """Distils the teacher into the student starting from `params`; resumes what is in the folder; returns parameters
     (numpy).
 
-    Of the config, everything about rows and the KL holds as in `distil`; `pcl_weight` is the weight of the balance
+    Of the config, everything about rows and the KL holds as in `pcl`; `pcl_weight` is the weight of the balance
     loss, of `pcl` alpha, min_log_prob, huber and clip are used, and what is about V or segments is not.
 
     Raises UserError as `train_replayed` and `check` do.
@@ -63,7 +63,7 @@ def balance(context: TrainContext, params: Params, config: DistilConfig) -> Para
     check_uncut(context.training)
     weights = {"tb": config.pcl_weight, **({"kl": config.kl_weight} if config.kl_weight else {})}
     loss = replayed_balance(context.student, config, context.banned, context.training.chunks())
-    return distil(context, params, config, Objective(loss, weights))
+    return pcl(context, params, config, Objective(loss, weights))
 
 
 def check_uncut(training: StudentTraining) -> None:
@@ -82,7 +82,7 @@ TB = Method(
     name="tb",
     describe="student that goes on by trajectory balance on the rows of Path Consistency Learning",
     config=DistilConfig,
-    train=balance,
+    train=tb,
     cost=cost,
     check=check,
     top_k="top_k",

@@ -12,7 +12,7 @@ from kdtw_jax.data.batches import Batch
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
-from kdtw_jax.losses.vocabulary import compare
+from kdtw_jax.losses.vocabulary import compare_distributions
 from kdtw_jax.methods.mle import MLEConfig
 from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
@@ -56,7 +56,7 @@ def word_loss(
             own = said(student, params, own_BxXxD, ())
             nll = own.token_loss(target_BxX, config.label_smoothing, config.z_loss)
             pi, mu = said(student, params, own_BxXxD, banned), said(teacher, output.value, other_BxXxD, banned)
-            return {"nll": nll, "kl": compare(lambda pi, mu: kl_terms(mu, pi), pi, mu, target_BxX)[0]}
+            return {"nll": nll, "kl": compare_distributions(lambda pi, mu: kl_terms(mu, pi), pi, mu, target_BxX)[0]}
 
         found = over_positions(part, (own_BxTxD, other_BxTxD, target_BxT), chunks.chunk)
         tokens = Weighted(jnp.sum(mask.astype(jnp.float32)), jnp.ones(()))

@@ -14,7 +14,7 @@ from kdtw_jax.models.families import (
 )
 from kdtw_jax.models.gate import Facts, GateInputs, GateOutput, Memory
 from kdtw_jax.models.interface import (
-    WORDS,
+    NUMBER_BYTES,
     Cache,
     Costs,
     Decoded,
@@ -31,7 +31,7 @@ from kdtw_jax.models.vocabulary import output_slices, pad_params
 
 __all__ = [
     "FAMILIES",
-    "WORDS",
+    "NUMBER_BYTES",
     "Cache",
     "Costs",
     "Decoded",

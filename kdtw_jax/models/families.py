@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.models.gate import Gate, GateInputs, GateOutput, init_gate
+from kdtw_jax.models.gate import GateInputs, GateNetwork, GateOutput, init_gate
 from kdtw_jax.models.heads import ValueHead
 from kdtw_jax.models.interface import Cache, Costs, Decoded, Encoded, Family, Model, ModelConfig, Params
 from kdtw_jax.models.t5 import T5
@@ -58,7 +58,7 @@ def costs(config: ModelConfig) -> Costs:
 def make_model(config: ModelConfig) -> Model:
     """The functions of one model, of whichever family. Raises UserError as `family_of` does."""
     network = family_of(config).network(config)
-    gate = Gate(config.d_model, config.gate_width)
+    gate = GateNetwork(config.d_model, config.gate_width)
 
     def init(key: jax.Array) -> Params:
         return {**network.init(key), **init_heads(config, key)}
@@ -79,11 +79,11 @@ def make_model(config: ModelConfig) -> Model:
         return answer(params, hidden_BxNxD), cache
 
     def read_rule(params: Params, encoded: Encoded) -> jax.Array:
-        return jnp.asarray(gate.apply({"params": params["gate"]}, network.memory(encoded), method=Gate.read))
+        return jnp.asarray(gate.apply({"params": params["gate"]}, network.memory(encoded), method=GateNetwork.read))
 
     def apply_gate(params: Params, rule_BxP: jax.Array, view: GateInputs) -> GateOutput:
         table_VxD = network.embedding(params)
-        odds: Any = gate.apply({"params": params["gate"]}, rule_BxP, view, table_VxD, method=Gate.apply_gate)
+        odds: Any = gate.apply({"params": params["gate"]}, rule_BxP, view, table_VxD, method=GateNetwork.apply_gate)
         return GateOutput(*odds)
 
     return Model(

@@ -63,7 +63,7 @@ class GateOutput(NamedTuple):
         return (self.saving_BxT - jnp.exp(self.log_price_BxT)) / alpha
 
 
-class Gate(nn.Module):
+class GateNetwork(nn.Module):
     """Three small networks: a reader of the rule, and one hidden layer of `width` units for each of saving, price and
     cost to go."""
 
@@ -110,7 +110,7 @@ class _Beside(nn.Module):
     width: int
 
     def setup(self) -> None:
-        self.gate = Gate(self.d_model, self.width)
+        self.gate = GateNetwork(self.d_model, self.width)
 
     def __call__(self) -> GateOutput:
         """Everything once, which is what initialisation needs."""

@@ -19,7 +19,7 @@ Params: TypeAlias = Any
 Encoded: TypeAlias = Any
 Cache: TypeAlias = Any
 
-WORDS = {"float32": 4, "bfloat16": 2}  # bytes of a number, by the dtype of the arithmetic
+NUMBER_BYTES = {"float32": 4, "bfloat16": 2}  # bytes of a number, by the dtype of the arithmetic
 
 
 class ModelConfig(Protocol):

@@ -19,7 +19,7 @@ from kdtw_jax.pipeline.config import JUDGING, Experiment
 from kdtw_jax.pipeline.config_file import write_config
 from kdtw_jax.pipeline.prepare import Setup, look_up, prepare
 from kdtw_jax.pipeline.presets import TASKS
-from kdtw_jax.pipeline.stages import BEAM_STAGE, Row, evaluate, evaluation_stage, train_students, train_teacher
+from kdtw_jax.pipeline.stages import BEAM_STAGE, Row, evaluation_stage, result_rows, train_students, train_teacher
 from kdtw_jax.runs import (
     Progress,
     RunFolder,
@@ -62,11 +62,11 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
         if own is None:  # a task of the user's own is no file's to repeat
             write_config(run.path / REPEAT, name, config, TASKS.get(name, {}).get(config.preset))
         teacher = train_teacher(config, setup, run)
-        rows = evaluate(config, setup, teacher, teacher, "teacher", config.seeds[0], run)
+        rows = result_rows(config, setup, teacher, teacher, "teacher", config.seeds[0], run)
         for seed in config.seeds:
             students = train_students(config, setup, teacher, seed, run)
             for method, student in students.items():
-                rows += evaluate(config, setup, teacher, student, method, seed, run)
+                rows += result_rows(config, setup, teacher, student, method, seed, run)
             if judged:
                 study_asking(config, setup, teacher, students["ask"], students.get("pcl"), seed, run)
         rows = [{"task": name, **row} for row in rows]

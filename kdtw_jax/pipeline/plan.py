@@ -10,7 +10,7 @@ from kdtw_jax.data.batches import Bucket, make_buckets
 from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import find
-from kdtw_jax.models import WORDS, ModelConfig, costs, count_params, parameter_shapes
+from kdtw_jax.models import NUMBER_BYTES, ModelConfig, costs, count_params, parameter_shapes
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pretrained.named import find_config, student_config
 from kdtw_jax.runs import print_table
@@ -59,7 +59,7 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
     """The trainings that `config` would run on so many devices."""
     text, (teacher, student) = config.text, models
     bucket = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=devices)[-1]
-    frozen = parameters(teacher) * WORDS[teacher.dtype if config.teacher_model is not None else "float32"]
+    frozen = parameters(teacher) * NUMBER_BYTES[teacher.dtype if config.teacher_model is not None else "float32"]
     seeds = len(config.seeds)
     own, other = forward_flops(student, bucket), forward_flops(teacher, bucket)
     found = []

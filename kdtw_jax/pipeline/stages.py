@@ -19,7 +19,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
 from kdtw_jax.methods import find
 from kdtw_jax.methods.ask_config import Rules, make_rules
-from kdtw_jax.methods.mle import fit
+from kdtw_jax.methods.mle import mle
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.metrics.scores import Score, score_all
@@ -80,7 +80,7 @@ def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
 
     def train(model: Model, folder: Path) -> Params:
         context = _context("teacher", folder, model, setup, config.teacher_fit, seed)
-        return fit(context, model.init(jax.random.key(seed)), config.teacher_fit.likelihood)
+        return mle(context, model.init(jax.random.key(seed)), config.teacher_fit.likelihood)
 
     return _stage(run, "teacher", _with_vocabulary(config.teacher, setup), setup, train)
 
@@ -100,7 +100,7 @@ def train_students(
 
         def warm_up(model: Model, folder: Path) -> Params:
             context = _context(f"warm-up {seed}", folder, model, setup, config.warmup, seed)
-            return fit(context, model.init(jax.random.key(seed + 1000)), config.warmup.likelihood)
+            return mle(context, model.init(jax.random.key(seed + 1000)), config.warmup.likelihood)
 
         start = _stage(run, f"seed{seed}/warmup", size, setup, warm_up)
     else:
@@ -182,7 +182,7 @@ def asking_rules(config: Experiment, setup: Setup, teacher: Trained) -> Rules:
     return make_rules(known_constraints(config.of("ask").constraints, teacher.model.config), setup.tokenizer)
 
 
-def evaluate(
+def result_rows(
     config: Experiment, setup: Setup, teacher: Trained, trained: Trained, method: str, seed: int, run: RunFolder
 ) -> list[Row]:
     """Rows of the results table for one model: task metrics of greedy and sampled outputs, and nearness to the teacher.

@@ -11,7 +11,7 @@ from kdtw_jax.data.added_tokens import NAMES, RESERVED, AddedToken, read_object,
 from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import T5Config
-from kdtw_jax.models.t5.config import FeedForward
+from kdtw_jax.models.t5.config import FeedForwardKind
 from kdtw_jax.runs.atomic import read_json
 
 CONFIG = "config.json"
@@ -88,7 +88,7 @@ def _flag(file: Path, stated: dict[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def _feed_forward(file: Path, stated: Any) -> FeedForward:
+def _feed_forward(file: Path, stated: Any) -> FeedForwardKind:
     if stated == "relu":
         return "relu"
     if stated == "gated-gelu":

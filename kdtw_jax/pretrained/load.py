@@ -17,7 +17,7 @@ from kdtw_jax.models import ModelConfig, Params, T5Config, init_heads
 from kdtw_jax.models.t5.model import vocabulary_axis
 from kdtw_jax.models.vocabulary import pad_rows
 from kdtw_jax.pretrained.layout import head_may_be_shared, of_bytes, read_layout
-from kdtw_jax.pretrained.names import ALIASES, HEAD, SHARED, UNUSED, Slot, slots
+from kdtw_jax.pretrained.names import ALIASES, HEAD, SHARED, UNUSED, TensorSlot, slots
 from kdtw_jax.pretrained.tensors import Held, check_tensor, find_tensors, read_tensors, same_tensor
 
 Placement: TypeAlias = jax.Device | jax.sharding.Sharding
@@ -103,7 +103,7 @@ def read_published(
     return params
 
 
-def _converted(what: str, tensor: np.ndarray, slot: Slot, dtype: str) -> np.ndarray:
+def _converted(what: str, tensor: np.ndarray, slot: TensorSlot, dtype: str) -> np.ndarray:
     turned = tensor.T if slot.transposed else tensor
     wanted = jnp.dtype(dtype if slot.matrix else "float32")
     with np.errstate(over="ignore"):  # looked for right below
@@ -118,7 +118,7 @@ def _put(x: np.ndarray, placement: Placement | None) -> np.ndarray | jax.Array:
     return x if placement is None else jax.device_put(x, placement)
 
 
-def _misfit(wanted: dict[str, Slot], sources: dict[str, str], held: dict[str, Held], known: set[str]) -> str:
+def _misfit(wanted: dict[str, TensorSlot], sources: dict[str, str], held: dict[str, Held], known: set[str]) -> str:
     """What is wrong with the tensors of a folder, empty where nothing is."""
     missing = [name for name in wanted if sources[name] not in held]
     extra = [name for name in held if name not in wanted and name not in known]

@@ -19,7 +19,7 @@ ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 
 
-class Slot(NamedTuple):
+class TensorSlot(NamedTuple):
     """One tensor of a checkpoint and the parameter it becomes."""
 
     path: Path  # in our tree
@@ -28,7 +28,7 @@ class Slot(NamedTuple):
     matrix: bool  # used in the dtype of the arithmetic; norms and position tables are used in float32
 
 
-def slots(config: T5Config) -> dict[str, Slot]:
+def slots(config: T5Config) -> dict[str, TensorSlot]:
     """The tensors of a checkpoint of these sizes by their published names, in the order of our tree.
 
     The names are those of the T5 models of the `transformers` library; which of them a model has follows from our own
@@ -40,7 +40,7 @@ def slots(config: T5Config) -> dict[str, Slot]:
         path = tuple(str(key.key) for key in keys)
         transposed = path[-1] == "kernel"
         shape = leaf.shape[::-1] if transposed else leaf.shape
-        found[_published(path)] = Slot(path, shape, transposed, transposed or path[0] == "shared")
+        found[_published(path)] = TensorSlot(path, shape, transposed, transposed or path[0] == "shared")
     return found
 
 

@@ -27,7 +27,16 @@ import optax
 from kdtw_jax.duals import DualConfig, Duals, price, start_duals, update_duals
 from kdtw_jax.losses.help import asked_path, help_logit
 from kdtw_jax.tabular.help_mdp import extended_optimum
-from kdtw_jax.tabular.mdp import STUDENT, EnumerableMDP, Paths, Solution, Student, Tabular, all_paths, expected_loss
+from kdtw_jax.tabular.mdp import (
+    STUDENT,
+    EnumerableMDP,
+    Paths,
+    Solution,
+    Tabular,
+    TabularStudent,
+    all_paths,
+    expected_loss,
+)
 
 
 def asked_paths(mdp: EnumerableMDP) -> Paths:
@@ -46,7 +55,7 @@ class Asking(Tabular):
     normalize: bool = True  # the reward; see `kdtw_jax.losses.help.asked_path`
     exact_answer: bool = False  # see the module's docstring
 
-    def init(self) -> Student:
+    def init(self) -> TabularStudent:
         """Zeros: asking is as likely as any token."""
         return super().init()._replace(ask_S=jnp.zeros(len(self.mdp.prefixes)))
 
@@ -59,12 +68,12 @@ class Asking(Tabular):
         alpha, gamma = self.config.alpha, self.config.gamma
         return extended_optimum(self.mdp, float(self.price), alpha=alpha, gamma=gamma, normalize=self.normalize)
 
-    def logits(self, student: Student) -> jax.Array:
+    def logits(self, student: TabularStudent) -> jax.Array:
         """[SxX]"""
         assert student.ask_S is not None
         return jnp.concatenate([super().logits(student), student.ask_S[:, None]], axis=1)
 
-    def terms(self, student: Student, paths: Paths) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def terms(self, student: TabularStudent, paths: Paths) -> tuple[jax.Array, jax.Array, jax.Array]:
         """log pi of each action, its reward, and V of the state it was taken in, NxT."""
         at, log_mu_SxA = (paths.states_NxT, paths.tokens_NxT), jnp.asarray(self.mdp.log_mu_SxA, jnp.float32)
         own_SxA = jax.nn.log_softmax(super().logits(student) / self.config.alpha, axis=-1)
@@ -81,7 +90,7 @@ class Asking(Tabular):
             reward_NxT += self.config.gamma * jnp.where(asked_NxT, off_SxA[at], 0.0)
         return log_pi_NxT, reward_NxT, value_S[at[0]]
 
-    def behaviour(self, student: Student, paths: Paths) -> jax.Array:
+    def behaviour(self, student: TabularStudent, paths: Paths) -> jax.Array:
         """log-probability of the paths under each source, [3, N]: the student, the teacher that asks at the rate
         sigma(-price), and any action alike. Whoever asks, the teacher answers.
         """
@@ -101,7 +110,7 @@ class Asking(Tabular):
 
         return jax.lax.stop_gradient(jnp.stack([log_prob(policy) for policy in policies]))
 
-    def share(self, student: Student) -> jax.Array:
+    def share(self, student: TabularStudent) -> jax.Array:
         """Of the tokens of its own paths, how many the student asks for, []: expected calls by expected length."""
         paths = self.paths()
         prob_N = jnp.exp(self.behaviour(student, paths)[STUDENT])
@@ -109,10 +118,10 @@ class Asking(Tabular):
         return calls / length
 
 
-class Priced(NamedTuple):
+class PricedStudents(NamedTuple):
     """What training with learned prices gives, a student a budget. L: steps."""
 
-    students: Student  # leaves [K, ...]
+    students: TabularStudent  # leaves [K, ...]
     price_LxK: jax.Array
     share_LxK: jax.Array  # of the tokens asked for, after the step
 
@@ -126,19 +135,19 @@ def train_priced(
     start_K: jax.Array,
     steps: int,
     optimizer: optax.GradientTransformation,
-) -> Priced:
+) -> PricedStudents:
     """Descent on `expected_loss`, a student a budget, while `kdtw_jax.duals` moves the prices from `start_K`, [knots].
 
     One step of the students, then one of the prices by what the students use in expectation. `optimizer` should not
     decay its step size: students have to keep up with the prices.
     """
-    Carry = tuple[Student, optax.OptState, Duals]
+    Carry = tuple[TabularStudent, optax.OptState, Duals]
 
     def step(carry: Carry, _: None) -> tuple[Carry, tuple[jax.Array, jax.Array]]:
         students, moments, duals = carry
         price_K = price(config, duals, budget_K)
 
-        def loss(student: Student, price: jax.Array) -> jax.Array:
+        def loss(student: TabularStudent, price: jax.Array) -> jax.Array:
             return expected_loss(replace(asking, price=price), student, shares)
 
         updates, moments = optimizer.update(jax.vmap(jax.grad(loss))(students, price_K), moments)
@@ -147,9 +156,9 @@ def train_priced(
         return (students, moments, update_duals(config, duals, budget_K, share_K - budget_K)), (price_K, share_K)
 
     @jax.jit
-    def run(students: Student) -> Priced:
+    def run(students: TabularStudent) -> PricedStudents:
         start = (students, optimizer.init(students), start_duals(config, start_K))
         (students, _, _), (price_LxK, share_LxK) = jax.lax.scan(step, start, length=steps)
-        return Priced(students, price_LxK, share_LxK)
+        return PricedStudents(students, price_LxK, share_LxK)
 
     return run(jax.tree.map(lambda x: jnp.tile(x, (len(budget_K), *[1] * x.ndim)), asking.init()))

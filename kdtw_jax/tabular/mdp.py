@@ -139,7 +139,7 @@ def path_log_prob(log_pi_SxA: jax.Array, paths: Paths) -> jax.Array:
     return jnp.sum(jnp.where(paths.mask_NxT, log_pi_SxA[paths.states_NxT, paths.tokens_NxT], 0.0), axis=1)
 
 
-class Student(NamedTuple):
+class TabularStudent(NamedTuple):
     """Parameters. States that share a row of logits cannot tell each other apart."""
 
     logits_RxA: jax.Array
@@ -156,11 +156,11 @@ class Tabular:
     row_S: tuple[int, ...] | None = None  # row of logits of each state; one of its own each by default
     fit_value_on_policy: bool = False  # only the student's own paths move the values
 
-    def init(self) -> Student:
+    def init(self) -> TabularStudent:
         """Zeros: the uniform policy."""
         states, actions = self.mdp.log_mu_SxA.shape
         rows = states if self.row_S is None else max(self.row_S) + 1
-        return Student(jnp.zeros((rows, actions)), jnp.zeros(states))
+        return TabularStudent(jnp.zeros((rows, actions)), jnp.zeros(states))
 
     def paths(self) -> Paths:
         """All there are."""
@@ -170,34 +170,34 @@ class Tabular:
         """What training has to reach."""
         return soft_optimum(self.mdp, self.config.alpha, self.config.gamma)
 
-    def logits(self, student: Student) -> jax.Array:
+    def logits(self, student: TabularStudent) -> jax.Array:
         """[SxA], -inf where a token may not be produced."""
         logits = student.logits_RxA if self.row_S is None else student.logits_RxA[jnp.asarray(self.row_S)]
         return jnp.where(self.mdp.allowed_SxA, logits, -jnp.inf)
 
-    def log_pi(self, student: Student) -> jax.Array:
+    def log_pi(self, student: TabularStudent) -> jax.Array:
         """[SxA]"""
         return jax.nn.log_softmax(self.logits(student) / self.config.alpha, axis=-1)
 
-    def value(self, student: Student) -> jax.Array:
+    def value(self, student: TabularStudent) -> jax.Array:
         """[S]"""
         first = jnp.zeros((1, len(self.mdp.prefixes)), jnp.int32)
         return policy_and_value(self.logits(student)[None], student.value_S[None], first, self.config)[1][0]
 
-    def distance(self, student: Student) -> tuple[float, float]:
+    def distance(self, student: TabularStudent) -> tuple[float, float]:
         """From the optimum: max |V - V*| and the largest total variation of the policy, over all states."""
         best = self.optimum()
         variation_S = 0.5 * np.abs(np.exp(self.log_pi(student)) - np.exp(best.log_pi_SxA)).sum(axis=1)
         return float(np.abs(self.value(student) - best.value_S).max()), float(np.max(variation_S))
 
-    def terms(self, student: Student, paths: Paths) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def terms(self, student: TabularStudent, paths: Paths) -> tuple[jax.Array, jax.Array, jax.Array]:
         """What the loss is made of: log pi of each action, its reward, and V of the state it was taken in, NxT."""
         states, tokens = jnp.asarray(paths.states_NxT), jnp.asarray(paths.tokens_NxT)
         head = student.value_S[states]
         log_pi, value = policy_and_value(self.logits(student)[states], head, tokens, self.config)
         return log_pi, jnp.asarray(self.mdp.log_mu_SxA, jnp.float32)[states, tokens], value
 
-    def loss(self, student: Student, paths: Paths, source_N: jax.Array, weight_N: jax.Array) -> jax.Array:
+    def loss(self, student: TabularStudent, paths: Paths, source_N: jax.Array, weight_N: jax.Array) -> jax.Array:
         """The PCL loss, [], with a weight a path (a probability, where paths are enumerated and not
         drawn).
         """
@@ -212,14 +212,14 @@ class Tabular:
         each = jax.vmap(one)(log_pi, reward, value, jnp.asarray(paths.mask_NxT), fit)
         return Weighted(jnp.sum(weight_N * each.total), jnp.sum(weight_N * each.weight)).mean()
 
-    def behaviour(self, student: Student, paths: Paths) -> jax.Array:
+    def behaviour(self, student: TabularStudent, paths: Paths) -> jax.Array:
         """log-probability of the paths under each source's policy, [3, N]; nothing to differentiate."""
         uniform = jnp.log(self.mdp.allowed_SxA / self.mdp.allowed_SxA.sum(axis=1, keepdims=True))
         policies = (self.log_pi(student), jnp.asarray(self.mdp.log_mu_SxA, jnp.float32), uniform)
         return jax.lax.stop_gradient(jnp.stack([path_log_prob(policy, paths) for policy in policies]))
 
 
-def expected_loss(tabular: Tabular, student: Student, shares: jax.Array) -> jax.Array:
+def expected_loss(tabular: Tabular, student: TabularStudent, shares: jax.Array) -> jax.Array:
     """The loss over all paths, [], when `shares`, [3], of them come from each of `SOURCES`."""
     paths = tabular.paths()
     tiled = jax.tree.map(lambda x: jnp.tile(x, (len(SOURCES), 1)), paths)
@@ -228,24 +228,26 @@ def expected_loss(tabular: Tabular, student: Student, shares: jax.Array) -> jax.
     return tabular.loss(student, tiled, source, weight)
 
 
-def train_expected(tabular: Tabular, shares: jax.Array, *, steps: int, learning_rate: float = 0.1) -> Student:
+def train_expected(tabular: Tabular, shares: jax.Array, *, steps: int, learning_rate: float = 0.1) -> TabularStudent:
     """Adam on `expected_loss`."""
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
-    def step(carry: tuple[Student, optax.OptState], _: None) -> tuple[tuple[Student, optax.OptState], None]:
+    def step(
+        carry: tuple[TabularStudent, optax.OptState], _: None
+    ) -> tuple[tuple[TabularStudent, optax.OptState], None]:
         student, moments = carry
         gradient = jax.grad(lambda s: expected_loss(tabular, s, shares))(student)
         updates, moments = optimizer.update(gradient, moments)
         return (optax.apply_updates(student, updates), moments), None
 
     @jax.jit
-    def run(student: Student) -> Student:
+    def run(student: TabularStudent) -> TabularStudent:
         return jax.lax.scan(step, (student, optimizer.init(student)), length=steps)[0][0]
 
     return run(tabular.init())
 
 
-def train_replayed(
+def train_from_replay(
     tabular: Tabular,
     shares: tuple[int, int, int],
     *,
@@ -254,7 +256,7 @@ def train_replayed(
     capacity: int,
     fresh: int = 16,
     learning_rate: float = 0.1,
-) -> Student:
+) -> TabularStudent:
     """Adam on minibatches with `shares` rows of each source from a replay buffer that gains `fresh` rows of
     each a step.
 
@@ -263,7 +265,7 @@ def train_replayed(
     paths = tabular.paths()
     replay = make_replay(capacity, shares, SOURCES)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    Carry = tuple[Student, optax.OptState, ReplayState]
+    Carry = tuple[TabularStudent, optax.OptState, ReplayState]
 
     def step(carry: Carry, key: jax.Array) -> tuple[Carry, None]:
         student, moments, buffer = carry
@@ -282,7 +284,7 @@ def train_replayed(
         return (optax.apply_updates(student, updates), moments, buffer), None
 
     @jax.jit
-    def run(student: Student, key: jax.Array) -> Student:
+    def run(student: TabularStudent, key: jax.Array) -> TabularStudent:
         start = (student, optimizer.init(student), replay.init(jax.tree.map(lambda x: x[0], paths)))
         return jax.lax.scan(step, start, jax.random.split(key, steps))[0][0]
 

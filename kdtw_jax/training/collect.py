@@ -16,7 +16,7 @@ from kdtw_jax.models import Model
 from kdtw_jax.training import parallel
 from kdtw_jax.training.context import WHOLE, Chunks
 from kdtw_jax.training.rows import RowsConfig
-from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, Trajectories, score
+from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, Trajectories, score_paths
 from kdtw_jax.training.state import Params, step_key
 
 
@@ -62,7 +62,7 @@ class Collector:
 
         def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
             how: dict[str, Any] = {"top_k": config.top_k, "banned": banned, "temperature": config.reward_temperature}
-            return score(teacher[0], params, example, source, tokens, **how, **chunks._asdict())
+            return score_paths(teacher[0], params, example, source, tokens, **how, **chunks._asdict())
 
         # V is that of the student's own samples: no other temperature there.
         self._student = parallel.data_parallel(partial(roll_out, student, alpha), devices)

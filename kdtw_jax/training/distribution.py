@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.decoding.policy import allowed, without
+from kdtw_jax.decoding.policy import allowed, without_banned
 from kdtw_jax.losses.vocabulary import ChunkedLogits, DenseLogits, Distribution
 from kdtw_jax.models import Model, Params, output_slices
 
@@ -28,10 +28,10 @@ def distribution(
       params: `Model.output_layer` of them is enough.
       vocab_chunk: tokens whose logits are held at once; 0, or as many as there are: all.
 
-    Raises UserError as `policy.without` does.
+    Raises UserError as `policy.without_banned` does.
     """
     if not 0 < vocab_chunk < model.config.vocab_size:
-        logits = without(model.unembed(params, hidden_BxXxD), banned)
+        logits = without_banned(model.unembed(params, hidden_BxXxD), banned)
         return DenseLogits(logits if temperature == 1 else logits / temperature)
     slices = output_slices(model, params, vocab_chunk)
     allowed_V = allowed(model.config.vocab_size, banned)

@@ -13,7 +13,7 @@ import numpy as np
 from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.positions import over_positions
-from kdtw_jax.losses.vocabulary import compare
+from kdtw_jax.losses.vocabulary import compare_distributions
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.training import parallel
 from kdtw_jax.training.context import Chunks, TrainContext
@@ -160,8 +160,8 @@ def compare_policies(
     teacher_temperature: float = 1.0,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`losses.vocabulary.compare` of the log-policies of student and teacher and of these tokens, BxT each, `chunk`
-    positions and `vocab_chunk` tokens of the vocabulary at a time (0: all).
+    """`losses.vocabulary.compare_distributions` of the log-policies of student and teacher and of these tokens, BxT
+    each, `chunk` positions and `vocab_chunk` tokens of the vocabulary at a time (0: all).
 
     The student reads them in this very step, with its dropout if there is a key; nothing reaches the teacher.
     """
@@ -171,7 +171,7 @@ def compare_policies(
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         said = partial(distribution, banned=banned, vocab_chunk=vocab_chunk)
         mu = said(teacher[0], output.value, other_BxXxD, temperature=teacher_temperature)
-        return compare(terms, said(*student, own_BxXxD), mu, tokens_BxX)
+        return compare_distributions(terms, said(*student, own_BxXxD), mu, tokens_BxX)
 
     other_BxTxD, output = jax.lax.stop_gradient(teacher[1])
     tokens_BxT = jnp.asarray(tokens_BxT)

@@ -33,7 +33,7 @@ def finished(tokens_BxT: jax.Array, eos_id: int = 1) -> jax.Array:
     return jnp.any(tokens_BxT == eos_id, axis=-1)
 
 
-def score(
+def score_paths(
     teacher: Model,
     params: Params,
     example_B: jax.Array,

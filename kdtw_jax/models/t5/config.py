@@ -9,7 +9,7 @@ from typing import Any, Literal
 from kdtw_jax.errors import UserError
 from kdtw_jax.models.interface import Fields
 
-FeedForward = Literal["relu", "gated-gelu"]
+FeedForwardKind = Literal["relu", "gated-gelu"]
 Version = Literal["v1.0", "v1.1"]
 
 # The most that each may be: far above any model's, and low enough for the sizes of what is made of them to be numbers.
@@ -54,7 +54,7 @@ class T5Config(Fields):
     relative_attention_max_distance: int = 128
     dropout_rate: float = 0.1
     layer_norm_epsilon: float = 1e-6
-    feed_forward: FeedForward = "relu"
+    feed_forward: FeedForwardKind = "relu"
     tie_embeddings: bool = True
     dtype: str = "float32"
     value_heads: bool = True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from kdtw_jax.models.interface import WORDS, Costs
+from kdtw_jax.models.interface import NUMBER_BYTES, Costs
 from kdtw_jax.models.t5.config import T5Config
 
 
 def t5_costs(config: T5Config) -> Costs:
     """The keys and values of cross-attention, computed once a source position, are counted with the source."""
-    word, inner, heads = WORDS[config.dtype], config.num_heads * config.d_kv, config.num_heads
+    word, inner, heads = NUMBER_BYTES[config.dtype], config.num_heads * config.d_kv, config.num_heads
     gated = config.feed_forward == "gated-gelu"
     attention, projections = 4 * config.d_model * inner, 2 * config.d_model * inner
     feed_forward = (3 if gated else 2) * config.d_model * config.d_ff
