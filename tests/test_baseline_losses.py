@@ -14,7 +14,6 @@ from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.jsd import generalized_jsd
 from kdtw_jax.losses.masked import kl_divergence
-from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.losses.policy_gradient import importance_weights, later_rewards, sequence_kl_surrogate
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.tabular.mdp import all_paths, path_log_prob, random_mdp
@@ -184,47 +183,46 @@ def test_the_expected_policy_gradient_is_that_of_the_sequence_kl(horizon: int) -
 
 
 @partial(jax.jit, static_argnums=3)
-def balanced(log_pi: jax.Array, log_mu: jax.Array, mask: jax.Array, config: PCLConfig) -> Any:
-    ratio, counted = log_ratio(log_pi, log_mu, mask, config)
+def balanced(log_pi: jax.Array, log_mu: jax.Array, mask: jax.Array, least: float | None) -> Any:
+    ratio, counted = log_ratio(log_pi, log_mu, mask, min_log_prob=least)
     centre = jnp.sum(jnp.where(counted, ratio, 0.0)) / jnp.sum(counted)
-    return balance_loss(ratio, counted, centre, mask, config)
+    return balance_loss(ratio, counted, centre, mask)
 
 
 def test_balance_is_half_the_variance_of_the_log_ratio() -> None:
     _, log_pi, log_mu, mask = path_numbers()
-    config = PCLConfig(min_log_prob=None)
-    found = balanced(log_pi, log_mu, mask, config)
+    found = balanced(log_pi, log_mu, mask, None)
     sums = [float(np.nansum((log_pi - log_mu)[row])) for row in range(B)]
     assert float(found.total) == pytest.approx(0.5 * B * np.var(sums), rel=1e-5)
     assert float(found.weight) == 9
     # A teacher out by one factor for all sequences is the same teacher; one out by a factor for some is not.
     first = jnp.arange(T)[None] == 0
-    scaled = balanced(log_pi, log_mu + jnp.where(first, 7.0, 0.0), mask, config)
+    scaled = balanced(log_pi, log_mu + jnp.where(first, 7.0, 0.0), mask, None)
     assert float(scaled.total) == pytest.approx(float(found.total), rel=1e-4)
-    assert float(balanced(log_pi, jnp.where(first, -7.0, log_mu), mask, config).total) != pytest.approx(
+    assert float(balanced(log_pi, jnp.where(first, -7.0, log_mu), mask, None).total) != pytest.approx(
         float(found.total), rel=0.1
     )
-    assert float(balanced(log_mu, log_mu, mask, config).total) == 0.0
+    assert float(balanced(log_mu, log_mu, mask, None).total) == 0.0
 
     def variance(log_pi: jax.Array) -> jax.Array:  # differentiated through the mean as well
         ratio = jnp.sum(jnp.where(mask, log_pi - log_mu, 0.0), axis=1)
         return 0.5 * jnp.sum(jnp.square(ratio - jnp.mean(ratio)))
 
-    slope = jax.grad(lambda x: balanced(x, log_mu, mask, config).total)(log_pi)
+    slope = jax.grad(lambda x: balanced(x, log_mu, mask, None).total)(log_pi)
     np.testing.assert_allclose(slope, jax.grad(variance)(log_pi), rtol=1e-5, atol=1e-6)
     assert np.abs(slope).max() > 0.1
 
 
 def test_balance_leaves_out_what_the_student_cannot_write_and_floors_the_teacher() -> None:
     _, log_pi, log_mu, mask = path_numbers()
-    config = PCLConfig(min_log_prob=-20.0)
+    least = -20.0
     never = log_pi.at[2, 1].set(-jnp.inf)
-    value, slope = jax.value_and_grad(lambda x: balanced(x, log_mu, mask, config).total)(never)
-    two = balanced(log_pi[:2], log_mu[:2], mask[:2], config)
+    value, slope = jax.value_and_grad(lambda x: balanced(x, log_mu, mask, least).total)(never)
+    two = balanced(log_pi[:2], log_mu[:2], mask[:2], least)
     assert float(value) == pytest.approx(float(two.total), rel=1e-5)
-    assert float(balanced(never, log_mu, mask, config).weight) == 6
+    assert float(balanced(never, log_mu, mask, least).weight) == 6
     assert np.isfinite(slope).all() and not slope[2].any() and slope[0].any()
-    far, floored = (balanced(log_pi, log_mu.at[0, 0].set(x), mask, config).total for x in (-jnp.inf, -20.0))
+    far, floored = (balanced(log_pi, log_mu.at[0, 0].set(x), mask, least).total for x in (-jnp.inf, -20.0))
     assert float(far) == float(floored) > 1
-    endless = balanced(log_pi, log_mu.at[0, 0].set(-jnp.inf), mask, PCLConfig(min_log_prob=None))
+    endless = balanced(log_pi, log_mu.at[0, 0].set(-jnp.inf), mask, None)
     assert np.isfinite(endless.total) and float(endless.weight) == 4

@@ -122,11 +122,11 @@ def test_what_policy_and_value_learn_adds_up_to_the_whole_residual(world: World,
         rows = sample.rows
         decoded = world.model.decode(params, world.model.encode(params, rows.source_BxS), shift_right(rows.tokens_BxT))
         logits = without_banned(decoded.logits_BxTxV, world.banned)
-        log_pi, value = policy_and_value(logits, decoded.value_BxT, rows.tokens_BxT, config.pcl)
+        log_pi, value = policy_and_value(logits, decoded.value_BxT, rows.tokens_BxT, **config.pcl.of_values)
         ended = finished(rows.tokens_BxT)
         own = sample.source_X == STUDENT
         return pcl_loss(
-            log_pi, rows.teacher_log_prob_BxT, value, rows.tokens_BxT != 0, ended, config.pcl, fit_value_B=own
+            log_pi, rows.teacher_log_prob_BxT, value, rows.tokens_BxT != 0, ended, fit_value_B=own, **config.pcl.of_loss
         )[0].mean()
 
     both, expected = gradient(jnp.ones(2)), jax.jit(jax.grad(whole))(params)

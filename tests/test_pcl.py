@@ -1,6 +1,8 @@
 """Path consistency: residuals against their definition, what has a gradient and what has none."""
 
-from dataclasses import replace
+import inspect
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -33,12 +35,14 @@ def random_rows(lengths: tuple[int, ...], finished: tuple[bool, ...], width: int
 
 
 def pcl_loss(rows: Rows, config: PCLConfig, **kwargs: Any) -> tuple[Weighted, dict[str, Weighted]]:
-    return jax.jit(pcl.pcl_loss, static_argnums=5)(*rows, config, **kwargs)
+    return jax.jit(partial(pcl.pcl_loss, **config.of_loss))(*rows, **kwargs)
 
 
 def residuals(rows: Rows, config: PCLConfig) -> list[tuple[np.ndarray, np.ndarray]]:
     def segments(rows: Rows) -> tuple[pcl.Segments, ...]:
-        return pcl.segment_residuals(rows.log_mu, rows.log_pi, rows.value, rows.value, rows.mask, rows.finished, config)
+        arrays = (rows.log_mu, rows.log_pi, rows.value, rows.value, rows.mask, rows.finished)
+        how = {name: config.of_loss[name] for name in ("alpha", "gamma", "segment_lengths")}
+        return pcl.segment_residuals(*arrays, **how)
 
     return [(np.asarray(s.residual_BxT), np.asarray(s.valid_BxT)) for s in jax.jit(segments)(rows)]
 
@@ -156,7 +160,7 @@ def gradients(rows: Rows, config: PCLConfig, **kwargs: Any) -> tuple[jax.Array, 
     """With respect to log pi and V."""
 
     def total(log_pi: jax.Array, value: jax.Array) -> jax.Array:
-        return pcl.pcl_loss(log_pi, rows.log_mu, value, *rows[3:], config, **kwargs)[0].total
+        return pcl.pcl_loss(log_pi, rows.log_mu, value, *rows[3:], **config.of_loss, **kwargs)[0].total
 
     return jax.jit(jax.grad(total, argnums=(0, 1)))(rows.log_pi, rows.value)
 
@@ -206,7 +210,7 @@ def test_rows_that_may_not_move_the_value_still_train_the_policy() -> None:
 def test_floor_bounds_the_reward() -> None:
     rows = random_rows((4, 4), (True, True), 4)
     rows = rows._replace(log_mu=rows.log_mu.at[0, 1].set(-jnp.inf).at[1, 2].set(-8.0).at[1, 3].set(-4.9))
-    config = PCLConfig(segment_lengths=(1, 0), floor=-5.0)
+    config = PCLConfig(segment_lengths=(1, 0), min_log_prob=-5.0)
     loss, diagnostics = pcl_loss(rows, config)
     same = pcl_loss(rows._replace(log_mu=jnp.maximum(rows.log_mu, -5.0)), replace(config, min_log_prob=None))[0]
     np.testing.assert_allclose(loss, same)
@@ -246,14 +250,14 @@ def test_unified_and_head_parameterisations() -> None:
     tokens = jax.random.randint(jax.random.key(2), (2, 3), 0, 5)
     for alpha in (1.0, 0.3):
         unified, headed = (PCLConfig(alpha=alpha, values=v) for v in ("unified", "head"))
-        log_pi, value = policy_and_value(logits, head, tokens, unified)
+        log_pi, value = policy_and_value(logits, head, tokens, **unified.of_values)
         q = jnp.take_along_axis(logits, tokens[..., None], -1)[..., 0]
         np.testing.assert_allclose(alpha * log_pi + value, q, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(jnp.exp((logits - value[..., None]) / alpha).sum(-1), 1.0, rtol=1e-5)
-        moved = policy_and_value(logits + 3.0, head, tokens, unified)
+        moved = policy_and_value(logits + 3.0, head, tokens, **unified.of_values)
         np.testing.assert_allclose(moved[0], log_pi, atol=1e-5)
         np.testing.assert_allclose(moved[1], value + 3.0, rtol=1e-5)
-        same = policy_and_value(logits + 3.0, head, tokens, headed)
+        same = policy_and_value(logits + 3.0, head, tokens, **headed.of_values)
         np.testing.assert_allclose(same[0], log_pi, atol=1e-5)
         np.testing.assert_array_equal(same[1], head)
 
@@ -268,8 +272,8 @@ def test_banned_tokens_drop_out_of_policy_and_value(values: Any) -> None:
     allowed = jnp.isin(jnp.arange(6), kept)[None, None]
 
     def loss(logits: jax.Array, tokens: jax.Array) -> jax.Array:
-        log_pi, value = policy_and_value(logits, head, tokens, config)
-        return pcl.pcl_loss(log_pi, log_mu, value, mask, finished, config)[0].total
+        log_pi, value = policy_and_value(logits, head, tokens, **config.of_values)
+        return pcl.pcl_loss(log_pi, log_mu, value, mask, finished, **config.of_loss)[0].total
 
     def banned(logits: jax.Array) -> jax.Array:
         return loss(jnp.where(jnp.broadcast_to(allowed, logits.shape), logits, -jnp.inf), kept[tokens])
@@ -317,3 +321,27 @@ def test_diagnostics_have_no_gradient() -> None:
 def test_settings_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         PCLConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": jnp.zeros((2, 4, 1))}, "value_BxT must have the axes B x T"),
+        ({"finished": jnp.array([True])}, "B is 2 in log_pi_BxT, but 1 in finished_B"),
+        ({"log_mu": jnp.zeros((1, 4))}, "B is 2 in log_pi_BxT, but 1 in teacher_log_prob_BxT"),
+        ({"mask": jnp.ones((2, 1), bool)}, "T is 4 in log_pi_BxT, but 1 in mask_BxT"),
+    ],
+)
+def test_what_would_be_broadcast_into_another_loss_is_refused(change: dict[str, jax.Array], message: str) -> None:
+    rows = random_rows((4, 3), (True, False), 4)
+    pcl_loss(rows, PCLConfig())
+    with pytest.raises(ValueError, match=message):
+        pcl_loss(rows._replace(**change), PCLConfig())
+
+
+def test_settings_of_methods_are_the_arguments_of_the_losses_by_default_and_by_name() -> None:
+    config = PCLConfig()
+    for function, options in ((pcl.pcl_loss, config.of_loss), (pcl.policy_and_value, config.of_values)):
+        known = inspect.signature(function).parameters
+        assert {name: known[name].default for name in options} == options
+    assert {*config.of_loss, *config.of_values} == {field.name for field in fields(PCLConfig)}

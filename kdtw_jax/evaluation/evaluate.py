@@ -203,7 +203,8 @@ def comparison(
             logits_BxXxV = student.unembed(params[0], own_BxXxD)
             pi = log_policy(logits_BxXxV, banned, values.alpha)
             mu = log_policy(teacher.unembed(params[1], other_BxXxD), banned)
-            _, value_BxX = policy_and_value(without_banned(logits_BxXxV, banned), head_BxX, tokens_BxX, values)
+            possible_BxXxV = without_banned(logits_BxXxV, banned)
+            _, value_BxX = policy_and_value(possible_BxXxV, head_BxX, tokens_BxX, **values.of_values)
             top_forward, top_reverse = (
                 topk_divergence(pi, top_k_with_tail(mu, top_k), direction) if top_k else jnp.zeros(tokens_BxX.shape)
                 for direction in ("forward", "reverse")

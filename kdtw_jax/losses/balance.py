@@ -17,27 +17,53 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.losses.metric import Weighted, weighted
-from kdtw_jax.losses.pcl import PCLConfig, penalty
+from kdtw_jax.losses.pcl import penalty
+from kdtw_jax.losses.shapes import check_shapes
 
 
 def log_ratio(
-    log_pi_BxT: jax.Array, teacher_log_prob_BxT: jax.Array, mask_BxT: jax.Array, config: PCLConfig
+    log_pi_BxT: jax.Array,
+    teacher_log_prob_BxT: jax.Array,
+    mask_BxT: jax.Array,
+    *,
+    alpha: float = 1.0,
+    min_log_prob: float | None = -20.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """d of each row, B nats, and whether it counts, bool B: not where the student can never emit one of the tokens.
+    """d of each row, and whether the row counts.
 
-    Of the config alpha and min_log_prob (least log mu that counts) are used. What stands outside the mask is never
-    read. Of rows without an end d is that of the prefix, which is as constant at the optimum for alpha = 1.
+    What stands outside the mask is never read. Of rows without an end d is that of the prefix, which is as constant at
+    the optimum for alpha = 1.
+
+    Args:
+      log_pi_BxT: of the student, of the tokens taken.
+      teacher_log_prob_BxT: log mu of the same tokens.
+      mask_BxT: bool, the tokens.
+      alpha: weight of the entropy.
+      min_log_prob: least log mu that counts; None: none.
+
+    Returns:
+      d, B nats; and bool B, which is False where the student can never emit one of the tokens.
+
+    Raises:
+      ValueError: shapes that do not go together.
     """
+    check_shapes(log_pi_BxT=log_pi_BxT, teacher_log_prob_BxT=teacher_log_prob_BxT, mask_BxT=mask_BxT)
     reward_BxT = teacher_log_prob_BxT.astype(jnp.float32)
-    reward_BxT = jnp.maximum(reward_BxT, -math.inf if config.min_log_prob is None else config.min_log_prob)
+    reward_BxT = jnp.maximum(reward_BxT, -math.inf if min_log_prob is None else min_log_prob)
     possible_BxT = ~jnp.isneginf(log_pi_BxT) & jnp.isfinite(reward_BxT)
     counted_B = jnp.any(mask_BxT, axis=1) & jnp.all(possible_BxT | ~mask_BxT, axis=1)
-    gain_BxT = jnp.where(mask_BxT & possible_BxT, config.alpha * log_pi_BxT - reward_BxT, 0.0)
+    gain_BxT = jnp.where(mask_BxT & possible_BxT, alpha * log_pi_BxT - reward_BxT, 0.0)
     return jnp.sum(gain_BxT, axis=1), counted_B
 
 
 def balance_loss(
-    log_ratio_B: jax.Array, counted_B: jax.Array, centre: jax.Array, mask_BxT: jax.Array, config: PCLConfig
+    log_ratio_B: jax.Array,
+    counted_B: jax.Array,
+    centre: jax.Array,
+    mask_BxT: jax.Array,
+    *,
+    huber: float | None = None,
+    clip: float | None = None,
 ) -> Weighted:
     """Half the squared deviation of d from `centre` (or Huber, or clipped), summed over rows; weight: their tokens.
 
@@ -49,7 +75,13 @@ def balance_loss(
       centre: [], the mean of d over the counted rows of the whole minibatch, all devices; a constant (its gradient
         would cancel: deviations add to zero).
       mask_BxT: bool, the tokens.
+      huber: deviation beyond which the loss is linear.
+      clip: deviation beyond which a row no longer pulls at all.
+
+    Raises:
+      ValueError: shapes that do not go together.
     """
+    check_shapes(log_ratio_B=log_ratio_B, counted_B=counted_B, mask_BxT=mask_BxT)
     deviation_B = jnp.where(counted_B, log_ratio_B - jax.lax.stop_gradient(centre), 0.0)
     tokens = weighted(jnp.ones(mask_BxT.shape), mask_BxT & counted_B[:, None]).weight
-    return Weighted(jnp.sum(penalty(deviation_B, config)), tokens)
+    return Weighted(jnp.sum(penalty(deviation_B, huber=huber, clip=clip)), tokens)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +27,24 @@ import jax.numpy as jnp
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.likelihood import partition_and_pick
 from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.losses.shapes import check_shapes
 from kdtw_jax.ranges import check_ranges
+
+Values = Literal["unified", "head"]
 
 
 @dataclass(frozen=True)
 class PCLConfig:
-    """Which residuals, and how they are tamed. Raises UserError on values that make no sense."""
+    """Settings of methods that use these losses: which residuals, and how they are tamed.
+
+    Raises:
+      UserError: values that make no sense.
+    """
 
     alpha: float = 1.0  # weight of the entropy; the policy is softmax(logits / alpha)
-    gamma: float = 1.0  # discount a token
+    gamma: float = 1.0  # discount per token
     segment_lengths: tuple[int, ...] = (1,)  # segment lengths d; 0 = to the end of the path
-    values: Literal["unified", "head"] = "unified"
+    values: Values = "unified"
     min_log_prob: float | None = -20.0  # least log mu that counts; a top-k or disjoint teacher gives -inf
     huber: float | None = None  # |C| beyond which the loss is linear
     clip: float | None = None  # |C| beyond which a segment no longer pulls at all
@@ -55,6 +62,17 @@ class PCLConfig:
         if self.huber is not None and self.clip is not None:
             raise UserError("huber and clip are alternatives: set one of them")
 
+    @property
+    def of_values(self) -> dict[str, Any]:
+        """The keyword arguments of `policy_and_value`."""
+        return {"alpha": self.alpha, "values": self.values}
+
+    @property
+    def of_loss(self) -> dict[str, Any]:
+        """The keyword arguments of `pcl_loss`, but those that are arrays."""
+        names = ("alpha", "gamma", "segment_lengths", "min_log_prob", "huber", "clip", "stop_far_end")
+        return {name: getattr(self, name) for name in names}
+
 
 class Segments(NamedTuple):
     """The residuals of one length d."""
@@ -64,25 +82,45 @@ class Segments(NamedTuple):
 
 
 def policy_and_value(
-    logits_BxTxV: jax.Array, head_value_BxT: jax.Array, tokens_BxT: jax.Array, config: PCLConfig
+    logits_BxTxV: jax.Array,
+    head_value_BxT: jax.Array,
+    tokens_BxT: jax.Array,
+    *,
+    alpha: float = 1.0,
+    values: Values = "unified",
 ) -> tuple[jax.Array, jax.Array]:
     """log pi of the tokens and V of the states they were taken in, both BxT float32.
 
     The policy is pi = softmax(logits / alpha) either way, so rollouts sample at temperature alpha.
-    "unified" (arXiv 1702.08892, section 5.1): the logits are Q, V = alpha logsumexp(Q / alpha) and
-    alpha log pi = Q - V; `head_value_BxT` is not used. Logits normalised beforehand would make V zero.
-    "head": V = `head_value_BxT`, and a constant added to the logits changes nothing.
-    Banned tokens come as -inf logits and drop out of both.
+
+    Args:
+      logits_BxTxV: of the student, -inf at banned tokens, which drop out of both results.
+      head_value_BxT: of the student's value head.
+      tokens_BxT: int, the tokens taken.
+      alpha: weight of the entropy.
+      values: "unified" (arXiv 1702.08892, section 5.1): the logits are Q, V = alpha logsumexp(Q / alpha) and
+        alpha log pi = Q - V; `head_value_BxT` is not used. Logits normalised beforehand would make V zero.
+        "head": V = `head_value_BxT`, and a constant added to the logits changes nothing.
+
+    Raises:
+      ValueError: shapes that do not go together.
     """
-    scaled = logits_BxTxV if config.alpha == 1 else logits_BxTxV.astype(jnp.float32) / config.alpha
-    return path_of(*partition_and_pick(scaled, tokens_BxT), head_value_BxT, config)
+    check_shapes(logits_BxTxV=logits_BxTxV, head_value_BxT=head_value_BxT, tokens_BxT=tokens_BxT)
+    scaled = logits_BxTxV if alpha == 1 else logits_BxTxV.astype(jnp.float32) / alpha
+    return path_of(*partition_and_pick(scaled, tokens_BxT), head_value_BxT, alpha=alpha, values=values)
 
 
 def path_of(
-    partition_BxT: jax.Array, picked_BxT: jax.Array, head_value_BxT: jax.Array, config: PCLConfig
+    partition_BxT: jax.Array, picked_BxT: jax.Array, head_value_BxT: jax.Array, *, alpha: float, values: Values
 ) -> tuple[jax.Array, jax.Array]:
-    """`policy_and_value` of what it needs to know of logits / alpha: their logsumexp, and those of the tokens."""
-    value_BxT = config.alpha * partition_BxT if config.values == "unified" else head_value_BxT.astype(jnp.float32)
+    """`policy_and_value` of what it needs to know of logits / alpha.
+
+    Args:
+      partition_BxT: their logsumexp.
+      picked_BxT: those of the tokens taken.
+      head_value_BxT, alpha, values: as there.
+    """
+    value_BxT = alpha * partition_BxT if values == "unified" else head_value_BxT.astype(jnp.float32)
     return picked_BxT - partition_BxT, value_BxT
 
 
@@ -116,30 +154,44 @@ def segment_residuals(
     far_value_BxT: jax.Array,
     mask_BxT: jax.Array,
     finished_B: jax.Array,
-    config: PCLConfig,
+    *,
+    alpha: float,
+    gamma: float,
+    segment_lengths: tuple[int, ...],
 ) -> tuple[Segments, ...]:
-    """C(i,d) for each d of `config.segment_lengths`; `value_BxT` enters at s_i and `far_value_BxT` at s_{i+d}.
+    """C(i,d) for each d of `segment_lengths`, in nats; the module's docstring has the equation.
 
-    Only alpha, gamma and segment_lengths of the config are used. What stands outside the mask is never read.
+    What stands outside the mask is never read.
+
+    Args:
+      reward_BxT: of the actions taken.
+      log_pi_BxT: likewise; -inf leaves out the segments that contain it.
+      value_BxT: V where it enters at s_i.
+      far_value_BxT: V where it enters at s_{i+d}.
+      mask_BxT: bool, True up to and including the last token.
+      finished_B: bool, the last token is EOS.
+      alpha: weight of the entropy.
+      gamma: discount per token.
+      segment_lengths: d of each result; 0: to the end of the path.
     """
     open_BxT = mask_BxT & ~finished_B[:, None]
     last_BxT = open_BxT & ~shift(mask_BxT, 1)
     start_BxT = mask_BxT & ~last_BxT
-    gain_BxT = jnp.where(start_BxT, reward_BxT - config.alpha * log_pi_BxT, 0.0)
+    gain_BxT = jnp.where(start_BxT, reward_BxT - alpha * log_pi_BxT, 0.0)
     stuck_BxT = (start_BxT & jnp.isneginf(log_pi_BxT)).astype(jnp.float32)
     far_BxT = jnp.where(mask_BxT, far_value_BxT, 0.0)
 
     segments = []
-    for d in config.segment_lengths:
+    for d in segment_lengths:
         steps = d or mask_BxT.shape[1]
         if d == 0:
-            beyond_BxT = window_sum(jnp.where(last_BxT, far_BxT, 0.0), steps, config.gamma)
+            beyond_BxT = window_sum(jnp.where(last_BxT, far_BxT, 0.0), steps, gamma)
             valid_BxT = start_BxT
         else:
-            beyond_BxT = config.gamma**d * shift(far_BxT, d)
+            beyond_BxT = gamma**d * shift(far_BxT, d)
             valid_BxT = start_BxT & (finished_B[:, None] | shift(mask_BxT, d))
         valid_BxT = valid_BxT & (window_sum(stuck_BxT, steps, 1.0) == 0)
-        residual_BxT = window_sum(gain_BxT, steps, config.gamma) + beyond_BxT - value_BxT
+        residual_BxT = window_sum(gain_BxT, steps, gamma) + beyond_BxT - value_BxT
         segments.append(Segments(jnp.where(valid_BxT, residual_BxT, 0.0), valid_BxT))
     return tuple(segments)
 
@@ -150,12 +202,18 @@ def pcl_loss(
     value_BxT: jax.Array,
     mask_BxT: jax.Array,
     finished_B: jax.Array,
-    config: PCLConfig,
     *,
+    alpha: float = 1.0,
+    gamma: float = 1.0,
+    segment_lengths: tuple[int, ...] = (1,),
+    min_log_prob: float | None = -20.0,
+    huber: float | None = None,
+    clip: float | None = None,
+    stop_far_end: bool = True,
     far_value_BxT: jax.Array | None = None,
     fit_value_B: jax.Array | None = None,
 ) -> tuple[Weighted, dict[str, Weighted]]:
-    """Sum of C(i,d)^2 / 2 (or Huber, or clipped) over the valid (i,d), each counted once; and diagnostics.
+    """The path-consistency loss (arXiv 1702.08892, section 5): half the squared residual C(i,d), in nats squared.
 
     Args:
       log_pi_BxT: of the student, from `policy_and_value`.
@@ -163,23 +221,47 @@ def pcl_loss(
       teacher_log_prob_BxT: log mu of the same tokens at temperature 1.
       mask_BxT: bool, True up to and including the last token (EOS where there is one).
       finished_B: bool, the last token is EOS.
+      alpha: weight of the entropy; the policy is softmax(logits / alpha).
+      gamma: discount per token.
+      segment_lengths: d; 0: to the end of the path.
+      min_log_prob: least log mu that counts; None: none. A top-k or disjoint teacher gives -inf.
+      huber: |C| beyond which the loss is linear.
+      clip: |C| beyond which a segment no longer pulls at all.
+      stop_far_end: let no gradient through V(s_{i+d}).
       far_value_BxT: V at the far ends, from an EMA target (never differentiated); `value_BxT` by default.
       fit_value_B: bool, rows whose residuals may move V (all by default). A student that cannot express mu
         has, at the least-squares optimum, V(s) = mean over *the data* of the gains to go: minus the reverse
         KL-to-go on its own rollouts, but plus the forward KL on the teacher's. With True for on-policy rows
         only and "head" values, V is V^pi while every row still trains the policy.
+
+    Returns:
+      The sum over the valid (i,d), each counted once, with their number; and diagnostics, which are not differentiated:
+      means of |C|, V, reward and log pi, and the shares of tokens below `min_log_prob` and of impossible ones.
+
+    Raises:
+      ValueError: shapes that do not go together.
     """
-    floored = mask_BxT & (teacher_log_prob_BxT < (-math.inf if config.min_log_prob is None else config.min_log_prob))
+    check_shapes(
+        log_pi_BxT=log_pi_BxT,
+        teacher_log_prob_BxT=teacher_log_prob_BxT,
+        value_BxT=value_BxT,
+        mask_BxT=mask_BxT,
+        finished_B=finished_B,
+        far_value_BxT=far_value_BxT,
+        fit_value_B=fit_value_B,
+    )
+    floored = mask_BxT & (teacher_log_prob_BxT < (-math.inf if min_log_prob is None else min_log_prob))
     reward_BxT = teacher_log_prob_BxT.astype(jnp.float32)
-    if config.min_log_prob is not None:
-        reward_BxT = jnp.maximum(reward_BxT, config.min_log_prob)
+    if min_log_prob is not None:
+        reward_BxT = jnp.maximum(reward_BxT, min_log_prob)
     if fit_value_B is not None:
         value_BxT = jnp.where(fit_value_B[:, None], value_BxT, jax.lax.stop_gradient(value_BxT))
     far_BxT = value_BxT if far_value_BxT is None else jax.lax.stop_gradient(far_value_BxT)
-    if config.stop_far_end:
+    if stop_far_end:
         far_BxT = jax.lax.stop_gradient(far_BxT)
 
-    segments = segment_residuals(reward_BxT, log_pi_BxT, value_BxT, far_BxT, mask_BxT, finished_B, config)
+    arrays = (reward_BxT, log_pi_BxT, value_BxT, far_BxT, mask_BxT, finished_B)
+    segments = segment_residuals(*arrays, alpha=alpha, gamma=gamma, segment_lengths=segment_lengths)
     residual = jnp.stack([s.residual_BxT for s in segments])
     valid = jnp.stack([s.valid_BxT for s in segments])
     possible_BxT = mask_BxT & ~jnp.isneginf(log_pi_BxT)
@@ -191,14 +273,14 @@ def pcl_loss(
         "floored": weighted(floored, mask_BxT),
         "impossible": weighted(~possible_BxT, mask_BxT),
     }
-    return weighted(penalty(residual, config), valid), jax.lax.stop_gradient(diagnostics)
+    return weighted(penalty(residual, huber=huber, clip=clip), valid), jax.lax.stop_gradient(diagnostics)
 
 
-def penalty(residual: jax.Array, config: PCLConfig) -> jax.Array:
+def penalty(residual: jax.Array, *, huber: float | None = None, clip: float | None = None) -> jax.Array:
     """Half the square of each residual, or what `huber` or `clip` make of it; any shape."""
-    if config.huber is not None:
+    if huber is not None:
         size = jnp.abs(residual)
-        return jnp.where(size <= config.huber, 0.5 * jnp.square(residual), config.huber * (size - 0.5 * config.huber))
-    if config.clip is not None:
-        residual = jnp.clip(residual, -config.clip, config.clip)
+        return jnp.where(size <= huber, 0.5 * jnp.square(residual), huber * (size - 0.5 * huber))
+    if clip is not None:
+        residual = jnp.clip(residual, -clip, clip)
     return 0.5 * jnp.square(residual)

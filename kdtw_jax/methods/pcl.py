@@ -110,7 +110,9 @@ def student_stats(
     divergence_BxX = jnp.zeros(tokens_BxX.shape)
     if taken.outcomes_BxXxK is not None:
         divergence_BxX = outcomes_divergence(taken.outcomes_BxXxK, top, config.kl_direction)
-    return StudentStats(*path_of(taken.partition_BxX, taken.picked_BxX, head_BxX, config.pcl), divergence_BxX)
+    return StudentStats(
+        *path_of(taken.partition_BxX, taken.picked_BxX, head_BxX, **config.pcl.of_values), divergence_BxX
+    )
 
 
 class PathTerms(NamedTuple):
@@ -136,12 +138,14 @@ def path_terms(
         teacher_log_prob_BxT=taken.reward_BxT,
         mask_BxT=mask_BxT,
         finished_B=finished(rows.tokens_BxT),
-        config=config.pcl,
+        **config.pcl.of_loss,
         far_value_BxT=taken.far_value_BxT,
         fit_value_B=on_policy_B if config.fit_value_on_policy else None,
     )
-    of_policy, diagnostics = residual_loss(taken.log_pi_BxT, value_BxT=jax.lax.stop_gradient(taken.value_BxT))
-    of_value, _ = residual_loss(jax.lax.stop_gradient(taken.log_pi_BxT), value_BxT=taken.value_BxT)
+    of_policy, diagnostics = residual_loss(
+        log_pi_BxT=taken.log_pi_BxT, value_BxT=jax.lax.stop_gradient(taken.value_BxT)
+    )
+    of_value, _ = residual_loss(log_pi_BxT=jax.lax.stop_gradient(taken.log_pi_BxT), value_BxT=taken.value_BxT)
     terms = {
         "pcl": of_policy,
         "value_error": of_value,

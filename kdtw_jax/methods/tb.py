@@ -26,13 +26,14 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
     """Term "tb", half the squared deviation of a row's log-ratio from the mean of the minibatch, a token; "kl" if asked
     for. To be called where `parallel.AXIS` is bound: the mean is over all devices.
     """
-    judge = make_student_stats(model, config, banned, chunks)
+    judge, path = make_student_stats(model, config, banned, chunks), config.pcl
 
     def loss(params: Params, _: Params, sampled: Sample, key: jax.Array) -> Metrics:
         rows: Trajectories = sampled.rows
         mask_BxT = rows.tokens_BxT != 0
         own = judge(params, rows)
-        ratio_B, counted_B = log_ratio(own.log_pi_BxT, rows.teacher_log_prob_BxT, mask_BxT, config.pcl)
+        arrays = (own.log_pi_BxT, rows.teacher_log_prob_BxT, mask_BxT)
+        ratio_B, counted_B = log_ratio(*arrays, alpha=path.alpha, min_log_prob=path.min_log_prob)
         mean_ratio = weighted(ratio_B, counted_B)
         centre = parallel.mean_over_devices(mean_ratio)
         deviation_B = jnp.abs(ratio_B - centre)
@@ -43,7 +44,7 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
             "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
         }
         return {
-            "tb": balance_loss(ratio_B, counted_B, centre, mask_BxT, config.pcl),
+            "tb": balance_loss(ratio_B, counted_B, centre, mask_BxT, huber=path.huber, clip=path.clip),
             **({"kl": weighted(own.divergence_BxT, mask_BxT)} if config.kl_weight else {}),
             **jax.lax.stop_gradient(diagnostics),
         }

@@ -67,7 +67,7 @@ class Paths(NamedTuple):
 
 
 def random_mdp(vocabulary: int, horizon: int, *, seed: int, spread: float = 1.0) -> EnumerableMDP:
-    """A teacher with normal logits of standard deviation `shard_params` at every prefix.
+    """A teacher with normal logits of standard deviation `spread` at every prefix.
 
     Raises UserError beyond a vocabulary of 4 (EOS included) or a horizon of 5, where enumeration stops being
     cheap.
@@ -182,7 +182,7 @@ class Tabular:
     def value(self, student: TabularStudent) -> jax.Array:
         """[S]"""
         first = jnp.zeros((1, len(self.mdp.prefixes)), jnp.int32)
-        return policy_and_value(self.logits(student)[None], student.value_S[None], first, self.config)[1][0]
+        return policy_and_value(self.logits(student)[None], student.value_S[None], first, **self.config.of_values)[1][0]
 
     def distance(self, student: TabularStudent) -> tuple[float, float]:
         """From the optimum: max |V - V*| and the largest total variation of the policy, over all states."""
@@ -194,7 +194,7 @@ class Tabular:
         """What the loss is made of: log pi of each action, its reward, and V of the state it was taken in, NxT."""
         states, tokens = jnp.asarray(paths.states_NxT), jnp.asarray(paths.tokens_NxT)
         head = student.value_S[states]
-        log_pi, value = policy_and_value(self.logits(student)[states], head, tokens, self.config)
+        log_pi, value = policy_and_value(self.logits(student)[states], head, tokens, **self.config.of_values)
         return log_pi, jnp.asarray(self.mdp.log_mu_SxA, jnp.float32)[states, tokens], value
 
     def loss(self, student: TabularStudent, paths: Paths, source_N: jax.Array, weight_N: jax.Array) -> jax.Array:
@@ -207,7 +207,7 @@ class Tabular:
         def one(*row: jax.Array) -> Weighted:
             log_pi, reward, value, mask, fit = (x[None] for x in row)
             done = jnp.ones(1, bool)
-            return pcl_loss(log_pi, reward, value, mask, done, self.config, fit_value_B=fit)[0]
+            return pcl_loss(log_pi, reward, value, mask, done, fit_value_B=fit, **self.config.of_loss)[0]
 
         each = jax.vmap(one)(log_pi, reward, value, jnp.asarray(paths.mask_NxT), fit)
         return Weighted(jnp.sum(weight_N * each.total), jnp.sum(weight_N * each.weight)).mean()
