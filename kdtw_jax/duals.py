@@ -26,7 +26,11 @@ from kdtw_jax.ranges import check_ranges
 
 @dataclass(frozen=True)
 class DualConfig:
-    """How prices move."""
+    """How prices move.
+
+    Raises:
+      UserError: knots that do not rise, or numbers out of their range.
+    """
 
     knots: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # budgets that have a price of their own
     controller: Literal["pi", "ascent"] = "pi"
@@ -53,19 +57,19 @@ class Duals(NamedTuple):
 
 
 def start_duals(config: DualConfig, price_K: jax.Array) -> Duals:
-    """Prices to begin with, [K]."""
+    """The state to begin with, at the prices `price_K`, brought within the bounds."""
     clipped_K = jnp.clip(jnp.asarray(price_K, jnp.float32), config.low, config.high)
     return Duals(jnp.broadcast_to(clipped_K, (len(config.knots),)), jnp.zeros(len(config.knots)))
 
 
 def prices(config: DualConfig, duals: Duals) -> jax.Array:
-    """At the knots, [K]."""
+    """The prices at the knots, [K]."""
     push_K = config.proportional * duals.violation_K if config.controller == "pi" else 0.0
     return jnp.clip(duals.integral_K + push_K, config.low, config.high)
 
 
 def price(config: DualConfig, duals: Duals, budget_B: jax.Array) -> jax.Array:
-    """The price of each budget, [B]: linear between knots, constant beyond the outermost."""
+    """The price of each budget of `budget_B`, [B]: linear between knots, constant beyond the outermost."""
     return jnp.interp(budget_B, jnp.asarray(config.knots), prices(config, duals))
 
 
@@ -78,11 +82,18 @@ def update_duals(
     *,
     pace: float | jax.Array = 1.0,
 ) -> Duals:
-    """Moves the prices by fresh `violation_B` (cost minus what is allowed, in units of the budget).
+    """Moves the prices by fresh violations.
 
     A row counts for the two knots around its budget, as they count for its price. A knot with rows of less than one
-    row's weight moves by that much less, and one without any stays; so do all of them where `counts_B` (bool) leaves a
-    row out. `pace` scales the rate: slower towards the end of a training, prices keep less of the rows' noise.
+    row's weight moves by that much less, and one without any stays.
+
+    Args:
+      config: how prices move.
+      duals: the state so far.
+      budget_B: of the rows.
+      violation_B: cost minus what is allowed, in units of the budget.
+      counts_B: bool, rows that count; by default all.
+      pace: scales the rate: slower towards the end of a training, prices keep less of the rows' noise.
     """
     weight_BxK = _weights(jnp.asarray(config.knots), budget_B)
     if counts_B is not None:

@@ -17,15 +17,8 @@ from kdtw_jax.losses import PCLConfig
 from kdtw_jax.losses.help import asked_path
 from kdtw_jax.tabular.help_mdp import Use, dual_optimum, emitted, extended_optimum, limited_optimum, use
 from kdtw_jax.tabular.help_tabular import Asking, PricedStudents, asked_paths, train_priced
-from kdtw_jax.tabular.mdp import (
-    STUDENT,
-    TabularStudent,
-    all_paths,
-    occupancy,
-    random_mdp,
-    train_expected,
-    train_from_replay,
-)
+from kdtw_jax.tabular.mdp import all_paths, occupancy, random_mdp
+from kdtw_jax.tabular.student import STUDENT, TabularStudent, train_expected, train_from_replay
 
 Values = Literal["unified", "head"]
 Controller = Literal["pi", "ascent"]

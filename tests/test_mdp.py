@@ -11,19 +11,15 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.losses import PCLConfig
 from kdtw_jax.tabular.mdp import (
     EOS,
-    STUDENT,
     EnumerableMDP,
-    Tabular,
-    TabularStudent,
     all_paths,
     occupancy,
     path_log_prob,
     policy_value,
     random_mdp,
     soft_optimum,
-    train_expected,
-    train_from_replay,
 )
+from kdtw_jax.tabular.student import STUDENT, Tabular, TabularStudent, train_expected, train_from_replay
 
 Values = Literal["unified", "head"]
 MDP = random_mdp(3, 4, seed=0)

@@ -64,7 +64,18 @@ def word_tokens(text: str, encode: Encode) -> list[int]:
 
 
 def pad_words(rows: Sequence[Sequence[int]], room: int) -> np.ndarray:
-    """int32 [B, room]; raises UserError for a rule of more tokens than there is room for."""
+    """Rules in words as one array.
+
+    Args:
+      rows: the tokens of each rule.
+      room: tokens that a row of the result has.
+
+    Returns:
+      int32 [B, room], padded with 0.
+
+    Raises:
+      UserError: a rule of more tokens than there is room for.
+    """
     words_BxR = np.zeros((len(rows), room), np.int32)
     for row, words in enumerate(rows):
         if len(words) > room:
@@ -89,6 +100,19 @@ def draw_rules(
     Budgets come from a constraint's whole range, small ones more often. Two thirds of them are rounded to one or two
     digits, as people say them, and none is within 0.005 of `held_out`. `fixed_share` of the rows get a sentence without
     a number, where there are any ("do not ask the teacher"). The row's budget is what its words say.
+
+    Args:
+      constraints: those that are known, C of them.
+      rows: how many rules, B.
+      encode: from a text to its tokens.
+      rng: where chance comes from.
+      room: tokens that the words of a rule may take.
+      held_out: budgets that are not drawn.
+      fixed_share: chance of a sentence without a number.
+      joint_share: chance of two constraints.
+
+    Raises:
+      UserError: as `pad_words` does.
     """
     budget_BxC = np.zeros((rows, len(constraints)), np.float32)
     active_BxC = np.zeros((rows, len(constraints)), bool)

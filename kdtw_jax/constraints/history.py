@@ -49,9 +49,12 @@ def advance(history: History, token_B: jax.Array, asked_B: jax.Array, active_B: 
 
 
 def histories(source_BxS: jax.Array, tokens_BxT: jax.Array, asked_BxT: jax.Array) -> History:
-    """The history before every token of a finished path: leaves [T + 1, B], the last being that of the whole.
+    """The history before every token of finished outputs: leaves [T + 1, B], the last being that of the whole.
 
-    Tokens after the end (0) change nothing.
+    Args:
+      source_BxS: int, what the teacher reads, padded with 0.
+      tokens_BxT: int; those after the end (0) change nothing.
+      asked_BxT: bool, the teacher wrote the token.
     """
 
     def step(history: History, now: tuple[jax.Array, jax.Array]) -> tuple[History, History]:

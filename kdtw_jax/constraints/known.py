@@ -49,8 +49,11 @@ def made(maker: Maker, teacher: ModelConfig) -> Constraint:
 
 
 def register(maker: Maker) -> Maker:
-    """Adds a constraint, by the name that what is made has. Raises UserError for what makes none, and where another
-    one has its name."""
+    """Adds a constraint, by the name that what is made has.
+
+    Raises:
+      UserError: it makes none, or another one has its name.
+    """
     if not callable(maker):
         raise UserError(f"a constraint is registered by the function that makes it, not by {maker!r:.80}")
     name = made(maker, _ANY_TEACHER).name

@@ -49,7 +49,13 @@ class Rule(NamedTuple):
 def total_cost(
     constraint: Constraint, budget: jax.Array, source_BxS: jax.Array, tokens_BxT: jax.Array, asked_BxT: jax.Array
 ) -> jax.Array:
-    """Sum of the costs of finished outputs, float32 [B]; what stands after their end costs nothing."""
+    """Sum of the costs of finished outputs, float32 [B], in units of the constraint.
+
+    Args:
+      constraint: whose costs.
+      budget: float32 [B] or [], which a cost may depend on.
+      source_BxS, tokens_BxT, asked_BxT: as in `histories`; what stands after the end costs nothing.
+    """
     before = histories(source_BxS, tokens_BxT, asked_BxT)
     steps = History(*(leaf[:-1] for leaf in before))
     cost_TxB = jax.vmap(constraint.cost, (0, 0, None))(steps, asked_BxT.T, budget)
@@ -59,6 +65,10 @@ def total_cost(
 def excess(
     constraint: Constraint, budget: jax.Array, source_BxS: jax.Array, tokens_BxT: jax.Array, asked_BxT: jax.Array
 ) -> jax.Array:
-    """By how much the costs of finished outputs exceed what `budget` allows them, float32 [B]; negative: within it."""
+    """By how much the costs of finished outputs exceed what `budget` allows them, float32 [B]; negative: within it.
+
+    Args:
+      constraint, budget, source_BxS, tokens_BxT, asked_BxT: as in `total_cost`.
+    """
     end = History(*(leaf[-1] for leaf in histories(source_BxS, tokens_BxT, asked_BxT)))
     return total_cost(constraint, budget, source_BxS, tokens_BxT, asked_BxT) - constraint.limit(budget, end)

@@ -45,8 +45,9 @@ def read_rule(text: str, known: Sequence[Constraint]) -> Read:
     A clause in a template of the `known` constraints is read by students as it is. Another one may be in free words
     where its constraint's wording understands such; students, trained on templates, read it in one of those.
 
-    Raises UserError for an empty text, a clause that is not understood, may mean several things or is on a constraint
-    that is not known (what is understood is listed), a number that makes no sense, and two budgets for one constraint.
+    Raises:
+      UserError: an empty text; a clause that is not understood, may mean several things or is on a constraint that is
+        not known (what is understood is listed); a number that makes no sense; two budgets for one constraint.
     """
     if len(text) > _LONGEST:
         raise UserError(f"a rule of {len(text)} characters; say it in at most {_LONGEST}: {_understood(known)}")
@@ -67,13 +68,22 @@ def read_rule(text: str, known: Sequence[Constraint]) -> Read:
 
 
 def parse_rule(text: str, known: Sequence[Constraint]) -> Rule:
-    """The rule of `read_rule` alone."""
+    """The rule that `text` states, as `read_rule` finds it.
+
+    Raises:
+      UserError: as `read_rule` does.
+    """
     return read_rule(text, known).rule
 
 
 def word_rule(constraints: Sequence[Constraint], budgets: Sequence[float], templates: Sequence[int]) -> str:
-    """The clauses of a rule, each in its constraint's template of that number (counted on past the templates: held
-    out), joined by "; "."""
+    """A rule in words: a clause for each constraint, joined by "; ".
+
+    Args:
+      constraints: of the rule.
+      budgets: one for each constraint, in its units.
+      templates: the number of the template that says it, for each; those past `Wording.templates` are held out.
+    """
     said = []
     for constraint, budget, index in zip(constraints, budgets, templates, strict=True):
         wording = constraint.wording

@@ -1,4 +1,8 @@
-"""Budgets in words, and words back into budgets: one template serves both directions."""
+"""Budgets in words, and words back into budgets: one template serves both directions.
+
+Templates become patterns by hand. With the library `parse` this module was longer: a field of it is any text unless a
+pattern for numbers is registered, and templates have to be made plain before they are compared all the same.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from kdtw_jax.losses.metric import Weighted, weighted
 
 
 def help_logit(log_policy_BxTxX: jax.Array, help_id: int) -> jax.Array:
-    """Log-odds of asking under a policy over tokens and asking, BxT."""
+    """Log-odds of asking, BxT, under a policy `log_policy_BxTxX` over tokens and asking, whose place is `help_id`."""
     ask_BxT = log_policy_BxTxX[..., help_id]
     write_BxT = jax.nn.logsumexp(log_policy_BxTxX.at[..., help_id].set(-jnp.inf), axis=-1)
     return ask_BxT - write_BxT
@@ -83,7 +83,13 @@ def asked_path(
 def cost_to_go(cost_BxT: jax.Array, mask_BxT: jax.Array, value_BxT: jax.Array, trace: float) -> jax.Array:
     """TD(lambda) targets of V_C, BxT: G_t = c_t + (1 - trace) V_C(s_{t+1}) + trace G_{t+1}, and 0 after the end.
 
-    `trace` 1 is Monte Carlo (the measured cost to go), 0 one-step TD. No discount: a budget is on the whole output.
+    No discount: a budget is on the whole output.
+
+    Args:
+      cost_BxT: c_t, of the tokens, in units of the constraint.
+      mask_BxT: bool, True up to and including the last token.
+      value_BxT: V_C of the states that they were taken in.
+      trace: lambda; 1 is Monte Carlo (the measured cost to go), 0 one-step TD.
     """
     cost_BxT = jnp.where(mask_BxT, cost_BxT, 0.0)
     next_BxT = jnp.pad(jnp.where(mask_BxT, value_BxT, 0.0)[:, 1:], ((0, 0), (0, 1)))
@@ -100,9 +106,12 @@ def cost_to_go(cost_BxT: jax.Array, mask_BxT: jax.Array, value_BxT: jax.Array, t
 def constraint_value_loss(
     value_BxT: jax.Array, cost_BxT: jax.Array, mask_BxT: jax.Array, fit_B: jax.Array, trace: float = 1.0
 ) -> Weighted:
-    """Half the squared error of V_C, a plain expectation without an entropy term, on the rows of `fit_B`.
+    """Half the squared error of V_C, the expected cost to go, in the constraint's units squared.
 
-    Those have to be finished paths of the student's own: V_C is the cost of *its* policy.
+    Args:
+      value_BxT, cost_BxT, mask_BxT, trace: as in `cost_to_go`; the targets are constants.
+      fit_B: bool, rows that count. They have to be finished paths of the student's own: V_C is the cost of *its*
+        policy, a plain expectation without an entropy term.
     """
     target_BxT = jax.lax.stop_gradient(cost_to_go(cost_BxT, mask_BxT, value_BxT, trace))
     return weighted(0.5 * jnp.square(value_BxT - target_BxT), mask_BxT & fit_B[:, None])

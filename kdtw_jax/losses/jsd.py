@@ -26,7 +26,11 @@ def generalized_jsd(student_logp: jax.Array, teacher_logp: jax.Array, beta: floa
 
 
 def jsd_terms(student_logp: jax.Array, teacher_logp: jax.Array, beta: float) -> jax.Array:
-    """The terms that `generalized_jsd` sums up, [..., V]."""
+    """The terms that `generalized_jsd` sums up, [..., V].
+
+    Args:
+      student_logp, teacher_logp, beta: as there.
+    """
     if beta == 0:
         return kl_terms(teacher_logp, student_logp)
     if beta == 1:

@@ -15,6 +15,7 @@ from kdtw_jax.losses.jsd import generalized_jsd
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.outcomes import student_outcomes
+from kdtw_jax.losses.shapes import check_shapes
 
 Direction = Literal["forward", "reverse", "jsd"]  # KL(mu || pi), KL(pi || mu), JSD(1/2)
 
@@ -36,16 +37,31 @@ def token_kl(
     mask_BxT: jax.Array,
     direction: Direction = "forward",
 ) -> Weighted:
-    """KL(mu || pi) ("forward"), KL(pi || mu) ("reverse") or the Jensen-Shannon divergence of the two ("jsd", as
-    `generalized_jsd` at 1/2), nats, summed over the states of the mask.
+    """The exact divergence of two distributions over the vocabulary, nats, summed over the states of the mask.
 
-    Both arguments are normalised log-probabilities; -inf (a banned token) is harmless in value and gradient.
+    Args:
+      student_logp_BxTxV: log pi, normalised; -inf (a banned token) is harmless in value and gradient.
+      teacher_logp_BxTxV: log mu, likewise.
+      mask_BxT: bool, the states that count.
+      direction: "forward", KL(mu || pi); "reverse", KL(pi || mu); "jsd", `generalized_jsd` of the two at 1/2.
+
+    Raises:
+      ValueError: another direction, or shapes that do not go together.
     """
+    check_shapes(student_logp_BxTxV=student_logp_BxTxV, teacher_logp_BxTxV=teacher_logp_BxTxV, mask_BxT=mask_BxT)
     return weighted(divergence(student_logp_BxTxV, teacher_logp_BxTxV, direction), mask_BxT)
 
 
 def top_k_with_tail(teacher_logp_BxTxV: jax.Array, k: int) -> TopK:
-    """The k largest of the teacher's normalised log-probabilities; raises ValueError unless 1 <= k <= V."""
+    """The teacher's k most probable tokens in every state.
+
+    Args:
+      teacher_logp_BxTxV: log mu, normalised.
+      k: how many tokens.
+
+    Raises:
+      ValueError: unless 1 <= k <= V.
+    """
     vocabulary = teacher_logp_BxTxV.shape[-1]
     if not 1 <= k <= vocabulary:
         raise ValueError(f"k must be between 1 and the vocabulary's size {vocabulary}, got {k}")
@@ -65,7 +81,17 @@ def topk_kl(
     mask_BxT: jax.Array,
     direction: Direction = "forward",
 ) -> Weighted:
-    """Like `token_kl` over k + 1 outcomes, the teacher's top k and "any other"; a lower bound of `token_kl`."""
+    """Like `token_kl` over k + 1 outcomes, the teacher's top k and "any other"; a lower bound of `token_kl`.
+
+    Args:
+      student_logp_BxTxV: of the student; need not be normalised.
+      topk: of the teacher.
+      mask_BxT, direction: as in `token_kl`.
+
+    Raises:
+      ValueError: as `token_kl` does.
+    """
+    check_shapes(student_logp_BxTxV=student_logp_BxTxV, ids_BxTxK=topk.ids_BxTxK, mask_BxT=mask_BxT)
     return weighted(topk_divergence(student_logp_BxTxV, topk, direction), mask_BxT)
 
 
@@ -75,7 +101,13 @@ def topk_divergence(student_BxTxV: jax.Array, topk: TopK, direction: Direction) 
 
 
 def outcomes_divergence(student: jax.Array, topk: TopK, direction: Direction) -> jax.Array:
-    """The terms of `topk_kl`, BxT, of `student_outcomes`."""
+    """The terms of `topk_kl`, BxT, of a student's outcomes.
+
+    Args:
+      student: what `student_outcomes` gives for the teacher's top k, BxTx(K + 1).
+      topk: of the teacher.
+      direction: as in `token_kl`.
+    """
     teacher = topk.log_prob_BxTxK
     if teacher.shape[-1] < student.shape[-1]:
         teacher = jnp.concatenate([teacher, teacher_tail(topk)[..., None]], axis=-1)
@@ -83,7 +115,16 @@ def outcomes_divergence(student: jax.Array, topk: TopK, direction: Direction) ->
 
 
 def divergence(student: jax.Array, teacher: jax.Array, direction: Direction) -> jax.Array:
-    """The terms of `token_kl`: of normalised log-probabilities [..., V], over the last axis."""
+    """The terms of `token_kl`, [...] nats.
+
+    Args:
+      student: log pi, normalised over the last axis, [..., V].
+      teacher: log mu, likewise.
+      direction: as in `token_kl`.
+
+    Raises:
+      ValueError: another direction.
+    """
     if direction == "forward":
         return kl_divergence(teacher, student)
     if direction == "reverse":

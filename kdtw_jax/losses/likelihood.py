@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.losses.shapes import check_shapes
 
 
 def partition_and_pick(logits: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -27,7 +28,19 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
 ) -> Weighted:
-    """`token_loss`, summed over the tokens that the bool `mask_BxT` selects."""
+    """Cross-entropy of the targets, nats, summed over tokens.
+
+    Args:
+      logits_BxTxV: of the student, -inf at banned tokens.
+      targets_BxT: int, the tokens to be likely.
+      mask_BxT: bool, the tokens that count.
+      label_smoothing: share of the target that is moved to the uniform distribution, as in `token_loss`.
+      z_loss: weight of log^2 Z, as in `token_loss`.
+
+    Raises:
+      ValueError: shapes that do not go together.
+    """
+    check_shapes(logits_BxTxV=logits_BxTxV, targets_BxT=targets_BxT, mask_BxT=mask_BxT)
     return weighted(token_loss(logits_BxTxV, targets_BxT, label_smoothing, z_loss), mask_BxT)
 
 
@@ -55,8 +68,14 @@ def loss_of(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
 ) -> jax.Array:
-    """`token_loss`, BxT, of what it needs to know of the logits: their logsumexp, the target's, and, where there is
-    label smoothing, the mean of the finite ones."""
+    """`token_loss`, BxT, of what it needs to know of the logits.
+
+    Args:
+      partition_BxT: their logsumexp.
+      picked_BxT: those of the targets.
+      mean_BxT: the mean of the finite ones, where there is label smoothing.
+      label_smoothing, z_loss: as there.
+    """
     loss_BxT = partition_BxT - picked_BxT
     if mean_BxT is not None:
         loss_BxT = (1 - label_smoothing) * loss_BxT + label_smoothing * (partition_BxT - mean_BxT)

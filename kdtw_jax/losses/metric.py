@@ -31,8 +31,7 @@ class Weighted(NamedTuple):
 def weighted(terms: jax.Array, mask: jax.Array) -> Weighted:
     """Sum of `terms` where the bool `mask` (same shape) holds, and how many there are.
 
-    What stands at masked places is never read, in value or in gradient: infinities and NaN there are
-      harmless.
+    What stands at masked places is never read, in value or in gradient: infinities and NaN there are harmless.
     """
     return Weighted(
         jnp.sum(jnp.where(mask, terms.astype(jnp.float32), 0.0)),

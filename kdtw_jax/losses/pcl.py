@@ -125,13 +125,13 @@ def path_of(
 
 
 def shift(x_BxT: jax.Array, d: int) -> jax.Array:
-    """x at t + d, zero (or False) past the end; BxT."""
+    """`x_BxT` at t + d, zero (or False) past the end; BxT."""
     d = min(d, x_BxT.shape[1])
     return jnp.pad(x_BxT[:, d:], ((0, 0), (0, d)))
 
 
 def window_sum(x_BxT: jax.Array, d: int, gamma: float) -> jax.Array:
-    """sum_{j<d} gamma^j x_{t+j} with zeros past the end, BxT.
+    """sum_{j<d} gamma^j x_{t+j} of `x_BxT` with zeros past the end, BxT.
 
     Put together from windows of 1, 2, 4 .. steps: log d passes, and no cancellation. The difference of two
     sums to go would be one pass for all d, but is off by more than 1e-4 on paths of 512 tokens.

@@ -24,9 +24,13 @@ import jax.numpy as jnp
 
 
 def later_rewards(reward_BxT: jax.Array, mask_BxT: jax.Array, *, length_normalize: bool) -> jax.Array:
-    """R_{t+1}: sum of the rewards after t, or with `length_normalize` their mean; BxT, 0 at the last token and after.
+    """R_{t+1}, the sum of the rewards after t, or their mean; BxT, 0 at the last token and after.
 
-    The mean is over all tokens after t (the paper's denominator is one less, 0 for the last but one).
+    Args:
+      reward_BxT: r_t, nats.
+      mask_BxT: bool, True up to and including the last token.
+      length_normalize: take the mean over all tokens after t (the paper's denominator is one less, 0 for the last but
+        one).
     """
     reward_BxT = jnp.where(mask_BxT, reward_BxT, 0.0)
 
@@ -41,7 +45,12 @@ def later_rewards(reward_BxT: jax.Array, mask_BxT: jax.Array, *, length_normaliz
 
 
 def importance_weights(log_pi_BxT: jax.Array, log_mu_BxT: jax.Array, teacher_mix: float) -> jax.Array:
-    """w_t = pi / (a mu + (1 - a) pi) of the tokens taken, BxT, at most 1 / (1 - a); a = `teacher_mix` in [0, 1)."""
+    """w_t = pi / (a mu + (1 - a) pi) of the tokens taken, BxT, at most 1 / (1 - a).
+
+    Args:
+      log_pi_BxT, log_mu_BxT: of these tokens.
+      teacher_mix: a, in [0, 1).
+    """
     if teacher_mix == 0:
         return jnp.ones_like(log_pi_BxT)
     drawn_BxT = jnp.logaddexp(math.log(teacher_mix) + log_mu_BxT, math.log1p(-teacher_mix) + log_pi_BxT)

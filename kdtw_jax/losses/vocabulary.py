@@ -24,11 +24,11 @@ _NOTHING = -1e30
 
 
 class TokenStats(NamedTuple):
-    """What a path needs to know of its states, BxX: logsumexp of the logits, and the logit of the token taken; if some
-    tokens were given, log of their probabilities and of any other's, BxXx(K + 1): `outcomes.student_outcomes`."""
+    """What a path needs to know of its states."""
 
-    partition_BxX: jax.Array
-    picked_BxX: jax.Array
+    partition_BxX: jax.Array  # logsumexp of the logits
+    picked_BxX: jax.Array  # the logit of the token taken
+    # If some tokens were given: log of their probabilities and of any other's, BxXx(K + 1): `outcomes.student_outcomes`
     outcomes_BxXxK: jax.Array | None
 
 
@@ -152,8 +152,17 @@ def compare_distributions(
     teacher: Distribution,
     tokens_BxX: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The sum over the vocabulary of `terms` of both log-probabilities (elementwise), and the log-probabilities of the
-    tokens under either, all BxX. Both distributions are held, or both sliced alike."""
+    """Sums up what two distributions say of each token of the vocabulary.
+
+    Args:
+      terms: of log pi and log mu, elementwise.
+      student, teacher: both dense, or both cut alike.
+      tokens_BxX: int, the tokens taken.
+
+    Returns:
+      The sum of `terms` over the vocabulary, and the log-probabilities of the tokens under the student and under the
+      teacher, all BxX.
+    """
     if isinstance(student, DenseLogits) and isinstance(teacher, DenseLogits):
         pi_BxXxV, mu_BxXxV = (jax.nn.log_softmax(x.logits_BxXxV, axis=-1) for x in (student, teacher))
         log_pi_BxX, log_mu_BxX = (

@@ -106,17 +106,17 @@ def _chrf_from_sums(sums: np.ndarray) -> float:
 
 
 def ratio_of_sums(sums: np.ndarray) -> float:
-    """A formula for statistics of two columns."""
+    """A formula for statistics of two columns: the first of `sums`, [2], over the second."""
     return float(sums[0] / sums[1])
 
 
 def mean_rows(values: Sequence[float]) -> np.ndarray:
-    """Statistics of a score that is the mean of sentences' own, which `mean_of_sums` takes."""
+    """Statistics of a score that is the mean of sentences' own `values`, which `mean_of_sums` takes."""
     return np.array([(float(value), 1.0) for value in values])
 
 
 def mean_of_sums(sums: np.ndarray) -> float:
-    """The mean in percent: a formula for `mean_rows`."""
+    """The mean in percent, of `sums` over the rows of `mean_rows`, [2]."""
     return 100.0 * ratio_of_sums(sums)
 
 

@@ -62,6 +62,8 @@ class Score(NamedTuple):
 
 
 class Statistics(NamedTuple):
+    """What sentences contribute to a corpus score, and how their sums become one."""
+
     rows: np.ndarray  # float64 [sentences, statistics]
     formula: Formula
 
@@ -77,12 +79,21 @@ def score(
 ) -> Score:
     """Scores `hypotheses` against one reference each.
 
-    name: one of METRICS. Of those here, BLEU and chrF are sacrebleu's with their default settings but for BLEU's
-    tokenizer, ROUGE is the mean F1 of the rouge-score package without stemming, exact_match the share of outputs equal
-    to their reference up to white space. scoring: tokenizers of BLEU and ROUGE; the default is for English. The
-    interval always contains the value and depends on `seed` only.
+    Args:
+      name: one of METRICS. Of those here, BLEU and chrF are sacrebleu's with their default settings but for BLEU's
+        tokenizer, ROUGE is the mean F1 of the rouge-score package without stemming, exact_match the share of outputs
+        equal to their reference up to white space.
+      hypotheses: the outputs.
+      references: as many texts.
+      scoring: tokenizers of BLEU and ROUGE; the default is for English.
+      resamples: of the sentences, for the interval.
+      seed: of the resamples.
 
-    Raises UserError for an unknown name or tokenizer, no hypotheses, lists of different length, or resamples < 1.
+    Returns:
+      The score from 0 to 100. The interval always contains the value and depends on `seed` only.
+
+    Raises:
+      UserError: an unknown name or tokenizer, no hypotheses, lists of different length, or resamples < 1.
     """
     statistics = sentence_statistics(name, hypotheses, references, scoring)
     draws = bootstrap([statistics], resamples, seed)[:, 0]
@@ -99,7 +110,14 @@ def score_all(
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[Score]:
-    """`score` for each of `names`, in that order."""
+    """Scores by each of the metrics `names`, in that order.
+
+    Args:
+      hypotheses, references, scoring, resamples, seed: as in `score`.
+
+    Raises:
+      UserError: as `score` does.
+    """
     how = {"resamples": resamples, "seed": seed}
     return [score(name, hypotheses, references, scoring=scoring, **how) for name in names]
 
@@ -114,7 +132,8 @@ def sentence_statistics(
 ) -> Statistics:
     """Statistics of each sentence, and the formula that turns sums of them into the corpus score.
 
-    Raises UserError as `score` does.
+    Raises:
+      UserError: as `score` does, or for statistics that are not one row per sentence.
     """
     metric = find_metric(name)
     if len(hypotheses) != len(references):
@@ -130,19 +149,31 @@ def sentence_statistics(
 
 
 def register_metric(metric: Metric) -> Metric:
-    """Adds a metric. Raises UserError where another one has its name, or for a name that no column could have."""
+    """Adds a metric.
+
+    Raises:
+      UserError: another one has its name, or no column could have it.
+    """
     if not _NAME.fullmatch(metric.name):
         raise UserError(f"a metric's name must be letters, digits and _, without _sampled, got {metric.name!r}")
     return registry.add(METRICS, metric.name, metric, "metric")
 
 
 def find_metric(name: str) -> Metric:
-    """Raises UserError for a name that is none's."""
+    """The metric of a name.
+
+    Raises:
+      UserError: no metric has it.
+    """
     return registry.find(METRICS, name, "metric", HOW)
 
 
 def check_metrics(names: Sequence[str], option: str) -> None:
-    """Raises UserError, with the name of the option, unless `names` are metrics, at least one, and none twice."""
+    """Checks that `names` are metrics, at least one, and none twice.
+
+    Raises:
+      UserError: they are not; it says so of the `option`.
+    """
     if not names or len(set(names)) < len(names):
         raise UserError(f"{option} must be distinct, at least one of {', '.join(METRICS)}, got {tuple(names)}")
     with told_of(option):
@@ -154,7 +185,9 @@ def bootstrap(systems: Sequence[Statistics], resamples: int, seed: int) -> np.nd
     """Scores [resamples, systems]; every system sees the same resamples of the sentences.
 
     The resamples depend on `seed` and the number of sentences alone, so scores of other calls are paired with these.
-    Raises UserError for resamples < 1.
+
+    Raises:
+      UserError: resamples < 1.
     """
     if resamples < 1:
         raise UserError(f"resamples={resamples}; give at least 1")
@@ -171,7 +204,7 @@ def bootstrap(systems: Sequence[Statistics], resamples: int, seed: int) -> np.nd
 
 
 def interval(draws: np.ndarray, value: float) -> tuple[float, float]:
-    """The 95% percentile interval of a value, given what resamples [resamples] say of it."""
+    """The 95% percentile interval of `value`, given what resamples say of it: `draws`, [resamples]."""
     low, high = np.quantile(draws, [0.025, 0.975]).tolist()
     # BLEU and chrF are not means: on a handful of sentences all resamples may miss the value itself.
     return min(low, value), max(high, value)

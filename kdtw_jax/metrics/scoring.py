@@ -33,9 +33,16 @@ ENGLISH = Scoring()
 
 
 def choose_scoring(language: str, bleu: str = "") -> Scoring:
-    """For references in that language (a code, "" if unknown): BLEU by sacrebleu's tokenizer for Chinese, Japanese
-    and Korean, by characters for other languages without spaces between words, and by 13a for all else; ROUGE by the
-    rouge_score package for English, and by Unicode for all else. `bleu`: BLEU's tokenizer instead of that."""
+    """The tokenizers of BLEU and ROUGE for references in a language.
+
+    BLEU has sacrebleu's tokenizer for Chinese, Japanese and Korean, characters for other languages without spaces
+    between words, and 13a for all else; ROUGE has that of the rouge_score package for English, and Unicode for all
+    else.
+
+    Args:
+      language: a code, "" if unknown.
+      bleu: BLEU's tokenizer instead of that.
+    """
     main = main_language(language)
     return Scoring(bleu or _OF_LANGUAGE.get(main, "13a"), "rouge_score" if main == "en" else "unicode")
 
@@ -44,7 +51,8 @@ def choose_scoring(language: str, bleu: str = "") -> Scoring:
 def bleu_metric(tokenizer: str) -> BLEU:
     """sacrebleu's BLEU with one of BLEU_TOKENIZERS; one for all, so that no reference is taken apart twice.
 
-    Raises UserError for an unknown name, and where what the tokenizer needs is not installed or cannot be had.
+    Raises:
+      UserError: an unknown name, or what the tokenizer needs is not installed or cannot be had.
     """
     if tokenizer not in BLEU_TOKENIZERS:
         raise UserError(f"unknown tokenizer of BLEU {tokenizer!r}; choose from {', '.join(BLEU_TOKENIZERS)}")

@@ -24,7 +24,11 @@ FAMILIES: dict[str, Family] = {T5.name: T5}
 
 
 def register_family(family: Family) -> Family:
-    """Adds a family. Raises UserError where another one has its name or its configs."""
+    """Adds a family.
+
+    Raises:
+      UserError: another one has its name or its configs.
+    """
     if FAMILIES.setdefault(family.name, family) is not family:
         raise UserError(f"there is a family of models {family.name} already; give yours another name")
     others = [other.name for other in FAMILIES.values() if other.config is family.config and other is not family]
@@ -35,7 +39,11 @@ def register_family(family: Family) -> Family:
 
 
 def find_family(name: object) -> Family:
-    """Raises UserError for a name that is none's."""
+    """The family of a name.
+
+    Raises:
+      UserError: no family has it.
+    """
     if not isinstance(name, str) or name not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise UserError(f"unknown family of models {reprlib.repr(name)}; known are {known}; {HOW} adds another")
@@ -43,7 +51,11 @@ def find_family(name: object) -> Family:
 
 
 def family_of(config: ModelConfig) -> Family:
-    """Raises UserError for a config of none."""
+    """The family of a config.
+
+    Raises:
+      UserError: it is the config of none.
+    """
     for family in FAMILIES.values():
         if type(config) is family.config:
             return family
@@ -56,7 +68,11 @@ def costs(config: ModelConfig) -> Costs:
 
 
 def make_model(config: ModelConfig) -> Model:
-    """The functions of one model, of whichever family. Raises UserError as `family_of` does."""
+    """The functions of one model, of whichever family.
+
+    Raises:
+      UserError: as `family_of` does.
+    """
     network = family_of(config).network(config)
     gate = GateNetwork(config.d_model, config.gate_width)
 
@@ -103,7 +119,7 @@ def make_model(config: ModelConfig) -> Model:
 
 
 def init_heads(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
-    """Fresh parameters of what stands beside the network, by config; the network itself is not drawn."""
+    """Fresh parameters of value head and gate, drawn with `key`, where the config has them; not of the network."""
     found: dict[str, Any] = {}
     if config.value_heads:
         found["value"] = ValueHead().init(key, jnp.zeros((1, 1, config.d_model)))["params"]
@@ -118,9 +134,10 @@ def parameter_shapes(config: ModelConfig) -> Params:
 
 
 def count_params(params: Params) -> int:
+    """How many numbers parameters, or their shapes, are."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def shift_right(tokens_BxT: jax.Array) -> jax.Array:
-    """Decoder inputs for targets: the start token (pad, 0) in front, the last target dropped."""
+    """Decoder inputs for the targets `tokens_BxT`: the start token (pad, 0) in front, the last target dropped."""
     return jnp.pad(tokens_BxT[:, :-1], ((0, 0), (1, 0)))

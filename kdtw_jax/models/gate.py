@@ -64,8 +64,10 @@ class GateOutput(NamedTuple):
 
 
 class GateNetwork(nn.Module):
-    """Three small networks: a reader of the rule, and one hidden layer of `width` units for each of saving, price and
-    cost to go."""
+    """The network of the gate: a reader of the rule, and a small network each for saving, price and cost to go.
+
+    Each of the three has one hidden layer of `width` units; `d_model` is the depth of the student's states.
+    """
 
     d_model: int
     width: int
@@ -80,8 +82,10 @@ class GateNetwork(nn.Module):
         self.saving_out, self.price_out, self.cost_out = (nn.Dense(1, kernel_init=small) for _ in range(3))
 
     def read(self, memory: Memory) -> jax.Array:
-        """The encoded source as one vector a row, [B, P]: neighbouring states together (the digits of a number), looked
-        at by pointers."""
+        """The encoded source as one vector per row, [B, P].
+
+        Neighbouring states are put together (the digits of a number) and looked at by pointers.
+        """
         x = jax.lax.stop_gradient(memory.states_BxSxD).astype(jnp.float32)
         before, after = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1], jnp.pad(x, ((0, 0), (0, 1), (0, 0)))[:, 1:]
         x = nn.gelu(self.near(jnp.concatenate([before, x, after], axis=-1)))

@@ -1,5 +1,4 @@
-"""What the rest of the package sees of a model, and what a family of models supplies: pure functions of parameters and
-arrays."""
+"""Models as pure functions of parameters and arrays: what the package sees of them, and what a family supplies."""
 
 from __future__ import annotations
 
@@ -59,7 +58,11 @@ class Fields:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`. Raises `UserError` on unknown or missing keys."""
+        """The inverse of `to_dict`.
+
+        Raises:
+          UserError: unknown or missing keys.
+        """
         known = dataclasses.fields(cls)
         unknown = sorted(set(fields) - {field.name for field in known})
         if unknown:
@@ -79,8 +82,11 @@ class Decoded(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A model without value head and gate, as its family supplies it. Functions of the same name are those of `Model`,
-    but that `decode` and `extend` give states in place of what is decoded from them."""
+    """A model without value head and gate, as its family supplies it.
+
+    Functions of the same name are those of `Model`, but that `decode` and `extend` give states in place of what is
+    decoded from them.
+    """
 
     init: Callable[[jax.Array], dict[str, Any]]  # "value" and "gate" are the names of others' parameters
     encode: Callable[..., Encoded]
@@ -126,8 +132,11 @@ class Model(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """What the arithmetic of a model takes. FLOPs are two a parameter and position (arXiv 2001.08361, section 2.1) and
-    those of products of positions; bytes are estimates, logits left out. S, T: lengths of a row's source and target."""
+    """What the arithmetic of a model takes.
+
+    FLOPs are two per parameter and position (arXiv 2001.08361, section 2.1) and those of products of positions; bytes
+    are estimates, logits left out. S, T: lengths of a row's source and target.
+    """
 
     source_parameters: float  # that work at a position of the source
     target_parameters: float  # that work at a position of the target, the head included

@@ -13,8 +13,13 @@ from kdtw_jax.models.interface import Model, Params
 
 
 def pad_rows(x: np.ndarray, axis: int | None, rows: int) -> np.ndarray:
-    """`x` with `rows` rows of the vocabulary along `axis`, those beyond its own zero; None: it has none, and is left as
-    it is."""
+    """An array for another number of tokens; rows beyond its own are zero.
+
+    Args:
+      x: an array of parameters.
+      axis: along which it has a row for each token; None: it has none, and is left as it is.
+      rows: tokens it is to have.
+    """
     if axis is None or x.shape[axis] == rows:
         return x
     shape = list(x.shape)
@@ -25,8 +30,15 @@ def pad_rows(x: np.ndarray, axis: int | None, rows: int) -> np.ndarray:
 
 
 def pad_params(params: Any, axis_of: Callable[[str], int | None], rows: int) -> Any:
-    """Parameters for a vocabulary of `rows`, numpy arrays. What has no token is never written, so that a model says and
-    scores the same as before."""
+    """Parameters for a larger vocabulary, numpy arrays.
+
+    What has no token is never written, so that a model says and scores the same as before.
+
+    Args:
+      params: of a model, by names at the top of the tree.
+      axis_of: the axis of the vocabulary for such a name, as `Model.vocabulary_axis` says.
+      rows: size of the vocabulary.
+    """
 
     def padded(name: str, part: Any) -> Any:
         return jax.tree.map(lambda x: pad_rows(x, axis_of(name), rows), part)
@@ -35,8 +47,17 @@ def pad_params(params: Any, axis_of: Callable[[str], int | None], rows: int) -> 
 
 
 def output_slices(model: Model, params: Params, width: int) -> Params:
-    """`Model.output_layer` cut along the vocabulary: leaves [C, ...], of each of the C `Model.unembed` makes logits of
-    `width` tokens; the last is filled up with zeros."""
+    """The output layer of a model cut along the vocabulary.
+
+    Args:
+      model: whose `output_layer` it is.
+      params: of the model.
+      width: tokens of a slice.
+
+    Returns:
+      Leaves [C, ...]; of each of the C slices `Model.unembed` makes logits of `width` tokens. The last is filled up
+      with zeros.
+    """
     count = -(-model.config.vocab_size // width)
 
     def cut(x: jax.Array, axis: int | None) -> jax.Array:

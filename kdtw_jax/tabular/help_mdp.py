@@ -42,7 +42,7 @@ class Use(NamedTuple):
 
 
 def extended_reward(mdp: EnumerableMDP, price: float, *, normalize: bool = True) -> np.ndarray:
-    """[SxX], see the module's docstring."""
+    """The rewards of tokens and of asking at a price, [SxX], normalised or literal: the module's docstring has both."""
     own, ask = mdp.log_mu_SxA, np.full((len(mdp.prefixes), 1), -float(price))
     both = np.concatenate([own, ask], axis=1)
     return both - np.logaddexp(0.0, -price) if normalize else both
@@ -51,7 +51,18 @@ def extended_reward(mdp: EnumerableMDP, price: float, *, normalize: bool = True)
 def extended_optimum(
     mdp: EnumerableMDP, price: float, *, alpha: float = 1.0, gamma: float = 1.0, normalize: bool = True
 ) -> Solution:
-    """Soft backward induction over tokens and asking; `log_pi` is [SxX]."""
+    """Soft backward induction over tokens and asking.
+
+    Args:
+      mdp: without help.
+      price: of asking, nats.
+      alpha: weight of the entropy.
+      gamma: discount per token.
+      normalize: which of the two rewards.
+
+    Returns:
+      The optimum; its policy is [SxX].
+    """
     reward_SxX, mu_SxA = extended_reward(mdp, price, normalize=normalize), np.exp(mdp.log_mu_SxA)
     value_S = np.zeros(len(mdp.prefixes))
     for _ in range(mdp.horizon):
@@ -63,14 +74,14 @@ def extended_optimum(
 
 
 def emitted(mdp: EnumerableMDP, log_pi_SxX: np.ndarray) -> np.ndarray:
-    """Probability of each next token, whoever writes it, [SxA]."""
+    """Probability of each next token under `log_pi_SxX`, whoever writes it, [SxA]."""
     pi_SxX = np.exp(log_pi_SxX)
     token_SxA: np.ndarray = pi_SxX[:, :-1] + pi_SxX[:, -1:] * np.exp(mdp.log_mu_SxA)
     return token_SxA
 
 
 def use(mdp: EnumerableMDP, log_pi_SxX: np.ndarray) -> Use:
-    """Expected calls and length of an episode."""
+    """Expected calls and length of an episode under `log_pi_SxX`."""
     token_SxA = emitted(mdp, log_pi_SxX)
     reach = np.zeros(len(mdp.prefixes) + 1)
     reach[0] = 1.0
@@ -85,7 +96,13 @@ def dual_optimum(solve: Callable[[float], Use], share: float) -> float:
     Under the normalised reward there is one. Under the literal one use need not fall with the price everywhere: well
     below zero it may rise again, and what dual ascent finds is the highest price. The search is over a grid of prices
     between -30 and 30, refined at its turning points, which a share just short of the most has on either side of it.
-    Raises UserError for a share that is not strictly between 0 and 1, or that no such price brings about.
+
+    Args:
+      solve: from a price to what the optimal policy does in expectation.
+      share: of the tokens.
+
+    Raises:
+      UserError: a share that is not strictly between 0 and 1, or that no such price brings about.
     """
     if not 0.0 < share < 1.0:
         raise UserError(f"no price makes the share asked for {share}; it has to be strictly between 0 and 1")
@@ -130,6 +147,13 @@ def limited_optimum(
     """The best a student can do that cannot tell states of equal `row_S` apart when it writes, [SxX] log-probabilities.
 
     Whether to ask may differ from state to state. Gradient ascent on the exact value of the root (alpha = gamma = 1).
+
+    Args:
+      mdp: without help.
+      price: of asking, nats.
+      row_S: states of one number are one to the student.
+      steps: of Adam.
+      learning_rate: at the first step; it falls to zero as a cosine.
     """
     reward_SxX = jnp.asarray(extended_reward(mdp, price))
     mu_SxA, next_state = jnp.exp(jnp.asarray(mdp.log_mu_SxA)), jnp.asarray(mdp.next_state_SxA)

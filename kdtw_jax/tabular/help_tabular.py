@@ -27,16 +27,8 @@ import optax
 from kdtw_jax.duals import DualConfig, Duals, price, start_duals, update_duals
 from kdtw_jax.losses.help import asked_path, help_logit
 from kdtw_jax.tabular.help_mdp import extended_optimum
-from kdtw_jax.tabular.mdp import (
-    STUDENT,
-    EnumerableMDP,
-    Paths,
-    Solution,
-    Tabular,
-    TabularStudent,
-    all_paths,
-    expected_loss,
-)
+from kdtw_jax.tabular.mdp import EnumerableMDP, Paths, Solution, all_paths
+from kdtw_jax.tabular.student import STUDENT, Tabular, TabularStudent, expected_loss
 
 
 def asked_paths(mdp: EnumerableMDP) -> Paths:
@@ -119,7 +111,7 @@ class Asking(Tabular):
 
 
 class PricedStudents(NamedTuple):
-    """What training with learned prices gives, a student a budget. L: steps."""
+    """What training with learned prices gives, one student per budget. L: steps."""
 
     students: TabularStudent  # leaves [K, ...]
     price_LxK: jax.Array
@@ -136,10 +128,18 @@ def train_priced(
     steps: int,
     optimizer: optax.GradientTransformation,
 ) -> PricedStudents:
-    """Descent on `expected_loss`, a student a budget, while `kdtw_jax.duals` moves the prices from `start_K`, [knots].
+    """Descent on `expected_loss`, one student per budget, while `kdtw_jax.duals` moves the prices.
 
-    One step of the students, then one of the prices by what the students use in expectation. `optimizer` should not
-    decay its step size: students have to keep up with the prices.
+    One step of the students, then one of the prices by what the students use in expectation.
+
+    Args:
+      asking: what is trained; its price is not used.
+      budget_K: share of the tokens that each student may ask for.
+      config: how prices move.
+      shares: [3], of the paths from each of `SOURCES`.
+      start_K: prices to begin with, [knots].
+      steps: of the students, and of the prices.
+      optimizer: should not decay its step size, since students have to keep up with the prices.
     """
     Carry = tuple[TabularStudent, optax.OptState, Duals]
 

@@ -40,7 +40,8 @@ class T5Config(Fields):
     NVIDIA GPU in bfloat16, wherever whole texts are read (not in cached decoding, nor where attention weights are
     dropped); elsewhere it changes nothing. The same but for rounding, and no part of what a model is either.
 
-    Raises `UserError` for sizes no model can have.
+    Raises:
+      UserError: sizes no model can have.
     """
 
     vocab_size: int
