@@ -85,7 +85,7 @@ def test_at_the_literal_optimum_the_loss_is_the_variance_of_what_follows_an_answ
     """Half of E Var_y V(s.y) a step; nothing with the expectation, for any d; nothing under the normalised reward."""
     paths = asked_paths(MDP)
     literal = Asking(MDP, PCLConfig(values="head"), price=PRICE, normalize=False)
-    every = replace(literal, config=replace(literal.config, lengths=(1, 2, 0)))
+    every = replace(literal, config=replace(literal.config, segment_lengths=(1, 2, 0)))
     weight_N = jnp.exp(literal.behaviour(exact_student(literal), paths))[STUDENT]
 
     def loss(asking: Asking) -> float:
