@@ -1,4 +1,4 @@
-"""Lagrange multipliers of a constraint: a price a budget region, moved until what is used is what is allowed.
+"""Lagrange multipliers of a constraint: one price per region of budgets, moved until what is used is what is allowed.
 
 A policy that reads its budget needs a price for each budget, so one scalar will not do: prices are kept at knots over
 the budget's range and interpolated in between. Two controllers:
@@ -34,7 +34,7 @@ class DualConfig:
 
     knots: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # budgets that have a price of their own
     controller: Literal["pi", "ascent"] = "pi"
-    rate: float = 0.1  # of the integral, a unit of violation and update
+    rate: float = 0.1  # of the integral, per unit of violation and update
     proportional: float = 2.0  # of the "pi" controller
     memory: float = 0.9  # decay of the moving average of violations that "pi" looks at; 0: the newest only
     low: float = -8.0  # bounds of prices

@@ -1,4 +1,4 @@
-"""A replay buffer on the device: one ring per source of rows, minibatches with fixed shares a source.
+"""A replay buffer on the device: one ring per source of rows, minibatches with fixed shares per source.
 
 Pure functions of a frozen state, in the manner of flashbax (`init`, `add`, `sample`, bundled by
 `make_replay`). A ring of its own for each source (student rollouts, teacher samples, ground truth) makes the
@@ -77,7 +77,7 @@ def make_replay(capacity: int | tuple[int, ...], shares: tuple[int, ...], names:
             f"replay: {len(names)} sources need as many capacities and shares, got {capacities} and {shares}"
         )
     if min(capacities) < 1:
-        raise UserError(f"replay capacity must be at least 1 row a source, got {capacities}")
+        raise UserError(f"replay capacity must be at least 1 row per source, got {capacities}")
     if min(shares) < 0 or sum(shares) == 0:
         raise UserError(f"replay shares must be >= 0 and not all zero, got {shares}")
 

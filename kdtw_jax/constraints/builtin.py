@@ -187,12 +187,12 @@ def make_after() -> Constraint:
 
 
 def make_compute(teacher: ModelConfig) -> Constraint:
-    """At most so many GFLOP of the teacher's arithmetic an output; spans prefilled at a call are paid for.
+    """At most so many GFLOP of the teacher's arithmetic per output; spans prefilled at a call are paid for.
 
-    Two FLOPs a parameter and position (arXiv 2001.08361, section 2.1): the encoder's over the source at the first
+    Two FLOPs per parameter and position (arXiv 2001.08361, section 2.1): the encoder's over the source at the first
     call, the decoder's and the head's over every decoder position processed.
     """
-    encoder, decoder = (2e-9 * parameters for parameters in costs(teacher)[:2])  # GFLOP a position
+    encoder, decoder = (2e-9 * parameters for parameters in costs(teacher)[:2])  # GFLOP per position
 
     def spent(history: History) -> jax.Array:
         encoded_B = jnp.where(history.calls_B > 0, history.source_B, 0)

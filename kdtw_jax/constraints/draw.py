@@ -95,7 +95,7 @@ def draw_rules(
     fixed_share: float = 0.15,
     joint_share: float = 0.25,
 ) -> Drawn:
-    """A rule a row: one constraint, or two for `joint_share` of the rows where several are known.
+    """One rule per row: one constraint, or two for `joint_share` of the rows where several are known.
 
     Budgets come from a constraint's whole range, small ones more often. Two thirds of them are rounded to one or two
     digits, as people say them, and none is within 0.005 of `held_out`. `fixed_share` of the rows get a sentence without

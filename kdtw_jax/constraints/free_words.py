@@ -1,4 +1,4 @@
-"""What a clause in free words states about asking: a reader a built-in constraint.
+"""What a clause in free words states about asking: one reader per built-in constraint.
 
 A reader takes a clause as `plain_text` gives it and returns the number that its constraint's templates would hold, or
 None. It takes a clause as a whole or not at all: around a number may stand words that only speak of asking a teacher,

@@ -14,7 +14,7 @@ class History(NamedTuple):
     """Counts over the tokens written so far, each int32 [B]. The token about to be written is number `length`."""
 
     length_B: jax.Array  # tokens, whoever wrote them, end-of-sequence included
-    calls_B: jax.Array  # tokens that the teacher wrote: one a call
+    calls_B: jax.Array  # tokens that the teacher wrote: one per call
     own_B: jax.Array  # tokens of the student's own since the last call; `LONG_AGO` or more where there was none
     in_a_row_B: jax.Array  # calls without a token of the student's own in between, up to now
     positions_B: jax.Array  # decoder positions that the teacher has processed

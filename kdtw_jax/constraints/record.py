@@ -36,7 +36,7 @@ class Rule(NamedTuple):
     """Constraints that hold together, and the budget of each."""
 
     constraints: tuple[Constraint, ...]
-    budgets: tuple[jax.Array, ...]  # float32 [B] or [], one a constraint
+    budgets: tuple[jax.Array, ...]  # float32 [B] or [], one per constraint
 
     def allowed(self, history: History) -> jax.Array:
         """Whether the next token may be asked for, bool [B]: the hard mask."""

@@ -106,7 +106,7 @@ class Network(NamedTuple):
 class Model(NamedTuple):
     """A model as functions. None of them is jitted; all may be, with the model closed over.
 
-    Dropout is on exactly where a `dropout_key` is given. `extend` feeds N tokens a row, the first standing at
+    Dropout is on exactly where a `dropout_key` is given. `extend` feeds N tokens per row, the first standing at
     `position` (int32, [B], or [] where all rows agree, which is faster), overwrites what the cache held from there on
     and answers for each of the N; a token sees what stands up to its own place. N = 1 is a decoding step, N > 1 a
     prefill. A row may go back: what was fed at later positions than the next is never seen again. Feeding beyond the

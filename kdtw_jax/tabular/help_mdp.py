@@ -5,7 +5,7 @@ After asking, the teacher's token y ~ mu is appended: Q(s, ask) = r(s, ask) + ga
 - *normalised* (the default): r(s,a) = log mu(a|s) + log sigma(price), r(s,ask) = -price + log sigma(price). Teacher and
   asking are together one distribution, mu_price; with alpha = gamma = 1, V* = 0 and pi* = mu_price;
 - *literal*, the Lagrangian itself: r(s,a) = log mu(a|s), r(s,ask) = -price. Two ways to every token are worth
-  log(1 + e^-price) a step, so the optimum puts off the end of the sequence.
+  log(1 + e^-price) per step, so the optimum puts off the end of the sequence.
 
 The price that makes q the share of tokens asked for under the first is log((1-q)/q): below zero for q above one half.
 Axis letters as in `kdtw_jax.tabular.mdp`; X: actions and asking, the last.

@@ -1,6 +1,6 @@
 """A tabular student that may ask, trained by PCL: it must reach the optima that `kdtw_jax.tabular.help_mdp` solves for.
 
-Paths carry a flag a step, asked or not; after asking, the token is one the teacher drew. Such a step's residual
+Paths carry a flag per step, asked or not; after asking, the token is one the teacher drew. Such a step's residual
 
     C = r(s, ask) - alpha log pi(ask|s) + gamma V(s.y) - V(s),   y ~ mu,
 

@@ -61,7 +61,7 @@ def mask_bias(visible: jax.Array) -> jax.Array:
 def dropout(x: jax.Array, rate: float, seed_2: jax.Array | None, site: tuple[str, ...]) -> jax.Array:
     """Inverted dropout of `x`; the identity without a seed.
 
-    `seed_2` (uint32) is drawn once a forward pass; `site` names the place, so that each place has a mask of
+    `seed_2` (uint32) is drawn once per forward pass; `site` names the place, so that each place has a mask of
     its own. The bits come from a 32-bit integer mixer over the element's index (the constants are those of
     the low-bias search in Wellons' "hash-prospector"): XLA fuses it into the neighbouring arithmetic, which
     makes dropout nearly free on a CPU, where threefry took a quarter of the whole train step.
@@ -137,7 +137,7 @@ class Linear(nn.Module):
 
 
 class RelativeBias(nn.Module):
-    """The table of a stack: one learned scalar a bucket and head, added to the scores of all its layers."""
+    """The table of a stack: one learned scalar per bucket and head, added to the scores of all its layers."""
 
     config: T5Config
     bidirectional: bool
@@ -270,7 +270,7 @@ class FeedForward(nn.Module):
 
 
 def write_at(past_BxHxSxE: jax.Array, new_BxHxNxE: jax.Array, position: jax.Array) -> jax.Array:
-    """`past` with slots `position` .. `position` + N - 1 overwritten; `position` is [] or, one a row, [B].
+    """`past` with slots `position` .. `position` + N - 1 overwritten; `position` is [] or, one per row, [B].
 
     Positions beyond the cache are the caller's error; XLA clamps them.
     """
