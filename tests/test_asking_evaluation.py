@@ -18,8 +18,8 @@ from kdtw_jax.data.batches import Bucket
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding import gates, generate, log_policy
 from kdtw_jax.decoding.baselines import within
+from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
 from kdtw_jax.decoding.gates import GATES, compared_gates
-from kdtw_jax.decoding.help import DecodeState, Gate, stateless
 from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import strategies
@@ -156,8 +156,8 @@ def test_the_random_gate_asks_never_always_or_at_its_rate() -> None:
     for level, low, high in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.3, 0.22, 0.38)):
         assert low <= write_split(DECODER, DATA, WIDE, want("random", level=level)).used <= high
     gate: Gate = gates.random_gate(0.25)
-    moment: Any = type("M", (), {"history": type("H", (), {"length_B": jnp.zeros(3, jnp.int32)})()})()
-    np.testing.assert_array_equal(gate.score((), moment)[0], [0.25] * 3)
+    state: Any = type("M", (), {"history": type("H", (), {"length_B": jnp.zeros(3, jnp.int32)})()})()
+    np.testing.assert_array_equal(gate.score((), state)[0], [0.25] * 3)
 
 
 def test_gates_thresholds_budgets_words_and_guards_change_without_a_new_trace() -> None:
@@ -462,8 +462,8 @@ def test_a_gate_from_outside_writes_is_calibrated_and_drawn_with_its_colour(tmp_
     with pytest.raises(UserError, match=r"unknown gate 'margin'; known are learned, .*register_gate"):
         write_split(DECODER, DATA, WIDE, want("margin"))
 
-    def close(moment: DecodeState) -> jax.Array:
-        first, second = jax.lax.top_k(moment.log_policy_BxV, 2)[0].T
+    def close(state: DecodeState) -> jax.Array:
+        first, second = jax.lax.top_k(state.log_policy_BxV, 2)[0].T
         return second - first
 
     gates.register_gate(gates.GateEntry("margin", lambda context: stateless(close), "#123456"))

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluation_batches
-from kdtw_jax.decoding.draft import Checked, Strategy, Verdict, generate_with_checks
+from kdtw_jax.decoding.draft import Checked, generate_with_checks
+from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
 from kdtw_jax.decoding.gates import GATES, GateContext, GateEntry, find_gate, score_by
-from kdtw_jax.decoding.help import DecodeState, Gate, stateless
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import generate
+from kdtw_jax.decoding.strategy import Strategy, Verdict
 from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.evaluation.helped import Decoder, places
 from kdtw_jax.evaluation.strategies import Point, every_strategy
@@ -264,9 +265,9 @@ def _by_threshold(entry: GateEntry, context: GateContext, noise_BxT: jax.Array) 
     if not entry.drawn:
         return gate
 
-    def score(moment: DecodeState) -> jax.Array:
-        place_B = jnp.minimum(moment.history.length_B, noise_BxT.shape[1] - 1)
-        probability_B: jax.Array = gate.score((), moment)[0]
+    def score(state: DecodeState) -> jax.Array:
+        place_B = jnp.minimum(state.history.length_B, noise_BxT.shape[1] - 1)
+        probability_B: jax.Array = gate.score((), state)[0]
         return probability_B - noise_BxT[jnp.arange(len(place_B)), place_B]
 
     return stateless(score)
