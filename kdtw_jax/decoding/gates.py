@@ -97,12 +97,20 @@ class GateEntry(NamedTuple):
 
 
 def register_gate(entry: GateEntry) -> GateEntry:
-    """Adds a gate. Raises UserError where another one has its name."""
+    """Adds a gate.
+
+    Raises:
+      UserError: another gate has its name.
+    """
     return registry.add(GATES, entry.name, entry, "gate")
 
 
 def find_gate(name: str) -> GateEntry:
-    """Raises UserError for a name that is none's."""
+    """Returns the gate of a name.
+
+    Raises:
+      UserError: no gate has that name.
+    """
     return registry.find(GATES, name, "gate", HOW)
 
 

@@ -45,14 +45,20 @@ def generate(
     banned: tuple[int, ...],
     temperature: float = 1.0,
 ) -> Generation:
-    """Continue every source until its end-of-sequence token or `max_len` tokens, whichever is first.
+    """Continues every source until its end-of-sequence token or `max_len` tokens, whichever is first.
 
     Without noise the most probable token is taken (the lower id of equals). With `noise_BxT`, uniforms in
     [0, 1), token t of row b is the inverse of the cumulative distribution at `noise_BxT[b, t]`: the same
     noise gives the same tokens however rows are spread over devices. The loop ends when every row has
     ended. Meant to be jitted by the caller, with everything but the arrays static.
 
-    Raises `UserError` for a `max_len` below 1, for noise of another shape, and as `log_policy` does.
+    Args:
+      noise_BxT: T is `max_len`.
+      banned: tokens that are never written.
+      temperature: of what tokens are drawn from; the log-probabilities returned are those at 1.
+
+    Raises:
+      UserError: `max_len` is below 1, the noise has another shape; and as `log_policy` does.
     """
     rows = source_BxS.shape[0]
     if max_len < 1:

@@ -38,8 +38,8 @@ def compare_with_teacher(
 ) -> dict[str, float]:
     """How close the student is to its teacher, and whether its V knows how far it will be.
 
-    `agreement` (same likeliest token), `kl_forward`, `kl_reverse` (nats a token) on the references;
-    `kl_on_policy` (nats a token, reverse) on the student's own samples, and there the Spearman correlation of
+    `agreement` (same likeliest token), `kl_forward`, `kl_reverse` (nats per token) on the references;
+    `kl_on_policy` (nats per token, reverse) on the student's own samples, and there the Spearman correlation of
     V(s_t) with minus the KL-to-go over the samples that ended: `v_spearman`, summing the exact KL of each step, with
     `v_slope` and `v_rmse` (nats) of the same fit; NaN where they are not defined, as when no sample ended.
     With `top_k`, also both KLs from the teacher's k likeliest tokens and a tail bucket: what a replayed row knows of
@@ -107,8 +107,16 @@ class _Compared(NamedTuple):
 def make_comparison(
     student: Model, teacher: Model, banned: tuple[int, ...], values: PCLConfig, top_k: int, chunk: int = 16
 ) -> Callable[[tuple[Params, Params], jax.Array, jax.Array], _Compared]:
-    """A function of (both models' parameters, source_BxS, tokens_BxT). Distributions over the vocabulary exist for
-    `chunk` positions at a time (0: for all)."""
+    """Makes the function that compares two models at every state of given outputs.
+
+    Args:
+      values: what V is made of, and the student's temperature.
+      top_k: tokens of the teacher that its truncated divergences know; 0: none is computed.
+      chunk: positions for which distributions over the vocabulary exist at a time; 0: all.
+
+    Returns:
+      A function of (both models' parameters, source_BxS, tokens_BxT).
+    """
 
     def compare(params: tuple[Params, Params], source_BxS: jax.Array, tokens_BxT: jax.Array) -> _Compared:
         own, other = (

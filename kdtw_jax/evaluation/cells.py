@@ -42,6 +42,8 @@ class EvalCell(NamedTuple):
 
 
 class Measured(NamedTuple):
+    """What `measure` finds."""
+
     scores: list[list[tuple[str, tuple[float, float, float]]]]  # for each cell (metric, (value, low, high))
     equal_use: dict[str, Any]  # by metric
     draws: dict[str, dict[str, list[float]]]  # by metric and gate: mean quality over the range of use, by resample
@@ -93,6 +95,7 @@ def _statistics(metric: str, cells: Sequence[EvalCell], test: Texts) -> list[Sta
 
 
 def table_row(cell: EvalCell, metric: str, score: tuple[float, float, float]) -> dict[str, Any]:
+    """The row of asking.csv of a cell and a metric, whose score is (value, low, high)."""
     tokens = int(cell.written.lengths_N.sum())
     return {
         "gate": cell.gate,

@@ -55,7 +55,11 @@ def decode_split(
 ) -> Outputs:
     """Writes an output for every example of a split, on the first device or on all of `devices`.
 
-    Raises UserError where scores are not finite, and as `parallel.map_batch` does.
+    Args:
+      name: of the model, for the progress bar and for errors.
+
+    Raises:
+      UserError: scores are not finite; and as `parallel.map_batch` does.
     """
     banned = tokenizer.banned_ids
 

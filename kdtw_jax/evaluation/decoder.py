@@ -39,9 +39,10 @@ class Decoder(NamedTuple):
 
 
 def share_index(constraints: Sequence[Constraint]) -> int:
-    """Where the share of words is among a student's constraints: budgets are judged on it.
+    """Finds the share of words among a student's constraints: budgets are judged on it.
 
-    Raises UserError where it is not.
+    Raises:
+      UserError: it is not among them.
     """
     names = [c.name for c in constraints]
     if "share" not in names:
@@ -61,10 +62,18 @@ def make_decoder(
     seed: int,
     devices: parallel.Devices | None = None,
 ) -> Decoder:
-    """Compiles at the first call of a shape; rows are split between `devices` (None: the first one alone).
+    """Makes a decoder, which compiles at the first call of a shape.
 
-    `constraints` are all that the student knows, the share of words among them. `seed` is that of the gate's and the
-    tokens' noise. Raises UserError for a student without that constraint or without a gate.
+    Args:
+      constraints: all that the student knows, the share of words among them.
+      alpha: the temperature of the student's gate, nats.
+      sampled_gate: the learned gate's decisions are drawn with its probability, not by threshold.
+      sampled_tokens: tokens are drawn; otherwise the most probable ones are taken.
+      seed: of the gate's and the tokens' noise.
+      devices: between which rows are split; None: the first one alone.
+
+    Raises:
+      UserError: the student has no gate, or does not know the share of words.
     """
     share_index(constraints)
     if not student[0].config.gate_width:

@@ -37,7 +37,13 @@ class Harness(NamedTuple):
 
 
 def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
-    """Tokens are greedy. What changes from point to point is an argument: there is one trace a shape."""
+    """Makes the harness, which writes greedily.
+
+    What changes from point to point is an argument: there is one trace per shape.
+
+    Args:
+      alpha: the temperature of the student's gate, nats.
+    """
     (model, _), (other, _) = decoder.student, decoder.teacher
     banned = decoder.tokenizer.banned_ids
     gates = {name: entry for name, entry in GATES.items() if not entry.oracle}
@@ -109,7 +115,12 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
 
 
 def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray, seed: int) -> Checked:
-    """Of a batch, whose rows are those of the split; they take the phrasings of the point's rule in turn."""
+    """Writes the outputs of a batch.
+
+    Args:
+      rows_B: of the split, that the batch holds; they take the phrasings of the point's rule in turn.
+      seed: of the noise of drawn gates.
+    """
     params = {"student": harness.decoder.student[1], "teacher": harness.decoder.teacher[1]}
     if point.alone:
         tokens = harness.alone[point.alone](params[point.alone], batch.source_BxS, batch.target_BxT.shape[1])

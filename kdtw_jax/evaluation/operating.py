@@ -31,8 +31,14 @@ class Outcome(NamedTuple):
 
 
 def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Sequence[Bucket], room: int) -> Outcome:
-    """Writes an output for every example. `room`: tokens for rules, the same for all points, so that shapes agree.
-    Raises UserError where scores are not finite."""
+    """Writes an output for every example.
+
+    Args:
+      room: tokens for rules, the same for all points, so that shapes agree.
+
+    Raises:
+      UserError: scores are not finite.
+    """
     point = point._replace(words_KxR=_padded(point.words_KxR, room))
     count = len(data)
     length = max(bucket.target for bucket in buckets)
@@ -55,9 +61,15 @@ def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Seq
 def teacher_log_probs(
     harness: Harness, data: EncodedSplit, buckets: Sequence[Bucket], outputs: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    """The teacher's log-probability of each output, nats, [N] for tokens [N, T]: what students are trained to earn.
+    """Returns the teacher's log-probability of each output, which students are trained to earn.
 
     Many outputs of an example are the same from point to point; each is looked at once.
+
+    Args:
+      outputs: int32 [N, T] each, for the N examples in their order.
+
+    Returns:
+      float64 [N] for each of the outputs, nats.
     """
     keys = [[(i, row[row != 0].tobytes()) for i, row in enumerate(tokens_NxT)] for tokens_NxT in outputs]
     place = {key: x for x, key in enumerate(dict.fromkeys(key for some in keys for key in some))}
@@ -85,8 +97,13 @@ def _padded(words_KxR: np.ndarray | None, room: int) -> np.ndarray:
 def costs_per_token(
     outcome: Outcome, student: ModelConfig, teacher: ModelConfig, source_N: np.ndarray
 ) -> dict[str, float]:
-    """The accounting of a point, per output token. FLOPs are two a parameter and position (arXiv 2001.08361, section
-    2.1): an encoder works where its decoder does."""
+    """Returns what a point cost per output token, by the names of the table's columns.
+
+    FLOPs are two per parameter and position (arXiv 2001.08361, section 2.1): an encoder works where its decoder does.
+
+    Args:
+      source_N: tokens of each source.
+    """
     tokens = float(outcome.lengths_N.sum())
     called_N = outcome.positions_N > 0
     encoder, decoder = (2.0 * p for p in costs(teacher)[:2])
@@ -114,8 +131,16 @@ def time_points(
     repeats: int,
     tick: Callable[[], None],
 ) -> np.ndarray:
-    """Milliseconds a sentence in batches of `rows`, [points]: medians over batches and repeats, points interleaved, so
-    that whatever else the machine does meets all of them alike."""
+    """Returns milliseconds per sentence in batches of `rows`, [points]: medians over batches and repeats.
+
+    Points are interleaved, so that whatever else the machine does meets all of them alike.
+
+    Args:
+      room: tokens for rules, as in `write_point`.
+      batches: how many batches of the split are timed.
+      repeats: how often each is timed, after a round that compiles.
+      tick: is called after every round.
+    """
     some = list(evaluation_batches(data, [bucket._replace(rows=rows)]))[:batches]
     rows_B = np.arange(rows)
     found = np.zeros((repeats, len(some), len(points)))

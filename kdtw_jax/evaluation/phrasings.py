@@ -65,5 +65,14 @@ def further_rules(constraints: Sequence[Constraint], phrasings: Phrasings, share
 
 
 def make_phrasings(constraints: Sequence[Constraint], encode: Callable[[str], Sequence[int]], room: int) -> Phrasings:
-    """In as much room as training had. Raises UserError for a student that does not know the share of words."""
+    """Makes the rules on the share of words as a student reads them.
+
+    Args:
+      constraints: all that the student knows.
+      encode: a text as tokens.
+      room: tokens for a rule, as many as training had.
+
+    Raises:
+      UserError: the share of words is not among the constraints.
+    """
     return Phrasings(constraints[share_index(constraints)], encode, room)

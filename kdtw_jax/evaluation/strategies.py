@@ -62,7 +62,11 @@ class Sharing(NamedTuple):
 
 
 def register_strategy(sharing: Sharing) -> Sharing:
-    """Adds a way to share the writing. Raises UserError where another one has its name."""
+    """Adds a way to share the writing.
+
+    Raises:
+      UserError: another way has its name.
+    """
     return registry.add(STRATEGIES, sharing.name, sharing, "strategy")
 
 

@@ -65,7 +65,11 @@ class Review(NamedTuple):
 
 
 def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket], wanted: DecodeSpec) -> Written:
-    """Writes an output for every example, asking as `wanted` says. Raises UserError where scores are not finite."""
+    """Writes an output for every example, asking as `wanted` says.
+
+    Raises:
+      UserError: scores are not finite, or the decoder was made without the wanted gate.
+    """
     budget_C, said_C = np.zeros((2, len(decoder.constraints)), np.float32)
     share = () if wanted.budget is None else ((share_index(decoder.constraints), wanted.budget),)
     for index, budget in (*share, *wanted.others):
@@ -105,7 +109,7 @@ def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket],
 def review_split(
     decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket], wanted: DecodeSpec, written: Written
 ) -> Review:
-    """Student beside teacher at the states that `written` visited under the words of `wanted`."""
+    """Compares student and teacher at the states that `written` visited under the words of `wanted`."""
     kl, cost = np.zeros(written.tokens_NxT.shape, np.float32), np.zeros(len(data), np.float32)
     for batch in evaluation_batches(data, buckets):
         place_B, real_B = rows_of_batch(data, batch.example_B)
