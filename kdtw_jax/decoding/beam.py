@@ -14,7 +14,7 @@ from kdtw_jax.models import Cache, Model, Params
 
 
 class _State(NamedTuple):
-    """Of the loop, between two tokens. K beams a row, best first; T = max_len."""
+    """Of the loop, between two tokens. K beams per row, best first; T = max_len."""
 
     step: jax.Array  # [] int32, tokens written so far
     tokens_BxKxT: jax.Array  # int32, open hypotheses, PAD where nothing was written
@@ -131,7 +131,7 @@ def beam_search(
 
     encoded = model.encode(params, source_BxS)
     repeated = jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), encoded)
-    # One empty hypothesis a row: K equal ones would fill the beam with copies.
+    # One empty hypothesis per row: K equal ones would fill the beam with copies.
     total_K = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf)
     end = jax.lax.while_loop(
         unfinished,

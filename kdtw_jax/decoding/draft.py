@@ -128,7 +128,7 @@ def _draft(context: DraftContext, state: DraftState) -> DraftState:
     noise_BxT = context.noise_of(0)
     token_B = choose(log_pi_BxV, None if noise_BxT is None else at_place(noise_BxT, place_B))
     ended_B = writes_B & ((token_B == EOS) | (place_B + 1 >= max_len))
-    # One place a row is written: the whole buffer, copied at every token, would cost more than the student.
+    # One place per row is written: the whole buffer, copied at every token, would cost more than the student.
     row_B = jnp.arange(rows)
     policy_BxV = jnp.where(active_B[:, None], log_pi_BxV, state.log_pi_BxTxV[row_B, slot_B])
     place_BxT = jnp.arange(max_len)[None, :]

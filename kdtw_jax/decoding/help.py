@@ -1,6 +1,6 @@
 """Decoding with help: the student writes, and where it asks, the teacher writes the next token.
 
-Two decisions a step: *who* (the gate, sampled or by threshold, within the rule where one is enforced) and *what*
+Two decisions per step: *who* (the gate, sampled or by threshold, within the rule where one is enforced) and *what*
 (greedy or sampled). The teacher is lazy: it has not seen the tokens since its last call, so a call first processes them
 (`kdtw_jax.decoding.spans`) and then answers. Rows that asked are answered together.
 

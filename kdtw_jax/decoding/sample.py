@@ -76,7 +76,7 @@ def generate(
             token_B = choose(log_prob_BxV, None)
         else:
             noise_B = jax.lax.dynamic_index_in_dim(noise_BxT, state.step, axis=1, keepdims=False)
-            # Tempering what is already normalised is tempering the logits: a constant a row cancels.
+            # Tempering what is already normalised is tempering the logits: a constant per row cancels.
             token_B = choose(log_policy(log_prob_BxV, banned, temperature), noise_B)
         chosen_B = jnp.take_along_axis(log_prob_BxV, token_B[:, None], axis=-1)[:, 0]
         token_B = jnp.where(state.finished_B, PAD, token_B)

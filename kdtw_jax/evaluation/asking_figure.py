@@ -115,7 +115,7 @@ def draw_where(axes: Axes, rows: Rows, kind: str) -> None:
 
 
 def draw_expected_calls(axes: Axes, found: Mapping[str, Mapping[str, Any]]) -> None:
-    """V_C before the first token against the calls then made, a line a seed. `found`: the `seeds` of asking.json."""
+    """V_C before the first token against the calls then made, a line per seed. `found`: the `seeds` of asking.json."""
     most = 1.0
     for (seed, told), marker in zip(found.items(), "os^Dv" * len(found), strict=False):
         budgets = told["expected_calls"]["by_budget"]
@@ -125,7 +125,7 @@ def draw_expected_calls(axes: Axes, found: Mapping[str, Mapping[str, Any]]) -> N
             axes.annotate(f" {b['asked']:.0%}", (b["calls"], b["expected"]), fontsize=8, va="top")
         most = max([most, *made, *expected])
     axes.plot([0, most], [0, most], color="#000000", linewidth=1, label="as expected")
-    axes.set_xlabel("calls made, mean an output")
+    axes.set_xlabel("calls made, mean per output")
     axes.set_ylabel("V_C before the first token, mean, calls")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

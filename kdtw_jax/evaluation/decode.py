@@ -34,7 +34,7 @@ GREEDY = Decoding()
 
 
 class Outputs(NamedTuple):
-    """Decoded texts by example id, and the rate: output tokens a second of wall-clock, compilation left out."""
+    """Decoded texts by example id, and the rate: output tokens per second of wall-clock, compilation left out."""
 
     texts: dict[int, str]
     tokens: int

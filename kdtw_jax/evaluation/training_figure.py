@@ -71,7 +71,7 @@ def draw_curves(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, float]]])
             )
             labelled.add(method)
     axes.set_xlabel("step after the shared warm-up")
-    axes.set_ylabel("nats a token, on training rows")
+    axes.set_ylabel("nats per token, on training rows")
     axes.grid(alpha=0.3)
     if labelled:
         axes.legend()
