@@ -15,7 +15,8 @@ import numpy as np
 from kdtw_jax.answers import Answer, Answers
 from kdtw_jax.constraints import Constraint, Rule, known_constraints, pad_words, read_rule, word_tokens
 from kdtw_jax.data.tokenizer import EOS_ID
-from kdtw_jax.decoding.help import Helped, generate_with_help, own_gate
+from kdtw_jax.decoding.gate import own_gate
+from kdtw_jax.decoding.help import Helped, generate_with_help
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.errors import UserError

@@ -17,7 +17,7 @@ def main(index: int, port: str, folder: Path) -> None:
 
     join(HostsConfig(2, index, f"127.0.0.1:{port}"))
 
-    from kdtw_jax.evaluation.evaluate import decode_split
+    from kdtw_jax.evaluation.decode import decode_split
     from kdtw_jax.methods.pcl import pcl
     from kdtw_jax.runs import open_run
     from kdtw_jax.training import parallel

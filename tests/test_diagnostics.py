@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 from scipy.special import log_softmax
-from scipy.stats import spearmanr
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import diagnostics
@@ -59,11 +58,33 @@ def test_sampled_and_exact_kl_to_go_have_the_same_mean() -> None:
 
 
 @pytest.mark.parametrize("levels", [3, 20, 10_000])
-def test_spearman_is_that_of_scipy_ties_or_not(levels: int) -> None:
+def test_spearman_is_the_correlation_of_mean_ranks(levels: int) -> None:
     rng = np.random.default_rng(levels)
     x = rng.integers(levels, size=200)
     y = x + rng.integers(levels, size=200)
-    assert diagnostics.spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
+    ranks = [[np.sum(z < value) + np.sum(z == value) / 2 for value in z] for z in (x, y)]
+    assert diagnostics.spearman(x, y) == pytest.approx(np.corrcoef(*ranks)[0, 1])
+
+
+def test_the_line_has_the_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    value, to_go = rng.normal(size=(2, 30))
+    found = diagnostics.value_calibration(value, to_go, np.ones(30, bool))
+    assert (found.slope, found.intercept) == pytest.approx(np.polyfit(value, -to_go, 1))
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e9 / 3])
+def test_a_value_that_is_the_same_everywhere_has_no_line_and_no_rank(constant: float) -> None:
+    """Whatever the rounding of its mean."""
+    found = diagnostics.value_calibration(np.full(7, constant), np.arange(7.0), np.ones(7, bool))
+    assert math.isnan(found.slope) and math.isnan(found.intercept) and math.isnan(found.spearman)
+    assert found.rmse > 0 and found.states == 7
+    level = diagnostics.value_calibration(np.arange(7.0), np.full(7, constant), np.ones(7, bool))
+    assert level.slope == pytest.approx(0.0, abs=1e-6) and math.isnan(level.spearman)
+
+
+def test_infinities_are_ranked() -> None:
+    assert diagnostics.spearman([-np.inf, 0.0, 1.0, np.inf], [1.0, 2.0, 3.0, 4.0]) == pytest.approx(1.0)
 
 
 def test_spearman_sees_order_and_nothing_else() -> None:

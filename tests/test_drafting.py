@@ -21,9 +21,10 @@ from kdtw_jax.decoding.baselines import (
     targeting,
     verified,
 )
-from kdtw_jax.decoding.draft import Strategy, generate_with_checks
-from kdtw_jax.decoding.help import DecodeState, Gate, stateless
+from kdtw_jax.decoding.draft import generate_with_checks
+from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
 from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.decoding.strategy import Strategy
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.masked import entropy
 from kdtw_jax.models import Model, T5Config, make_model
@@ -63,8 +64,8 @@ def student() -> tuple[Model, Any]:
 STUDENT = student()
 
 
-def unsure(moment: DecodeState) -> jax.Array:
-    return entropy(moment.log_policy_BxV)
+def unsure(state: DecodeState) -> jax.Array:
+    return entropy(state.log_policy_BxV)
 
 
 UNSURE = stateless(unsure)
@@ -180,10 +181,10 @@ def run_one_of_them(which: jax.Array, noise: jax.Array | None) -> Any:
         return jnp.asarray([getattr(strategy, name) for strategy in some])[which]
 
     judges = [strategy.judge for strategy in some]
-    gates = [lambda moment, gate=strategy.gate: gate.score((), moment)[0] for strategy in some]
+    gates = [lambda state, gate=strategy.gate: gate.score((), state)[0] for strategy in some]
     strategy = Strategy(
         lambda *arguments: jax.lax.switch(which, judges, *arguments),
-        stateless(lambda moment: jax.lax.switch(which, gates, moment)),
+        stateless(lambda state: jax.lax.switch(which, gates, state)),
         *map(number, Strategy._fields[2:]),
     )
     return run(strategy, noise)
@@ -220,8 +221,8 @@ def test_greedy_speculative_decoding_writes_what_the_teacher_would() -> None:
 
 
 def test_a_tolerance_without_end_is_asking_without_a_check() -> None:
-    def gate(moment: DecodeState) -> jax.Array:
-        return unsure(moment)
+    def gate(state: DecodeState) -> jax.Array:
+        return unsure(state)
 
     asked = jax.device_get(
         generate_with_help(

@@ -29,10 +29,10 @@ from kdtw_jax.data.tokenizer import EOS_ID, UNK_ID, load_tokenizer
 from kdtw_jax.decoding import generate
 from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.evaluate import Decoding, decode_split
-from kdtw_jax.evaluation.figures import distil_figure
+from kdtw_jax.evaluation.decode import Decoding, decode_split
 from kdtw_jax.evaluation.operating_table import COLUMNS as OPERATING_COLUMNS
 from kdtw_jax.evaluation.strategies import every_strategy
+from kdtw_jax.evaluation.training_figure import distil_figure
 from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask_config import SEEN, check_held_out
 from kdtw_jax.models import make_model

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.figures import distil_figure, draw_obedience, draw_scores, draw_where
+from kdtw_jax.evaluation.asking_figure import draw_obedience, draw_where
 from kdtw_jax.evaluation.operating_figure import draw_costs, relative_costs
+from kdtw_jax.evaluation.training_figure import distil_figure, draw_scores
 from kdtw_jax.methods import METHODS
 from tests.pictures import alike, colours
 

@@ -15,7 +15,7 @@ from published import V10, V11, tensors, write_folder
 
 from kdtw_jax.decoding.sample import choose, inverse_cdf
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.evaluate import Decoding, decode_split
+from kdtw_jax.evaluation.decode import Decoding, decode_split
 from kdtw_jax.finite import check_finite, check_written
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.pretrained.load import open_published, read_published

@@ -13,7 +13,7 @@ import pytest
 
 from kdtw_jax.constraints import Rule, histories, make_calls, make_pause, make_share
 from kdtw_jax.decoding import generate, generate_with_help
-from kdtw_jax.decoding.help import DecodeState, Gate, stateless
+from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.view import encoder_inputs, gate_features, instructed, prefixes_and_history, with_fixed_rule
 from kdtw_jax.errors import UserError
@@ -159,8 +159,8 @@ def test_who_never_asks_is_the_student_and_who_always_asks_the_teacher() -> None
 def test_a_long_gap_is_caught_up_with() -> None:
     """A single question late in the text, after more own tokens than the teacher processes at once."""
 
-    def late(moment: DecodeState) -> jax.Array:
-        return (moment.history.length_B == 19).astype(jnp.float32)
+    def late(state: DecodeState) -> jax.Array:
+        return (state.history.length_B == 19).astype(jnp.float32)
 
     found = call(gate=stateless(late))
     asked = [row for row in range(ROWS) if found.asked_BxT[row].any()]
@@ -209,7 +209,7 @@ def test_the_rule_stands_before_the_source_without_padding_in_between_or_apart()
 
 
 def test_a_gate_may_keep_a_state() -> None:
-    def every_third(count: jax.Array, moment: DecodeState) -> tuple[jax.Array, jax.Array]:
+    def every_third(count: jax.Array, state: DecodeState) -> tuple[jax.Array, jax.Array]:
         return (count % 3 == 2).astype(jnp.float32) * jnp.ones(ROWS), count + 1
 
     found = call(gate=Gate(every_third, jnp.int32(0)))

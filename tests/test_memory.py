@@ -14,7 +14,7 @@ import pytest
 
 from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.evaluation.evaluate import comparison
+from kdtw_jax.evaluation.agreement import make_comparison
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.methods.mle import likelihood_loss
 from kdtw_jax.methods.pcl import coefficients, path_loss
@@ -90,7 +90,7 @@ def test_students_are_compared_with_their_teacher_by_positions(world: World) -> 
     both, values = (world.params, world.teacher[1]), replace(DISTIL.pcl, values="unified", alpha=0.8)
 
     def run(chunk: int) -> Any:
-        compare = jax.jit(comparison(world.model, world.teacher[0], world.banned, values, 4, chunk))
+        compare = jax.jit(make_comparison(world.model, world.teacher[0], world.banned, values, 4, chunk))
         return compare(both, source, target)
 
     def policy(model: Model, params: Any, alpha: float) -> np.ndarray:
@@ -120,7 +120,7 @@ def test_chunks_save_the_memory_of_whole_distributions(kind: str) -> None:
             call = jax.jit(partial(score_paths, model, top_k=4, banned=(), **chunks))
             return int(call.lower(params, row, source, ids).compile().memory_analysis().temp_size_in_bytes)
         if kind == "compare":
-            call = jax.jit(comparison(model, model, (), DISTIL.pcl, 4, **{"chunk": 0, **chunks}))
+            call = jax.jit(make_comparison(model, model, (), DISTIL.pcl, 4, **{"chunk": 0, **chunks}))
             return int(call.lower((params, params), source, ids).compile().memory_analysis().temp_size_in_bytes)
         if kind == "mle":
             loss = word_loss(model, model, FIT, (), Chunks(**chunks))

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.figures import draw_curves, draw_scores
+from kdtw_jax.evaluation.training_figure import draw_curves, draw_scores
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.methods import METHODS, Cost, Method, TrainContext, load_installed, register

@@ -16,7 +16,7 @@ from kdtw_jax.data.task import Task
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import Scoring, choose_scoring, differences, score, score_all
-from kdtw_jax.evaluation.findings import Texts, harm
+from kdtw_jax.evaluation.cells import Texts, harm
 from kdtw_jax.metrics import scores as metrics
 from kdtw_jax.metrics.scoring import BLEU_TOKENIZERS, bleu_metric, look_tokenized
 from kdtw_jax.text.normal import normalize, words

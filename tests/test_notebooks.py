@@ -18,7 +18,7 @@ from traitlets.config import Config
 
 from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.evaluation import operating_table
-from kdtw_jax.evaluation.findings import obedience
+from kdtw_jax.evaluation.obedience import obedience
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
 from kdtw_jax.pipeline import ask_report, experiment
 from kdtw_jax.runs import provenance, write_csv, write_json, write_text

@@ -11,10 +11,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.decoding.draft import Judge, Strategy, Verdict
+from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
 from kdtw_jax.decoding.gates import silent
-from kdtw_jax.decoding.help import DecodeState, Gate, stateless
 from kdtw_jax.decoding.sample import choose
+from kdtw_jax.decoding.strategy import Judge, Strategy, Verdict
 
 CascadeRule = Literal["chow", "diff", "opt"]
 
@@ -68,8 +68,8 @@ def big_little(
         surprise_BxN = -jnp.take_along_axis(log_mu, draft_BxN[..., None], axis=-1)[..., 0]
         return Verdict(surprise_BxN <= rollback, log_mu, log_mu)
 
-    def unsure(moment: DecodeState) -> jax.Array:
-        return -jnp.max(moment.log_policy_BxV, axis=-1)
+    def unsure(state: DecodeState) -> jax.Array:
+        return -jnp.max(state.log_policy_BxV, axis=-1)
 
     level = -jnp.log(jnp.asarray(fallback, jnp.float32))
     return Strategy(judge, stateless(unsure), level, draft_length=draft_length, check_end=False)

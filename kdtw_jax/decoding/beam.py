@@ -14,7 +14,7 @@ from kdtw_jax.models import Cache, Model, Params
 
 
 class _State(NamedTuple):
-    """Of the loop, between two tokens. K beams a row, best first; T = max_len."""
+    """Of the loop, between two tokens. K beams per row, best first; T = max_len."""
 
     step: jax.Array  # [] int32, tokens written so far
     tokens_BxKxT: jax.Array  # int32, open hypotheses, PAD where nothing was written
@@ -38,7 +38,7 @@ def beam_search(
     length_penalty: float,
     banned: tuple[int, ...],
 ) -> Generation:
-    """The best hypothesis a source, by log-probability over ((5 + length) / 6) ** `length_penalty`.
+    """Returns the best hypothesis of each source, by log-probability over ((5 + length) / 6) ** `length_penalty`.
 
     That is the length penalty of GNMT (Wu et al., arXiv 1609.08144, equation 14, no coverage term); the
     length counts the end-of-sequence token, 0 is no penalty, 0.6 is customary for translation. All open
@@ -53,8 +53,16 @@ def beam_search(
     Where none ended within `max_len` tokens the best open hypothesis is returned, `finished_B` False.
 
     K = 1 is greedy decoding; K at least the number of all prefixes is exhaustive search. Meant to be jitted
-    by the caller. Raises `UserError` for a beam size or `max_len` below 1 and a negative penalty, and as
-    `log_policy` does.
+    by the caller.
+
+    Args:
+      beam_size: K.
+      max_len: of outputs, in tokens, the end-of-sequence token included.
+      length_penalty: the exponent, 0 or more.
+      banned: tokens that are never written.
+
+    Raises:
+      UserError: the beam size or `max_len` is below 1, the penalty negative; and as `log_policy` does.
     """
     if beam_size < 1:
         raise UserError(f"beam_size is {beam_size}; it has to be at least 1")
@@ -123,7 +131,7 @@ def beam_search(
 
     encoded = model.encode(params, source_BxS)
     repeated = jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), encoded)
-    # One empty hypothesis a row: K equal ones would fill the beam with copies.
+    # One empty hypothesis per row: K equal ones would fill the beam with copies.
     total_K = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf)
     end = jax.lax.while_loop(
         unfinished,

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax import registry
-from kdtw_jax.decoding.help import DecodeState, Gate, forecast, own_gate, stateless
+from kdtw_jax.decoding.gate import DecodeState, Gate, forecast, own_gate, stateless
 from kdtw_jax.decoding.sample import choose
 from kdtw_jax.losses.masked import entropy, kl_divergence
 from kdtw_jax.models import Encoded, Model, Params
@@ -29,27 +29,27 @@ Measure = Callable[[jax.Array, jax.Array], jax.Array]  # (log_pi_BxV, log_mu_BxV
 
 def random_gate(probability: jax.Array | float) -> Gate:
     """Asks with that probability at every token, whatever the state: with uniforms in [0, 1) as noise, exactly so."""
-    return stateless(lambda moment: jnp.full(moment.history.length_B.shape, probability, jnp.float32))
+    return stateless(lambda state: jnp.full(state.history.length_B.shape, probability, jnp.float32))
 
 
 def entropy_gate() -> Gate:
     """Asks where the student is unsure: entropy of its own token, nats."""
-    return stateless(lambda moment: entropy(moment.log_policy_BxV))
+    return stateless(lambda state: entropy(state.log_policy_BxV))
 
 
 def max_prob_gate() -> Gate:
     """Asks where the student's most probable token is not probable: 1 - its probability."""
-    return stateless(lambda moment: -jnp.expm1(jnp.max(moment.log_policy_BxV, axis=-1)))
+    return stateless(lambda state: -jnp.expm1(jnp.max(state.log_policy_BxV, axis=-1)))
 
 
 def oracle_gate(measure: Measure) -> Gate:
     """Asks where student and teacher are apart by `measure`, in nats, over all tokens. The teacher has to read along;
     its reading is not part of what asking costs."""
 
-    def score(moment: DecodeState) -> jax.Array:
-        if moment.teacher_log_policy_BxV is None:
+    def score(state: DecodeState) -> jax.Array:
+        if state.teacher_log_policy_BxV is None:
             raise ValueError("an oracle needs a teacher that reads along")
-        return measure(moment.log_policy_BxV, moment.teacher_log_policy_BxV)
+        return measure(state.log_policy_BxV, state.teacher_log_policy_BxV)
 
     return stateless(score)
 
@@ -97,12 +97,20 @@ class GateEntry(NamedTuple):
 
 
 def register_gate(entry: GateEntry) -> GateEntry:
-    """Adds a gate. Raises UserError where another one has its name."""
+    """Adds a gate.
+
+    Raises:
+      UserError: another gate has its name.
+    """
     return registry.add(GATES, entry.name, entry, "gate")
 
 
 def find_gate(name: str) -> GateEntry:
-    """Raises UserError for a name that is none's."""
+    """Returns the gate of a name.
+
+    Raises:
+      UserError: no gate has that name.
+    """
     return registry.find(GATES, name, "gate", HOW)
 
 
@@ -118,13 +126,13 @@ def is_oracle(name: str) -> bool:
 
 def score_by(gates: Sequence[Gate], which: jax.Array) -> Gate:
     """The gate of a number (int32 []) that a program is told, of gates without a state."""
-    scores = [lambda moment, gate=gate: gate.score((), moment)[0] for gate in gates]
-    return stateless(lambda moment: jax.lax.switch(which, scores, moment))
+    scores = [lambda state, gate=gate: gate.score((), state)[0] for gate in gates]
+    return stateless(lambda state: jax.lax.switch(which, scores, state))
 
 
 def silent() -> Gate:
     """Never asks by itself."""
-    return stateless(lambda moment: jnp.zeros(moment.history.length_B.shape, jnp.float32))
+    return stateless(lambda state: jnp.zeros(state.history.length_B.shape, jnp.float32))
 
 
 def _deferral(context: GateContext) -> Gate:
@@ -132,7 +140,7 @@ def _deferral(context: GateContext) -> Gate:
     deferral = context.deferral
     if deferral is None:
         raise ValueError("this gate needs the log-odds of asking")
-    return stateless(lambda moment: jax.nn.sigmoid(deferral(moment.hidden_BxD)))
+    return stateless(lambda state: jax.nn.sigmoid(deferral(state.hidden_BxD)))
 
 
 GATES: dict[str, GateEntry] = {

@@ -1,14 +1,15 @@
 """Decoding with help: the student writes, and where it asks, the teacher writes the next token.
 
-Two decisions a step: *who* (the gate, sampled or by threshold, within the rule where one is enforced) and *what*
+Two decisions per step: *who* (the gate, sampled or by threshold, within the rule where one is enforced) and *what*
 (greedy or sampled). The teacher is lazy: it has not seen the tokens since its last call, so a call first processes them
-(in one pass or a few, as in the verification of speculative decoding, arXiv 2211.17192) and then answers. Rows that
-asked are answered together.
+(`kdtw_jax.decoding.spans`) and then answers. Rows that asked are answered together.
+
+Three verbs over one state: `_decide` says who asks, `_answer` what the teacher says to them, `_write` what is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,31 +17,12 @@ import jax.numpy as jnp
 
 from kdtw_jax.constraints.history import History, advance, start_history
 from kdtw_jax.constraints.record import Rule
+from kdtw_jax.decoding.gate import DecodeState, Gate, own_gate
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
-from kdtw_jax.decoding.view import gate_features
+from kdtw_jax.decoding.spans import SPAN, decoder_inputs, read_span, successive
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Cache, Encoded, GateOutput, Model, Params
-
-_SPAN = 8  # positions the teacher processes at once; a longer span takes several passes
-
-
-class DecodeState(NamedTuple):
-    """What a gate may look at before a token is written."""
-
-    log_policy_BxV: jax.Array  # of the student's own token, help left out
-    hidden_BxD: jax.Array  # the decoder state
-    tokens_BxT: jax.Array  # int32, written so far, 0 beyond
-    history: History
-    # The teacher's next token, if it reads along: for oracles only
-    teacher_log_policy_BxV: jax.Array | None = None
-
-
-class Gate(NamedTuple):
-    """Who decides: scores each moment, in [0, 1] if the decision is to be sampled. May keep a state between moments."""
-
-    score: Callable[[Any, DecodeState], tuple[jax.Array, Any]]  # (state, moment) -> float32 [B], state
-    start: Any = ()
+from kdtw_jax.models import Cache, Model, Params
 
 
 class Helped(NamedTuple):
@@ -54,6 +36,20 @@ class Helped(NamedTuple):
     positions_B: jax.Array  # int32, decoder positions that the teacher processed
 
 
+class _Context(NamedTuple):
+    """What stays the same through a decoding: the arguments of `generate_with_help`."""
+
+    student: tuple[Model, Params]
+    teacher: tuple[Model, Params]
+    gate: Gate
+    rule: Rule | None
+    gate_noise_BxT: jax.Array | None
+    token_noise_BxT: jax.Array | None
+    threshold: float | jax.Array
+    banned: tuple[int, ...]
+    read_along: bool
+
+
 class _State(NamedTuple):
     step: jax.Array  # [] int32, tokens written so far
     token_Bx1: jax.Array  # int32, the student's next input
@@ -63,46 +59,8 @@ class _State(NamedTuple):
     score_BxT: jax.Array  # float32
     history: History
     student: Cache
-    gate: Any  # the gate's own state
+    gate: Any  # the gate's own memory
     teacher: Cache  # filled up to `history.positions_B`; what lies beyond is overwritten before it is seen
-
-
-def own_gate(model: Model, params: Params, encoded: Encoded, alpha: float = 1.0) -> Gate:
-    """The student's own: how probable asking is under its policy, having read the rule with the source `encoded`."""
-    rule_BxP = model.read_rule(params, encoded)
-    return stateless(lambda moment: jax.nn.sigmoid(_odds(model, params, rule_BxP, moment).logit(alpha)[:, 0]))
-
-
-def priced_gate(
-    model: Model, params: Params, encoded: Encoded, price: Callable[[History], jax.Array], alpha: float = 1.0
-) -> Gate:
-    """The student's own at a price that is given, nats [B] for what has happened so far, and not read from a rule."""
-    rule_BxP = model.read_rule(params, encoded)  # of no consequence for what is saved
-
-    def score(moment: DecodeState) -> jax.Array:
-        saving_B = _odds(model, params, rule_BxP, moment).saving_BxT[:, 0]
-        return jax.nn.sigmoid((saving_B - price(moment.history)) / alpha)
-
-    return stateless(score)
-
-
-def forecast(model: Model, params: Params, encoded: Encoded) -> Gate:
-    """What the student expects an answer to save, nats; below 0 it counts as nothing."""
-    rule_BxP = model.read_rule(params, encoded)  # of no consequence for this
-    return stateless(lambda moment: jnp.maximum(_odds(model, params, rule_BxP, moment).saving_BxT[:, 0], 0.0))
-
-
-def _odds(model: Model, params: Params, rule_BxP: jax.Array, moment: DecodeState) -> GateOutput:
-    history = History(*(leaf[:, None] for leaf in moment.history))
-    view = gate_features(
-        moment.log_policy_BxV[:, None], moment.hidden_BxD[:, None], moment.tokens_BxT[:, None], history
-    )
-    return model.apply_gate(params, rule_BxP, view)
-
-
-def stateless(score: Callable[[DecodeState], jax.Array]) -> Gate:
-    """A gate that is a function of the moment alone."""
-    return Gate(lambda state, moment: (score(moment), state))
 
 
 def generate_with_help(
@@ -122,18 +80,21 @@ def generate_with_help(
 ) -> Helped:
     """Continues every source until its end-of-sequence token or `max_len` tokens, whichever is first.
 
+    Meant to be jitted by the caller.
+
     Args:
       source_BxS: what the student reads; it may hold the rule in words.
       teacher_source_BxS: what the teacher reads.
       gate_noise_BxT: uniforms in [0, 1): ask where the gate's score exceeds them; None: where it exceeds `threshold`.
       token_noise_BxT: uniforms in [0, 1) that sample the token, whoever writes it; None: the most probable token.
       banned: never written; the help token is among them.
+      rule: enforced: nobody asks where it says no. None: only the gate decides.
       gate: who decides; by default the student's own gate.
       read_along: the teacher processes every token as it is written. The same outputs, and `positions_B` still those of
         the lazy teacher; faster for a batch in which some row asks at nearly every step, as in training.
-      rule: enforced: nobody asks where it says no. None: only the gate decides.
 
-    Meant to be jitted by the caller. Raises UserError for a `max_len` below 1 and noise of another shape.
+    Raises:
+      UserError: `max_len` is below 1, or noise has another shape.
     """
     rows = source_BxS.shape[0]
     if max_len < 1:
@@ -141,92 +102,26 @@ def generate_with_help(
     for noise in (gate_noise_BxT, token_noise_BxT):
         if noise is not None and noise.shape != (rows, max_len):
             raise UserError(f"noise has shape {noise.shape}; it has to be {(rows, max_len)}, rows by max_len")
-    (student_model, student_params), (teacher_model, teacher_params) = student, teacher
-    read = student_model.encode(student_params, source_BxS)
-    decides = own_gate(student_model, student_params, read) if gate is None else gate
-
-    def unfinished(state: _State) -> jax.Array:
-        return (state.step < max_len) & ~jnp.all(state.finished_B)
-
-    def answer(state: _State, asked_B: jax.Array) -> tuple[jax.Array, Cache]:
-        """The teacher's logits for the next token of rows that asked, its caches filled up to there."""
-        inputs_BxX = jnp.pad(state.tokens_BxT, ((0, 0), (1, _SPAN)))  # the start token, PAD, comes first
-
-        def behind(carry: tuple[jax.Array, jax.Array, Cache]) -> jax.Array:
-            return jnp.any(asked_B & (carry[0] <= state.step))
-
-        def catch_up(carry: tuple[jax.Array, jax.Array, Cache]) -> tuple[jax.Array, jax.Array, Cache]:
-            seen_B, logits_BxV, cache = carry
-            at_BxX = seen_B[:, None] + jnp.arange(_SPAN, dtype=jnp.int32)[None, :]
-            span_BxX = jnp.take_along_axis(inputs_BxX, at_BxX, axis=1)
-            decoded, cache = teacher_model.extend(teacher_params, cache, span_BxX, seen_B)
-            place_B = state.step - seen_B  # of the position that answers, within the span or beyond it
-            last_B = jnp.clip(place_B, 0, _SPAN - 1)
-            found_BxV = jnp.take_along_axis(decoded.logits_BxTxV, last_B[:, None, None], axis=1)[:, 0]
-            here_B = asked_B & (place_B >= 0) & (place_B < _SPAN)
-            logits_BxV = jnp.where(here_B[:, None], found_BxV, logits_BxV)
-            seen_B = jnp.where(asked_B, jnp.minimum(seen_B + _SPAN, state.step + 1), seen_B)
-            return seen_B, logits_BxV, cache
-
-        nothing_BxV = jnp.zeros((rows, teacher_model.config.vocab_size), jnp.float32)
-        start = (state.history.positions_B, nothing_BxV, state.teacher)
-        _, logits_BxV, cache = jax.lax.while_loop(behind, catch_up, start)
-        return logits_BxV, cache
-
-    def step(state: _State) -> _State:
-        decoded, student_cache = student_model.extend(student_params, state.student, state.token_Bx1, state.step)
-        log_policy_BxV = log_policy(decoded.logits_BxTxV[:, 0], banned)
-        hidden_BxD, teacher_cache, along_BxV = decoded.hidden_BxTxD[:, 0], state.teacher, None
-        if read_along:
-            heard, teacher_cache = teacher_model.extend(teacher_params, state.teacher, state.token_Bx1, state.step)
-            along_BxV = log_policy(heard.logits_BxTxV[:, 0], banned)
-        moment = DecodeState(log_policy_BxV, hidden_BxD, state.tokens_BxT, state.history, along_BxV)
-        score_B, gate_state = decides.score(state.gate, moment)
-        active_B = ~state.finished_B
-        asked_B = active_B & (score_B > (threshold if gate_noise_BxT is None else _column(gate_noise_BxT, state.step)))
-        if rule is not None:
-            asked_B &= rule.allowed(state.history)
-
-        def ask() -> tuple[jax.Array, Cache]:
-            teacher_BxV, cache = answer(state, asked_B)
-            return jnp.where(asked_B[:, None], log_policy(teacher_BxV, banned), log_policy_BxV), cache
-
-        if along_BxV is None:
-            written_BxV, teacher_cache = jax.lax.cond(jnp.any(asked_B), ask, lambda: (log_policy_BxV, state.teacher))
-        else:
-            written_BxV = jnp.where(asked_B[:, None], along_BxV, log_policy_BxV)
-        noise_B = None if token_noise_BxT is None else _column(token_noise_BxT, state.step)
-        token_B = jnp.where(active_B, choose(written_BxV, noise_B), PAD)
-        return _State(
-            step=state.step + 1,
-            token_Bx1=token_B[:, None],
-            finished_B=state.finished_B | (token_B == EOS),
-            tokens_BxT=_put(state.tokens_BxT, token_B, state.step),
-            asked_BxT=_put(state.asked_BxT, asked_B, state.step),
-            score_BxT=_put(state.score_BxT, jnp.where(active_B, score_B, 0.0), state.step),
-            history=advance(state.history, token_B, asked_B, active_B),
-            student=student_cache,
-            gate=gate_state,
-            teacher=teacher_cache,
-        )
-
-    encoded = teacher_model.encode(teacher_params, teacher_source_BxS)
+    (model, params), (other, other_params) = student, teacher
+    read = model.encode(params, source_BxS)
+    gate = own_gate(model, params, read) if gate is None else gate
+    context = _Context(student, teacher, gate, rule, gate_noise_BxT, token_noise_BxT, threshold, banned, read_along)
+    encoded = other.encode(other_params, teacher_source_BxS)
+    start = _State(
+        step=jnp.zeros((), jnp.int32),
+        token_Bx1=jnp.full((rows, 1), PAD, jnp.int32),
+        finished_B=jnp.zeros(rows, bool),
+        tokens_BxT=jnp.full((rows, max_len), PAD, jnp.int32),
+        asked_BxT=jnp.zeros((rows, max_len), bool),
+        score_BxT=jnp.zeros((rows, max_len), jnp.float32),
+        history=start_history(teacher_source_BxS),
+        student=model.start(params, read, max_len),
+        gate=gate.start,
+        # Spans are written whole, also where they reach past the end.
+        teacher=other.start(other_params, encoded, max_len if read_along else max_len + SPAN),
+    )
     end = jax.lax.while_loop(
-        unfinished,
-        step,
-        _State(
-            step=jnp.zeros((), jnp.int32),
-            token_Bx1=jnp.full((rows, 1), PAD, jnp.int32),
-            finished_B=jnp.zeros(rows, bool),
-            tokens_BxT=jnp.full((rows, max_len), PAD, jnp.int32),
-            asked_BxT=jnp.zeros((rows, max_len), bool),
-            score_BxT=jnp.zeros((rows, max_len), jnp.float32),
-            history=start_history(teacher_source_BxS),
-            student=student_model.start(student_params, read, max_len),
-            gate=decides.start,
-            # Spans are written whole, also where they reach past the end.
-            teacher=teacher_model.start(teacher_params, encoded, max_len if read_along else max_len + _SPAN),
-        ),
+        lambda state: (state.step < max_len) & ~jnp.all(state.finished_B), partial(_step, context), start
     )
     return Helped(
         tokens_BxT=end.tokens_BxT,
@@ -235,6 +130,77 @@ def generate_with_help(
         mask_BxT=mask_to_eos(end.tokens_BxT),
         finished_B=end.finished_B,
         positions_B=end.history.positions_B,
+    )
+
+
+def _step(context: _Context, state: _State) -> _State:
+    """One token in every row that is not finished."""
+    (model, params), (other, other_params) = context.student, context.teacher
+    decoded, student = model.extend(params, state.student, state.token_Bx1, state.step)
+    log_pi_BxV, log_mu_BxV = log_policy(decoded.logits_BxTxV[:, 0], context.banned), None
+    if context.read_along:
+        heard, teacher = other.extend(other_params, state.teacher, state.token_Bx1, state.step)
+        log_mu_BxV = log_policy(heard.logits_BxTxV[:, 0], context.banned)
+    seen = DecodeState(log_pi_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, state.history, log_mu_BxV)
+    asked_B, score_B, gate = _decide(context, state, seen)
+    if log_mu_BxV is None:
+        ask, nobody = partial(_answer, context, state, asked_B, log_pi_BxV), lambda: (log_pi_BxV, state.teacher)
+        written_BxV, teacher = jax.lax.cond(jnp.any(asked_B), ask, nobody)
+    else:
+        written_BxV = jnp.where(asked_B[:, None], log_mu_BxV, log_pi_BxV)
+    return _write(context, state, written_BxV, asked_B, score_B)._replace(student=student, gate=gate, teacher=teacher)
+
+
+def _decide(context: _Context, state: _State, seen: DecodeState) -> tuple[jax.Array, jax.Array, Any]:
+    """Who asks, bool [B]; the gate's score, float32 [B]; and its memory."""
+    score_B, memory = context.gate.score(state.gate, seen)
+    noise_BxT = context.gate_noise_BxT
+    level = context.threshold if noise_BxT is None else _column(noise_BxT, state.step)
+    asked_B = ~state.finished_B & (score_B > level)
+    if context.rule is not None:
+        asked_B &= context.rule.allowed(state.history)
+    return asked_B, score_B, memory
+
+
+def _answer(context: _Context, state: _State, asked_B: jax.Array, log_pi_BxV: jax.Array) -> tuple[jax.Array, Cache]:
+    """The policy of the next token, the teacher's in rows that asked, and its cache, filled up to there."""
+    inputs_BxX = decoder_inputs(state.tokens_BxT)
+
+    def behind(carry: tuple[jax.Array, jax.Array, Cache]) -> jax.Array:
+        return jnp.any(asked_B & (carry[0] <= state.step))
+
+    def catch_up(carry: tuple[jax.Array, jax.Array, Cache]) -> tuple[jax.Array, jax.Array, Cache]:
+        read_B, logits_BxV, cache = carry
+        decoded, cache = read_span(context.teacher, cache, inputs_BxX, successive(read_B, SPAN))
+        place_B = state.step - read_B  # of the position that answers, within the span or beyond it
+        last_B = jnp.clip(place_B, 0, SPAN - 1)
+        found_BxV = jnp.take_along_axis(decoded.logits_BxTxV, last_B[:, None, None], axis=1)[:, 0]
+        here_B = asked_B & (place_B >= 0) & (place_B < SPAN)
+        logits_BxV = jnp.where(here_B[:, None], found_BxV, logits_BxV)
+        read_B = jnp.where(asked_B, jnp.minimum(read_B + SPAN, state.step + 1), read_B)
+        return read_B, logits_BxV, cache
+
+    nothing_BxV = jnp.zeros((len(asked_B), context.teacher[0].config.vocab_size), jnp.float32)
+    start = (state.history.positions_B, nothing_BxV, state.teacher)
+    _, logits_BxV, cache = jax.lax.while_loop(behind, catch_up, start)
+    return jnp.where(asked_B[:, None], log_policy(logits_BxV, context.banned), log_pi_BxV), cache
+
+
+def _write(
+    context: _Context, state: _State, log_policy_BxV: jax.Array, asked_B: jax.Array, score_B: jax.Array
+) -> _State:
+    """The next token of rows that are not finished, padding in the others."""
+    active_B, noise_BxT = ~state.finished_B, context.token_noise_BxT
+    noise_B = None if noise_BxT is None else _column(noise_BxT, state.step)
+    token_B = jnp.where(active_B, choose(log_policy_BxV, noise_B), PAD)
+    return state._replace(
+        step=state.step + 1,
+        token_Bx1=token_B[:, None],
+        finished_B=state.finished_B | (token_B == EOS),
+        tokens_BxT=_put(state.tokens_BxT, token_B, state.step),
+        asked_BxT=_put(state.asked_BxT, asked_B, state.step),
+        score_BxT=_put(state.score_BxT, jnp.where(active_B, score_B, 0.0), state.step),
+        history=advance(state.history, token_B, asked_B, active_B),
     )
 
 

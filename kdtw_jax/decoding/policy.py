@@ -10,14 +10,15 @@ from kdtw_jax.errors import UserError
 
 
 def log_policy(logits: jax.Array, banned: tuple[int, ...], temperature: float = 1.0) -> jax.Array:
-    """Log-probabilities [..., V] of softmax(logits / temperature) over the tokens not in `banned`.
+    """Returns the log-probabilities [..., V] of softmax(logits / temperature) over the tokens not in `banned`.
 
     The one owner of banning: a banned token has log-probability -inf here and so everywhere, and the rest
     sums to one. `banned` and `temperature` are static. Gradients are finite as long as no loss multiplies
     the -inf entries.
 
-    Raises `UserError` for a temperature not above 0 (greedy decoding is not a temperature), for a banned id
-    outside the vocabulary, and where nothing is left to say.
+    Raises:
+      UserError: the temperature is not above 0 (greedy decoding is not a temperature), a banned id is outside the
+        vocabulary, or nothing is left to say.
     """
     if not temperature > 0.0:
         raise UserError(f"temperature is {temperature}; it has to be above 0 (for greedy decoding give no noise)")
@@ -28,7 +29,11 @@ def log_policy(logits: jax.Array, banned: tuple[int, ...], temperature: float = 
 
 
 def without_banned(logits: jax.Array, banned: tuple[int, ...]) -> jax.Array:
-    """`logits` [..., V] with -inf at the `banned` tokens; raises `UserError` as `log_policy` does."""
+    """Returns `logits` [..., V] with -inf at the `banned` tokens.
+
+    Raises:
+      UserError: a banned id is outside the vocabulary, or nothing is left to say.
+    """
     vocabulary = logits.shape[-1]
     allowed_V = allowed(vocabulary, banned)
     if not banned:
@@ -37,7 +42,11 @@ def without_banned(logits: jax.Array, banned: tuple[int, ...]) -> jax.Array:
 
 
 def allowed(vocabulary: int, banned: tuple[int, ...]) -> np.ndarray:
-    """True for the tokens not in `banned`, bool [V]; raises `UserError` as `log_policy` does."""
+    """Marks the tokens that are not in `banned`, bool [V].
+
+    Raises:
+      UserError: a banned id is outside the vocabulary, or nothing is left to say.
+    """
     if any(not 0 <= token < vocabulary for token in banned):
         raise UserError(f"banned tokens {banned} are not all within the vocabulary of {vocabulary}")
     allowed_V = np.ones(vocabulary, dtype=bool)

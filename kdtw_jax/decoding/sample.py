@@ -45,14 +45,20 @@ def generate(
     banned: tuple[int, ...],
     temperature: float = 1.0,
 ) -> Generation:
-    """Continue every source until its end-of-sequence token or `max_len` tokens, whichever is first.
+    """Continues every source until its end-of-sequence token or `max_len` tokens, whichever is first.
 
     Without noise the most probable token is taken (the lower id of equals). With `noise_BxT`, uniforms in
     [0, 1), token t of row b is the inverse of the cumulative distribution at `noise_BxT[b, t]`: the same
     noise gives the same tokens however rows are spread over devices. The loop ends when every row has
     ended. Meant to be jitted by the caller, with everything but the arrays static.
 
-    Raises `UserError` for a `max_len` below 1, for noise of another shape, and as `log_policy` does.
+    Args:
+      noise_BxT: T is `max_len`.
+      banned: tokens that are never written.
+      temperature: of what tokens are drawn from; the log-probabilities returned are those at 1.
+
+    Raises:
+      UserError: `max_len` is below 1, the noise has another shape; and as `log_policy` does.
     """
     rows = source_BxS.shape[0]
     if max_len < 1:
@@ -70,7 +76,7 @@ def generate(
             token_B = choose(log_prob_BxV, None)
         else:
             noise_B = jax.lax.dynamic_index_in_dim(noise_BxT, state.step, axis=1, keepdims=False)
-            # Tempering what is already normalised is tempering the logits: a constant a row cancels.
+            # Tempering what is already normalised is tempering the logits: a constant per row cancels.
             token_B = choose(log_policy(log_prob_BxV, banned, temperature), noise_B)
         chosen_B = jnp.take_along_axis(log_prob_BxV, token_B[:, None], axis=-1)[:, 0]
         token_B = jnp.where(state.finished_B, PAD, token_B)

@@ -7,75 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from kdtw_jax.constraints import Constraint, pad_words, word_rule, word_tokens
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.decoding.gates import find_gate
-from kdtw_jax.evaluation.findings import EvalCell, Found, Texts, exceeded, harm, look_back, measure, obeyed, row
-from kdtw_jax.evaluation.helped import Decoder, DecodeSpec, calibrate, share_index, wide, write_split
+from kdtw_jax.evaluation.calibration import calibrate
+from kdtw_jax.evaluation.cells import EvalCell, Found, Texts, harm, measure, table_row
+from kdtw_jax.evaluation.decoder import Decoder
+from kdtw_jax.evaluation.look_back import look_back
+from kdtw_jax.evaluation.obedience import obedience_of, rule_excess
+from kdtw_jax.evaluation.phrasings import PhrasedRule, Phrasings, further_rules
+from kdtw_jax.evaluation.rows import widen_buckets
+from kdtw_jax.evaluation.written import DecodeSpec, write_split
 from kdtw_jax.methods.ask_config import SEEN
 from kdtw_jax.runs.progress import Progress
-
-_OF_RANGE = (0.1, 0.3, 0.6, 0.9)  # budgets of further constraints, as parts of their ranges
-
-
-class Phrasings(NamedTuple):
-    """The rule on the share of words, as tokens."""
-
-    constraint: Constraint
-    encode: Callable[[str], Sequence[int]]
-    room: int
-
-    def of(self, budget: float, phrasing: str) -> np.ndarray:
-        """int32 [K, R]: a budget in all templates of training ("seen"), or in all held-out ones ("unseen")."""
-        known, unknown = len(self.constraint.wording.templates), len(self.constraint.wording.held_out)
-        chosen = range(known) if phrasing == "seen" else range(known, known + unknown)
-        return self.said([word_rule([self.constraint], [budget], [index]) for index in chosen])
-
-    def said(self, texts: Sequence[str]) -> np.ndarray:
-        """int32 [K, R], of rules in words."""
-        return pad_words([word_tokens(text, self.encode) for text in texts], self.room)
-
-
-class PhrasedRule(NamedTuple):
-    """A rule beside the one on the share of words, in K phrasings of training ("seen") or held out."""
-
-    rule: str  # the first of them
-    phrasing: str
-    words_KxR: np.ndarray
-    share: float | None
-    others: tuple[tuple[int, float], ...]
-
-
-def further_rules(constraints: Sequence[Constraint], phrasings: Phrasings, share: float = 0.2) -> list[PhrasedRule]:
-    """What else a student knows: each constraint but the share of words at budgets over its range, and together with
-    that share."""
-    found = []
-    words = phrasings.constraint
-    for index, constraint in enumerate(constraints):
-        if constraint.name == words.name:
-            continue
-        wording = constraint.wording
-        numbers = [wording.write(constraint.low + f * (constraint.high - constraint.low)) for f in _OF_RANGE]
-        budgets = list(dict.fromkeys(map(wording.read, numbers)))
-        known = len(wording.templates)
-        kinds = {"seen": range(known), "unseen": range(known, known + len(wording.held_out))}
-        for phrasing, chosen in kinds.items():
-            for budget in budgets if chosen else ():
-                texts = [word_rule([constraint], [budget], [template]) for template in chosen]
-                found.append(PhrasedRule(texts[0], phrasing, phrasings.said(texts), None, ((index, budget),)))
-        middle = budgets[len(budgets) // 2]
-        texts = [word_rule([words, constraint], [share, middle], [0, template]) for template in range(known)]
-        found.append(PhrasedRule(texts[0], "seen", phrasings.said(texts), share, ((index, middle),)))
-    return found
-
-
-def make_phrasings(constraints: Sequence[Constraint], encode: Callable[[str], Sequence[int]], room: int) -> Phrasings:
-    """In as much room as training had. Raises UserError for a student that does not know the share of words."""
-    return Phrasings(constraints[share_index(constraints)], encode, room)
 
 
 def evaluate_asking(
@@ -101,7 +47,7 @@ def evaluate_asking(
     """
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    rows = wide(buckets, test.data)
+    rows = widen_buckets(buckets, test.data)
     drawn = [gate for gate in decoder.gates if find_gate(gate).drawn]
     rivals = [gate for gate in decoder.gates if gate not in ("learned", *drawn)]
     seen = [budget for budget in SEEN if budget not in held_out]
@@ -116,16 +62,16 @@ def evaluate_asking(
             done += 1
             bar.update(done)
 
-        learned = _learned(decoder, phrasings, test.data, rows, seen, held_out, tick)
-        kept = [_kept(decoder, test.data, rows, said, guard, tick) for said in further for guard in (False, True)]
+        learned = _learned_cells(decoder, phrasings, test.data, rows, seen, held_out, tick)
+        kept = [_keep_rule(decoder, test.data, rows, said, guard, tick) for said in further for guard in (False, True)]
         clock.lap("learned")
         alone = DecodeSpec("random", phrasings.of(0.0, "seen"), 0.0, level=0.0)
         silent = EvalCell("random", False, "seen", True, 0.0, alone, write_split(decoder, test.data, rows, alone))
         tick()
-        levels = _levels(decoder, phrasings, validation, rows, rivals, shown, tick)
+        levels = _calibrated_levels(decoder, phrasings, validation, rows, rivals, shown, tick)
         clock.lap("calibration")
         levels = {**dict.fromkeys(drawn, shown), **levels}  # of which the level is the share that they ask for
-        others = _rivals(decoder, phrasings, test.data, rows, shown, levels, silent, tick)
+        others = _cells_of_other_gates(decoder, phrasings, test.data, rows, shown, levels, silent, tick)
         clock.lap("rivals")
         masked = DecodeSpec("learned", phrasings.said(["do not ask the teacher"]), 0.0, guard=True)
         forbidden = write_split(decoder, test.data, rows, masked)
@@ -134,9 +80,11 @@ def evaluate_asking(
     measured = measure(cells, silent, test, resamples)
     clock.lap("scores")
     found = {
-        "rows": [row(cell, metric, m) for cell, ms in zip(cells, measured.scores, strict=True) for metric, m in ms],
+        "rows": [
+            table_row(cell, metric, m) for cell, ms in zip(cells, measured.scores, strict=True) for metric, m in ms
+        ],
         "levels": {gate: dict(zip(map(str, shown), levels[gate], strict=True)) for gate in rivals},
-        "obedience": [obeyed(cell) for cell in cells if cell.gate == "learned"],
+        "obedience": [obedience_of(cell) for cell in cells if cell.gate == "learned"],
         "rules": kept,
         "equal_use": measured.equal_use,
         "draws": measured.draws,
@@ -161,7 +109,7 @@ class _Clock:
         self._seconds[part], self._last = now - self._last, now
 
 
-def _learned(
+def _learned_cells(
     decoder: Decoder,
     phrasings: Phrasings,
     data: EncodedSplit,
@@ -181,7 +129,7 @@ def _learned(
     return cells
 
 
-def _kept(
+def _keep_rule(
     decoder: Decoder,
     data: EncodedSplit,
     buckets: Sequence[Bucket],
@@ -192,10 +140,10 @@ def _kept(
     wanted = DecodeSpec("learned", said.words_KxR, said.share, guard=guard, others=said.others)
     written = write_split(decoder, data, buckets, wanted)
     tick()
-    return {"rule": said.rule, "phrasing": said.phrasing, "guard": int(guard), **exceeded(written)}
+    return {"rule": said.rule, "phrasing": said.phrasing, "guard": int(guard), **rule_excess(written)}
 
 
-def _levels(
+def _calibrated_levels(
     decoder: Decoder,
     phrasings: Phrasings,
     data: EncodedSplit,
@@ -218,7 +166,7 @@ def _levels(
     return levels
 
 
-def _rivals(
+def _cells_of_other_gates(
     decoder: Decoder,
     phrasings: Phrasings,
     data: EncodedSplit,

@@ -32,7 +32,11 @@ def find_ceiling(
     metrics: Sequence[str],
     scoring: Scoring = ENGLISH,
 ) -> Ceiling:
-    """targets: ids of the references as models are to write them, within the limit of length."""
+    """Finds how near the best possible outputs come to the references.
+
+    Args:
+      targets: ids of the references as models are to write them, within the limit of length.
+    """
     changes: dict[str, None] = {}
     unwritable = 0
     for reference in references:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
-from scipy.stats import rankdata
 
 from kdtw_jax.errors import UserError
 
@@ -31,7 +30,9 @@ def kl_to_go(step_kl_BxT: ArrayLike, mask_BxT: ArrayLike) -> np.ndarray:
 
     On the student's own rollouts and with the reverse KL, exact at each step or sampled, its expectation is
     -V^pi(s_t) at alpha = gamma = 1. Only rows that end with EOS have a whole tail: leave the others out.
-    Raises UserError when shapes differ.
+
+    Raises:
+      UserError: the shapes differ.
     """
     step, mask = np.asarray(step_kl_BxT, np.float64), np.asarray(mask_BxT, bool)
     _same_shape(step, mask)
@@ -40,18 +41,21 @@ def kl_to_go(step_kl_BxT: ArrayLike, mask_BxT: ArrayLike) -> np.ndarray:
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Rank correlation of two equally long lists; ties get their mean rank. NaN if either is constant or has fewer than
-    two values.
+    """Rank correlation of two equally long lists; ties get their mean rank, and infinities are ranked, too.
 
-    Raises UserError for different lengths or NaNs. Infinities are ranked.
+    Returns:
+      NaN if either list is constant or has fewer than two values.
+
+    Raises:
+      UserError: the lists have different lengths, or hold NaNs.
     """
+    from scipy.stats import spearmanr
+
     a, b = np.asarray(x, np.float64).ravel(), np.asarray(y, np.float64).ravel()
     _same_shape(a, b)
     if np.isnan(a).any() or np.isnan(b).any():
         raise UserError("a rank correlation of values with NaNs; leave those out")
-    ranks_a, ranks_b = rankdata(a) - (len(a) + 1) / 2, rankdata(b) - (len(b) + 1) / 2
-    spread = float(np.sqrt((ranks_a**2).sum() * (ranks_b**2).sum()))
-    return float((ranks_a * ranks_b).sum() / spread) if spread > 0 else float("nan")
+    return float("nan") if _constant(a) or _constant(b) else float(spearmanr(a, b).statistic)
 
 
 def value_calibration(value_BxT: ArrayLike, kl_to_go_BxT: ArrayLike, mask_BxT: ArrayLike) -> Calibration:
@@ -60,6 +64,8 @@ def value_calibration(value_BxT: ArrayLike, kl_to_go_BxT: ArrayLike, mask_BxT: A
     One rollout's tail is a noisy sample of its expectation: that holds the rank correlation below 1 even for
     an exact V, but leaves the expected slope at 1. What is not defined is NaN: without any state, all of it.
     """
+    from scipy.stats import linregress
+
     value, measured = np.asarray(value_BxT, np.float64), -np.asarray(kl_to_go_BxT, np.float64)
     mask = np.asarray(mask_BxT, bool)
     _same_shape(value, measured, mask)
@@ -67,18 +73,23 @@ def value_calibration(value_BxT: ArrayLike, kl_to_go_BxT: ArrayLike, mask_BxT: A
     v, m = value[kept], measured[kept]
     if not len(v):
         return Calibration(*(float("nan"),) * 6, states=0)
-    centred = v - v.mean()
-    variance = float((centred**2).mean())
-    slope = float((centred * (m - m.mean())).mean() / variance) if variance > 0 else float("nan")
+    slope, intercept = float("nan"), float("nan")
+    if not _constant(v):
+        line = linregress(v, m)
+        slope, intercept = float(line.slope), float(line.intercept)
     return Calibration(
         spearman=spearman(v, m),
         slope=slope,
-        intercept=float(m.mean() - slope * v.mean()),
+        intercept=intercept,
         mean_value=float(v.mean()),
         mean_measured=float(m.mean()),
         rmse=float(np.sqrt(((v - m) ** 2).mean())),
         states=len(v),
     )
+
+
+def _constant(x_N: np.ndarray) -> bool:
+    return len(x_N) < 2 or bool((x_N == x_N[0]).all())
 
 
 def _same_shape(*arrays: np.ndarray) -> None:

@@ -20,11 +20,19 @@ def differences(
     resamples: int = 1000,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, str | float]]:
-    """`base` minus each other method, in points of each metric: the mean over seeds, with a paired 95% interval over
-    test sentences (all methods and seeds see the same resamples), and the least and the most of single seeds.
+    """Returns by how much `base` is ahead of each other method, in points of each metric.
 
-    outputs: by method, the outputs of each seed in the order of the references. scoring: tokenizers of BLEU and ROUGE.
-    progress: is told how many methods have been judged, each counted once a metric. Raises UserError as `score` does.
+    Args:
+      outputs: by method, the outputs of each seed in the order of the references.
+      scoring: tokenizers of BLEU and ROUGE.
+      progress: is told how many methods have been judged, each counted once per metric.
+
+    Returns:
+      Rows with the mean over seeds, a paired 95% interval over test sentences (all methods and seeds see the same
+      resamples), and the least and the most of single seeds.
+
+    Raises:
+      UserError: as `score` does.
     """
     rows: list[dict[str, str | float]] = []
     for i, metric in enumerate(metrics):

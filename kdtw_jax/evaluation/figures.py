@@ -1,6 +1,7 @@
-"""Figures of a run: quality by method, the learning curves behind it, quality against use, where a student asks.
+"""What all figures share: colours of methods and gates, and how a figure is saved.
 
-`draw_*` draw on given axes, for notebooks too; `*_figure` write a PNG and leave pyplot and its backend alone.
+In the modules beside this one `draw_*` draw on given axes, for notebooks too; `*_figure` write a PNG and leave pyplot
+and its backend alone.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdtw_jax.decoding.gates import GATES
@@ -21,10 +20,14 @@ from kdtw_jax.runs.atomic import explained
 
 # Beside Okabe and Ito's, which gates and the methods here have, told apart by colour-blind readers too.
 TEACHER_COLOUR = "#000000"
+
+
 SPARE_COLOURS = ("#332288", "#882255", "#44AA99", "#DDCC77")  # of methods and gates that say none
-CURVES = {"nll": "negative log-likelihood", "kl": "KL, student and teacher", "jsd": "Jensen-Shannon"}
+
 
 Rows = Sequence[Mapping[str, Any]]
+
+
 OVER_SENTENCES = "95% interval over sentences"
 
 
@@ -41,181 +44,6 @@ def gate_colours(names: Iterable[str]) -> dict[str, str]:
     spare = itertools.cycle(SPARE_COLOURS)
     own = {name: GATES[name].color if name in GATES else "" for name in names}
     return {name: color or next(spare) for name, color in own.items()}
-
-
-def distil_figure(rows: Rows, curves: Mapping[str, Sequence[Mapping[str, float]]], metric: str, path: Path) -> None:
-    """Draws `metric` of every model (95% interval) and the token KL or likelihood over steps; writes a PNG to `path`.
-
-    `rows` are those of distil.csv; `curves` maps "method seed" to the lines of its metrics.jsonl.
-    """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    draw_scores(left, rows, metric)
-    draw_curves(right, curves)
-    save_figure(figure, path)
-
-
-def draw_scores(axes: Axes, rows: Rows, metric: str, unit: str = OVER_SENTENCES) -> None:
-    """`metric` by method, a point a seed, with its interval where it has one. `rows` are those of distil.csv."""
-    chosen = [r for r in rows if r["metric"] == metric and r["value"] is not None]
-    methods = list(dict.fromkeys(r["method"] for r in chosen))
-    colours = method_colours(methods)
-    for x, method in enumerate(methods):
-        own = [r for r in chosen if r["method"] == method]
-        for i, r in enumerate(own):
-            known = r["low"] is not None
-            axes.errorbar(
-                x + 0.15 * (i - (len(own) - 1) / 2),
-                r["value"],
-                yerr=[[r["value"] - r["low"]], [r["high"] - r["value"]]] if known else None,
-                fmt="o",
-                capsize=3,
-                color=colours[method],
-            )
-    axes.set_xticks(range(len(methods)), methods, rotation=30 if len(methods) > 5 else 0)
-    axes.set_xlim(-0.5, max(len(methods), 1) - 0.5)
-    axes.set_ylabel(f"{metric} ({unit})")
-    axes.set_xlabel("training method, one point a seed")
-    axes.grid(axis="y", alpha=0.3)
-
-
-def draw_curves(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    """The token KL or likelihood over steps. `curves` maps "method seed" to the lines of its metrics.jsonl."""
-    labelled = set()
-    colours = method_colours(list(dict.fromkeys(name.split(" ")[0] for name in curves)))
-    for name, lines in curves.items():
-        method = name.split(" ")[0]
-        term = METHODS[method].curve if method in METHODS else "kl"
-        points = [(line["step"], line[term]) for line in lines if term in line]
-        if points:
-            axes.plot(
-                *zip(*points, strict=True),
-                color=colours[method],
-                label=None if method in labelled else f"{method}: {CURVES.get(term, term)}",
-            )
-            labelled.add(method)
-    axes.set_xlabel("step after the shared warm-up")
-    axes.set_ylabel("nats a token, on training rows")
-    axes.grid(alpha=0.3)
-    if labelled:
-        axes.legend()
-
-
-def asking_figure(rows: Rows, metric: str, levels: Mapping[str, float], path: Path) -> None:
-    """Draws `metric` against use for every gate, and use against what was asked for; writes a PNG to `path`.
-
-    `rows` are those of asking.csv, of any number of seeds. `levels` are drawn across by name (the teacher's score, the
-    student's alone).
-    """
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    draw_use(left, rows, metric, levels)
-    draw_obedience(right, rows)
-    save_figure(figure, path)
-
-
-def draw_use(axes: Axes, rows: Rows, metric: str, levels: Mapping[str, float]) -> None:
-    """`metric` against use for every gate: lines and bands are means over seeds; `levels` are drawn across by name."""
-    seen = [r for r in rows if r["metric"] == metric and _seen(r)]
-    for gate, colour in gate_colours(dict.fromkeys(r["gate"] for r in seen)).items():
-        own = [r for r in seen if r["gate"] == gate]
-        budgets = sorted({r["asked"] for r in own})
-        if not budgets:
-            continue
-        use, value, low, high = (
-            [float(np.mean([r[name] for r in own if r["asked"] == budget])) for budget in budgets]
-            for name in ("used", "value", "low", "high")
-        )
-        use = [100 * u for u in use]
-        axes.plot(use, value, "o-", color=colour, markersize=4, label=gate, zorder=3 if gate == "learned" else 2)
-        axes.fill_between(use, low, high, color=colour, alpha=0.1, linewidth=0)
-    for (name, level), style in zip(levels.items(), ("--", ":", "-."), strict=False):
-        axes.axhline(level, color="#000000", linestyle=style, linewidth=1, label=name)
-    axes.set_xlabel("tokens from the teacher, %")
-    axes.set_ylabel(f"{metric} ({OVER_SENTENCES})")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-
-
-def draw_obedience(axes: Axes, rows: Rows) -> None:
-    """What the learned gate used against what the words of the rule allowed, a point a budget, phrasing and seed."""
-    first = next(iter(rows), {"metric": None})["metric"]  # use is the same in the rows of every metric
-    learned = [r for r in rows if r["gate"] == "learned" and r["metric"] == first]
-    kinds = {
-        "seen in training": ("o", [r for r in learned if _seen(r)]),
-        "budget or words never seen": ("^", [r for r in learned if not r["guard"] and not _seen(r)]),
-        "rule enforced": ("x", [r for r in learned if r["guard"]]),
-    }
-    for (label, (marker, own)), colour in zip(kinds.items(), ("#CC79A7", "#0072B2", "#000000"), strict=True):
-        axes.plot(
-            [100 * r["asked"] for r in own],
-            [100 * r["used"] for r in own],
-            marker,
-            color=colour,
-            label=label,
-            markersize=5,
-            alpha=0.7,
-        )
-    most = 100 * max([r["asked"] for r in learned], default=0.5)
-    axes.plot([0, most], [0, most], color="#000000", linewidth=1)
-    axes.set_xlabel("allowed by the words of the rule, %")
-    axes.set_ylabel("tokens from the teacher, %")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-
-
-def draw_leads(axes: Axes, compared: Mapping[str, Any]) -> None:
-    """The learned gate's mean lead over each rival at equal use. `compared`: a metric's `equal_use` in asking.json."""
-    colours = gate_colours(compared["learned_minus"])
-    for y, (rival, lead) in enumerate(compared["learned_minus"].items()):
-        error = [[lead["value"] - lead["low"]], [lead["high"] - lead["value"]]]
-        axes.errorbar(lead["value"], y, xerr=error, fmt="o", capsize=3, color=colours[rival])
-    axes.set_yticks(range(len(compared["learned_minus"])), list(compared["learned_minus"]))
-    axes.invert_yaxis()
-    axes.axvline(0, color="#000000", linewidth=1)
-    axes.set_xlabel(f"learned gate minus rival, points ({OVER_SENTENCES})")
-    axes.grid(axis="x", alpha=0.3)
-
-
-def draw_where(axes: Axes, rows: Rows, kind: str) -> None:
-    """The share of states asked at, by group of a `kind` ("kl_decile", "token", "position"), with Wilson intervals.
-
-    `rows` are those of where.csv; states of several seeds count together. The intervals take states as independent.
-    """
-    own = [r for r in rows if r["kind"] == kind and r["states"]]
-    groups = list(dict.fromkeys(str(r["group"]) for r in own))
-    states_G = np.array([sum(r["states"] for r in own if str(r["group"]) == g) for g in groups])
-    asked_G = np.array([sum(r["states"] * r["help_rate"] for r in own if str(r["group"]) == g) for g in groups])
-    rate_G, square = asked_G / states_G, 1.96**2
-    middle_G = (asked_G + square / 2) / (states_G + square)
-    half_G = np.sqrt(square * (rate_G * (1 - rate_G) * states_G + square / 4)) / (states_G + square)
-    error = np.maximum([rate_G - middle_G + half_G, middle_G + half_G - rate_G], 0.0)
-    axes.bar(groups, 100 * rate_G, yerr=100 * error, capsize=3, color=GATES["learned"].color, alpha=0.8)
-    axes.set_ylabel("tokens asked for, % (95% interval)")
-    axes.set_ylim(bottom=0)
-    axes.grid(axis="y", alpha=0.3)
-
-
-def draw_expected_calls(axes: Axes, found: Mapping[str, Mapping[str, Any]]) -> None:
-    """V_C before the first token against the calls then made, a line a seed. `found`: the `seeds` of asking.json."""
-    most = 1.0
-    for (seed, told), marker in zip(found.items(), "os^Dv" * len(found), strict=False):
-        budgets = told["expected_calls"]["by_budget"]
-        made, expected = [b["calls"] for b in budgets], [b["expected"] for b in budgets]
-        axes.plot(made, expected, marker + "-", color=GATES["learned"].color, markersize=5, label=f"seed {seed}")
-        for b in budgets:
-            axes.annotate(f" {b['asked']:.0%}", (b["calls"], b["expected"]), fontsize=8, va="top")
-        most = max([most, *made, *expected])
-    axes.plot([0, most], [0, most], color="#000000", linewidth=1, label="as expected")
-    axes.set_xlabel("calls made, mean an output")
-    axes.set_ylabel("V_C before the first token, mean, calls")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-
-
-def _seen(row: Mapping[str, Any]) -> bool:
-    """Not enforced, and a budget and words of training."""
-    return bool(not row["guard"] and row["phrasing"] == "seen" and row["budget_seen"])
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluation_batches
-from kdtw_jax.decoding.draft import Checked, Strategy, Verdict, generate_with_checks
-from kdtw_jax.decoding.gates import GATES, GateContext, GateEntry, find_gate, score_by
-from kdtw_jax.decoding.help import DecodeState, Gate, stateless
-from kdtw_jax.decoding.policy import log_policy
-from kdtw_jax.decoding.sample import generate
-from kdtw_jax.decoding.view import encoder_inputs
-from kdtw_jax.evaluation.helped import Decoder, places
-from kdtw_jax.evaluation.strategies import Point, every_strategy
+from kdtw_jax.data.batches import Bucket, EncodedSplit, Ragged, evaluation_batches
+from kdtw_jax.evaluation.harness import Harness, write_batch
+from kdtw_jax.evaluation.rows import rows_of_batch
+from kdtw_jax.evaluation.strategies import Point
 from kdtw_jax.finite import check_written
-from kdtw_jax.models import Model, ModelConfig, Params, costs, shift_right
+from kdtw_jax.models import ModelConfig, costs
 from kdtw_jax.runs import Progress
-from kdtw_jax.training.deferral import Deferral
 
 
 class Outcome(NamedTuple):
@@ -38,129 +30,22 @@ class Outcome(NamedTuple):
     passes_N: np.ndarray  # int32, decoder positions that the student processed
 
 
-class Harness(NamedTuple):
-    """Student, teacher and one program for all points; `make_harness` makes it."""
-
-    decoder: Decoder
-    deferral: Deferral
-    gates: tuple[str, ...]  # that its program has, by number
-    judges: Mapping[str, int]  # the number of each strategy's
-    write: Callable[..., Checked]
-    alone: Mapping[str, Callable[..., jax.Array]]  # each model's own greedy outputs
-    reward: Callable[..., jax.Array]  # (teacher's params, source_BxS, tokens_BxT) -> float32 [B]
-
-
-def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
-    """Tokens are greedy. What changes from point to point is an argument: there is one trace a shape."""
-    (model, _), (other, _) = decoder.student, decoder.teacher
-    banned = decoder.tokenizer.banned_ids
-    gates = {name: entry for name, entry in GATES.items() if not entry.oracle}
-    strategies = every_strategy()
-    judges = list(dict.fromkeys(sharing.judge for sharing in strategies.values()))
-    judge_of = {name: judges.index(sharing.judge) for name, sharing in strategies.items()}
-
-    @jax.jit
-    def write(
-        params: tuple[Params, Params],
-        deferral: Deferral,
-        source_BxS: jax.Array,
-        words_BxR: jax.Array,
-        noise_BxT: jax.Array,
-        gate: jax.Array,  # int32 [], of the gates
-        drawn: jax.Array,  # bool [], its decisions are
-        judge: jax.Array,  # int32 [], of the judges
-        numbers: tuple[
-            jax.Array, ...
-        ],  # level, number, summed, draft length, end checked, tokens_per_call, verify_at_end
-    ) -> Checked:
-        level, number, summed, draft_length, check_end, tokens_per_call, verify_at_end = numbers
-        read_BxX, rule_BxX = encoder_inputs(model.config, words_BxR, source_BxS)
-        rule = model.encode(params[0], rule_BxX)
-
-        context = GateContext(model, params[0], rule, alpha, level, deferral.logit)
-        asking = score_by([_by_threshold(entry, context, noise_BxT) for entry in gates.values()], gate)
-        made = [one(number) for one in judges]
-
-        def verdict(log_pi: jax.Array, log_mu: jax.Array, draft_BxN: jax.Array, noise: jax.Array | None) -> Verdict:
-            options = [lambda *args, one=one: one(*args, None) for one in made]
-            found: Verdict = jax.lax.switch(judge, options, log_pi, log_mu, draft_BxN)
-            return found
-
-        strategy = Strategy(
-            verdict,
-            asking,
-            jnp.where(drawn, 0.0, level),
-            summed,
-            draft_length,
-            check_end,
-            tokens_per_call,
-            verify_at_end,
-        )
-        return generate_with_checks(
-            (model, params[0]),
-            (other, params[1]),
-            read_BxX,
-            source_BxS,
-            None,
-            strategy,
-            banned=banned,
-            max_len=noise_BxT.shape[1],
-        )
-
-    def own(model: Model, params: Params, source_BxS: jax.Array, length: int) -> jax.Array:
-        return generate(model, params, source_BxS, None, max_len=length, banned=banned).tokens_BxT
-
-    alone = {name: jax.jit(partial(own, m), static_argnums=2) for name, m in (("student", model), ("teacher", other))}
-
-    @jax.jit
-    def reward(params: Params, source_BxS: jax.Array, tokens_BxT: jax.Array) -> jax.Array:
-        decoded = other.decode(params, other.encode(params, source_BxS), shift_right(tokens_BxT))
-        log_mu_BxTxV = log_policy(decoded.logits_BxTxV, banned)
-        taken_BxT = jnp.take_along_axis(log_mu_BxTxV, tokens_BxT[..., None], axis=-1)[..., 0]
-        return jnp.sum(jnp.where(tokens_BxT != 0, taken_BxT, 0.0), axis=1)
-
-    return Harness(decoder, deferral, tuple(gates), judge_of, write, alone, reward)
-
-
-def write_batch(harness: Harness, point: Point, batch: Batch, rows_B: np.ndarray, seed: int) -> Checked:
-    """Of a batch, whose rows are those of the split; they take the phrasings of the point's rule in turn."""
-    params = {"student": harness.decoder.student[1], "teacher": harness.decoder.teacher[1]}
-    if point.alone:
-        tokens = harness.alone[point.alone](params[point.alone], batch.source_BxS, batch.target_BxT.shape[1])
-        return _by_one(tokens, by_teacher=point.alone == "teacher")
-    words_KxR = np.zeros((1, 4), np.int32) if point.words_KxR is None else point.words_KxR
-    noise = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), int(rows_B[0])), batch.target_BxT.shape)
-    return harness.write(
-        (params["student"], params["teacher"]),
-        harness.deferral,
-        batch.source_BxS,
-        words_KxR[rows_B % len(words_KxR)],
-        noise,
-        np.int32(harness.gates.index(point.gate)),
-        np.bool_(find_gate(point.gate).drawn),
-        np.int32(harness.judges[point.method]),
-        (
-            np.float32(point.level),
-            np.float32(point.number),
-            np.bool_(point.summed),
-            np.int32(point.draft_length),
-            np.bool_(point.check_end),
-            np.int32(point.tokens_per_call),
-            np.bool_(point.verify_at_end),
-        ),
-    )
-
-
 def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Sequence[Bucket], room: int) -> Outcome:
-    """Writes an output for every example. `room`: tokens for rules, the same for all points, so that shapes agree.
-    Raises UserError where scores are not finite."""
+    """Writes an output for every example.
+
+    Args:
+      room: tokens for rules, the same for all points, so that shapes agree.
+
+    Raises:
+      UserError: scores are not finite.
+    """
     point = point._replace(words_KxR=_padded(point.words_KxR, room))
     count = len(data)
     length = max(bucket.target for bucket in buckets)
     tokens = np.zeros((count, length), np.int32)
     numbers = np.zeros((4, count), np.int32)
     for batch in evaluation_batches(data, buckets):
-        rows_B, real_B = places(data, batch.example_B)
+        rows_B, real_B = rows_of_batch(data, batch.example_B)
         found = jax.device_get(write_batch(harness, point, batch, rows_B, harness.decoder.seed))
         asked_BxT = None if point.alone else found.asked_BxT[real_B]
         check_written(f"{point.method} {point.setting}", found.tokens_BxT[real_B], asked_BxT)
@@ -173,12 +58,18 @@ def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Seq
     return Outcome(texts, tokens, (tokens != 0).sum(1).astype(np.int32), *numbers)
 
 
-def rewards(
+def teacher_log_probs(
     harness: Harness, data: EncodedSplit, buckets: Sequence[Bucket], outputs: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    """The teacher's log-probability of each output, nats, [N] for tokens [N, T]: what students are trained to earn.
+    """Returns the teacher's log-probability of each output, which students are trained to earn.
 
     Many outputs of an example are the same from point to point; each is looked at once.
+
+    Args:
+      outputs: int32 [N, T] each, for the N examples in their order.
+
+    Returns:
+      float64 [N] for each of the outputs, nats.
     """
     keys = [[(i, row[row != 0].tobytes()) for i, row in enumerate(tokens_NxT)] for tokens_NxT in outputs]
     place = {key: x for x, key in enumerate(dict.fromkeys(key for some in keys for key in some))}
@@ -203,9 +94,16 @@ def _padded(words_KxR: np.ndarray | None, room: int) -> np.ndarray:
     return np.pad(words_KxR, ((0, 0), (0, room - words_KxR.shape[1])))
 
 
-def per_token(outcome: Outcome, student: ModelConfig, teacher: ModelConfig, source_N: np.ndarray) -> dict[str, float]:
-    """The accounting of a point, per output token. FLOPs are two a parameter and position (arXiv 2001.08361, section
-    2.1): an encoder works where its decoder does."""
+def costs_per_token(
+    outcome: Outcome, student: ModelConfig, teacher: ModelConfig, source_N: np.ndarray
+) -> dict[str, float]:
+    """Returns what a point cost per output token, by the names of the table's columns.
+
+    FLOPs are two per parameter and position (arXiv 2001.08361, section 2.1): an encoder works where its decoder does.
+
+    Args:
+      source_N: tokens of each source.
+    """
     tokens = float(outcome.lengths_N.sum())
     called_N = outcome.positions_N > 0
     encoder, decoder = (2.0 * p for p in costs(teacher)[:2])
@@ -233,8 +131,16 @@ def time_points(
     repeats: int,
     tick: Callable[[], None],
 ) -> np.ndarray:
-    """Milliseconds a sentence in batches of `rows`, [points]: medians over batches and repeats, points interleaved, so
-    that whatever else the machine does meets all of them alike."""
+    """Returns milliseconds per sentence in batches of `rows`, [points]: medians over batches and repeats.
+
+    Points are interleaved, so that whatever else the machine does meets all of them alike.
+
+    Args:
+      room: tokens for rules, as in `write_point`.
+      batches: how many batches of the split are timed.
+      repeats: how often each is timed, after a round that compiles.
+      tick: is called after every round.
+    """
     some = list(evaluation_batches(data, [bucket._replace(rows=rows)]))[:batches]
     rows_B = np.arange(rows)
     found = np.zeros((repeats, len(some), len(points)))
@@ -249,24 +155,3 @@ def time_points(
         tick()
     medians: np.ndarray = np.median(found, axis=0).mean(axis=0)
     return medians
-
-
-def _by_one(tokens_BxT: jax.Array, *, by_teacher: bool) -> Checked:
-    mask_BxT = tokens_BxT != 0
-    length_B, nothing_B = mask_BxT.sum(axis=1), jnp.zeros(len(tokens_BxT), jnp.int32)
-    counts = (length_B, length_B, nothing_B) if by_teacher else (nothing_B, nothing_B, length_B)
-    return Checked(tokens_BxT, mask_BxT & by_teacher, mask_BxT, jnp.any(tokens_BxT == 1, axis=1), *counts)
-
-
-def _by_threshold(entry: GateEntry, context: GateContext, noise_BxT: jax.Array) -> Gate:
-    """A gate that asks where its score is above a level; one whose decisions are drawn, above 0."""
-    gate = entry.make(context)
-    if not entry.drawn:
-        return gate
-
-    def score(moment: DecodeState) -> jax.Array:
-        place_B = jnp.minimum(moment.history.length_B, noise_BxT.shape[1] - 1)
-        probability_B: jax.Array = gate.score((), moment)[0]
-        return probability_B - noise_BxT[jnp.arange(len(place_B)), place_B]
-
-    return stateless(score)

@@ -1,4 +1,4 @@
-"""Quality against what the teacher costs, a line a method."""
+"""Quality against what the teacher costs, a line per method."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from kdtw_jax.evaluation.tradeoff import envelope
 
 _ACROSS = {"teacher_only": "--", "student_only": ":"}  # lines of the two ends
 COSTS = {
-    "calls": "calls of the teacher a token",
+    "calls": "calls of the teacher per token",
     "teacher_tokens": "tokens written by the teacher, share",
-    "positions": "positions that the teacher processed, a token",
-    "teacher_flops": "FLOPs of the teacher, a token",
-    "ms_b1": "milliseconds a sentence, one by one",
-    "ms_b32": "milliseconds a sentence, 32 together",
+    "positions": "positions that the teacher processed, per token",
+    "teacher_flops": "FLOPs of the teacher, per token",
+    "ms_b1": "milliseconds per sentence, one by one",
+    "ms_b32": "milliseconds per sentence, 32 together",
 }
 
 
@@ -39,7 +39,7 @@ def strategy_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 def relative_costs(
     rows: Sequence[Mapping[str, Any]], metric: str, kept: float, overhead_O: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What each method costs beside the teacher alone, [O] a method, at its cheapest setting that keeps the quality.
+    """Returns what each method costs beside the teacher alone, [O], at its cheapest setting that keeps the quality.
 
     Args:
       rows: those of operating_points.csv; means over seeds count.

@@ -35,7 +35,7 @@ ALONE = ("student_only", "teacher_only")  # the two ends: no ways to share the w
 
 
 def areas(methods: Sequence[str], costs: Sequence[dict[str, float]], values: np.ndarray) -> dict[str, Any]:
-    """The mean quality of each method over calls a token, and over teacher tokens, from 0 to 0.4: the area under the
+    """The mean quality of each method over calls per token, and over teacher tokens, from 0 to 0.4: the area under the
     upper envelope of its points, which begins at the student alone."""
     alone = float(values[list(methods).index("student_only")])
     found: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def areas(methods: Sequence[str], costs: Sequence[dict[str, float]], values: np.
 
 
 def show(rows: Sequence[Mapping[str, Any]], frontiers: dict[str, dict[str, Any]], metric: str) -> None:
-    """One line a method: the area under its frontier, and its best point at no more than 0.2 and 0.4 calls a token."""
+    """Prints one line per method: the area under its frontier, and its best points at 0.2 and 0.4 calls per token."""
     chosen = [r for r in rows if r["metric"] == metric]
     lines: list[dict[str, Any]] = []
     for method in dict.fromkeys(str(r["method"]) for r in chosen):
@@ -70,4 +70,4 @@ def show(rows: Sequence[Mapping[str, Any]], frontiers: dict[str, dict[str, Any]]
             line[f"area, {axis.replace('_', ' ')}"] = float(np.mean(areas_found)) if areas_found else None
         known = [float(r["unfinished"]) for r in own if r.get("unfinished") is not None]
         lines.append({**line, "unfinished %": 100 * float(np.mean(known)) if known else None})
-    print_table(f"{metric}; areas: mean over 0 to 0.4 a token", lines, list(lines[0]))
+    print_table(f"{metric}; areas: mean over 0 to 0.4 per token", lines, list(lines[0]))

@@ -17,8 +17,8 @@ import numpy as np
 
 from kdtw_jax import registry
 from kdtw_jax.decoding.baselines import big_little, speculative, speculative_cascade, within
-from kdtw_jax.decoding.draft import Judge
 from kdtw_jax.decoding.gates import GATES, GateEntry
+from kdtw_jax.decoding.strategy import Judge
 
 BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -62,7 +62,11 @@ class Sharing(NamedTuple):
 
 
 def register_strategy(sharing: Sharing) -> Sharing:
-    """Adds a way to share the writing. Raises UserError where another one has its name."""
+    """Adds a way to share the writing.
+
+    Raises:
+      UserError: another way has its name.
+    """
     return registry.add(STRATEGIES, sharing.name, sharing, "strategy")
 
 

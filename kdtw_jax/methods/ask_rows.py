@@ -13,7 +13,8 @@ import numpy as np
 
 from kdtw_jax.constraints import Constraint, History, Terms, draw_rules, histories, total_cost
 from kdtw_jax.data.batches import Batch
-from kdtw_jax.decoding.help import generate_with_help, own_gate, priced_gate
+from kdtw_jax.decoding.gate import own_gate, priced_gate
+from kdtw_jax.decoding.help import generate_with_help
 from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
 from kdtw_jax.methods.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs, first_prices

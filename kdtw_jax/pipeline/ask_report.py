@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from kdtw_jax.data.batches import EncodedSplit, Ragged
-from kdtw_jax.evaluation.asking import evaluate_asking, make_phrasings
-from kdtw_jax.evaluation.evaluate import Decoding, decode_split
-from kdtw_jax.evaluation.figures import asking_figure
-from kdtw_jax.evaluation.findings import Found, Texts, obedience
-from kdtw_jax.evaluation.helped import Decoder, make_decoder
+from kdtw_jax.evaluation.asking import evaluate_asking
+from kdtw_jax.evaluation.asking_figure import asking_figure
+from kdtw_jax.evaluation.cells import Found, Texts
+from kdtw_jax.evaluation.decode import Decoding, decode_split
+from kdtw_jax.evaluation.decoder import Decoder, make_decoder
+from kdtw_jax.evaluation.obedience import obedience
+from kdtw_jax.evaluation.phrasings import make_phrasings
 from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
 from kdtw_jax.methods.ask_config import Rules
 from kdtw_jax.pipeline.config import Experiment

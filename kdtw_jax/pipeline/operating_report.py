@@ -13,20 +13,15 @@ import numpy as np
 from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.decoding.gates import is_oracle
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.asking import make_phrasings
-from kdtw_jax.evaluation.findings import Found
-from kdtw_jax.evaluation.helped import Decoder, DecodeSpec, Written, share_index, unfinished, wide, write_split
-from kdtw_jax.evaluation.operating import (
-    Harness,
-    Outcome,
-    make_harness,
-    per_token,
-    rewards,
-    time_points,
-    write_point,
-)
+from kdtw_jax.evaluation.cells import Found
+from kdtw_jax.evaluation.decoder import Decoder, share_index
+from kdtw_jax.evaluation.harness import Harness, make_harness
+from kdtw_jax.evaluation.operating import Outcome, costs_per_token, teacher_log_probs, time_points, write_point
 from kdtw_jax.evaluation.operating_table import areas
+from kdtw_jax.evaluation.phrasings import make_phrasings
+from kdtw_jax.evaluation.rows import widen_buckets
 from kdtw_jax.evaluation.strategies import BUDGETS, Point, Settings, every_strategy
+from kdtw_jax.evaluation.written import DecodeSpec, Written, unfinished, write_split
 from kdtw_jax.metrics.scores import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
 from kdtw_jax.pipeline.ask_report import asking_decoder, asking_stage, spaced_pairs
 from kdtw_jax.pipeline.config import Experiment
@@ -74,7 +69,9 @@ def study_points(
     decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=True)
     phrasings = make_phrasings(rules.constraints, rules.encode, rules.room)
     some = spaced_pairs(setup.train, _DEFERRAL_PAIRS)
-    states = look_at(decoder.student, decoder.teacher, some, wide(setup.buckets, some), setup.tokenizer.banned_ids)
+    states = look_at(
+        decoder.student, decoder.teacher, some, widen_buckets(setup.buckets, some), setup.tokenizer.banned_ids
+    )
     harness = make_harness(decoder, train_deferral(states), config.of("ask").distil.pcl.alpha)
     data = spaced_pairs(setup.test, config.of("ask").judged_on or len(setup.test))
     validation = spaced_pairs(setup.validation)
@@ -97,10 +94,10 @@ def study_points(
 
         outcomes = []
         for point in points:
-            outcomes.append(write_point(harness, point, data, wide(setup.buckets, data), rules.room))
+            outcomes.append(write_point(harness, point, data, widen_buckets(setup.buckets, data), rules.room))
             tick()
         for wanted in oracles:
-            outcomes.append(_outcome(write_split(decoder, data, wide(setup.buckets, data), wanted)))
+            outcomes.append(_outcome(write_split(decoder, data, widen_buckets(setup.buckets, data), wanted)))
             tick()
         times = _times(harness, points, data, setup, rules.room, timing, tick)
     names = [(p.method, p.setting) for p in points] + [(w.gate, f"{w.budget:g}") for w in oracles]
@@ -143,8 +140,8 @@ def _judge(
     sources_N = np.asarray(data.sources.lengths)
     pairs = setup.task.splits[config.split]
     references = [pairs[int(i)]["target"] for i in data.examples]
-    costs = [per_token(o, student, teacher, sources_N) for o in outcomes]
-    earned = rewards(harness, data, wide(setup.buckets, data), [o.tokens_NxT for o in outcomes])
+    costs = [costs_per_token(o, student, teacher, sources_N) for o in outcomes]
+    earned = teacher_log_probs(harness, data, widen_buckets(setup.buckets, data), [o.tokens_NxT for o in outcomes])
     judged = {
         m: [sentence_statistics(m, o.texts, references, setup.scoring) for o in outcomes] for m in setup.task.metrics
     }
@@ -172,7 +169,7 @@ def _outcome(written: Written) -> Outcome:
 def _deferral_levels(harness: Harness, data: EncodedSplit, setup: Setup, room: int) -> dict[str, float]:
     """Quantiles of phi over the states that the student visits alone."""
     decoder: Decoder = harness.decoder
-    buckets = wide(setup.buckets, data)
+    buckets = widen_buckets(setup.buckets, data)
     alone = write_point(harness, Point("student_only", "greedy", alone="student"), data, buckets, room)
     tokenizer = decoder.tokenizer
     most = max(b.target for b in buckets)

@@ -16,7 +16,8 @@ from kdtw_jax.constraints import known_constraints, word_tokens
 from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.decoding.view import with_fixed_rule
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.evaluate import Decoding, Outputs, compare_with_teacher, decode_split
+from kdtw_jax.evaluation.agreement import compare_with_teacher
+from kdtw_jax.evaluation.decode import Decoding, Outputs, decode_split
 from kdtw_jax.methods import find
 from kdtw_jax.methods.ask_config import Rules, make_rules
 from kdtw_jax.methods.mle import mle

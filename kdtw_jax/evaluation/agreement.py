@@ -1,110 +1,27 @@
-"""Decoding a test split, and what is reported about a model on it."""
+"""How close a student is to its teacher, and whether its value function knows it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
-from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
-from kdtw_jax.decoding.beam import beam_search
 from kdtw_jax.decoding.policy import log_policy, without_banned
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.evaluation import diagnostics
-from kdtw_jax.finite import check_written
 from kdtw_jax.losses.kl import top_k_with_tail, topk_divergence
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.pcl import PCLConfig, policy_and_value
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Model, shift_right
-from kdtw_jax.runs.progress import Progress
 from kdtw_jax.training import parallel
 from kdtw_jax.training.scoring import finished
 
 Params = Any
-
-
-class Decoding(NamedTuple):
-    """How outputs are written: greedy, sampled at temperature 1, or beam search with GNMT length penalty."""
-
-    mode: Literal["greedy", "sample", "beam"] = "greedy"
-    beam_size: int = 4
-    length_penalty: float = 0.6
-    seed: int = 0
-
-
-GREEDY = Decoding()
-
-
-class Outputs(NamedTuple):
-    """Decoded texts by example id, and the rate: output tokens a second of wall-clock, compilation left out."""
-
-    texts: dict[int, str]
-    tokens: int
-    tokens_per_s: float
-    unfinished: float  # share of the texts that did not end within the limit, 0 to 1
-
-
-def decode_split(
-    name: str,
-    model: Model,
-    params: Params,
-    data: EncodedSplit,
-    buckets: Sequence[Bucket],
-    tokenizer: Tokenizer,
-    decoding: Decoding = GREEDY,
-    *,
-    devices: parallel.Devices | None = None,
-) -> Outputs:
-    """Writes an output for every example of a split, on the first device or on all of `devices`.
-
-    Raises UserError where scores are not finite, and as `parallel.map_batch` does.
-    """
-    banned = tokenizer.banned_ids
-
-    def write(params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
-        length = noise_BxT.shape[1]
-        if decoding.mode == "beam":
-            return beam_search(
-                model,
-                params,
-                source_BxS,
-                beam_size=decoding.beam_size,
-                max_len=length,
-                length_penalty=decoding.length_penalty,
-                banned=banned,
-            ).tokens_BxT
-        noise = noise_BxT if decoding.mode == "sample" else None
-        return generate(model, params, source_BxS, noise, max_len=length, banned=banned).tokens_BxT
-
-    writing = parallel.map_batch(write, parallel.place_params(params, devices or parallel.one_device()))
-    batches = list(evaluation_batches(data, buckets))
-    compiled: set[tuple[int, ...]] = set()
-    texts: dict[int, str] = {}
-    tokens, ended, seconds = 0, 0, 0.0
-    with Progress(name, total=len(batches)) as progress:
-        for index, batch in enumerate(batches):
-            key = jax.random.fold_in(jax.random.key(decoding.seed), index)
-            noise = jax.random.uniform(key, batch.target_BxT.shape)
-            if batch.target_BxT.shape not in compiled:  # the first call of a shape compiles: leave it out of the rate
-                jax.block_until_ready(writing(batch.source_BxS, noise))
-                compiled.add(batch.target_BxT.shape)
-            started = time.perf_counter()
-            output = np.asarray(writing(batch.source_BxS, noise))
-            seconds += time.perf_counter() - started
-            real = batch.example_B >= 0
-            check_written(name, output[real])
-            tokens += int((output[real] != 0).sum())
-            ended += int((output[real] == EOS_ID).any(axis=1).sum())
-            for example, row in zip(batch.example_B[real], output[real], strict=True):
-                texts[int(example)] = tokenizer.decode(row.tolist())
-            progress.update(index + 1, tokens_per_s=tokens / seconds)
-    return Outputs(texts, tokens, tokens / seconds, 1 - ended / len(texts))
 
 
 def compare_with_teacher(
@@ -121,8 +38,8 @@ def compare_with_teacher(
 ) -> dict[str, float]:
     """How close the student is to its teacher, and whether its V knows how far it will be.
 
-    `agreement` (same likeliest token), `kl_forward`, `kl_reverse` (nats a token) on the references;
-    `kl_on_policy` (nats a token, reverse) on the student's own samples, and there the Spearman correlation of
+    `agreement` (same likeliest token), `kl_forward`, `kl_reverse` (nats per token) on the references;
+    `kl_on_policy` (nats per token, reverse) on the student's own samples, and there the Spearman correlation of
     V(s_t) with minus the KL-to-go over the samples that ended: `v_spearman`, summing the exact KL of each step, with
     `v_slope` and `v_rmse` (nats) of the same fit; NaN where they are not defined, as when no sample ended.
     With `top_k`, also both KLs from the teacher's k likeliest tokens and a tail bucket: what a replayed row knows of
@@ -135,7 +52,7 @@ def compare_with_teacher(
         return generate(student_model, params, source, noise, **limits).tokens_BxT
 
     devices = devices or parallel.one_device()
-    compare = comparison(student_model, teacher[0], banned, values, top_k)
+    compare = make_comparison(student_model, teacher[0], banned, values, top_k)
     comparing = parallel.map_batch(compare, parallel.place_params((student[1], teacher[1]), devices))
     sampled = parallel.map_batch(roll_out, parallel.place_params(student[1], devices))
     given: list[_Compared] = []
@@ -187,11 +104,19 @@ class _Compared(NamedTuple):
     mask: jax.Array | np.ndarray
 
 
-def comparison(
+def make_comparison(
     student: Model, teacher: Model, banned: tuple[int, ...], values: PCLConfig, top_k: int, chunk: int = 16
 ) -> Callable[[tuple[Params, Params], jax.Array, jax.Array], _Compared]:
-    """A function of (both models' parameters, source_BxS, tokens_BxT). Distributions over the vocabulary exist for
-    `chunk` positions at a time (0: for all)."""
+    """Makes the function that compares two models at every state of given outputs.
+
+    Args:
+      values: what V is made of, and the student's temperature.
+      top_k: tokens of the teacher that its truncated divergences know; 0: none is computed.
+      chunk: positions for which distributions over the vocabulary exist at a time; 0: all.
+
+    Returns:
+      A function of (both models' parameters, source_BxS, tokens_BxT).
+    """
 
     def compare(params: tuple[Params, Params], source_BxS: jax.Array, tokens_BxT: jax.Array) -> _Compared:
         own, other = (
