@@ -38,7 +38,7 @@ from kdtw_jax.constraints import (
     words_room,
 )
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import T5Config
+from kdtw_jax.models import T5Config, costs
 from tests.every_other import make_every_other
 
 TEACHER = T5Config.toy(40)
@@ -49,7 +49,7 @@ ALL = (
     make_in_a_row(),
     make_first(),
     make_after(),
-    make_compute(TEACHER),
+    make_compute(costs(TEACHER)),
     make_every_other(),
 )
 ROWS, LENGTH = 64, 24
@@ -163,7 +163,7 @@ def test_history_is_what_a_slow_count_says() -> None:
 
 
 def test_compute_counts_the_spans_that_a_call_catches_up_with() -> None:
-    constraint = make_compute(TEACHER)
+    constraint = make_compute(costs(TEACHER))
     tokens = jnp.ones((3, 6), jnp.int32)
     asked = jnp.asarray([[0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0]], bool)
     none, early, late = (float(x) for x in total_cost(constraint, jnp.float32(0), SOURCE[:3], tokens, asked))

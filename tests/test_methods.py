@@ -22,7 +22,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.training_figure import draw_curves, draw_scores
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
-from kdtw_jax.methods import METHODS, Cost, Method, TrainContext, load_installed, register
+from kdtw_jax.methods import METHODS, Cost, Method, TrainContext, register
 from kdtw_jax.models import Params
 from kdtw_jax.pipeline.config import parse
 from kdtw_jax.pipeline.experiment import run_experiment
@@ -189,7 +189,7 @@ def test_the_command_line_has_the_methods_of_installed_packages(
         return
     config = parse(PRESETS, None, ["--preset", "tiny", "--methods", "outside", "--outside.pcl-weight", "3"])
     assert config.of("outside").pcl_weight == 3 and list(METHODS)[-1] == "outside"
-    load_installed()  # once more is no other method of the same name
+    METHODS.load_installed()  # once more is no other method of the same name
 
 
 @pytest.mark.parametrize(

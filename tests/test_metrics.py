@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import pytest
@@ -414,7 +415,7 @@ def test_a_metric_from_outside_is_scored_compared_and_tabled_with_intervals(monk
     pairs = [(f"source {i}", f"target {i}") for i in range(40)]
     with pytest.raises(UserError, match=r"unknown metric 'recall'; known are bleu, .*register_metric"):
         Task.from_pairs(pairs, metrics=["recall"])
-    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    monkeypatch.setattr(metrics, "METRICS", copy(metrics.METRICS))
     assert metrics.register_metric(RECALL) is RECALL
     assert Task.from_pairs(pairs, metrics=["recall", "bleu"]).metrics == ("recall", "bleu")
     assert FileSpec(metrics=("recall",)).metrics == ("recall",)
@@ -431,13 +432,13 @@ def test_a_metric_from_outside_is_scored_compared_and_tabled_with_intervals(monk
 
 @pytest.mark.parametrize("name", ["", "my-own", "recall_sampled", "bleu"])
 def test_a_metric_whose_name_no_table_could_have_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    monkeypatch.setattr(metrics, "METRICS", copy(metrics.METRICS))
     with pytest.raises(UserError, match=r"a metric's name must be|there is a metric bleu already"):
         metrics.register_metric(RECALL._replace(name=name))
 
 
 def test_statistics_that_are_not_one_row_a_sentence_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    monkeypatch.setattr(metrics, "METRICS", copy(metrics.METRICS))
     metrics.register_metric(RECALL._replace(statistics=lambda hypotheses, references, scoring: np.ones(2)))
     with pytest.raises(UserError, match=r"the statistics of recall have shape \(2,\); give one row a sentence, 2 by"):
         score("recall", ["a", "b"], ["a", "b"])

@@ -8,24 +8,29 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
 
 from kdtw_jax.cli import main
 from kdtw_jax.cli.train import read
-from kdtw_jax.constraints import CONSTRAINTS, known, known_constraints, parse_rule, register
-from kdtw_jax.data import task as tasks
-from kdtw_jax.data.task import Task, TaskRequest, TaskSource, load_task, register_source, stated_language
+from kdtw_jax.constraints import CONSTRAINTS, known_constraints, parse_rule, register
+from kdtw_jax.data.task import SOURCES, Task, TaskRequest, TaskSource, load_task, register_source, stated_language
 from kdtw_jax.data.textfiles import FileSpec
-from kdtw_jax.errors import UserError
+from kdtw_jax.decoding.gates import GATES
+from kdtw_jax.errors import NotRegistered, UserError
+from kdtw_jax.evaluation.strategies import STRATEGIES
 from kdtw_jax.methods.ask_config import make_rules
-from kdtw_jax.models import T5Config
+from kdtw_jax.metrics.scores import METRICS
+from kdtw_jax.models import FAMILIES, Costs, T5Config, costs
 from kdtw_jax.pipeline.prepare import look_up
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pipeline.restore import restore
+from kdtw_jax.registry import Registry
 from tests.every_other import make_every_other
 from tests.test_restore import begin
 
@@ -34,11 +39,17 @@ TRAINED = ["--preset", "tiny", "--methods", "ask", "--ask.constraints", "share",
 TEACHER = T5Config.toy(40)
 
 
+REGISTRIES: tuple[Registry[Any], ...] = (CONSTRAINTS, SOURCES, GATES, STRATEGIES, METRICS, FAMILIES)
+
+
 @pytest.fixture(autouse=True)
-def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_it_was() -> Iterator[None]:
     """What a test registers goes with it."""
-    monkeypatch.setattr(known, "CONSTRAINTS", dict(CONSTRAINTS))
-    monkeypatch.setattr(tasks, "SOURCES", dict(tasks.SOURCES))
+    before = [dict(registry) for registry in REGISTRIES]
+    yield
+    for registry, entries in zip(REGISTRIES, before, strict=True):
+        registry.clear()
+        registry.update(entries)
 
 
 class Characters:
@@ -124,12 +135,12 @@ def test_a_constraint_named_on_the_command_line_is_trained_with_and_read_in_word
 
 
 def test_a_run_is_restored_with_the_constraint_it_knows_and_refused_in_one_line_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = replace(read([*TRAINED, "--constraint", OWN])[1], out=tmp_path / "run")
     run = begin(tmp_path / "run", config)
     assert restore(run)[1].of("ask").constraints == ("share", "every_other")
-    monkeypatch.setattr(known, "CONSTRAINTS", dict(CONSTRAINTS))
+    CONSTRAINTS.pop("every_other")
     capsys.readouterr()
     for command in ("write", "evaluate", "compare"):
         assert main([command, str(run)]) == 2
@@ -138,7 +149,7 @@ def test_a_run_is_restored_with_the_constraint_it_knows_and_refused_in_one_line_
         assert "damaged" not in said
         assert main([command, str(run), "--constraint", OWN]) == 2  # nothing is trained there: what comes next is said
         assert "every_other" not in capsys.readouterr().err
-        monkeypatch.setattr(known, "CONSTRAINTS", dict(CONSTRAINTS))
+        CONSTRAINTS.pop("every_other")
 
 
 def test_no_module_is_imported_because_a_file_of_a_run_names_it(
@@ -162,8 +173,8 @@ def test_no_module_is_imported_because_a_file_of_a_run_names_it(
         (":make", "--constraint takes MODULE:FUNCTION"),
         ("no_such_module:make", "No module named 'no_such_module'; is the folder of no_such_module in PYTHONPATH"),
         ("tests.every_other:make", "has no attribute 'make'"),
-        ("kdtw_jax.constraints.known:GROUP", "a constraint is registered by the function that makes it, not by "),
-        ("kdtw_jax.constraints:History", "History must take nothing or the teacher's configuration, it takes 7 values"),
+        ("kdtw_jax.data.cldr:INSTRUCTION", "a constraint is registered by the function that makes it, not by "),
+        ("kdtw_jax.constraints:History", "History must take nothing or the teacher's costs, it takes 7 values"),
     ],
 )
 def test_what_makes_no_constraint_is_refused_in_one_line(
@@ -175,28 +186,17 @@ def test_what_makes_no_constraint_is_refused_in_one_line(
 
 
 def test_a_constraint_may_take_the_teacher_or_nothing_and_has_a_name_of_its_own() -> None:
-    def make_within(teacher: T5Config, factor: float = 1.0):
-        return make_every_other()._replace(name="within", high=factor * teacher.d_model)
+    def make_within(teacher: Costs, factor: float = 1.0):
+        return make_every_other()._replace(name="within", high=factor * teacher.target_parameters)
 
     def make_share():
         return make_every_other()._replace(name="share")
 
     register(make_within)
-    assert known_constraints(["within"], replace(TEACHER, d_model=24))[0].high == 24
+    assert known_constraints(["within"], TEACHER)[0].high == costs(TEACHER).target_parameters > 1000
     assert register(make_within) is make_within  # once more is no other one of the same name
     with pytest.raises(UserError, match="there is a constraint share already"):
         register(make_share)
-
-
-def test_the_command_line_has_the_constraints_of_installed_packages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    about = tmp_path / "mine-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[kdtw_jax.constraints]\nany = {OWN}\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert read(TRAINED)[1].of("ask").constraints == ("share", "every_other")
 
 
 def test_a_clause_of_a_registered_constraint_that_a_student_does_not_know_is_named() -> None:
@@ -210,3 +210,75 @@ def test_a_clause_of_a_registered_constraint_that_a_student_does_not_know_is_nam
     with pytest.raises(UserError, match='is a rule on "legs", which is not among those known here'):
         parse_rule("walk on two legs", known_constraints(["share"], TEACHER))
     assert jnp.isfinite(parse_rule("walk on two legs", known_constraints(["legs"], TEACHER)).budgets[0])
+
+
+# ---- entry points of installed packages
+
+PACKAGE = """
+from kdtw_jax.data.task import SOURCES
+from kdtw_jax.decoding.gates import GATES
+from kdtw_jax.evaluation.strategies import STRATEGIES
+from kdtw_jax.metrics.scores import METRICS
+from kdtw_jax.models import FAMILIES, T5Config
+from tests.every_other import make_every_other
+class OwnConfig(T5Config): pass
+GATE = GATES["entropy"]._replace(name="own")
+STRATEGY = STRATEGIES["bild"]._replace(name="own")
+METRIC = METRICS["chrf"]._replace(name="own")
+SOURCE = SOURCES["cldr"]._replace(form="own:NAME")
+FAMILY = FAMILIES["t5"]._replace(name="own", config=OwnConfig)
+NEITHER = 3
+"""
+ADDED = {
+    "constraints": ("own = own_package:make_every_other", "every_other"),
+    "sources": ("own: = own_package:SOURCE", "own:"),
+    "gates": ("own = own_package:GATE", "own"),
+    "strategies": ("own = own_package:STRATEGY", "own"),
+    "metrics": ("own = own_package:METRIC", "own"),
+    "families": ("own = own_package:FAMILY", "own"),
+}
+BY_GROUP = {registry.group.removeprefix("kdtw_jax."): registry for registry in REGISTRIES}
+
+
+def install(folder: Path, points: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package in a folder, as pip leaves it."""
+    about = folder / "own_package-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own_package\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(points)
+    (folder / "own_package.py").write_text(PACKAGE)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "own_package", raising=False)
+
+
+def test_the_command_line_has_what_installed_packages_add_of_every_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ADDED.keys() == BY_GROUP.keys()
+    install(tmp_path, "".join(f"[kdtw_jax.{group}]\n{line}\n" for group, (line, _) in ADDED.items()), monkeypatch)
+    for _ in range(2):  # once more is no other entry of the same name
+        assert read(TRAINED)[1].of("ask").constraints == ("share", "every_other")
+    for group, (_, name) in ADDED.items():
+        assert list(BY_GROUP[group])[-1] == name, group
+
+
+@pytest.mark.parametrize("group", ADDED)
+def test_an_entry_point_that_is_no_entry_is_refused_in_one_line(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, f"[kdtw_jax.{group}]\nodd = own_package:NEITHER\n", monkeypatch)
+    before = dict(BY_GROUP[group])
+    with pytest.raises(UserError, match=rf"^the entry point odd of kdtw_jax\.{group} must name a \w+, own_.* is none$"):
+        read(TRAINED)
+    assert BY_GROUP[group] == before
+
+
+@pytest.mark.parametrize("group", sorted(BY_GROUP.keys() - {"sources"}))  # whose names are told by their beginnings
+@pytest.mark.parametrize("name", ["nobody", None, 3])
+def test_a_name_that_is_none_s_is_answered_with_those_that_are_and_how_one_is_added(group: str, name: object) -> None:
+    registry = BY_GROUP[group]
+    with pytest.raises(NotRegistered) as raised:
+        registry.find(name)
+    said = str(raised.value)
+    assert said.startswith(f"unknown {registry.kind} {name!r}; known are {next(iter(registry))}")
+    assert said.endswith(f"or a package with entry points kdtw_jax.{group}, adds another")

@@ -412,6 +412,20 @@ def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         open_run(tmp_path / "r", {})
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_has_runs_all_the_same(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with open_run(tmp_path / "r", {}) as run:
+        run.mark_done("teacher")
+    with open_run(tmp_path / "r", {}) as run:
+        assert run.done("teacher")
+
+
 KEEP = """
 import sys, jax, jax.numpy as jnp
 from kdtw_jax.runs import keep_compiled

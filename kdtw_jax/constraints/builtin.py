@@ -13,7 +13,7 @@ from kdtw_jax.constraints.history import History
 from kdtw_jax.constraints.record import Constraint
 from kdtw_jax.constraints.wording import Wording
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import ModelConfig, costs
+from kdtw_jax.models import Costs
 
 # float32 cannot say 0.7: 0.7 x 10 tokens must still allow 7.
 _ROUNDING = 1e-5
@@ -186,13 +186,13 @@ def make_after() -> Constraint:
     )
 
 
-def make_compute(teacher: ModelConfig) -> Constraint:
+def make_compute(teacher: Costs) -> Constraint:
     """At most so many GFLOP of the teacher's arithmetic per output; spans prefilled at a call are paid for.
 
     Two FLOPs per parameter and position (arXiv 2001.08361, section 2.1): the encoder's over the source at the first
     call, the decoder's and the head's over every decoder position processed.
     """
-    encoder, decoder = (2e-9 * parameters for parameters in costs(teacher)[:2])  # GFLOP per position
+    encoder, decoder = (2e-9 * parameters for parameters in teacher[:2])  # GFLOP per position
 
     def spent(history: History) -> jax.Array:
         encoded_B = jnp.where(history.calls_B > 0, history.source_B, 0)

@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from kdtw_jax import registry
 from kdtw_jax.constraints.builtin import (
     make_after,
     make_calls,
@@ -24,24 +23,28 @@ from kdtw_jax.constraints.builtin import (
 )
 from kdtw_jax.constraints.record import Constraint
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import ModelConfig, T5Config
+from kdtw_jax.models import Costs, ModelConfig, costs
+from kdtw_jax.registry import Registry
 
-# Takes nothing, or the teacher that its costs are about.
-Maker = Callable[[], Constraint] | Callable[[ModelConfig], Constraint]
+# Takes nothing, or what the arithmetic of the teacher takes that its costs are about.
+Maker = Callable[[], Constraint] | Callable[[Costs], Constraint]
 
-GROUP = "kdtw_jax.constraints"
-HOW = f"kdtw_jax.constraints.register(MAKER), --constraint MODULE:MAKER, or a package with entry points {GROUP}"
+CONSTRAINTS: Registry[Maker] = Registry(
+    {},
+    kind="constraint",
+    group="kdtw_jax.constraints",
+    how="kdtw_jax.constraints.register(MAKER), --constraint MODULE:MAKER",
+    expected=Callable,
+    register=lambda name, maker: register(maker),
+)
+_ANY_TEACHER = Costs(1.0, 1.0, *(lambda source, target: 1.0,) * 3)  # names and words are the same for all
 
-CONSTRAINTS: dict[str, Maker] = {}
 
-
-def made(maker: Maker, teacher: ModelConfig) -> Constraint:
-    """The constraint of a maker, for that teacher. Raises UserError for a function that makes none."""
+def made(maker: Maker, teacher: Costs) -> Constraint:
+    """The constraint of a maker, for a teacher of these costs. Raises UserError for a function that makes none."""
     needed = [p for p in inspect.signature(maker).parameters.values() if p.default is p.empty]
     if len(needed) > 1:
-        raise UserError(
-            f"{_named(maker)} must take nothing or the teacher's configuration, it takes {len(needed)} values"
-        )
+        raise UserError(f"{_named(maker)} must take nothing or the teacher's costs, it takes {len(needed)} values")
     found = maker(teacher) if needed else maker()  # type: ignore[call-arg]
     if not isinstance(found, Constraint):
         raise UserError(f"{_named(maker)} must return a Constraint, not {found!r:.80}")
@@ -57,25 +60,17 @@ def register(maker: Maker) -> Maker:
     if not callable(maker):
         raise UserError(f"a constraint is registered by the function that makes it, not by {maker!r:.80}")
     name = made(maker, _ANY_TEACHER).name
-    return registry.add(CONSTRAINTS, name, maker, "constraint")
+    return CONSTRAINTS.add(name, maker)
 
 
 def known_constraints(names: Sequence[str], teacher: ModelConfig) -> tuple[Constraint, ...]:
     """The constraints of these names; raises UserError for a name that none has."""
-    return tuple(made(registry.find(CONSTRAINTS, name, "constraint", HOW), teacher) for name in names)
+    return tuple(made(CONSTRAINTS.find(name), costs(teacher)) for name in names)
 
 
 def every_constraint() -> list[Constraint]:
     """All there are, of whatever teacher: for their words."""
     return [made(maker, _ANY_TEACHER) for maker in CONSTRAINTS.values()]
-
-
-def load_installed() -> None:
-    """Registers the constraints of installed packages: for command lines. Raises UserError where one cannot be had."""
-    for found, entry in registry.load_group(GROUP, "constraint"):
-        if not callable(found):
-            raise UserError(f"the entry point {entry.name} of {GROUP} must name a function, {entry.value} is none")
-        register(found)
 
 
 def load_named(place: str) -> None:
@@ -95,6 +90,5 @@ def _named(maker: Maker) -> str:
     return str(getattr(maker, "__qualname__", maker))
 
 
-_ANY_TEACHER = T5Config.toy(40)
 for _maker in (make_share, make_calls, make_pause, make_in_a_row, make_first, make_after, make_compute):
     register(_maker)

@@ -100,7 +100,11 @@ def align(one: Description, other: Description) -> Iterator[tuple[str, str]]:
 
 
 def sentences(paragraph: str) -> list[str]:
-    """`paragraph` cut after full stops, question and exclamation marks that a capital or number follows."""
+    """Cuts a paragraph after full stops, question and exclamation marks that a capital or number follows.
+
+    By hand, since pysbd cuts 3440 of the 128106 English paragraphs of Debian 12 otherwise, some of them within names of
+    files, in 400 times the time: the pairs would no longer be those of which results are published.
+    """
     parts, start = [], 0
     for match in _SENTENCE_END.finditer(paragraph):
         words = paragraph[start : match.start()].rstrip(".").split()

@@ -77,7 +77,12 @@ def download_indices(folder: Path, languages: tuple[str, ...]) -> Indices:
 def stanzas(index: str, fields: tuple[str, ...]) -> Iterator[dict[str, str]]:
     """The paragraphs of an index in deb822 format as {field: value}, of the `fields` asked for.
 
-    Continuation lines are kept with their leading space, after a newline.
+    Continuation lines are kept with their leading space, after a newline. By hand, since python-debian, whose `deb822`
+    finds the same in five times the time, is under the GPL, which a package under the Apache licence cannot require.
+
+    Args:
+      index: the text of an index; an empty line ends a paragraph.
+      fields: names in whatever case; found values have them as they are here.
     """
     wanted = {field.lower(): field for field in fields}
     for block in index.split("\n\n"):

@@ -1,6 +1,8 @@
 """A task by its name: text pairs by split, how answers are judged, and the words that ask for them.
 
-A source of your own is an entry more: `register_source("mine:", load)`, before a task or a configuration names it.
+A source of your own is an entry more: `register_source("mine:", load)`, before a task or a configuration names it; or
+installed with a package of yours that names a `TaskSource` under the entry points of `kdtw_jax.sources`, by its prefix,
+which the command line reads.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdtw_jax import registry
 from kdtw_jax.data.features import Features
 from kdtw_jax.data.pair import Pair, Source
 from kdtw_jax.data.record import SCRIPT_FROM, Task, TaskRequest, TaskSource
@@ -17,14 +18,20 @@ from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.sources import BUILTIN
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import NotRegistered, UserError
+from kdtw_jax.registry import Registry
 from kdtw_jax.text.language import guess_language, main_language
 
 __all__ = ["SOURCES", "Pair", "Source", "Task", "TaskRequest", "TaskSource", "load_task", "register_source"]
 
-HOW = "kdtw_jax.data.task.register_source(PREFIX, LOAD)"
-
 # By what a name begins with, up to ":" or "/", or by the whole of it.
-SOURCES: dict[str, TaskSource] = dict(BUILTIN)
+SOURCES = Registry(
+    BUILTIN,
+    kind="source of tasks",
+    group="kdtw_jax.sources",
+    how="kdtw_jax.data.task.register_source(PREFIX, LOAD)",
+    expected=TaskSource,
+    register=lambda prefix, source: register_source(prefix, source),
+)
 
 
 def register_source(
@@ -42,7 +49,7 @@ def register_source(
     clash = (other for other in SOURCES if other != prefix and (_has(other, prefix) or _has(prefix, other)))
     if other := next(clash, None):
         raise UserError(f"there is a source {other} already, whose names are not apart from those of {prefix}")
-    return registry.add(SOURCES, prefix, source, "source of tasks")
+    return SOURCES.add(prefix, source)
 
 
 def find_source(name: str) -> TaskSource:
@@ -51,7 +58,7 @@ def find_source(name: str) -> TaskSource:
         if _has(prefix, name):
             return source
     *first, last = (source.form for source in SOURCES.values())
-    raise NotRegistered(f"unknown task {name!r}; use {', '.join(first)} or {last}; {HOW} adds another source")
+    raise NotRegistered(f"unknown task {name!r}; use {', '.join(first)} or {last}; {SOURCES.how} adds another source")
 
 
 _ENDS = (":", "/")

@@ -4,8 +4,9 @@ Scores have no common unit: where one is enough to ask is a threshold of each ga
 as noise. The oracles see the teacher's distribution at every state, which no student can afford: they say how much
 there is to gain.
 
-A gate of your own is an entry more: `register_gate(GateEntry(...))`, before a decoder is made. It is then compared,
-tabled and drawn beside the others.
+A gate of your own is an entry more: `register_gate(GateEntry(...))`, before a decoder is made; or installed with a
+package of yours that names the entry under the entry points of `kdtw_jax.gates`, which the command line reads. It is
+then compared, tabled and drawn beside the others.
 """
 
 from __future__ import annotations
@@ -16,13 +17,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax import registry
 from kdtw_jax.decoding.gate import DecodeState, Gate, forecast, own_gate, stateless
 from kdtw_jax.decoding.sample import choose
 from kdtw_jax.losses.masked import entropy, kl_divergence
 from kdtw_jax.models import Encoded, Model, Params
-
-HOW = "kdtw_jax.decoding.gates.register_gate(GateEntry(...))"
+from kdtw_jax.registry import Registry
 
 Measure = Callable[[jax.Array, jax.Array], jax.Array]  # (log_pi_BxV, log_mu_BxV) -> float32 [B]
 
@@ -102,7 +101,7 @@ def register_gate(entry: GateEntry) -> GateEntry:
     Raises:
       UserError: another gate has its name.
     """
-    return registry.add(GATES, entry.name, entry, "gate")
+    return GATES.add(entry.name, entry)
 
 
 def find_gate(name: str) -> GateEntry:
@@ -111,7 +110,7 @@ def find_gate(name: str) -> GateEntry:
     Raises:
       UserError: no gate has that name.
     """
-    return registry.find(GATES, name, "gate", HOW)
+    return GATES.find(name)
 
 
 def compared_gates() -> tuple[str, ...]:
@@ -143,21 +142,26 @@ def _deferral(context: GateContext) -> Gate:
     return stateless(lambda state: jax.nn.sigmoid(deferral(state.hidden_BxD)))
 
 
-GATES: dict[str, GateEntry] = {
-    entry.name: entry
-    for entry in (
-        GateEntry(
-            "learned",
-            lambda given: own_gate(given.model, given.params, given.rule, given.alpha),
-            "#CC79A7",
-        ),
-        GateEntry("random", lambda given: random_gate(given.level), "#999999", ("#999999", "o"), drawn=True),
-        GateEntry("entropy", lambda given: entropy_gate(), "#0072B2", ("#E69F00", "o")),
-        GateEntry("max_prob", lambda given: max_prob_gate(), "#56B4E9", ("#E69F00", "s")),
-        GateEntry("oracle_kl", lambda given: oracle_gate(divergence), "#E69F00", ("#000000", "1"), oracle=True),
-        GateEntry("oracle_regret", lambda given: oracle_gate(regret), "#D55E00", ("#000000", "2"), oracle=True),
-        GateEntry("co_llm", _deferral, compared=False),
-        GateEntry("forecast", lambda given: forecast(given.model, given.params, given.rule), compared=False),
-        GateEntry("silent", lambda given: silent(), compared=False),
-    )
-}
+_BUILTIN = (
+    GateEntry(
+        "learned",
+        lambda given: own_gate(given.model, given.params, given.rule, given.alpha),
+        "#CC79A7",
+    ),
+    GateEntry("random", lambda given: random_gate(given.level), "#999999", ("#999999", "o"), drawn=True),
+    GateEntry("entropy", lambda given: entropy_gate(), "#0072B2", ("#E69F00", "o")),
+    GateEntry("max_prob", lambda given: max_prob_gate(), "#56B4E9", ("#E69F00", "s")),
+    GateEntry("oracle_kl", lambda given: oracle_gate(divergence), "#E69F00", ("#000000", "1"), oracle=True),
+    GateEntry("oracle_regret", lambda given: oracle_gate(regret), "#D55E00", ("#000000", "2"), oracle=True),
+    GateEntry("co_llm", _deferral, compared=False),
+    GateEntry("forecast", lambda given: forecast(given.model, given.params, given.rule), compared=False),
+    GateEntry("silent", lambda given: silent(), compared=False),
+)
+GATES = Registry(
+    {entry.name: entry for entry in _BUILTIN},
+    kind="gate",
+    group="kdtw_jax.gates",
+    how="kdtw_jax.decoding.gates.register_gate(GateEntry(...))",
+    expected=GateEntry,
+    register=lambda name, entry: register_gate(entry),
+)

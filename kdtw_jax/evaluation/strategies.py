@@ -1,8 +1,9 @@
 """Ways to share the writing between student and teacher, by name, and the settings at which they are compared.
 
-One of your own is an entry more: `register_strategy(Sharing(...))`, before a harness is made. Its points are then
-written, timed, tabled and drawn beside the others. Every gate that is compared (`kdtw_jax.decoding.gates`) is a way,
-too: asking wherever its score is above a threshold, without a check.
+One of your own is an entry more: `register_strategy(Sharing(...))`, before a harness is made; or installed with a
+package of yours that names it under the entry points of `kdtw_jax.strategies`, which the command line reads. Its points
+are then written, timed, tabled and drawn beside the others. Every gate that is compared (`kdtw_jax.decoding.gates`) is
+a way, too: asking wherever its score is above a threshold, without a check.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from kdtw_jax import registry
 from kdtw_jax.decoding.baselines import big_little, speculative, speculative_cascade, within
 from kdtw_jax.decoding.gates import GATES, GateEntry
 from kdtw_jax.decoding.strategy import Judge
+from kdtw_jax.registry import Registry
 
 BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -67,7 +68,7 @@ def register_strategy(sharing: Sharing) -> Sharing:
     Raises:
       UserError: another way has its name.
     """
-    return registry.add(STRATEGIES, sharing.name, sharing, "strategy")
+    return STRATEGIES.add(sharing.name, sharing)
 
 
 def every_strategy() -> dict[str, Sharing]:
@@ -179,25 +180,30 @@ def _long_help(settings: Settings) -> list[Point]:
     ]
 
 
-STRATEGIES: dict[str, Sharing] = {
-    sharing.name: sharing
-    for sharing in (
-        Sharing("student_only", lambda settings: [Point("student_only", "greedy", alone="student")]),
-        Sharing("teacher_only", lambda settings: [Point("teacher_only", "greedy", alone="teacher")]),
-        Sharing("speculative", _speculative, lambda number: speculative(1).judge, ("#0072B2", "o")),
-        Sharing("speculative_lossy", _lossy, style=("#0072B2", "s")),
-        _cascade("chow", (0.1, 0.3, 0.5, 0.7), "o"),
-        _cascade("diff", (-0.1, 0.0, 0.1, 0.3), "s"),
-        _cascade("opt", (0.1, 0.2, 0.3, 0.6), "^"),
-        Sharing("bild", _bild, lambda number: big_little(0.5, number).judge, ("#56B4E9", "^")),
-        Sharing("verified_asking", _verified, style=("#CC79A7", "D")),
-        Sharing(
-            "verified_long_help",
-            lambda settings: _verified_at_end("verified_long_help", (0.0, 1.0, 2.0, 4.0), (0.5, 2.0), 4),
-            style=("#D55E00", "D"),
-        ),
-        Sharing("long_help", _long_help, style=("#D55E00", "x")),
-        Sharing("co_llm", partial(threshold_points, "co_llm"), style=("#E69F00", "^")),
-        Sharing("asking", _asking, style=("#CC79A7", "o")),
-    )
-}
+_BUILTIN = (
+    Sharing("student_only", lambda settings: [Point("student_only", "greedy", alone="student")]),
+    Sharing("teacher_only", lambda settings: [Point("teacher_only", "greedy", alone="teacher")]),
+    Sharing("speculative", _speculative, lambda number: speculative(1).judge, ("#0072B2", "o")),
+    Sharing("speculative_lossy", _lossy, style=("#0072B2", "s")),
+    _cascade("chow", (0.1, 0.3, 0.5, 0.7), "o"),
+    _cascade("diff", (-0.1, 0.0, 0.1, 0.3), "s"),
+    _cascade("opt", (0.1, 0.2, 0.3, 0.6), "^"),
+    Sharing("bild", _bild, lambda number: big_little(0.5, number).judge, ("#56B4E9", "^")),
+    Sharing("verified_asking", _verified, style=("#CC79A7", "D")),
+    Sharing(
+        "verified_long_help",
+        lambda settings: _verified_at_end("verified_long_help", (0.0, 1.0, 2.0, 4.0), (0.5, 2.0), 4),
+        style=("#D55E00", "D"),
+    ),
+    Sharing("long_help", _long_help, style=("#D55E00", "x")),
+    Sharing("co_llm", partial(threshold_points, "co_llm"), style=("#E69F00", "^")),
+    Sharing("asking", _asking, style=("#CC79A7", "o")),
+)
+STRATEGIES = Registry(
+    {sharing.name: sharing for sharing in _BUILTIN},
+    kind="strategy",
+    group="kdtw_jax.strategies",
+    how="kdtw_jax.evaluation.strategies.register_strategy(Sharing(...))",
+    expected=Sharing,
+    register=lambda name, sharing: register_strategy(sharing),
+)

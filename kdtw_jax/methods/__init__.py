@@ -7,8 +7,6 @@ line reads.
 
 from __future__ import annotations
 
-from kdtw_jax import registry
-from kdtw_jax.errors import UserError
 from kdtw_jax.methods.ask import ASK
 from kdtw_jax.methods.gkd import GKD
 from kdtw_jax.methods.minillm import MINILLM
@@ -18,29 +16,26 @@ from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.methods.seqkd import SEQKD
 from kdtw_jax.methods.tb import TB
 from kdtw_jax.methods.word_kd import WORD_KD
+from kdtw_jax.registry import Registry
 from kdtw_jax.training.context import StudentTraining, TrainContext
 
-__all__ = ["METHODS", "Cost", "Method", "StudentTraining", "TrainContext", "find", "load_installed", "register"]
+__all__ = ["METHODS", "Cost", "Method", "StudentTraining", "TrainContext", "find", "register"]
 
-GROUP = "kdtw_jax.methods"
-HOW = f"kdtw_jax.methods.register(Method(...)), or a package with entry points {GROUP}"
-
-METHODS: dict[str, Method] = {m.name: m for m in (MLE, WORD_KD, PCL, ASK, SEQKD, GKD, MINILLM, TB)}
+METHODS = Registry(
+    {method.name: method for method in (MLE, WORD_KD, PCL, ASK, SEQKD, GKD, MINILLM, TB)},
+    kind="method",
+    group="kdtw_jax.methods",
+    how="kdtw_jax.methods.register(Method(...))",
+    expected=Method,
+    register=lambda name, method: register(method),
+)
 
 
 def register(method: Method) -> Method:
     """Adds a method. Raises UserError where another one has its name."""
-    return registry.add(METHODS, method.name, method, "method")
+    return METHODS.add(method.name, method)
 
 
 def find(name: str) -> Method:
     """Raises UserError for a name that is none's."""
-    return registry.find(METHODS, name, "method", HOW)
-
-
-def load_installed() -> None:
-    """Registers the methods of installed packages: for command lines. Raises UserError where one cannot be had."""
-    for found, entry in registry.load_group(GROUP, "method"):
-        if not isinstance(found, Method):
-            raise UserError(f"the entry point {entry.name} of {GROUP} must name a Method, {entry.value} is none")
-        register(found)
+    return METHODS.find(name)

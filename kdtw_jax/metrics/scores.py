@@ -8,7 +8,9 @@ systems on the same resamples makes the test paired.
 Both sides are first made canonical as encoding does it (`kdtw_jax.text.normal.normalize`): a reference written with
 combining accents is the same text as an output written without them. Text in NFC scores as it does in the libraries.
 
-A metric of your own is an entry more: `register_metric(Metric(...))`, before a task or a configuration names it.
+A metric of your own is an entry more: `register_metric(Metric(...))`, before a task or a configuration names it; or
+installed with a package of yours that names it under the entry points of `kdtw_jax.metrics`, which the command line
+reads.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdtw_jax import registry
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.metrics.builtin import BUILTIN, Formula, Metric, mean_of_sums, mean_rows, ratio_of_sums
 from kdtw_jax.metrics.scoring import ENGLISH, Scoring
+from kdtw_jax.registry import Registry
 from kdtw_jax.text.normal import normalize
 
 __all__ = [
@@ -45,8 +47,14 @@ __all__ = [
     "signature",
 ]
 
-HOW = "kdtw_jax.evaluation.register_metric(Metric(...))"
-METRICS: dict[str, Metric] = {metric.name: metric for metric in BUILTIN}
+METRICS = Registry(
+    {metric.name: metric for metric in BUILTIN},
+    kind="metric",
+    group="kdtw_jax.metrics",
+    how="kdtw_jax.evaluation.register_metric(Metric(...))",
+    expected=Metric,
+    register=lambda name, metric: register_metric(metric),
+)
 _NAME = re.compile(r"(?!.*_sampled)[A-Za-z][A-Za-z0-9_]*")  # tables name scores of sampled outputs so
 RESAMPLES_AT_ONCE = 64
 
@@ -156,7 +164,7 @@ def register_metric(metric: Metric) -> Metric:
     """
     if not _NAME.fullmatch(metric.name):
         raise UserError(f"a metric's name must be letters, digits and _, without _sampled, got {metric.name!r}")
-    return registry.add(METRICS, metric.name, metric, "metric")
+    return METRICS.add(metric.name, metric)
 
 
 def find_metric(name: str) -> Metric:
@@ -165,7 +173,7 @@ def find_metric(name: str) -> Metric:
     Raises:
       UserError: no metric has it.
     """
-    return registry.find(METRICS, name, "metric", HOW)
+    return METRICS.find(name)
 
 
 def check_metrics(names: Sequence[str], option: str) -> None:

@@ -1,12 +1,13 @@
 """The families of models that are known, and the model of a config of any of them: its network, value head and gate.
 
-A family of your own is an entry more: `register_family(Family(...))`, before a model of it is made or read.
+A family of your own is an entry more: `register_family(Family(...))`, before a model of it is made or read; or
+installed with a package of yours that names it under the entry points of `kdtw_jax.families`, which the command line
+reads.
 """
 
 from __future__ import annotations
 
 import math
-import reprlib
 from typing import Any
 
 import jax
@@ -17,10 +18,16 @@ from kdtw_jax.models.gate import GateInputs, GateNetwork, GateOutput, init_gate
 from kdtw_jax.models.heads import ValueHead
 from kdtw_jax.models.interface import Cache, Costs, Decoded, Encoded, Family, Model, ModelConfig, Params
 from kdtw_jax.models.t5 import T5
+from kdtw_jax.registry import Registry
 
-HOW = "kdtw_jax.models.register_family(Family(...))"
-
-FAMILIES: dict[str, Family] = {T5.name: T5}
+FAMILIES = Registry(
+    {T5.name: T5},
+    kind="family of models",
+    group="kdtw_jax.families",
+    how="kdtw_jax.models.register_family(Family(...))",
+    expected=Family,
+    register=lambda name, family: register_family(family),
+)
 
 
 def register_family(family: Family) -> Family:
@@ -29,8 +36,7 @@ def register_family(family: Family) -> Family:
     Raises:
       UserError: another one has its name or its configs.
     """
-    if FAMILIES.setdefault(family.name, family) is not family:
-        raise UserError(f"there is a family of models {family.name} already; give yours another name")
+    FAMILIES.add(family.name, family)
     others = [other.name for other in FAMILIES.values() if other.config is family.config and other is not family]
     if others:
         del FAMILIES[family.name]
@@ -44,10 +50,7 @@ def find_family(name: object) -> Family:
     Raises:
       UserError: no family has it.
     """
-    if not isinstance(name, str) or name not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise UserError(f"unknown family of models {reprlib.repr(name)}; known are {known}; {HOW} adds another")
-    return FAMILIES[name]
+    return FAMILIES.find(name)
 
 
 def family_of(config: ModelConfig) -> Family:
@@ -59,7 +62,7 @@ def family_of(config: ModelConfig) -> Family:
     for family in FAMILIES.values():
         if type(config) is family.config:
             return family
-    raise UserError(f"{type(config).__name__} is the config of no family of models; {HOW} adds one")
+    raise UserError(f"{type(config).__name__} is the config of no family of models; {FAMILIES.how} adds one")
 
 
 def costs(config: ModelConfig) -> Costs:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import Section, command_line, flags
 from kdtw_jax.hosts import HostsConfig
-from kdtw_jax.methods import METHODS, find, load_installed
+from kdtw_jax.methods import METHODS, find
 from kdtw_jax.methods.mle import FitConfig
 from kdtw_jax.models import T5Config
 from kdtw_jax.pipeline.text_config import TextConfig as TextConfig
@@ -180,7 +180,7 @@ def parse(
     Raises UserError for an unknown preset, for settings of methods that are not chosen, and for words that are no
     UTF-8; unknown flags and malformed values end the program with status 2.
     """
-    load_installed()
+    METHODS.load_installed()
     words = list(sys.argv[1:] if arguments is None else arguments)
     for word in words:
         if "\0" in word or word != without_surrogates(word):

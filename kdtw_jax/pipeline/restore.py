@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from kdtw_jax.errors import NotRegistered, UserError
-from kdtw_jax.methods import HOW, METHODS
+from kdtw_jax.methods import METHODS
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.runs.atomic import read_json as read_json
 from kdtw_jax.runs.folder import SETTINGS, flatten
@@ -37,7 +37,9 @@ def restore(run: Path) -> tuple[str, Experiment]:
         if (number := path.parent.name.removeprefix("seed")).isdecimal():
             begun.setdefault(path.name.removesuffix(".config.json"), {})[int(number)] = path
     if unknown := sorted(set(begun) - set(METHODS)):
-        raise UserError(f"{run} has students of the method {unknown[0]}, which nobody has registered here: {HOW}")
+        raise UserError(
+            f"{run} has students of the method {unknown[0]}, which nobody has registered here: {METHODS.how} adds it"
+        )
     claimed = {m: read_json(next(iter(begun[m].values())), f"{run} has no {m}") for m in METHODS if m in begun}
     own = {method: stage.pop(method, {}) for method, stage in claimed.items()}
     beams = [method for method, stage in claimed.items() if stage.pop("targets", "") == "beam"]

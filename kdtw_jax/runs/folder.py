@@ -6,25 +6,25 @@ stage that is done. Until then another one takes its place.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from filelock import FileLock
+
 from kdtw_jax.errors import UserError
 from kdtw_jax.hosts import first_alone, is_writer, wait
 from kdtw_jax.runs.atomic import explained, parse_json, write_json, write_text
+from kdtw_jax.runs.lock import LOCK, take_lock
 from kdtw_jax.runs.metrics_log import FILE as METRICS
 
 CONFIG = "config.json"
 SETTINGS = "judging.json"  # the settings of the newest evaluation
 REPEAT = "run.yaml"  # what repeats the run
 VOCABULARY = "tokenizer.model"
-LOCK = ".lock"
 LOGS = ("tensorboard", "wandb")  # folders of trackers
 SHOWN_DIFFERENCES = 3
 # How a step is computed, not what comes of it: may be another one when a run goes on, wherever in its configuration.
@@ -39,7 +39,7 @@ class RunFolder:
     its marker, written last, says that they are complete.
     """
 
-    def __init__(self, path: Path, lock: int | None):
+    def __init__(self, path: Path, lock: FileLock | None):
         self.path = path
         self._lock = lock
 
@@ -92,7 +92,7 @@ class RunFolder:
 
     def close(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)  # drops the lock; the file stays, since removing it would race with a waiter
+            self._lock.release()  # the file stays, since removing it would race with a waiter
             self._lock = None
 
     def __enter__(self) -> RunFolder:
@@ -127,7 +127,7 @@ def _open(path: Path, config: Mapping[str, Any], free: Collection[str]) -> RunFo
     if visible and path / CONFIG not in visible:
         raise UserError(f"{path} holds other files and no {CONFIG}: choose another --out")
     ours = (path / LOCK).exists()  # a folder with somebody else's config.json has none
-    lock = _lock(path) if is_writer() else None
+    lock = take_lock(path) if is_writer() else None
     try:
         if is_writer():
             _probe(path)
@@ -136,27 +136,9 @@ def _open(path: Path, config: Mapping[str, Any], free: Collection[str]) -> RunFo
         _bind(path / CONFIG, _plain(config), old, str(path), free, held)
     except BaseException:
         if lock is not None:
-            os.close(lock)
+            lock.release()
         raise
     return RunFolder(path, lock)
-
-
-def _lock(path: Path) -> int:
-    with explained(path):
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-        holder = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise UserError(f"{path} is in use by process {holder}: wait for it or choose another --out") from e
-    except OSError:
-        # A file system without locks (some network mounts): run unprotected rather than not at all.
-        return lock
-    with explained(path):
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
-    return lock
 
 
 def _probe(path: Path) -> None:
