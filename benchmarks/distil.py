@@ -26,6 +26,7 @@ import tyro
 
 from benchmarks.common import Line, Run, need, report, torch_versions
 from benchmarks.train_step import stepper
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.methods.gkd import divergence_loss
 from kdtw_jax.methods.pcl import coefficients, path_loss
@@ -33,7 +34,6 @@ from kdtw_jax.models import Model, Params, count_params, make_model
 from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import Progress
-from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.fresh import Sampler, TeacherForward
 from kdtw_jax.training.scoring import score

@@ -20,13 +20,13 @@ import numpy as np
 import tyro
 
 from benchmarks.common import Line, Run, median_seconds, report
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit, Ragged, training_batches
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.models import make_model
 from kdtw_jax.pipeline.presets import SMALL, model
 from kdtw_jax.replay import Sample, make_replay
-from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import empty_row, minibatch_shares
 from kdtw_jax.training.context import Chunks
 from kdtw_jax.training.scoring import SOURCES, Trajectories

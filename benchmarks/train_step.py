@@ -22,13 +22,13 @@ import numpy as np
 import tyro
 
 from benchmarks.common import Dtype, Line, Run, matrix_product, median_seconds, need, report, torch_versions
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.methods.mle import likelihood_loss
 from kdtw_jax.models import T5Config, make_model
 from kdtw_jax.pipeline.presets import SMALL, model
 from kdtw_jax.runs import print_table
-from kdtw_jax.training import parallel
 from kdtw_jax.training.state import Coefficient, OptimizerConfig, init_state, make_optimizer, make_update
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import (
     Terms,
     histories,
@@ -34,7 +35,6 @@ from kdtw_jax.methods.ask_loss import ask_loss
 from kdtw_jax.methods.ask_rows import HELPED, AskingCollector, unit_costs
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
-from kdtw_jax.training import parallel
 from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER
 from kdtw_jax.training.state import init_state, make_optimizer
 from tests.every_other import make_every_other

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import make_calls, make_share, parse_rule, words_room
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
@@ -45,7 +46,6 @@ from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.marks import marked
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.pipeline.ask_report import COLUMNS, WHERE_COLUMNS, spaced_pairs, summarise_asking
-from kdtw_jax.training import parallel
 from kdtw_jax.training.deferral import Deferral
 from tests.pictures import colours
 from tests.world import World

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding import generate
 from kdtw_jax.decoding.policy import log_policy
@@ -27,7 +28,6 @@ from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_csv, read_metrics
-from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import load_model
 from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.context import Chunks

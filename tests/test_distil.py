@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.decoding.policy import without
 from kdtw_jax.losses.pcl import PCLConfig, pcl_loss, policy_and_value
 from kdtw_jax.methods.pcl import DistilConfig, coefficients, distil, path_loss
 from kdtw_jax.models import shift_right
 from kdtw_jax.replay import Sample
-from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector, minibatch_shares
 from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, finished, score
 from kdtw_jax.training.state import (

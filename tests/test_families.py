@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import histories, known_constraints
 from kdtw_jax.data.batches import Bucket, training_batches
 from kdtw_jax.decoding import beam_search, generate, generate_with_help
@@ -44,7 +45,6 @@ from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.named import find_config, find_model, read_student, read_teacher, student_config
 from kdtw_jax.replay import Sample
-from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import load_model, save_model
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.scoring import score

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import make_share
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.errors import UserError
@@ -18,7 +19,6 @@ from kdtw_jax.methods.ask import ask
 from kdtw_jax.methods.ask_config import AskConfig, Rules
 from kdtw_jax.methods.word_kd import WordKDConfig
 from kdtw_jax.models import make_model
-from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.loop import LoopConfig
 from kdtw_jax.training.state import init_state, make_optimizer

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.data.tokenizer import train_tokenizer
 from kdtw_jax.duals import DualConfig
@@ -26,7 +27,6 @@ from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_metrics
-from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import Checkpoints, load_model, save_model
 from kdtw_jax.training.fresh import TeacherForward
 from kdtw_jax.training.loop import LoopConfig

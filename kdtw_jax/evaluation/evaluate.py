@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding.beam import beam_search
@@ -23,7 +24,6 @@ from kdtw_jax.losses.pcl import PCLConfig, policy_and_value
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.runs.progress import Progress
-from kdtw_jax.training import parallel
 from kdtw_jax.training.scoring import finished
 
 Params = Any

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import Constraint, Terms, as_rule, excess, start_history
 from kdtw_jax.data.batches import Bucket, EncodedSplit, assign_buckets, evaluation_batches
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
@@ -24,7 +25,6 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.finite import check_written
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.models import Model, Params, shift_right
-from kdtw_jax.training import parallel
 
 
 class DecodeSpec(NamedTuple):

@@ -13,7 +13,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.models.gate import GateInputs, GateOutput, Memory
 
 # A dict of trees of float32 arrays. Some names mean something wherever they stand: rates of learning
-# (`training.state.Rates`) and the axis along which a teacher is split (`training.parallel.shard_axis`) go by them.
+# (`training.state.Rates`) and the axis along which a teacher is split (`parallel.shard_axis`) go by them.
 Params: TypeAlias = Any
 # Their family's own. The leaves of an encoded batch of sources begin with its rows; padding (token 0) changes nothing.
 Encoded: TypeAlias = Any

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import known_constraints, word_tokens
 from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.decoding.view import with_fixed_rule
@@ -29,7 +30,6 @@ from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
-from kdtw_jax.training import parallel
 from kdtw_jax.training.blame import blamed
 from kdtw_jax.training.checkpoint import load_model, save_model
 from kdtw_jax.training.context import StudentTraining, TrainContext

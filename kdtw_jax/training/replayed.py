@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch, Bucket, training_batches
 from kdtw_jax.replay import ReplayState, Rows, Sample, make_replay
-from kdtw_jax.training import parallel
 from kdtw_jax.training.context import TrainContext
 from kdtw_jax.training.loop import Report, run_loop
 from kdtw_jax.training.state import (

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdtw_jax import parallel
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.training import parallel
 
 PyTree = Any
 Params = Any
