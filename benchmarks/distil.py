@@ -105,7 +105,7 @@ def gkd_step(student: tuple[Model, Params], teacher: tuple[Model, Params], batch
     """A step of the method gkd whose outputs are the student's own."""
     devices = parallel.select_devices(1)
     write, listen = Sampler(student[0], BANNED, devices), TeacherForward(teacher, devices)
-    optimizer = make_optimizer(SMALL.training.optimizer, 1000)
+    optimizer = make_optimizer(SMALL.training.optimizer, 1000, student[0].role)
     loss = divergence_loss(student[0], teacher[0], SMALL.of("gkd"), BANNED)
     update = parallel.data_parallel(make_update(loss, {"jsd": 1.0}, optimizer), devices, donate=(0,))
     state = parallel.replicate(init_state(student[1], optimizer, 0), devices)
@@ -134,7 +134,7 @@ def pcl_steps(student: tuple[Model, Params], teacher: tuple[Model, Params], batc
     def collect() -> Any:
         return fresh(params, batch, key_data, 0), [fresh.scored(batch) for _ in range(config.reference_batches - 1)]
 
-    return {"update": stepper(loss, coefficients(config), student[1], sample, devices), "collect": collect}
+    return {"update": stepper(loss, coefficients(config), student, sample, devices), "collect": collect}
 
 
 def trl_steps(

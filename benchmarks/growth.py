@@ -99,7 +99,7 @@ def update(case: Case) -> tuple[Run, int]:
     student = dataclasses.replace(model(case.width, 4, 1), vocab_size=case.vocabulary)
     built, devices = make_model(student), parallel.select_devices(case.devices)
     config, chunks = SMALL.of("pcl"), Chunks(case.chunk, case.vocab_chunk)
-    optimizer = make_optimizer(SMALL.training.optimizer, 1000)
+    optimizer = make_optimizer(SMALL.training.optimizer, 1000, built.role)
     step = make_update(path_loss(built, config, (), chunks), coefficients(config), optimizer)
     state = parallel.replicate(init_state(built.init(jax.random.key(0)), optimizer, 0), devices)
     sample = parallel.shard(Sample(rows_of(case), jnp.zeros(case.rows, jnp.int32)), devices)

@@ -67,7 +67,11 @@ def main(args: Args) -> None:
     rows = score(models["teacher"], params["teacher"], *map(jnp.asarray, batch), top_k=config.top_k, banned=BANNED)
     sample = Sample(rows, jnp.zeros(args.rows, jnp.int32))
     functions["pcl update"] = stepper(
-        path_loss(models["student"], config, BANNED), coefficients(config), params["student"], sample, devices
+        path_loss(models["student"], config, BANNED),
+        coefficients(config),
+        (models["student"], params["student"]),
+        sample,
+        devices,
     )
     teacher = (models["teacher"], params["teacher"])
     collect = Collector(models["student"], teacher, config, BANNED, devices)

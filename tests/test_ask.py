@@ -70,7 +70,7 @@ class AskingWorld(World):
     def collected(self, devices: int = 1, step: int = 0, params: Any = None) -> Any:
         collector = self.collector(devices)
         batch = next(training_batches(self.data, WIDE, seed=0))
-        key = init_state(self.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
+        key = init_state(self.params, make_optimizer(TRAINING.optimizer, 8, world.model.role), 0).key_data
         params = parallel.replicate(self.params if params is None else params, collector.devices)
         return collector, *collector(params, collector.start(), batch, key, step)
 
@@ -292,7 +292,7 @@ def test_at_rest_rows_are_written_at_the_prices_of_the_table_whatever_is_read(
 ) -> None:
     collector, *_ = collected
     batch = next(training_batches(world.data, WIDE, seed=0))
-    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
+    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8, world.model.role), 0).key_data
     gate = world.params["gate"]
     misread = {**gate, "price_out": {"kernel": gate["price_out"]["kernel"], "bias": jnp.full(1, 3.0)}}
 

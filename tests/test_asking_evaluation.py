@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from kdtw_jax.evaluation.strategies import Point, Settings, Sharing
 from kdtw_jax.evaluation.tradeoff import Curve, compare_gates, mean_quality, pool, quality_at
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.marks import marked
-from kdtw_jax.models import Model, T5Config, make_model, shift_right
+from kdtw_jax.models import Model, T5Config, make_model, shift_right, split_axis
 from kdtw_jax.pipeline.ask_report import COLUMNS, WHERE_COLUMNS, spaced_pairs, summarise_asking
 from kdtw_jax.training.deferral import Deferral
 from tests.pictures import colours
@@ -85,7 +86,10 @@ DECODER = decoder()
 @pytest.mark.parametrize("spread", [False, True])
 def test_several_devices_write_and_review_what_one_does(spread: bool) -> None:
     devices = parallel.select_devices(4)
-    teacher = (TEACHER[0], parallel.shard_params(TEACHER[1], devices, 2 if spread else 1))
+    teacher = (
+        TEACHER[0],
+        parallel.shard_params(TEACHER[1], devices, 2 if spread else 1, partial(split_axis, TEACHER[0].role)),
+    )
     settings = {"alpha": 1.0, "sampled_gate": True, "sampled_tokens": True, "seed": 3}
     one, several = (
         make_decoder(STUDENT, other, WORLD.tokenizer, KNOWN, **settings, devices=chosen)  # type: ignore[arg-type]

@@ -197,6 +197,7 @@ def pcl_loss(
 def penalty(residual: jax.Array, config: PCLConfig) -> jax.Array:
     """Half the square of each residual, or what `huber` or `clip` make of it; any shape."""
     if config.huber is not None:
+        # By hand: beyond the bound `optax.losses.huber_loss` is this only up to rounding, which would move results.
         size = jnp.abs(residual)
         return jnp.where(size <= config.huber, 0.5 * jnp.square(residual), config.huber * (size - 0.5 * config.huber))
     if config.clip is not None:

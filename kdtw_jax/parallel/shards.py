@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,18 +15,20 @@ from kdtw_jax.parallel.devices import AXIS, SHARDS, Devices
 PyTree = Any
 
 
-def shard_params(params: PyTree, devices: Devices, shards: int) -> PyTree:
+def shard_params(
+    params: PyTree, devices: Devices, shards: int, axis: Callable[[tuple[str, ...]], int | None]
+) -> PyTree:
     """Spreads parameters over groups of devices, each group holding all of them once.
 
-    Matrices are split as in Megatron-LM (Shoeybi et al., arXiv 1909.08053, section 3): those into heads, inner units
-    or the vocabulary by their outputs, those out of them by their inputs, so that a block needs two sums over a group.
-    What does not divide, and vectors, are held by every device. What becomes of such parameters under `jit` is up to
-    XLA's partitioner: results differ from those of one device only by the order of sums.
+    Matrices are split, along the other axis where the best one does not divide. What does not divide at all, and
+    vectors, are held by every device. What becomes of such parameters under `jit` is up to XLA's partitioner: results
+    differ from those of one device only by the order of sums.
 
     Args:
-        params: a tree of arrays.
+        params: a tree of arrays, dicts of dicts.
         devices: all that take part.
         shards: devices of a group; 1 leaves the parameters as they are.
+        axis: the best axis of a matrix, 0 or 1, by the names that lead to it; None leaves it whole.
 
     Raises:
         UserError: unless `shards` divides the number of devices.
@@ -37,8 +39,8 @@ def shard_params(params: PyTree, devices: Devices, shards: int) -> PyTree:
     mesh = Mesh(np.asarray(devices).reshape(-1, shards), (AXIS, SHARDS))
 
     def spread(path: tuple[Any, ...], leaf: Any) -> jax.Array:
-        axis = shard_axis([key.key for key in path], np.shape(leaf), shards)
-        spec = PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, SHARDS)
+        along = _dividing(axis(tuple(key.key for key in path)), np.shape(leaf), shards)
+        spec = PartitionSpec() if along is None else PartitionSpec(*(None,) * along, SHARDS)
         return put(leaf, NamedSharding(mesh, spec))
 
     return jax.tree.map_with_path(spread, params)
@@ -54,12 +56,11 @@ def check_shards(devices: int, shards: int) -> None:
         raise UserError(f"teacher_shards={shards} must divide the number of devices, {devices}")
 
 
-def shard_axis(names: Sequence[str], shape: tuple[int, ...], shards: int) -> int | None:
-    """Finds the axis along which a parameter is split, by its name in the tree; None: it is not split."""
-    if len(shape) != 2 or "relative_attention_bias" in names or "gate" in names:
+def _dividing(best: int | None, shape: tuple[int, ...], shards: int) -> int | None:
+    """Finds the axis along which a parameter is split, the best one if it divides; None: it is not split."""
+    if len(shape) != 2 or best is None:
         return None
-    first = 0 if {"shared", "o", "wo"} & set(names[-2:-1]) else 1
-    return next((axis for axis in (first, 1 - first) if shape[axis] % shards == 0), None)
+    return next((axis for axis in (best, 1 - best) if shape[axis] % shards == 0), None)
 
 
 def mesh_of(tree: PyTree) -> Mesh | None:

@@ -24,7 +24,7 @@ from kdtw_jax.methods.mle import fit
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.metrics.scores import Score, score_all
-from kdtw_jax.models import Model, ModelConfig, Params, count_params, make_model
+from kdtw_jax.models import Model, ModelConfig, Params, count_params, make_model, split_axis
 from kdtw_jax.pipeline.config import JUDGING, Experiment, plain
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
@@ -69,7 +69,8 @@ def _stage(run: RunFolder, name: str, config: ModelConfig, setup: Setup, train: 
 def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
     """The teacher: the model that was named, otherwise maximum likelihood; spread over devices if asked for."""
     found = _find_teacher(config, setup, run)
-    return found._replace(params=parallel.shard_params(found.params, setup.devices, config.teacher_shards))
+    axis = partial(split_axis, found.model.role)
+    return found._replace(params=parallel.shard_params(found.params, setup.devices, config.teacher_shards, axis))
 
 
 def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:

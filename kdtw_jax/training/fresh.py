@@ -54,7 +54,7 @@ def train_fresh(
     Raises UserError as `run_loop` does.
     """
     loop, devices = context.training.loop, context.devices
-    optimizer = make_optimizer(context.training.optimizer, loop.steps)
+    optimizer = make_optimizer(context.training.optimizer, loop.steps, context.student.role)
     step_fn = make_update(loss, coefficients, optimizer, accumulate=context.training.optimizer.accumulate)
     update = parallel.data_parallel(step_fn, devices, donate=(0,))
     iterator = training_batches(context.data, context.buckets, seed=context.seed)
