@@ -26,6 +26,7 @@ import tyro
 
 from benchmarks.common import Line, Run, need, report, torch_versions
 from benchmarks.train_step import stepper
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.methods.gkd import divergence_loss
 from kdtw_jax.methods.pcl import coefficients, path_loss
@@ -33,7 +34,6 @@ from kdtw_jax.models import Model, Params, count_params, make_model
 from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import Progress
-from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.fresh import Sampler, TeacherForward
 from kdtw_jax.training.scoring import score_paths
@@ -105,7 +105,7 @@ def gkd_step(student: tuple[Model, Params], teacher: tuple[Model, Params], batch
     """A step of the method gkd whose outputs are the student's own."""
     devices = parallel.select_devices(1)
     write, listen = Sampler(student[0], BANNED, devices), TeacherForward(teacher, devices)
-    optimizer = make_optimizer(SMALL.training.optimizer, 1000)
+    optimizer = make_optimizer(SMALL.training.optimizer, 1000, student[0].role)
     loss = divergence_loss(student[0], teacher[0], SMALL.of("gkd"), BANNED)
     update = parallel.data_parallel(make_update(loss, {"jsd": 1.0}, optimizer), devices, donate=(0,))
     state = parallel.replicate(init_state(student[1], optimizer, 0), devices)
@@ -134,7 +134,7 @@ def pcl_steps(student: tuple[Model, Params], teacher: tuple[Model, Params], batc
     def collect() -> Any:
         return fresh(params, batch, key_data, 0), [fresh.scored(batch) for _ in range(config.reference_batches - 1)]
 
-    return {"update": stepper(loss, coefficients(config), student[1], sample, devices), "collect": collect}
+    return {"update": stepper(loss, coefficients(config), student, sample, devices), "collect": collect}
 
 
 def trl_steps(

@@ -20,13 +20,13 @@ import numpy as np
 import tyro
 
 from benchmarks.common import Line, Run, median_seconds, report
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit, Ragged, training_batches
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.models import make_model
 from kdtw_jax.pipeline.presets import SMALL, model
 from kdtw_jax.replay import Sample, make_replay
-from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import empty_row, minibatch_shares
 from kdtw_jax.training.context import Chunks
 from kdtw_jax.training.scoring import SOURCES, Trajectories
@@ -99,7 +99,7 @@ def update(case: Case) -> tuple[Run, int]:
     student = dataclasses.replace(model(case.width, 4, 1), vocab_size=case.vocabulary)
     built, devices = make_model(student), parallel.select_devices(case.devices)
     config, chunks = SMALL.of("pcl"), Chunks(case.chunk, case.vocab_chunk)
-    optimizer = make_optimizer(SMALL.training.optimizer, 1000)
+    optimizer = make_optimizer(SMALL.training.optimizer, 1000, built.role)
     step = make_update(path_loss(built, config, (), chunks), coefficients(config), optimizer)
     state = parallel.replicate(init_state(built.init(jax.random.key(0)), optimizer, 0), devices)
     sample = parallel.shard(Sample(rows_of(case), jnp.zeros(case.rows, jnp.int32)), devices)

@@ -21,13 +21,13 @@ import tyro
 
 from benchmarks.common import Line, Run, median_seconds, report
 from benchmarks.train_step import stepper
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding import generate
 from kdtw_jax.methods.pcl import coefficients, path_loss
 from kdtw_jax.models import Model, make_model, shift_right
 from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.replay import Sample
-from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector, minibatch_shares
 from kdtw_jax.training.scoring import STUDENT, TEACHER, score_paths
 
@@ -69,7 +69,11 @@ def main(args: Args) -> None:
     )
     sample = Sample(rows, jnp.zeros(args.rows, jnp.int32))
     functions["pcl update"] = stepper(
-        path_loss(models["student"], config, BANNED), coefficients(config), params["student"], sample, devices
+        path_loss(models["student"], config, BANNED),
+        coefficients(config),
+        (models["student"], params["student"]),
+        sample,
+        devices,
     )
     teacher = (models["teacher"], params["teacher"])
     collect = Collector(models["student"], teacher, config, BANNED, devices)

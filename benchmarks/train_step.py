@@ -22,13 +22,13 @@ import numpy as np
 import tyro
 
 from benchmarks.common import Dtype, Line, Run, matrix_product, median_seconds, need, report, torch_versions
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.methods.mle import likelihood_loss
-from kdtw_jax.models import T5Config, make_model
+from kdtw_jax.models import Model, Params, T5Config, make_model
 from kdtw_jax.pipeline.presets import SMALL, model
 from kdtw_jax.runs import print_table
-from kdtw_jax.training import parallel
 from kdtw_jax.training.state import Coefficient, OptimizerConfig, init_state, make_optimizer, make_update
 
 
@@ -82,15 +82,15 @@ def step_flops(config: T5Config, rows: int, source: int, target: int) -> float:
 def stepper(
     loss: Any,
     weights: Mapping[str, Coefficient],
-    params: Any,
+    student: tuple[Model, Params],
     rows: Any,
     devices: parallel.Devices,
     optimizer_config: OptimizerConfig = SMALL.training.optimizer,
 ) -> Run:
     """A whole update (gradient, clipping, Adam), as the trainers run it: the state is given up and taken again."""
-    optimizer = make_optimizer(optimizer_config, 1000)
+    optimizer = make_optimizer(optimizer_config, 1000, student[0].role)
     update = parallel.data_parallel(make_update(loss, weights, optimizer), devices, donate=(0,))
-    state = parallel.replicate(init_state(params, optimizer, 0), devices)
+    state = parallel.replicate(init_state(student[1], optimizer, 0), devices)
     sharded = parallel.shard(rows, devices)
 
     def run() -> dict[str, Weighted]:
@@ -106,7 +106,7 @@ def likelihood_step(config: T5Config, batch: Batch, devices: parallel.Devices) -
     """Ours."""
     built = make_model(config)
     loss = likelihood_loss(built, SMALL.of("mle"))
-    return stepper(loss, {"nll": 1.0}, built.init(jax.random.key(0)), batch, devices)
+    return stepper(loss, {"nll": 1.0}, (built, built.init(jax.random.key(0))), batch, devices)
 
 
 def torch_step(config: T5Config, batch: Batch) -> Run:

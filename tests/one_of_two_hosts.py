@@ -13,14 +13,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def main(index: int, port: str, folder: Path) -> None:
-    from kdtw_jax.hosts import HostsConfig, is_writer, join, wait
+    from kdtw_jax.parallel.hosts import HostsConfig, is_writer, join, wait
 
     join(HostsConfig(2, index, f"127.0.0.1:{port}"))
 
+    from kdtw_jax import parallel
     from kdtw_jax.evaluation.decode import decode_split
     from kdtw_jax.methods.pcl import pcl
     from kdtw_jax.runs import open_run
-    from kdtw_jax.training import parallel
     from kdtw_jax.training.checkpoint import load_model, save_model
     from tests.world import BUCKETS, DISTIL, World, same
 

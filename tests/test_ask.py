@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import (
     Terms,
     histories,
@@ -34,7 +35,6 @@ from kdtw_jax.methods.ask_loss import ask_loss
 from kdtw_jax.methods.ask_rows import HELPED, AskingCollector, unit_costs
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
-from kdtw_jax.training import parallel
 from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER
 from kdtw_jax.training.state import init_state, make_optimizer
 from tests.every_other import make_every_other
@@ -70,7 +70,7 @@ class AskingWorld(World):
     def collected(self, devices: int = 1, step: int = 0, params: Any = None) -> Any:
         collector = self.collector(devices)
         batch = next(training_batches(self.data, WIDE, seed=0))
-        key = init_state(self.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
+        key = init_state(self.params, make_optimizer(TRAINING.optimizer, 8, world.model.role), 0).key_data
         params = parallel.replicate(self.params if params is None else params, collector.devices)
         return collector, *collector(params, collector.start(), batch, key, step)
 
@@ -292,7 +292,7 @@ def test_at_rest_rows_are_written_at_the_prices_of_the_table_whatever_is_read(
 ) -> None:
     collector, *_ = collected
     batch = next(training_batches(world.data, WIDE, seed=0))
-    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
+    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8, world.model.role), 0).key_data
     gate = world.params["gate"]
     misread = {**gate, "price_out": {"kernel": gate["price_out"]["kernel"], "bias": jnp.full(1, 3.0)}}
 

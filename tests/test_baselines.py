@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding import generate
 from kdtw_jax.decoding.policy import log_policy
@@ -27,7 +28,6 @@ from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_csv, read_metrics
-from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import load_model
 from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.context import Chunks
@@ -132,7 +132,7 @@ def test_chunks_save_the_memory_of_whole_distributions(world: World) -> None:
 def updated(world: World, devices: int, kind: str) -> tuple[Any, dict[str, float]]:
     """Parameters and metrics after two updates on the same rows."""
     chosen = parallel.select_devices(devices)
-    optimizer = make_optimizer(TRAINING.optimizer, 8)
+    optimizer = make_optimizer(TRAINING.optimizer, 8, world.model.role)
     batch = batch_of(world)
     listener = TeacherForward(world.teacher, chosen)
     weights: dict[str, Any] = {"gkd": {"jsd": 1.0}, "minillm": {"single": 1.0, "long": 1.0, "nll": 1.0}}.get(
@@ -224,7 +224,7 @@ def test_the_mixture_draws_from_the_mean_of_both_policies(world: World) -> None:
 
 
 def test_who_writes_is_drawn_from_the_key_of_the_step(world: World) -> None:
-    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
+    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8, world.model.role), 0).key_data
     for share in (0.0, 0.3, 1.0):
         drawn = [student_writes(replace(GKD, student_share=share), key, step) for step in range(200)]
         assert abs(np.mean(drawn) - share) < 0.1 * (0 < share < 1) + 1e-9

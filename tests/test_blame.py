@@ -13,6 +13,7 @@ import pytest
 from published import TEXTS, V10, V11, tensors, write_folder
 from rich.console import Console
 
+from kdtw_jax import parallel
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.mle import mle
@@ -20,7 +21,6 @@ from kdtw_jax.pipeline.prepare import look_up, prepare
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pipeline.stages import train_students, train_teacher
 from kdtw_jax.runs import open_run
-from kdtw_jax.training import parallel
 from kdtw_jax.training.blame import blamed
 from kdtw_jax.training.loop import Diverged
 from tests.world import BUCKETS, FIT, World

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.decoding.policy import without_banned
 from kdtw_jax.losses.pcl import PCLConfig, pcl_loss, policy_and_value
 from kdtw_jax.methods.pcl import DistilConfig, coefficients, path_loss, pcl
 from kdtw_jax.models import shift_right
 from kdtw_jax.replay import Sample
-from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector, minibatch_shares
 from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, finished, score_paths
 from kdtw_jax.training.state import (
@@ -37,7 +37,7 @@ def world() -> World:
 
 def test_fresh_rows_do_not_depend_on_the_number_of_devices(world: World) -> None:
     batch = next(training_batches(world.data, WIDE, seed=0))
-    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
+    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8, world.model.role), 0).key_data
     found = []
     for devices in (1, 4):
         chosen = parallel.select_devices(devices)
@@ -154,7 +154,7 @@ def test_the_policy_waits_for_the_value(world: World) -> None:
 
     def stepping(changed: DistilConfig) -> Callable[[int], Any]:
         optimizer = make_optimizer(
-            OptimizerConfig(1e-2, warmup_steps=0), 8
+            OptimizerConfig(1e-2, warmup_steps=0), 8, world.model.role
         )  # without warm-up of the rate: the first update moves something
         update = parallel.data_parallel(
             make_update(path_loss(world.model, changed, world.banned), coefficients(changed), optimizer), devices

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import histories, known_constraints
 from kdtw_jax.data.batches import Bucket, training_batches
 from kdtw_jax.decoding import beam_search, generate, generate_with_help
@@ -32,11 +34,13 @@ from kdtw_jax.models import (
     Model,
     Network,
     Params,
+    Role,
     T5Config,
     count_params,
     make_model,
     register_family,
     shift_right,
+    split_axis,
 )
 from kdtw_jax.models.gate import GateNetwork
 from kdtw_jax.pipeline.plan import Sizes, forward_flops, plan
@@ -44,10 +48,10 @@ from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.named import find_config, find_model, read_student, read_teacher, student_config
 from kdtw_jax.replay import Sample
-from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import load_model, save_model
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.scoring import score_paths
+from kdtw_jax.training.state import OptimizerConfig, Rates, make_optimizer
 from tests.commands import train
 from tests.world import DISTIL, FIT, TRAINING, WIDE, World, same
 
@@ -116,6 +120,7 @@ def recurrent(config: RecurrentConfig) -> Network:
         memory=lambda encoded: Memory(encoded["words"], encoded["there"]),
         embedding=lambda params: params["words"],
         vocabulary_axis={"words": 0, "say": -1}.get,
+        role=lambda path: "embedding" if path == ("words",) else "matrix",
     )
 
 
@@ -218,11 +223,30 @@ def test_a_slice_of_its_vocabulary_at_a_time_is_the_whole() -> None:
 
 def test_a_teacher_is_spread_over_devices() -> None:
     model, params = pair(RecurrentConfig(V), 0)
-    held = parallel.place_params(
-        parallel.shard_params(params, parallel.select_devices(2), 2), parallel.select_devices(2)
-    )
+    devices = parallel.select_devices(2)
+    spread = parallel.shard_params(params, devices, 2, partial(split_axis, model.role))
+    parts = {name: spread[name].addressable_shards[0].data.shape for name in params if name != "value"}
+    assert parts == {"words": (V // 2, 12), "again": (12, 6), "from_source": (12, 6), "say": (12, V // 2)}
+    held = parallel.place_params(spread, devices)
     found = parallel.map_batch(lambda params, source: model.encode(params, source)["words"], held)(SOURCE)
     np.testing.assert_array_equal(found, params["words"][SOURCE])
+
+
+def test_its_parameters_learn_at_the_rates_of_the_roles_that_it_states() -> None:
+    model, params = pair(RecurrentConfig(V, gate_width=4), 0)
+    rates = Rates(embedding=3.0, query=1.0, norm=1.0, relative_bias=1.0, value_head=5.0, gate=7.0)
+    config = OptimizerConfig(1e-2, warmup_steps=0, clip_norm=1e9, rates=rates)
+    ones = jax.tree.map(jnp.ones_like, params)
+
+    def moved(*learning: Role) -> Params:
+        optimizer = make_optimizer(config, 10, model.role, learning)
+        return optimizer.update(ones, optimizer.init(params), params)[0]
+
+    wanted = {"words": 3.0, "again": 1.0, "from_source": 1.0, "say": 1.0, "value": 5.0, "gate": 7.0}
+    for learning, scale in (((), wanted), (("gate",), dict.fromkeys(params, 0.0) | {"gate": 7.0})):
+        for name, branch in moved(*learning).items():
+            for leaf in jax.tree.leaves(branch):
+                np.testing.assert_allclose(leaf, -1e-2 * scale[name], rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["mle", "pcl"])
@@ -231,7 +255,7 @@ def test_it_is_trained(world: World, method: str, tmp_path: Path) -> None:
     params = jax.device_get(student.init(jax.random.key(0)))
     held = (teacher, jax.device_get(teacher.init(jax.random.key(1))))
     loop = replace(TRAINING.loop, steps=40, checkpoint_every=20)
-    training = replace(TRAINING, loop=loop, optimizer=replace(TRAINING.optimizer, learning_rate=0.05))
+    training = replace(TRAINING, loop=loop, optimizer=OptimizerConfig(0.05, rates=Rates(embedding=1.0)))
     context = world.context(tmp_path, student=student, teacher=held, training=training)
     batch = next(training_batches(world.data, WIDE, seed=1))
     rows = score_paths(teacher, jax.device_put(held[1]), *map(jnp.asarray, batch), top_k=4, banned=world.banned)

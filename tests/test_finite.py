@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from published import V10, V11, tensors, write_folder
 
+from kdtw_jax import parallel
 from kdtw_jax.decoding.sample import choose, inverse_cdf
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.decode import Decoding, decode_split
@@ -20,7 +21,6 @@ from kdtw_jax.finite import check_finite, check_written
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.pretrained.load import open_published, read_published
 from kdtw_jax.pretrained.named import find_model, read_student, read_teacher
-from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import load_model, save_model
 from tests.world import BUCKETS, World
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.hosts import HostsConfig
 from kdtw_jax.methods.pcl import pcl
+from kdtw_jax.parallel.hosts import HostsConfig
 from kdtw_jax.runs import read_metrics
 from tests.world import DISTIL, World
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.training_figure import draw_curves, draw_scores
@@ -30,7 +31,6 @@ from kdtw_jax.pipeline.plan import plan, sizes
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.runs import read_csv, read_metrics
-from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import load_model
 from kdtw_jax.training.fresh import SIDE_BY_SIDE, TeacherForward, TeacherStates, compare_policies, train_fresh
 from kdtw_jax.training.state import Metrics

@@ -25,7 +25,7 @@ FLOORS = (
     ("text",),
     ("duals", "losses", "models", "replay"),
     ("runs",),
-    ("flags", "hosts", "finite", "lines", "marks", "ranges", "registry"),
+    ("flags", "finite", "lines", "marks", "parallel", "ranges", "registry"),
     ("errors",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

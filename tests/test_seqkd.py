@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.decoding.beam import beam_search
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.seqkd import BeamConfig, beam_buckets, write_outputs
-from kdtw_jax.training import parallel
 from tests.world import BUCKETS, World
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import make_share
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.errors import UserError
@@ -17,12 +19,14 @@ from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask import ask
 from kdtw_jax.methods.ask_config import AskConfig, Rules
 from kdtw_jax.methods.word_kd import WordKDConfig
-from kdtw_jax.models import make_model
-from kdtw_jax.training import parallel
+from kdtw_jax.models import make_model, split_axis
+from kdtw_jax.models.t5.model import role
 from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.loop import LoopConfig
 from kdtw_jax.training.state import init_state, make_optimizer
 from tests.world import DISTIL, TRAINING, WIDE, World
+
+AXIS = partial(split_axis, role)
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +37,14 @@ def world() -> World:
 def test_a_teacher_spread_over_four_of_eight_devices_scores_and_answers_as_on_one(world: World) -> None:
     devices = parallel.select_devices(8)
     model, params = world.teacher
-    spread = parallel.shard_params(params, devices, 4)
+    spread = parallel.shard_params(params, devices, 4, AXIS)
     parts = [part for leaf in jax.tree.leaves(spread) for part in leaf.addressable_shards]
     held = [sum(part.data.size for part in parts if part.device == device) for device in devices]
     whole = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert max(held) < 0.35 * whole  # vectors and position tables are everywhere
 
     batch = next(training_batches(world.data, WIDE, seed=0))
-    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8), 0).key_data
+    key = init_state(world.params, make_optimizer(TRAINING.optimizer, 8, world.model.role), 0).key_data
     found = []
     for chosen, teacher in ((parallel.select_devices(1), params), (devices, spread)):
         collect = Collector(world.model, (model, teacher), DISTIL, world.banned, chosen)
@@ -63,7 +67,7 @@ def test_a_student_beside_a_spread_teacher_learns_what_it_does_beside_a_whole_on
     gated = make_model(replace(world.config, gate_width=8))
 
     def train(name: str, shards: int) -> Any:
-        teacher = (world.model, parallel.shard_params(world.teacher[1], devices, shards))
+        teacher = (world.model, parallel.shard_params(world.teacher[1], devices, shards, AXIS))
         training = replace(TRAINING, loop=LoopConfig(steps=2, log_every=2, checkpoint_every=2))
         context = world.context(tmp_path / name, 4, teacher=teacher, buckets=WIDE, training=training)
         if method == "ask":
@@ -81,6 +85,6 @@ def test_a_student_beside_a_spread_teacher_learns_what_it_does_beside_a_whole_on
 def test_what_cannot_be_spread_is_refused_in_words(world: World) -> None:
     devices = parallel.select_devices(8)
     with pytest.raises(UserError, match="teacher_shards=3 must divide the number of devices, 8"):
-        parallel.shard_params(world.teacher[1], devices, 3)
+        parallel.shard_params(world.teacher[1], devices, 3, AXIS)
     with pytest.raises(ValueError, match="spread over devices"):
-        parallel.replicate(parallel.shard_params(world.teacher[1], devices, 8), devices)
+        parallel.replicate(parallel.shard_params(world.teacher[1], devices, 8, AXIS), devices)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.data.tokenizer import train_tokenizer
 from kdtw_jax.duals import DualConfig
@@ -26,7 +27,6 @@ from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_metrics
-from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import Checkpoints, load_model, save_model
 from kdtw_jax.training.fresh import TeacherForward
 from kdtw_jax.training.loop import LoopConfig
@@ -53,7 +53,7 @@ def updated(world: World, devices: int, kind: str, accumulate: int = 1) -> tuple
     chosen = parallel.select_devices(devices)
     weights: dict[str, Coefficient]
     iterator = training_batches(world.data, WIDE, seed=0) if kind == "mle" else None
-    optimizer = make_optimizer(TRAINING.optimizer, 8)
+    optimizer = make_optimizer(TRAINING.optimizer, 8, world.model.role)
     if iterator is not None:
         loss = word_loss(world.model, world.teacher[0], FIT, world.banned)
         weights = {"nll": 0.5, "kl": 0.5}
@@ -153,7 +153,7 @@ def test_a_step_is_traced_once_a_shape(world: World, tmp_path: Path) -> None:
 def test_rates_are_by_kind_of_parameter(world: World) -> None:
     """At the first step of Adam every entry with a gradient moves by the learning rate of its kind."""
     rates = Rates(embedding=2.0, relative_bias=3.0, norm=5.0, query=7.0, value_head=11.0)
-    optimizer = make_optimizer(OptimizerConfig(1e-2, warmup_steps=1, clip_norm=1e9, rates=rates), 100)
+    optimizer = make_optimizer(OptimizerConfig(1e-2, warmup_steps=1, clip_norm=1e9, rates=rates), 100, world.model.role)
     state = optimizer.init(world.params)
     ones = jax.tree.map(jnp.ones_like, world.params)
     _, state = optimizer.update(ones, state, world.params)  # the rate of step 0 of a warm-up is 0

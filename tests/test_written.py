@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding import generate
@@ -18,8 +20,8 @@ from kdtw_jax.evaluation.decode import decode_split
 from kdtw_jax.evaluation.decoder import make_decoder
 from kdtw_jax.evaluation.obedience import rule_excess
 from kdtw_jax.evaluation.written import DecodeSpec, review_split, write_split
+from kdtw_jax.models import split_axis
 from kdtw_jax.pipeline.ask_report import spaced_pairs
-from kdtw_jax.training import parallel
 from tests.asking import (
     BUCKETS,
     DATA,
@@ -40,7 +42,10 @@ from tests.asking import (
 @pytest.mark.parametrize("spread", [False, True])
 def test_several_devices_write_and_review_what_one_does(spread: bool) -> None:
     devices = parallel.select_devices(4)
-    teacher = (TEACHER[0], parallel.shard_params(TEACHER[1], devices, 2 if spread else 1))
+    teacher = (
+        TEACHER[0],
+        parallel.shard_params(TEACHER[1], devices, 2 if spread else 1, partial(split_axis, TEACHER[0].role)),
+    )
     settings = {"alpha": 1.0, "sampled_gate": True, "sampled_tokens": True, "seed": 3}
     one, several = (
         make_decoder(STUDENT, other, WORLD.tokenizer, KNOWN, **settings, devices=chosen)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from kdtw_jax.hosts import is_writer
+from kdtw_jax.parallel.hosts import is_writer
 
 
 def remark(line: str) -> None:

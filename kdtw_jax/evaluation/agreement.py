@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
 from kdtw_jax.decoding.policy import log_policy, without_banned
 from kdtw_jax.decoding.sample import generate
@@ -18,7 +19,6 @@ from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.losses.pcl import PCLConfig, policy_and_value
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.models import Model, shift_right
-from kdtw_jax.training import parallel
 from kdtw_jax.training.scoring import finished
 
 Params = Any

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding.beam import beam_search
@@ -16,7 +17,6 @@ from kdtw_jax.decoding.sample import generate
 from kdtw_jax.finite import check_written
 from kdtw_jax.models import Model
 from kdtw_jax.runs.progress import Progress
-from kdtw_jax.training import parallel
 
 Params = Any
 

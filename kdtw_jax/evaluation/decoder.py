@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import Constraint, Terms, as_rule, excess, start_history
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.decoding.gates import GateContext, compared_gates, find_gate, score_by
@@ -21,7 +22,6 @@ from kdtw_jax.decoding.view import encoder_inputs, gate_features
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.models import Model, Params, shift_right
-from kdtw_jax.training import parallel
 
 
 class Decoder(NamedTuple):

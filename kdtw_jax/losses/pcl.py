@@ -279,6 +279,7 @@ def pcl_loss(
 def penalty(residual: jax.Array, *, huber: float | None = None, clip: float | None = None) -> jax.Array:
     """Half the square of each residual, or what `huber` or `clip` make of it; any shape."""
     if huber is not None:
+        # By hand: beyond the bound `optax.losses.huber_loss` is this only up to rounding, which would move results.
         size = jnp.abs(residual)
         return jnp.where(size <= huber, 0.5 * jnp.square(residual), huber * (size - 0.5 * huber))
     if clip is not None:

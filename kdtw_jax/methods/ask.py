@@ -86,13 +86,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
     steps, stop_after = training.loop.steps, context.stop_after
     if not config.gate_calibration_steps or (stop_after is not None and stop_after <= steps):
         return params, duals
-    slow = replace(
-        optimizer,
-        learning_rate=0.1 * optimizer.learning_rate,
-        final_fraction=0.0,
-        warmup_steps=1,
-        weight_decay=0.0,  # which would move a student without gradients, too
-    )
+    slow = replace(optimizer, learning_rate=0.1 * optimizer.learning_rate, final_fraction=0.0, warmup_steps=1)
     resting = method._replace(
         coefficients=gate,
         shares=lambda rows: (*(0 for _ in SOURCES), rows),
@@ -101,6 +95,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         refresh=partial(collector.refresh, resting=True),
         extra=collector.at_rest(duals),
         capacity=min(config.distil.capacity, _REMEMBERED),
+        learning=("gate",),
     )
     at_rest = replace(
         context,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import Constraint, History, Terms, draw_rules, histories, total_cost
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.gate import own_gate, priced_gate
@@ -19,7 +20,6 @@ from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
 from kdtw_jax.methods.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs, first_prices
 from kdtw_jax.replay import Sample
-from kdtw_jax.training import parallel
 from kdtw_jax.training.collect import Collector, with_targets
 from kdtw_jax.training.context import TrainContext
 from kdtw_jax.training.scoring import REFERENCE, SOURCES, STUDENT, TEACHER, Trajectories

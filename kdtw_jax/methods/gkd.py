@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.flags import flags
 from kdtw_jax.losses.jsd import jsd_terms
@@ -19,7 +20,6 @@ from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.training import parallel
 from kdtw_jax.training.context import Chunks, TrainContext
 from kdtw_jax.training.fresh import SIDE_BY_SIDE, Sampler, TeacherForward, TeacherStates, compare_policies, train_fresh
 from kdtw_jax.training.state import LossFn, Metrics, Params, step_key

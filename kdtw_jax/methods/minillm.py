@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.flags import flags
@@ -24,7 +25,6 @@ from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Decoded, Model
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.training import parallel
 from kdtw_jax.training.context import Chunks, TrainContext
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.fresh import (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.flags import flags
 from kdtw_jax.losses.metric import Weighted, weighted
@@ -14,7 +15,6 @@ from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.training import parallel
 from kdtw_jax.training.context import WHOLE, Chunks, StudentTraining, TrainContext
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.fresh import read, train_fresh

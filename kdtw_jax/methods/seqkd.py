@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluation_batches
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding.beam import beam_search
@@ -24,7 +25,6 @@ from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model
 from kdtw_jax.runs.atomic import read_arrays, write_arrays
 from kdtw_jax.runs.progress import Progress
-from kdtw_jax.training import parallel
 from kdtw_jax.training.state import Params
 
 BATCHES_A_FILE = 16

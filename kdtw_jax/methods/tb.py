@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax import parallel
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
@@ -16,7 +17,6 @@ from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, make_student_sta
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model, ModelConfig, Params
 from kdtw_jax.replay import Sample
-from kdtw_jax.training import parallel
 from kdtw_jax.training.context import WHOLE, Chunks, StudentTraining, TrainContext
 from kdtw_jax.training.scoring import Trajectories
 from kdtw_jax.training.state import LossFn, Metrics
@@ -35,7 +35,7 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
         arrays = (own.log_pi_BxT, rows.teacher_log_prob_BxT, mask_BxT)
         ratio_B, counted_B = log_ratio(*arrays, alpha=path.alpha, min_log_prob=path.min_log_prob)
         mean_ratio = weighted(ratio_B, counted_B)
-        centre = parallel.mean_over_devices(mean_ratio)
+        centre = parallel.mean_over_devices(*mean_ratio)
         deviation_B = jnp.abs(ratio_B - centre)
         diagnostics = {
             "log_ratio": mean_ratio,

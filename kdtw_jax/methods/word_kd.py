@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
@@ -17,7 +18,6 @@ from kdtw_jax.methods.mle import MLEConfig
 from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.training import parallel
 from kdtw_jax.training.context import WHOLE, Chunks, TrainContext
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.fresh import TeacherForward, TeacherStates, read, train_fresh

@@ -26,6 +26,7 @@ from kdtw_jax.models.interface import (
     Network,
     Params,
 )
+from kdtw_jax.models.roles import Path, Role, RoleOf, names_of, split_axis
 from kdtw_jax.models.t5.config import T5Config
 from kdtw_jax.models.vocabulary import output_slices, pad_params
 
@@ -46,6 +47,9 @@ __all__ = [
     "ModelConfig",
     "Network",
     "Params",
+    "Path",
+    "Role",
+    "RoleOf",
     "T5Config",
     "costs",
     "count_params",
@@ -53,9 +57,11 @@ __all__ = [
     "find_family",
     "init_heads",
     "make_model",
+    "names_of",
     "output_slices",
     "pad_params",
     "parameter_shapes",
     "register_family",
     "shift_right",
+    "split_axis",
 ]

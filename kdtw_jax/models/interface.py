@@ -10,10 +10,9 @@ import jax
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.models.gate import GateInputs, GateOutput, Memory
+from kdtw_jax.models.roles import RoleOf
 
-# A dict of trees of float32 arrays. Some names mean something wherever they stand: rates of learning
-# (`training.state.Rates`) and the axis along which a teacher is split (`training.parallel.shard_axis`) go by them.
-Params: TypeAlias = Any
+Params: TypeAlias = Any  # a dict of trees of float32 arrays
 # Their family's own. The leaves of an encoded batch of sources begin with its rows; padding (token 0) changes nothing.
 Encoded: TypeAlias = Any
 Cache: TypeAlias = Any
@@ -101,6 +100,9 @@ class Network(NamedTuple):
     # Of parameters by their name at the top of the tree: the axis of the vocabulary in all their leaves, 0 or -1; None:
     # they have none.
     vocabulary_axis: Callable[[str], int | None]
+    # Of a parameter by the names that lead to it: rates of learning (`training.state.Rates`) and the axis along which
+    # a teacher is split between devices (`split_axis`) go by it.
+    role: RoleOf
 
 
 class Model(NamedTuple):
@@ -129,6 +131,7 @@ class Model(NamedTuple):
     unembed: Callable[[Params, jax.Array], jax.Array]
     output_layer: Callable[[Params], Params]  # the part of the parameters that `unembed` reads
     vocabulary_axis: Callable[[str], int | None]  # as `Network` says
+    role: RoleOf  # as `Network` says; value head and gate have theirs
 
 
 class Costs(NamedTuple):

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import Section, command_line, flags
-from kdtw_jax.hosts import HostsConfig
 from kdtw_jax.methods import METHODS, find
 from kdtw_jax.methods.mle import FitConfig
 from kdtw_jax.models import T5Config
+from kdtw_jax.parallel.hosts import HostsConfig
 from kdtw_jax.pipeline.text_config import TextConfig as TextConfig
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.runs.folder import flatten

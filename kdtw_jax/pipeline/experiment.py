@@ -13,7 +13,7 @@ from rich.console import Console
 from kdtw_jax.data.task import Task
 from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.training_figure import distil_figure
-from kdtw_jax.hosts import is_writer, join, wait
+from kdtw_jax.parallel.hosts import is_writer, join, wait
 from kdtw_jax.pipeline.ask_report import report_asking, study_asking
 from kdtw_jax.pipeline.config import JUDGING, Experiment
 from kdtw_jax.pipeline.config_file import write_config

@@ -10,20 +10,20 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import known_constraints, sayings
 from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_buckets
 from kdtw_jax.data.task import Task, load_task, stated_language
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.ceiling import Ceiling, find_ceiling
-from kdtw_jax.hosts import first_alone
 from kdtw_jax.methods import find
 from kdtw_jax.metrics.scoring import ENGLISH, Scoring, bleu_metric, choose_scoring, look_tokenized
+from kdtw_jax.parallel.hosts import first_alone
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pretrained.named import Named, find_model
 from kdtw_jax.runs import Progress, RunFolder
 from kdtw_jax.runs.folder import VOCABULARY
-from kdtw_jax.training import parallel
 from kdtw_jax.training.checkpoint import check_vocabulary
 
 

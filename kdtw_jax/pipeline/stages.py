@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from kdtw_jax import parallel
 from kdtw_jax.constraints import known_constraints, word_tokens
 from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.decoding.view import with_fixed_rule
@@ -24,13 +25,12 @@ from kdtw_jax.methods.mle import mle
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.metrics.scores import Score, score_all
-from kdtw_jax.models import Model, ModelConfig, Params, count_params, make_model
+from kdtw_jax.models import Model, ModelConfig, Params, count_params, make_model, split_axis
 from kdtw_jax.pipeline.config import JUDGING, Experiment, plain
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
-from kdtw_jax.training import parallel
 from kdtw_jax.training.blame import blamed
 from kdtw_jax.training.checkpoint import load_model, save_model
 from kdtw_jax.training.context import StudentTraining, TrainContext
@@ -70,7 +70,8 @@ def _stage(run: RunFolder, name: str, config: ModelConfig, setup: Setup, train: 
 def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
     """The teacher: the model that was named, otherwise maximum likelihood; spread over devices if asked for."""
     found = _find_teacher(config, setup, run)
-    return found._replace(params=parallel.shard_params(found.params, setup.devices, config.teacher_shards))
+    axis = partial(split_axis, found.model.role)
+    return found._replace(params=parallel.shard_params(found.params, setup.devices, config.teacher_shards, axis))
 
 
 def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:

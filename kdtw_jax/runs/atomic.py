@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.hosts import is_writer
+from kdtw_jax.parallel.hosts import is_writer
 
 
 @contextlib.contextmanager

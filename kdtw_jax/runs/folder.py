@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.hosts import first_alone, is_writer, wait
+from kdtw_jax.parallel.hosts import first_alone, is_writer, wait
 from kdtw_jax.runs.atomic import explained, parse_json, write_json, write_text
 from kdtw_jax.runs.lock import LOCK, take_lock
 from kdtw_jax.runs.metrics_log import FILE as METRICS

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from kdtw_jax.hosts import is_writer
+from kdtw_jax.parallel.hosts import is_writer
 
 BAR_SECONDS = 0.25
 LINE_SECONDS = 10.0

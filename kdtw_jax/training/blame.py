@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit, Ragged, evaluation_batches
 from kdtw_jax.models import Model, shift_right
-from kdtw_jax.training import parallel
 from kdtw_jax.training.state import Params
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.finite import check_finite
-from kdtw_jax.hosts import is_writer, wait
 from kdtw_jax.models import Model, ModelConfig, family_of, find_family, make_model, pad_params, parameter_shapes
+from kdtw_jax.parallel.hosts import is_writer, wait
 from kdtw_jax.runs.atomic import read_json
 
 PyTree = Any

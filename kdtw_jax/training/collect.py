@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch, Bucket
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.models import Model
-from kdtw_jax.training import parallel
 from kdtw_jax.training.context import WHOLE, Chunks
 from kdtw_jax.training.rows import RowsConfig
 from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, Trajectories, score_paths

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.training import parallel
 from kdtw_jax.training.loop import LoopConfig
 from kdtw_jax.training.state import OptimizerConfig, Params
 

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch, training_batches
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import compare_distributions
 from kdtw_jax.models import Model, shift_right
-from kdtw_jax.training import parallel
 from kdtw_jax.training.context import Chunks, TrainContext
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.loop import Report, run_loop
@@ -54,7 +54,7 @@ def train_fresh(
     Raises UserError as `run_loop` does.
     """
     loop, devices = context.training.loop, context.devices
-    optimizer = make_optimizer(context.training.optimizer, loop.steps)
+    optimizer = make_optimizer(context.training.optimizer, loop.steps, context.student.role)
     step_fn = make_update(loss, coefficients, optimizer, accumulate=context.training.optimizer.accumulate)
     update = parallel.data_parallel(step_fn, devices, donate=(0,))
     iterator = training_batches(context.data, context.buckets, seed=context.seed)

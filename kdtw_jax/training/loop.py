@@ -13,8 +13,8 @@ import numpy as np
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
-from kdtw_jax.hosts import is_writer
 from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.parallel.hosts import is_writer
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.runs.metrics_log import MetricsLog
 from kdtw_jax.runs.progress import Progress

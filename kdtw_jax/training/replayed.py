@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch, Bucket, training_batches
+from kdtw_jax.models import Role
 from kdtw_jax.replay import ReplayState, Rows, Sample, make_replay
-from kdtw_jax.training import parallel
 from kdtw_jax.training.context import TrainContext
 from kdtw_jax.training.loop import Report, run_loop
 from kdtw_jax.training.state import (
@@ -59,6 +60,7 @@ class Replayed(NamedTuple):
     updates_per_rollout: int
     capacity: int
     reference_batches: int
+    learning: tuple[Role, ...] = ()  # the roles whose parameters learn; () for all
 
 
 def bucket_name(bucket: Bucket) -> str:
@@ -72,7 +74,7 @@ def train_replayed(context: TrainContext, params: Params, method: Replayed) -> t
     Raises UserError as `run_loop` does, and when a bucket's rows do not divide over the devices.
     """
     training, buckets, devices = context.training, context.buckets, context.devices
-    optimizer = make_optimizer(training.optimizer, training.loop.steps)
+    optimizer = make_optimizer(training.optimizer, training.loop.steps, context.student.role, method.learning)
     update = parallel.data_parallel(
         make_update(
             method.loss,

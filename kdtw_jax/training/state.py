@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from kdtw_jax import parallel
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
 from kdtw_jax.losses.metric import Weighted
+from kdtw_jax.models import Path, Role, RoleOf, names_of
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.training import parallel
 
 PyTree = Any
 Params = Any
@@ -45,12 +45,12 @@ class TrainState(NamedTuple):
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates by kind of parameter, as multiples of the rate of all other matrices.
+    """Learning rates by the role of a parameter (`models.roles`), as multiples of the rate of all other matrices.
 
     Adam moves every entry by about the learning rate, whatever its size, while T5 starts its parameters at sizes from
     0.01 to 1 and was made for Adafactor, whose steps are in proportion to a parameter's size (arXiv 1910.10683,
     section 3.1.2). One rate for all leaves the vocabulary and the positions behind: in the same 95 s of
-    training the 3.9 M teacher of debian/en-de came to 4.6 nats a token without these multiples (a rate of 8 for the
+    training the 3.9 M teacher of debian/en-de came to 4.6 nats per token without these multiples (a rate of 8 for the
     embedding, 1 elsewhere, batches of 2048) and to 2.9 with them (batches of 1024).
     """
 
@@ -92,8 +92,17 @@ class OptimizerConfig:
         )
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The optimiser for a run of `steps` updates."""
+def make_optimizer(
+    config: OptimizerConfig, steps: int, role: RoleOf, learning: tuple[Role, ...] = ()
+) -> optax.GradientTransformation:
+    """Makes the optimiser of a run.
+
+    Args:
+        config: what it is to be.
+        steps: the updates of the run.
+        role: what a parameter is for (`Model.role`), which its rate goes by.
+        learning: the roles whose parameters learn while all others rest; () for all of them.
+    """
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
@@ -101,24 +110,21 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         decay_steps=max(steps, 2),
         end_value=config.learning_rate * config.final_fraction,
     )
-    return optax.chain(
+    rates = {kind: optax.scale(vars(config.rates).get(kind, 1.0)) for kind in get_args(Role)}
+    optimizer = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(schedule, b1=0.9, b2=config.beta2, weight_decay=config.weight_decay),
-        optax.stateless(lambda updates, _: jax.tree.map_with_path(partial(_scaled, config.rates), updates)),
+        optax.partition(rates, _labels(role)),
     )
+    if not learning:
+        return optimizer
+    groups = {True: optimizer, False: optax.set_to_zero()}
+    return optax.partition(groups, _labels(lambda path: role(path) in learning))
 
 
-def _scaled(rates: Rates, path: tuple[Any, ...], update: jax.Array) -> jax.Array:
-    names = [key.key for key in path]
-    kinds = {
-        "shared": rates.embedding,
-        "relative_attention_bias": rates.relative_bias,
-        "scale": rates.norm,
-        "q": rates.query,
-        "value": rates.value_head,
-        "gate": rates.gate,
-    }
-    return update * next((kinds[name] for name in names if name in kinds), 1.0)
+def _labels(label: Callable[[Path], Any]) -> Callable[[Params], Any]:
+    """Turns a function of the names that lead to a parameter into one of trees of parameters."""
+    return lambda params: jax.tree.map_with_path(lambda path, _: label(names_of(path)), params)
 
 
 # "rbg" makes the bits of dropout masks several times cheaper on CPU than the default generator.

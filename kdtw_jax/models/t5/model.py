@@ -11,6 +11,7 @@ import numpy as np
 
 from kdtw_jax.models.gate import Memory
 from kdtw_jax.models.interface import Network, Params
+from kdtw_jax.models.roles import Path, Role
 from kdtw_jax.models.t5.config import T5Config
 from kdtw_jax.models.t5.layers import KeysValues, wide_einsum
 from kdtw_jax.models.t5.network import EncoderDecoder, head
@@ -19,6 +20,21 @@ from kdtw_jax.models.t5.network import EncoderDecoder, head
 def vocabulary_axis(name: str) -> int | None:
     """Of the parameters of this name, at the top of the tree."""
     return {"shared": 0, "lm_head": -1}.get(name)  # [V, D] and [D, V]
+
+
+_ROLES: dict[str, Role] = {
+    "shared": "embedding",
+    "relative_attention_bias": "relative_bias",
+    "scale": "norm",
+    "q": "query",
+    "o": "output",
+    "wo": "output",
+}
+
+
+def role(path: Path) -> Role:
+    """What the parameter at the end of these names is for."""
+    return next((_ROLES[name] for name in path if name in _ROLES), "matrix")
 
 
 class Cache(NamedTuple):
@@ -101,6 +117,7 @@ def make_network(config: T5Config) -> Network:
         memory=lambda encoded: encoded,
         embedding=embedding,
         vocabulary_axis=vocabulary_axis,
+        role=role,
     )
 
 

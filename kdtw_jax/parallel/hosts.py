@@ -1,6 +1,6 @@
 """Several processes, usually one a host, that do one run together: how they meet, wait, and which of them writes.
 
-All of them run the same program on the same data and meet in every training step (`kdtw_jax.training.parallel`). The
+All of them run the same program on the same data and meet in every training step (`kdtw_jax.parallel`). The
 first one writes what a run leaves behind; the run's folder and that of the data have to be the same for all of them.
 """
 
@@ -43,7 +43,8 @@ class HostsConfig:
 def join(config: HostsConfig) -> None:
     """Meets the other processes. To be called before anything is computed; one process alone has nobody to meet.
 
-    Raises UserError where they do not come together.
+    Raises:
+        UserError: where they do not come together.
     """
     if config.count == 1 or jax.distributed.is_initialized():
         return
@@ -63,13 +64,13 @@ def is_writer() -> bool:
 
 
 def wait(where: str) -> None:
-    """Returns when all processes are there; all have to call it with the same word."""
+    """Waits until all processes are there; all have to call it with the same word."""
     if jax.distributed.is_initialized():
         multihost_utils.sync_global_devices(where)
 
 
 def first_alone(fn: Callable[[], T], where: str) -> T:
-    """`fn()`, which writes files, first in the first process and then in the others, which find them there."""
+    """Calls `fn`, which writes files, first in the first process and then in the others, which find them there."""
     if not is_writer():
         wait(where)
     found = fn()
