@@ -17,25 +17,14 @@ from kdtw_jax.hosts import HostsConfig
 from kdtw_jax.methods import METHODS, find, load_installed
 from kdtw_jax.methods.mle import FitConfig
 from kdtw_jax.models import T5Config
+from kdtw_jax.pipeline.eval_config import EvalConfig as EvalConfig
 from kdtw_jax.pipeline.text_config import TextConfig as TextConfig
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.runs.folder import flatten
 from kdtw_jax.runs.trackers import Tracker
 from kdtw_jax.text.normal import without_surrogates
 from kdtw_jax.training.context import StudentTraining
 
 Preset = Literal["tiny", "quickstart", "small", "base", "paper"]
-# What only evaluation reads.
-JUDGING = (
-    "split",
-    "text.test_limit",
-    "text.files.metrics",
-    "text.files.language",
-    "text.bleu_tokenizer",
-    "beam_size",
-    "length_penalty",
-    "ask.judged_on",
-)
 # What are flags of a model.
 _SIZES = ("d_model", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
 _ARITHMETIC = ("dtype", "remat", "fused_attention")
@@ -61,6 +50,8 @@ class Experiment:
     """what students of all methods have in common"""
     settings: Mapping[str, Any] = field(default_factory=dict, metadata=flags())
     """each method's own, by its name; a method that is not named has its defaults"""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """what models are judged on and by; it may change from one evaluation to the next"""
     out: Path | None = None
     """the run's folder, by default runs/TASK-DATA-PRESET; the same command continues what is in it"""
     results: Path | None = None
@@ -69,8 +60,6 @@ class Experiment:
     """one student a method for each of these; the teacher is trained once, with the first"""
     methods: tuple[str, ...] = ("mle", "word_kd", "pcl", "ask")
     """how students are trained"""
-    split: Literal["validation", "test"] = "test"
-    """what models are judged on; choose settings on validation"""
     log_to: tuple[Tracker, ...] = ("tensorboard",)
     """where the numbers of trainings go beside metrics.jsonl; all but tensorboard are libraries to be installed"""
     devices: int = 0
@@ -90,9 +79,9 @@ class Experiment:
     """further methods that learn from the teacher's beam outputs in place of the data's targets, as seqkd does: in the
     loss, and as the ground truth of a replay buffer"""
     beam_size: int = 4
-    """of the teacher's beam search, whether judged or learned from"""
+    """of the teacher's beam search that methods learn from"""
     length_penalty: float = 0.6
-    """exponent of the length penalty ((5 + length) / 6) in the teacher's beam search"""
+    """exponent of its length penalty ((5 + length) / 6)"""
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -128,19 +117,14 @@ class Experiment:
         return values | {method: plain(self.of(method)) for method in self.methods}
 
     def identity(self) -> dict[str, Any]:
-        """What a run's folder is for: all that every stage depends on. Methods and seeds may join later, and what only
-        evaluation reads (`judging`) may change."""
+        """What a run's folder is for: all that every stage depends on. Methods and seeds may join later, and how models
+        are judged may change."""
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *self.methods]
-        apart += ["offline", "log_to", "beam_targets", *JUDGING]
+        apart += ["offline", "log_to", "beam_targets", *self.beam(), "eval"]
         return without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)
 
-    def judging(self) -> dict[str, Any]:
-        """What only evaluation reads, by dotted name: it may change from call to call."""
-        every = {**self.to_json(), **{method: plain(self.of(method)) for method in METHODS}}
-        return {name: value for name, value in flatten(every).items() if name in JUDGING}
-
     def beam(self) -> dict[str, float]:
-        """How the teacher searches: of what is judged, and of what the methods that learn from it are."""
+        """How the teacher searches for what methods learn from."""
         return {"beam_size": self.beam_size, "length_penalty": self.length_penalty}
 
     def learns_from_beams(self, method: str) -> bool:
@@ -149,13 +133,13 @@ class Experiment:
 
     def identity_of(self, method: str) -> dict[str, Any]:
         """What the students of a method depend on beyond that."""
-        own = without({method: plain(self.of(method))}, JUDGING)
+        own: dict[str, Any] = {method: plain(self.of(method))}
         if method in self.beam_targets and find(method).targets != "beam":
             own["targets"] = "beam"
         if self.learns_from_beams(method):
             own |= self.beam()
         if find(method).unseen(self.of(method)):  # the pairs of validation that are left
-            own["text"] = {"test_limit": self.text.test_limit}
+            own["eval"] = {"limit": self.eval.limit}
         return own
 
 
@@ -165,10 +149,9 @@ def plain(config: Any) -> dict[str, Any]:
     return values
 
 
-def without(plain: Mapping[str, Any], apart: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Nested values but for those of the given dotted names."""
-    kept = {name: value for name, value in plain.items() if prefix + name not in apart}
-    return {n: without(v, apart, f"{prefix}{n}.") if isinstance(v, Mapping) else v for n, v in kept.items()}
+def without(plain: Mapping[str, Any], apart: Collection[str]) -> dict[str, Any]:
+    """Values but for those of the given names."""
+    return {name: value for name, value in plain.items() if name not in apart}
 
 
 def parse(

@@ -11,7 +11,7 @@ from kdtw_jax.methods.ask_config import AskConfig
 from kdtw_jax.methods.mle import FitConfig
 from kdtw_jax.methods.pcl import DistilConfig
 from kdtw_jax.models import T5Config
-from kdtw_jax.pipeline.config import Experiment, TextConfig
+from kdtw_jax.pipeline.config import EvalConfig, Experiment, TextConfig
 from kdtw_jax.training.context import StudentTraining
 from kdtw_jax.training.loop import LoopConfig
 from kdtw_jax.training.state import OptimizerConfig
@@ -113,25 +113,27 @@ def students(
 TINY = Experiment(
     preset="tiny",
     data="cldr",
-    text=TextConfig(limit=600, test_limit=32, vocab_size=400, batch_tokens=512, buckets=1, on_long="truncate"),
+    text=TextConfig(limit=600, vocab_size=400, batch_tokens=512, buckets=1, on_long="truncate"),
     teacher=model(32, 4, 1),
     student=model(16, 2, 1),
     teacher_fit=likelihood(40, 3e-3, save=8, log=4),
     warmup=likelihood(16, 3e-3, save=8, log=4),
     **students(16, 1e-3, save=8, log=4, capacity=64, top_k=8),
     beam_size=2,
+    eval=EvalConfig(limit=32, beam_size=2),
 )
 
 QUICKSTART = Experiment(
     preset="quickstart",
     data="cldr",
-    text=TextConfig(vocab_size=2000, max_source=48, max_target=48, test_limit=300, on_long="truncate"),
+    text=TextConfig(vocab_size=2000, max_source=48, max_target=48, on_long="truncate"),
     teacher=model(128, 4, 2),
     student=model(64, 4, 1),
     teacher_fit=likelihood(1500, 3e-3),
     warmup=likelihood(600, 6e-3),
     **students(900, 3e-3, paths=FROM_AFAR),
     methods=("mle", "pcl", "ask"),
+    eval=EvalConfig(limit=300),
 )
 
 SMALL = Experiment(
@@ -188,7 +190,8 @@ SUMMARIZATION = {
         text=LENGTHS,
         teacher_fit=likelihood(3000, 2e-3),
         warmup=likelihood(600, 6e-3, save=200),
-        **students(1200, 3e-3, save=200, asking={"gate_rate": 3.0, "judged_on": 1000, "gate_calibration_steps": 400}),
+        **students(1200, 3e-3, save=200, asking={"gate_rate": 3.0, "gate_calibration_steps": 400}),
+        eval=EvalConfig(ask_limit=1000),
     ),
     "tiny": replace(TINY, data="debian/summarize", text=replace(TINY.text, max_source=64, max_target=16)),
     "base": replace(BASE, data="tfds:xsum", text=replace(BASE.text, max_source=512, max_target=64)),

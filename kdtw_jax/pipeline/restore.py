@@ -41,11 +41,11 @@ def restore(run: Path) -> tuple[str, Experiment]:
     claimed = {m: read_json(next(iter(begun[m].values())), f"{run} has no {m}") for m in METHODS if m in begun}
     own = {method: stage.pop(method, {}) for method, stage in claimed.items()}
     beams = [method for method, stage in claimed.items() if stage.pop("targets", "") == "beam"]
-    settings = read_json(run / SETTINGS, "") if (run / SETTINGS).exists() else {}
+    if (run / SETTINGS).exists():
+        plain["eval"] = read_json(run / SETTINGS, "")
     for stage in claimed.values():  # what a method has learned from is what it was then
-        settings |= flatten(stage)
-    for name, value in settings.items():
-        _put(own if name.partition(".")[0] in METHODS else plain, name, value)
+        for name, value in flatten(stage).items():
+            _put(plain, name, value)
     others = {number for found in begun.values() for number in found if number != seed}
     # The first seed is the one that the teacher was trained with.
     plain |= {"out": str(run), "seeds": [seed, *sorted(others)]}
