@@ -16,7 +16,7 @@ from kdtw_jax.methods import METHODS
 from kdtw_jax.pipeline.config import EvalConfig, Experiment, plain
 from kdtw_jax.pipeline.presets import SUMMARIZATION as SUMMARIES
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
-from kdtw_jax.pipeline.restore import restore, revive
+from kdtw_jax.pipeline.restore import restore, revive, revive_experiment
 from kdtw_jax.runs import open_run, write_json
 
 
@@ -44,7 +44,7 @@ def revived(config: Experiment, change: Callable[[Any], Any], **more: Any) -> Ex
     whole = plain(replace(config, settings={}))
     del whole["settings"]
     settings = {name: revive(METHODS[name].config, change(plain(own))) for name, own in config.settings.items()}
-    return replace(revive(Experiment, {**change(whole), **more}), settings=settings)
+    return replace(revive_experiment({**change(whole), **more}), settings=settings)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -25,6 +25,7 @@ from kdtw_jax.models.interface import (
     ModelConfig,
     Network,
     Params,
+    Size,
 )
 from kdtw_jax.models.t5.config import T5Config
 from kdtw_jax.models.vocabulary import output_slices, pad_params
@@ -46,6 +47,7 @@ __all__ = [
     "ModelConfig",
     "Network",
     "Params",
+    "Size",
     "T5Config",
     "costs",
     "count_params",

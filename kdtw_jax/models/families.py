@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.errors import UserError
+from kdtw_jax.errors import NotRegistered, UserError
 from kdtw_jax.models.gate import Gate, GateInputs, GateOutput, init_gate
 from kdtw_jax.models.heads import ValueHead
 from kdtw_jax.models.interface import Cache, Costs, Decoded, Encoded, Family, Model, ModelConfig, Params
@@ -38,7 +38,7 @@ def find_family(name: object) -> Family:
     """Raises UserError for a name that is none's."""
     if not isinstance(name, str) or name not in FAMILIES:
         known = ", ".join(FAMILIES)
-        raise UserError(f"unknown family of models {reprlib.repr(name)}; known are {known}; {HOW} adds another")
+        raise NotRegistered(f"unknown family of models {reprlib.repr(name)}; known are {known}; {HOW} adds another")
     return FAMILIES[name]
 
 

@@ -16,18 +16,15 @@ from kdtw_jax.flags import Section, command_line, flags
 from kdtw_jax.hosts import HostsConfig
 from kdtw_jax.methods import METHODS, find, load_installed
 from kdtw_jax.methods.mle import FitConfig
-from kdtw_jax.models import T5Config
+from kdtw_jax.models import ModelConfig, find_family
 from kdtw_jax.pipeline.eval_config import EvalConfig as EvalConfig
+from kdtw_jax.pipeline.sizes import Preset, models
 from kdtw_jax.pipeline.text_config import TextConfig as TextConfig
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.runs.trackers import Tracker
 from kdtw_jax.text.normal import without_surrogates
 from kdtw_jax.training.context import StudentTraining
 
-Preset = Literal["tiny", "quickstart", "small", "base", "paper"]
-# What are flags of a model.
-_SIZES = ("d_model", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
-_ARITHMETIC = ("dtype", "remat", "fused_attention")
 _SEEDS = 2**32 - 4096  # students add to theirs, and what shuffles batches takes 32 bits
 
 
@@ -40,8 +37,8 @@ class Experiment:
     data: str
     """cldr, debian/en-LANG, debian/summarize, tfds:NAME, or files"""
     text: TextConfig
-    teacher: T5Config = field(metadata=flags(*_SIZES, *_ARITHMETIC, "dropout_rate"))
-    student: T5Config = field(metadata=flags(*_SIZES, *_ARITHMETIC))
+    teacher: ModelConfig
+    student: ModelConfig
     teacher_fit: FitConfig
     """training of the teacher"""
     warmup: FitConfig = field(metadata=flags("loop.steps", "optimizer", "chunk", "vocab_chunk"))
@@ -50,6 +47,8 @@ class Experiment:
     """what students of all methods have in common"""
     settings: Mapping[str, Any] = field(default_factory=dict, metadata=flags())
     """each method's own, by its name; a method that is not named has its defaults"""
+    family: str = "t5"
+    """what kind of models teacher and student are, where they are trained here"""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """what models are judged on and by; it may change from one evaluation to the next"""
     out: Path | None = None
@@ -90,6 +89,9 @@ class Experiment:
             raise UserError(f"seeds must be at least 0 and below {_SEEDS}, got {self.seeds}")
         check_ranges(self, devices="[0, inf)", teacher_shards="[1, inf)", beam_size="[1, inf)")
         check_ranges(self, length_penalty="[0, inf)")
+        for name in ("teacher", "student"):
+            if not isinstance(vars(self)[name], find_family(self.family).config):
+                raise UserError(f"{name} must be a model of the family {self.family}, got {vars(self)[name]!r:.80}")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise UserError(f"methods must be distinct, at least one, got {self.methods}")
         if idle := set(self.beam_targets) - set(self.methods):
@@ -109,6 +111,16 @@ class Experiment:
     def with_settings(self, **changed: Any) -> Experiment:
         """With other settings of these methods."""
         return dataclasses.replace(self, settings={**self.settings, **changed})
+
+    def in_family(self, name: str) -> Experiment:
+        """With models of a family, of the preset's sizes where they were of another one.
+
+        Raises:
+          UserError: for a family that nobody has registered.
+        """
+        if name == self.family:
+            return self
+        return dataclasses.replace(self, family=name, **models(self.preset, name))
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain values, with the settings of the methods that are trained under their names."""
@@ -172,6 +184,8 @@ def parse(
     if name not in presets:
         raise UserError(f"unknown preset {name!r}; known are {', '.join(presets)}")
     preset = presets[name]
+    for family in values_of("--family", words)[:1]:
+        preset = preset.in_family(family)
     chosen = tuple(method for method in values_of("--methods", words) or preset.methods if method in METHODS)
     for word in words:
         method = word.removeprefix("--").partition(".")[0].replace("-", "_")
@@ -179,9 +193,13 @@ def parse(
             raise UserError(f"{word}: {method} is not among the methods {', '.join(chosen)}; see --methods")
     names: Any = tuple[Literal[tuple(METHODS)], ...]  # type: ignore[misc]
     sections = {m: Section(METHODS[m].describe, preset.of(m), METHODS[m].flags) for m in chosen}
+    listed = find_family(preset.family).flags
+    sections["teacher"] = Section("the model that teaches", preset.teacher, listed)
+    # Students are trained without dropout.
+    sections["student"] = Section("the model that learns", preset.student, [f for f in listed if f != "dropout_rate"])
     types = {"methods": names, "beam_targets": names}
     found, settings = command_line(preset, sections, types, description, words)
-    return Experiment(**{**found, "settings": {**preset.settings, **settings}})
+    return Experiment(**{**found, "settings": {**preset.settings, **{m: settings[m] for m in chosen}}})
 
 
 def values_of(flag: str, words: Sequence[str]) -> list[str]:
