@@ -31,7 +31,7 @@ def pair(t5: Sequence[str], dtype: Dtype, vocabulary: int) -> dict[str, T5Config
     """
     if len(t5) not in (0, 2):
         raise UserError(f"--t5 takes two sizes, the student's and the teacher's, got {len(t5)}")
-    chosen = [T5Config.named(name, version="v1.1") for name in t5] or [SMALL.student, SMALL.teacher]
+    chosen: list[Any] = [T5Config.named(name, version="v1.1") for name in t5] or [SMALL.student, SMALL.teacher]
     same: dict[str, Any] = {"vocab_size": vocabulary, "dropout_rate": 0.0, "dtype": dtype}
     return {name: dataclasses.replace(c, **same) for name, c in zip(("student", "teacher"), chosen, strict=True)}
 

@@ -24,8 +24,8 @@ from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit, Ragged, training_batches
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.methods.pcl import coefficients, path_loss
-from kdtw_jax.models import make_model
-from kdtw_jax.pipeline.presets import SMALL, model
+from kdtw_jax.models import Size, T5Config, make_model
+from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.replay import Sample, make_replay
 from kdtw_jax.training.collect import empty_row, minibatch_shares
 from kdtw_jax.training.context import Chunks
@@ -96,7 +96,7 @@ def rows_of(case: Case) -> Trajectories:
 
 def update(case: Case) -> tuple[Run, int]:
     """An update, and the bytes that it needs on each device."""
-    student = dataclasses.replace(model(case.width, 4, 1), vocab_size=case.vocabulary)
+    student = dataclasses.replace(T5Config.sized(Size(case.width, 4, 1)), vocab_size=case.vocabulary)
     built, devices = make_model(student), parallel.select_devices(case.devices)
     config, chunks = SMALL.of("pcl"), Chunks(case.chunk, case.vocab_chunk)
     optimizer = make_optimizer(SMALL.training.optimizer, 1000, built.role)

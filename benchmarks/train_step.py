@@ -26,8 +26,8 @@ from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.methods.mle import likelihood_loss
-from kdtw_jax.models import Model, Params, T5Config, make_model
-from kdtw_jax.pipeline.presets import SMALL, model
+from kdtw_jax.models import Model, Params, Size, T5Config, make_model
+from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.runs import print_table
 from kdtw_jax.training.state import Coefficient, OptimizerConfig, init_state, make_optimizer, make_update
 
@@ -61,7 +61,11 @@ class Args:
 
 def sizes(args: Args) -> dict[str, T5Config]:
     """The models that are measured, without dropout and without heads of our own, so that all do the same work."""
-    found = {"student, 80 wide": SMALL.student, "teacher, 192 wide": SMALL.teacher, "256 wide": model(256, 4, 4)}
+    found: dict[str, Any] = {
+        "student, 80 wide": SMALL.student,
+        "teacher, 192 wide": SMALL.teacher,
+        "256 wide": T5Config.sized(Size(256, 4, 4)),
+    }
     published = {f"T5 v1.1 {size}": T5Config.named(size, version="v1.1") for size in args.t5}
     plain: dict[str, Any] = {"vocab_size": args.vocabulary, "dropout_rate": 0.0, "value_heads": False}
     plain |= {"dtype": args.dtype, "fused_attention": args.fused_attention}

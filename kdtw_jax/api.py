@@ -12,7 +12,6 @@ from rich.console import Console
 from kdtw_jax.data.task import Task
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import find
-from kdtw_jax.pipeline.config import JUDGING
 from kdtw_jax.pipeline.config_file import configure, write_config
 from kdtw_jax.pipeline.experiment import default_folder
 from kdtw_jax.pipeline.prepare import look_up, prepare
@@ -63,7 +62,7 @@ def train(
     keep_compiled()
     given = look_up(config, own)
     folder, asked = config.out or default_folder("translation", config), config.learns_from_beams(method)
-    with open_run(folder, {"task": "translation", **config.identity()}, free=JUDGING) as run:
+    with open_run(folder, {"task": "translation", **config.identity()}) as run:
         if own is None:  # a task of the user's own is no file's to repeat
             write_config(run.path / REPEAT, "translation", config, TRANSLATION[preset])
         setup = prepare(config, run, Console(stderr=True), given)

@@ -60,6 +60,15 @@ def command_line(
     return own, {name: _plain(getattr(found, name)) for name in sections}
 
 
+def optional(kind: type) -> type:
+    """A dataclass's fields and their words for a command line, None where nothing is said of them."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = [
+        (field.name, hints[field.name] | None, dataclasses.field(default=None)) for field in dataclasses.fields(kind)
+    ]
+    return dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True, namespace=_place(kind))
+
+
 def _mirror(kind: Any, listed: Sequence[str], types: Mapping[str, Any] = {}) -> type:
     """A subclass whose annotations say what is a flag, and which checks nothing."""
     import tyro
@@ -74,10 +83,14 @@ def _mirror(kind: Any, listed: Sequence[str], types: Mapping[str, Any] = {}) -> 
         elif dataclasses.is_dataclass(hint):
             hint = _mirror(hint, [part for part in parts if part] or below or ())
         fields.append((field.name, hint, dataclasses.field()))
-    # Found in the place of the original by whoever reads comments for help.
-    space: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    space |= {"__post_init__": _unchecked, "_of": kind}
+    space = {**_place(kind), "_of": kind}
     return dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True, kw_only=True, namespace=space)
+
+
+def _place(kind: type) -> dict[str, Any]:
+    """Of a subclass found in the place of the original by whoever reads comments for help, and which checks nothing."""
+    names = ("__module__", "__qualname__", "__doc__")
+    return {**{name: getattr(kind, name) for name in names}, "__post_init__": _unchecked}
 
 
 def _unchecked(self: Any) -> None:

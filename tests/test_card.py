@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Path:
     ]
     rows.append({"method": "pcl", "seed": 4, "metric": "agreement", "value": 0.5, "low": None, "high": None})
     data = {"train_pairs": 1234, "test_pairs": 56, "language": "de"}
-    more = {"command": ["kdtw", "train", "--data", "a b"], "commit": "abc", "config": {"split": "validation"}}
+    more = {"command": ["kdtw", "train", "--data", "a b"], "commit": "abc", "config": {"eval": {"split": "validation"}}}
     write_json(tmp_path / "results.json", {"rows": rows, "data": data, "signatures": {"bleu": "tok:13a"}, **more})
     return tmp_path
 

@@ -68,16 +68,16 @@ def test_help_on_training_is_one_screen_and_the_rest_by_section(capsys: pytest.C
     assert len(screen.splitlines()) <= 40 and max(map(len, screen.splitlines())) <= 120
     assert all(re.search(rf"^ +{method} ", screen, re.MULTILINE) for method in METHODS)
     assert all(preset in screen for presets in TASKS.values() for preset in presets)
-    sections = ("text", "training", "gkd", "pcl", "teacher-fit", "general")
+    sections = ("text", "eval", "training", "gkd", "pcl", "teacher-fit", "general")
     flags = {}
     for section in sections:
         assert main(["train", "--help", section]) == 0
         flags[section] = set(re.findall(r"^  (--[a-z][\w.-]*)", capsys.readouterr().out, re.MULTILINE))
     assert all(flag.startswith(f"--{name}.") for name in sections[:-1] for flag in flags[name])
-    assert {"--text.vocab-size", "--text.files.metrics"} <= flags["text"] and "--pcl.pcl.alpha" not in flags["gkd"]
+    assert {"--text.vocab-size", "--text.instruct"} <= flags["text"] and "--pcl.pcl.alpha" not in flags["gkd"]
     assert "--seeds" in flags["general"] and not any("." in flag for flag in flags["general"])
     assert main(["train", "--help", "nonsense"]) == 2
-    assert "no section 'nonsense' of options; there are ask, general" in capsys.readouterr().err
+    assert "no section 'nonsense' of options; there are ask, eval, general" in capsys.readouterr().err
 
 
 def test_env_says_what_a_report_needs(capsys: pytest.CaptureFixture[str]) -> None:

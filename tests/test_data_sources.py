@@ -195,11 +195,11 @@ def test_bad_files_are_named_in_one_line_and_nothing_is_written(
 
 def test_files_as_a_task(tmp_path: Path) -> None:
     lines = write(tmp_path / "a.jsonl", *(json.dumps(p) for p in pairs(60)))
-    spec = FileSpec(train_source=lines, held_out=0.1, instruction="fix: {source}", metrics=("chrf",))
+    spec = FileSpec(train_source=lines, held_out=0.1, instruction="fix: {source}")
     task = load_task("files", data_dir=tmp_path, files=spec, limit=5, test_limit=2)
     assert (len(task.splits["train"]), len(task.splits["validation"]), len(task.splits["test"])) == (5, 2, 2)
     assert (task.notes["train_pairs"], task.notes["test_pairs"]) == (5, 2)
-    assert (task.instruction, task.metrics) == ("fix: {source}", ("chrf",))
+    assert (task.instruction, task.metrics) == ("fix: {source}", ("bleu", "chrf"))
     assert len({p["source"] for p in task.splits["train"]}) == 5
     assert task.fingerprint == load_task("files", data_dir=tmp_path, files=spec).fingerprint
 

@@ -37,7 +37,7 @@ from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask_config import SEEN, check_held_out
 from kdtw_jax.models import make_model
 from kdtw_jax.pipeline.ask_report import COLUMNS as ASKING_COLUMNS
-from kdtw_jax.pipeline.config import parse
+from kdtw_jax.pipeline.config import EvalConfig, parse, plain
 from kdtw_jax.pipeline.experiment import COLUMNS
 from kdtw_jax.pipeline.prepare import look_up, prepare
 from kdtw_jax.pipeline.presets import SUMMARIZATION
@@ -143,7 +143,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> list[str]:
     arguments = ["--out", str(folder / "run"), "--results", str(folder / "published"), "--preset", "tiny"]
     arguments += ["--text.folder", str(folder / "data"), "--devices", "1", "--methods", "pcl", "ask", "--data", "files"]
     arguments += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
-    arguments += ["--text.bleu-tokenizer", "char"]
+    arguments += ["--eval.bleu-tokenizer", "char"]
     assert train(arguments) == 0
     return arguments
 
@@ -190,7 +190,7 @@ def test_a_student_learns_to_ask_and_is_judged(
 def test_rows_say_which_share_of_outputs_does_not_end(tmp_path: Path, corpus: Path) -> None:
     words = ["--preset", "tiny", "--data", "files", "--text.folder", str(tmp_path), "--devices", "1"]
     words += ["--text.files.train-source", str(corpus / "a.en"), "--text.files.train-target", str(corpus / "a.de")]
-    config = parse(PRESETS, None, [*words, "--beam-size", "2"])
+    config = parse(PRESETS, None, [*words, "--eval.beam-size", "2"])
     with open_run(tmp_path / "run", config.identity()) as run:
         setup = prepare(config, run, Console(quiet=True), look_up(config))
         model = make_model(replace(config.teacher, vocab_size=setup.tokenizer.vocab_size, tie_embeddings=False))
@@ -200,7 +200,7 @@ def test_rows_say_which_share_of_outputs_does_not_end(tmp_path: Path, corpus: Pa
         rows = result_rows(config, setup, fresh, fresh, "teacher", 0, run)
     found = {row["metric"]: row["value"] for row in rows}
     ways = {"": Decoding(), "_sampled": Decoding("sample")}
-    ways["_beam2"] = Decoding("beam", beam_size=2, length_penalty=config.length_penalty)
+    ways["_beam2"] = Decoding("beam", beam_size=2, length_penalty=config.eval.length_penalty)
     expected = {
         f"unfinished{suffix}": decode_split("", *fresh, setup.test, setup.buckets, setup.tokenizer, way).unfinished
         for suffix, way in ways.items()
@@ -328,8 +328,8 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
         (["--preset", "tiny", "--text.max-source", "0"], "text.max_source must be at least 2"),
         (["--preset", "tiny", "--text.vocab-size", "5000"], "vocab_size 5000 is more than this text supports"),
         (["--preset", "tiny", "--text.tokenizer", "nowhere"], "cannot read the tokenizer nowhere"),
-        (["--preset", "tiny", "--text.files.metrics", "bleu", "bleu4"], "text.files.metrics: unknown metric 'bleu4'"),
-        (["--preset", "tiny", "--text.files.metrics"], "text.files.metrics must be distinct, at least one of bleu"),
+        (["--preset", "tiny", "--eval.metrics", "bleu", "bleu4"], "eval.metrics: unknown metric 'bleu4'"),
+        (["--preset", "tiny", "--eval.metrics", "bleu", "bleu"], "eval.metrics must be distinct, at least one of bleu"),
         (["--preset", "tiny", "--text.files.held-out", "nan"], "text.files.held_out must be above 0 and below 0.5"),
         (["--preset", "tiny", "--beam-size", "0"], "beam_size must be at least 1, got 0"),
         (["--preset", "tiny", "--length-penalty", "nan"], "length_penalty must be at least 0, got nan"),
@@ -543,23 +543,20 @@ def test_text_that_changed_under_a_run_is_noticed_once_there_is_something_to_los
 
 def test_a_restored_run_is_judged_as_the_last_time_and_its_methods_are_what_they_were(tmp_path: Path) -> None:
     tiny = PRESETS["tiny"]
-    asking = replace(tiny.of("ask"), gate_calibration_steps=2, judged_on=7)  # at rest on what is left of validation
+    asking = replace(tiny.of("ask"), gate_calibration_steps=2)  # at rest on what is left of validation
     config = replace(tiny, methods=("mle", "ask"), beam_targets=("ask",)).with_settings(ask=asking)
     with open_run(tmp_path / "run", {"task": "translation", **config.identity()}) as run:
         for method in config.methods:
             run.claim(f"seed0/{method}", config.identity_of(method))
             run.mark_done(f"seed0/{method}")
-    text = replace(tiny.text, test_limit=5)
-    later = replace(config, methods=("mle",), beam_targets=(), split="validation", beam_size=7, text=text)
+    judged = EvalConfig(split="validation", limit=5, ask_limit=7, metrics=("chrf",), beam_size=7)
+    later = replace(config, methods=("mle",), beam_targets=(), beam_size=7, eval=judged)
     assert later.identity() == config.identity()
-    write_json(tmp_path / "run" / "judging.json", later.judging())
+    write_json(tmp_path / "run" / "judging.json", plain(later.eval))
     task, found = restore(tmp_path / "run")
-    assert (task, found.split, found.methods) == ("translation", "validation", config.methods)
-    assert (found.beam_size, found.text.test_limit, found.beam_targets) == (
-        tiny.beam_size,
-        tiny.text.test_limit,
-        ("ask",),
-    )
+    assert (task, found.methods) == ("translation", config.methods)
+    assert (found.beam_size, found.beam_targets) == (tiny.beam_size, ("ask",))
+    assert found.eval == replace(judged, limit=tiny.eval.limit)  # the pairs of validation that prices came to rest on
     assert found.identity() == config.identity()
     assert all(found.identity_of(method) == config.identity_of(method) for method in config.methods)
     assert found.of("ask") == asking
@@ -576,7 +573,7 @@ def test_what_only_evaluation_reads_may_change_and_nothing_is_trained_again(aski
     shutil.copytree(asking[1], out)
     words = [str(out) if word == asking[1] else word for word in asking if word != "ask"]
     words[3] = str(tmp_path / "published")
-    words += ["--text.test-limit", "9"]
+    words += ["--eval.limit", "9"]
 
     def marks(pattern: str) -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in out.glob(pattern)}
@@ -588,16 +585,16 @@ def test_what_only_evaluation_reads_may_change_and_nothing_is_trained_again(aski
 
     models = marks("**/model/config.json")
     _, on_test = judged()
-    assert restore(out)[1].text.test_limit == 9
-    _, on_validation = judged("--split", "validation")
+    assert restore(out)[1].eval.limit == 9
+    _, on_validation = judged("--eval.split", "validation")
     assert on_validation["pcl", "kl_forward"] != on_test["pcl", "kl_forward"]
     assert (tmp_path / "run" / "stages" / "teacher" / "test.json").exists()  # that of the other split stays
-    _, by_other = judged("--text.files.metrics", "exact_match", "--beam-size", "3")
+    _, by_other = judged("--eval.metrics", "exact_match", "--eval.beam-size", "3")
     assert {("teacher", "exact_match_beam3"), ("pcl", "exact_match")} <= by_other.keys()
     assert ("pcl", "chrf") not in by_other
-    assert restore(out)[1].beam_size == 3
-    before, again = judged("--text.files.metrics", "exact_match", "--beam-size", "3")
+    assert restore(out)[1].eval.beam_size == 3
+    before, again = judged("--eval.metrics", "exact_match", "--eval.beam-size", "3")
     assert again == by_other
-    after, _ = judged("--text.files.metrics", "exact_match", "--beam-size", "2")
+    after, _ = judged("--eval.metrics", "exact_match", "--eval.beam-size", "2")
     assert {path.parent.name for path in after if after[path] != before.get(path)} - {"stages"} == {"teacher"}
     assert marks("**/model/config.json") == models

@@ -35,6 +35,7 @@ from kdtw_jax.models import (
     Network,
     Params,
     Role,
+    Size,
     T5Config,
     count_params,
     make_model,
@@ -43,8 +44,10 @@ from kdtw_jax.models import (
     split_axis,
 )
 from kdtw_jax.models.gate import GateNetwork
+from kdtw_jax.pipeline.config_file import configure
 from kdtw_jax.pipeline.plan import Sizes, forward_flops, plan
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
+from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.named import find_config, find_model, read_student, read_teacher, student_config
 from kdtw_jax.replay import Sample
@@ -130,7 +133,11 @@ def recurrent_costs(config: RecurrentConfig) -> Costs:
     return Costs(0, squared + head, lambda s, t: 0.0, lambda s, t: kept * (s + 2 * t), lambda s, t: kept * (t + 2))
 
 
-RECURRENT = Family("recurrent", RecurrentConfig, recurrent, recurrent_costs)
+def recurrent_sized(size: Size) -> RecurrentConfig:
+    return RecurrentConfig(V, size.d_model, dtype=size.dtype)
+
+
+RECURRENT = Family("recurrent", RecurrentConfig, recurrent, recurrent_costs, recurrent_sized, ("d_model",))
 V, BANNED, LENGTH, ROWS = 24, (0, 2, 3), 19, 6  # longer than two spans of the lazy teacher
 SOURCE = jnp.asarray(np.random.default_rng(0).integers(4, V, (ROWS, 7)), jnp.int32).at[:3, 5:].set(0)
 
@@ -372,3 +379,25 @@ def test_a_run_from_models_of_it(world: World, tmp_path: Path) -> None:
     assert load_model(tmp_path / "run" / "seed0" / "ask" / "model").model.config == RecurrentConfig(
         world.tokenizer.vocab_size, 8, gate_width=PRESETS["tiny"].of("ask").gate_width
     )
+
+
+def test_it_is_trained_from_scratch_by_the_command_line(tmp_path: Path) -> None:
+    common = ["--preset=tiny", "--family=recurrent", f"--out={tmp_path / 'run'}", "--devices=1", "--eval.limit=8"]
+    fewer = [f"--{part}.loop.steps=8" for part in ("teacher-fit", "warmup", "training")]
+    words = [*common, *fewer, f"--text.folder={tmp_path / 'data'}", "--student.d-model=24", "--methods", "mle"]
+    assert train(words) == 0
+    config = restore(tmp_path / "run")[1]
+    assert (config.family, config.teacher, config.student) == (
+        "recurrent",
+        RecurrentConfig(V, 32),
+        RecurrentConfig(V, 24),
+    )
+    saved = load_model(tmp_path / "run" / "seed0" / "mle" / "model").model.config
+    assert saved == RecurrentConfig(saved.vocab_size, 24)
+    found = configure(PRESETS["tiny"], {"family": "recurrent", "teacher": {"d_model": 9}})
+    assert (found.teacher, found.student) == (RecurrentConfig(V, 9), RecurrentConfig(V, 16))
+
+
+def test_a_family_that_nobody_has_registered_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(["--preset=tiny", "--family=eloquent"]) == 2
+    assert "unknown family of models 'eloquent'; known are t5, recurrent" in capsys.readouterr().err

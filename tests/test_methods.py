@@ -103,7 +103,7 @@ def test_one_entry_makes_a_method_of_the_command_line_the_run_its_plan_table_and
         (tmp_path / f"a.{side}").write_text("\n".join(text) + "\n", encoding="utf8")
     words = ["--preset", "tiny", "--data", "files", "--out", str(tmp_path / "run"), "--devices", "1"]
     words += ["--text.folder", str(tmp_path / "data"), "--text.files.train-source", str(tmp_path / "a.en")]
-    words += ["--text.files.train-target", str(tmp_path / "a.de"), "--text.files.metrics", "chrf"]
+    words += ["--text.files.train-target", str(tmp_path / "a.de"), "--eval.metrics", "chrf"]
     words += ["--methods", "mle", "mix", "--mix.share", "0.25"]
     config = parse(PRESETS, None, words)
     assert config.of("mix") == MixConfig(0.25) and config.to_json()["mix"] == {"share": 0.25}

@@ -14,12 +14,12 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from kdtw_jax.data.task import Task
-from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import Scoring, choose_scoring, differences, score, score_all
 from kdtw_jax.evaluation.cells import Texts, harm
 from kdtw_jax.metrics import scores as metrics
 from kdtw_jax.metrics.scoring import BLEU_TOKENIZERS, bleu_metric, look_tokenized
+from kdtw_jax.pipeline.eval_config import EvalConfig
 from kdtw_jax.text.normal import normalize, words
 
 WORDS = [
@@ -260,8 +260,8 @@ def test_a_tokenizer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.SACREBLEU_DIR", "/nowhere")
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.download_file", offline)
     for tokenizer, message in {
-        "ja-mecab": r"pip install 'sacrebleu\[ja\]'.*--text.bleu-tokenizer char",
-        "ko-mecab": r"pip install 'sacrebleu\[ko\]'.*--text.bleu-tokenizer char",
+        "ja-mecab": r"pip install 'sacrebleu\[ja\]'.*--eval.bleu-tokenizer char",
+        "ko-mecab": r"pip install 'sacrebleu\[ko\]'.*--eval.bleu-tokenizer char",
         "flores200": r"flores200 cannot be had \(no route to host\)",
         "14b": "unknown tokenizer of BLEU '14b'; choose from none, zh",
     }.items():
@@ -418,7 +418,7 @@ def test_a_metric_from_outside_is_scored_compared_and_tabled_with_intervals(monk
     monkeypatch.setattr(metrics, "METRICS", copy(metrics.METRICS))
     assert metrics.register_metric(RECALL) is RECALL
     assert Task.from_pairs(pairs, metrics=["recall", "bleu"]).metrics == ("recall", "bleu")
-    assert FileSpec(metrics=("recall",)).metrics == ("recall",)
+    assert EvalConfig(metrics=("recall",)).metrics == ("recall",)
 
     references, half, none = ["a b c d", "a b", "e f g h"] * 5, ["a b", "a x", "e f"] * 5, ["x"] * 15
     found = score_all(["recall", "exact_match"], half, references, resamples=50)

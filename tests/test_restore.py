@@ -10,22 +10,23 @@ from typing import Any
 
 import pytest
 
+from kdtw_jax.cli import main
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import METHODS
-from kdtw_jax.pipeline.config import JUDGING, Experiment, plain
+from kdtw_jax.pipeline.config import EvalConfig, Experiment, plain
 from kdtw_jax.pipeline.presets import SUMMARIZATION as SUMMARIES
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
-from kdtw_jax.pipeline.restore import restore, revive
+from kdtw_jax.pipeline.restore import restore, revive, revive_experiment
 from kdtw_jax.runs import open_run, write_json
 
 
 def begin(folder: Path, config: Experiment) -> Path:
     """The folder of a run of which every training has begun and something has been judged."""
-    with open_run(folder, {"task": "translation", **config.identity()}, free=JUDGING) as run:
+    with open_run(folder, {"task": "translation", **config.identity()}) as run:
         for seed in config.seeds:
             for method in config.methods:
                 run.claim(f"seed{seed}/{method}", config.identity_of(method))
-    write_json(folder / "judging.json", config.judging())
+    write_json(folder / "judging.json", plain(config.eval))
     return folder
 
 
@@ -43,7 +44,7 @@ def revived(config: Experiment, change: Callable[[Any], Any], **more: Any) -> Ex
     whole = plain(replace(config, settings={}))
     del whole["settings"]
     settings = {name: revive(METHODS[name].config, change(plain(own))) for name, own in config.settings.items()}
-    return replace(revive(Experiment, {**change(whole), **more}), settings=settings)
+    return replace(revive_experiment({**change(whole), **more}), settings=settings)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -56,11 +57,13 @@ def test_what_a_run_was_begun_with_comes_back_whole(preset: str, settle: int, tm
         seeds=(7, 2, 5),
         methods=tuple(METHODS),
         beam_targets=("pcl", "ask"),
-        split="validation",
         beam_size=3,
+        eval=EvalConfig(
+            split="validation", limit=11, ask_limit=9, metrics=("chrf",), language="zh", bleu_tokenizer="char"
+        ),
     )
-    config = config.with_settings(ask=replace(config.of("ask"), gate_calibration_steps=settle, judged_on=9))
-    config = replace(config, text=replace(config.text, test_limit=11, instruct=True, tokenizer=Path("a/b.model")))
+    config = config.with_settings(ask=replace(config.of("ask"), gate_calibration_steps=settle))
+    config = replace(config, text=replace(config.text, instruct=True, tokenizer=Path("a/b.model")))
     task, found = restore(begin(tmp_path / "run", config))
     assert (task, found.seeds) == ("translation", (7, 2, 5))
     # How a run is computed, where it is published and what is planned is no part of it.
@@ -71,13 +74,10 @@ def test_what_a_run_was_begun_with_comes_back_whole(preset: str, settle: int, tm
 
 def test_what_a_method_has_learned_from_stays_and_what_judged_it_is_the_newest(tmp_path: Path) -> None:
     run = begin(tmp_path / "run", replace(PRESETS["tiny"], methods=("seqkd", "ask"), beam_size=3))
-    stage = run / "stages" / "seed0" / "ask.config.json"
-    said = json.loads(stage.read_text())
-    write_json(stage, {**said, "ask": {**said["ask"], "judged_on": 5}})  # as stages said it before
     judging = json.loads((run / "judging.json").read_text())
-    write_json(run / "judging.json", {**judging, "beam_size": 4, "ask.judged_on": 7, "split": "validation"})
+    write_json(run / "judging.json", {**judging, "beam_size": 4, "ask_limit": 7, "split": "validation"})
     found = restore(run)[1]
-    assert (found.beam_size, found.of("ask").judged_on, found.split) == (3, 7, "validation")
+    assert (found.beam_size, found.eval.beam_size, found.eval.ask_limit, found.eval.split) == (3, 4, 7, "validation")
 
 
 @pytest.mark.parametrize("presets", [PRESETS, SUMMARIES])
@@ -99,9 +99,9 @@ DAMAGE = {  # file, the place in it, what it says then, what is said of it
     "no such choice": ("config.json", "text.on_long", "keep", 'text.on_long cannot be "keep"'),
     "no task": ("config.json", "task", 3, "its config.json does not say task"),
     "no seed": ("config.json", "teacher_seed", [0], "its config.json does not say teacher_seed"),
-    "no such setting": ("judging.json", "text.nowhere.x", 1, "text.nowhere is no option"),
-    "no such split": ("judging.json", "split", "dev", 'split cannot be "dev"'),
-    "one metric": ("judging.json", "text.files.metrics", "bleu", 'text.files.metrics cannot be "bleu"'),
+    "no such setting": ("judging.json", "nowhere", 1, "eval.nowhere is no option"),
+    "no such split": ("judging.json", "split", "dev", 'eval.split cannot be "dev"'),
+    "one metric": ("judging.json", "metrics", "bleu", 'eval.metrics cannot be "bleu"'),
     "no method": ("stages/seed0/pcl.config.json", "pcl", 3, "pcl cannot be 3"),
     "an option of later of a method": ("stages/seed0/pcl.config.json", "pcl.newer", 1, "pcl.newer is no option"),
     "no lengths": ("stages/seed0/pcl.config.json", "pcl.pcl.segment_lengths", 3, "pcl.pcl.segment_lengths cannot be 3"),
@@ -146,3 +146,20 @@ def test_a_user_s_copy_of_a_seed_s_folder_is_no_seed(tmp_path: Path) -> None:
     write_json(run / "stages" / "seed0 of yesterday" / "gkd.config.json", {"gkd": 3})
     found = restore(run)[1]
     assert (found.seeds, found.methods) == ((0,), PRESETS["tiny"].methods)
+
+
+def test_an_evaluation_anew_changes_what_it_says_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(PRESETS["tiny"], methods=("mle",), eval=EvalConfig(limit=9, metrics=("chrf",), beam_size=3))
+    with open_run(begin(tmp_path / "run", config), {"task": "translation", **config.identity()}) as run:
+        for stage in ("teacher", "seed0/mle"):
+            run.mark_done(stage)
+    judged: list[Experiment] = []
+    monkeypatch.setattr("kdtw_jax.cli.evaluate.run_experiment", lambda task, config: judged.append(config))
+    assert main(["evaluate", str(run.path)]) == 0
+    assert main(["evaluate", str(run.path), "--split", "validation", "--limit", "0", "--bleu-tokenizer", "char"]) == 0
+    assert judged[0].eval == config.eval
+    assert judged[1].eval == replace(config.eval, split="validation", limit=0, bleu_tokenizer="char")
+    assert judged[1].identity() == config.identity() and judged[1].identity_of("mle") == config.identity_of("mle")
+    assert main(["evaluate", str(run.path), "--limit", "-1"]) == 2

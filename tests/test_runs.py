@@ -300,18 +300,6 @@ def test_a_stage_with_nothing_to_lose_takes_another_configuration(tmp_path: Path
             run.claim("seed0/pcl", {"pcl": {"rate": 3}})
 
 
-def test_what_is_free_may_change_in_run_and_stage(tmp_path: Path) -> None:
-    begin(tmp_path / "r", {"split": "validation", "text": {"test_limit": 3, "limit": 9}})  # as runs said it before
-    with open_run(tmp_path / "r", {"text": {"limit": 9}}, free=("split", "text.test_limit")) as run:
-        run.claim("seed0/ask", {"ask": {"judged_on": 1, "rate": 2}})
-        run.mark_done("seed0/ask")
-        run.claim("seed0/ask", {"ask": {"rate": 2}}, free=("ask.judged_on",))
-        with pytest.raises(UserError, match=r"ask\.rate was 2, now 3"):
-            run.claim("seed0/ask", {"ask": {"rate": 3}}, free=("ask.judged_on",))
-    with pytest.raises(UserError, match=r"text\.limit was 9, now 8"):
-        open_run(tmp_path / "r", {"text": {"limit": 8}}, free=("split", "text.test_limit"))
-
-
 def test_an_option_that_only_one_side_has_is_a_difference(tmp_path: Path) -> None:
     begin(tmp_path / "run", {"ask": {"distil": {"steps": 3}}})
     with pytest.raises(UserError, match=r"ask\.distil\.other was \(unset\), now 1\.0"):

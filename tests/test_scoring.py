@@ -19,7 +19,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import score
 from kdtw_jax.evaluation.ceiling import find_ceiling
 from kdtw_jax.metrics.scoring import Scoring, bleu_metric
-from kdtw_jax.pipeline.config import Experiment, TextConfig
+from kdtw_jax.pipeline.config import EvalConfig, Experiment, TextConfig
 from kdtw_jax.pipeline.prepare import Setup, check_scoring, look_up, prepare
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.runs import open_run
@@ -76,16 +76,19 @@ def test_the_script_of_most_words_says_the_language(texts: list[str], language: 
     assert guess_language(texts) == language
 
 
-def test_tasks_state_the_language_of_their_targets(tmp_path: Path) -> None:
-    files = FileSpec(language="pt_BR")
-    stated = {name: stated_language(name, files) for name in ("cldr", "files", "debian/en-zh_CN", "debian/ja-en")}
-    assert stated == {"cldr": "de", "files": "pt_BR", "debian/en-zh_CN": "zh_CN", "debian/ja-en": "en"}
-    assert {stated_language(name, files) for name in ("debian/summarize", "tfds:xsum", "nothing")} == {""}
-    for code in ("zho_Hans", "JPN", "yue", "sh", "pt-BR", "tlh"):
-        assert stated_language("files", FileSpec(language=code)) == code
+def test_tasks_state_the_language_of_their_targets() -> None:
+    stated = {name: stated_language(name, FileSpec()) for name in ("cldr", "debian/en-zh_CN", "debian/ja-en")}
+    assert stated == {"cldr": "de", "debian/en-zh_CN": "zh_CN", "debian/ja-en": "en"}
+    others = ("debian/summarize", "tfds:xsum", "files", "nothing")
+    assert {stated_language(name, FileSpec()) for name in others} == {""}
+
+
+def test_a_user_states_a_code_of_a_language() -> None:
+    for code in ("", "pt_BR", "zho_Hans", "JPN", "yue", "sh", "pt-BR", "tlh"):
+        assert EvalConfig(language=code).language == code
     for code in ("Chinese", "z", "zh CN", "deutsch", "qq", "en_", "en--US", "en_123456789", "en_\u00e9", "cn"):
-        with pytest.raises(UserError, match="files: language must be a code such as en, zh or pt_BR, got ") as raised:
-            load_task("files", data_dir=tmp_path, files=FileSpec(language=code))
+        with pytest.raises(UserError, match=r"eval\.language must be a code such as en, zh or pt_BR, got ") as raised:
+            EvalConfig(language=code)
     assert str(raised.value).endswith("got 'cn'; is zh meant?")
 
 
@@ -109,8 +112,8 @@ def test_a_language_that_the_script_contradicts_is_remarked_once_and_no_other(
         (tmp_path / side).write_text("".join(f"{word} {i}\n" for i in range(40)), encoding="utf8")
 
     def said_of(language: str) -> list[str]:
-        files = FileSpec(train_source=tmp_path / "a", train_target=tmp_path / "b", language=language)
-        assert load_task("files", data_dir=tmp_path, files=files).language == language
+        files = FileSpec(train_source=tmp_path / "a", train_target=tmp_path / "b")
+        assert load_task("files", data_dir=tmp_path, files=files, language=language).language == language
         return [line for line in capsys.readouterr().err.splitlines() if "said to be" in line]
 
     script = guess_language([text])
@@ -216,10 +219,9 @@ def test_a_run_tells_chinese_by_its_characters_and_may_be_judged_otherwise(tmp_p
     assert "files: BLEU by the tokenizer zh, as the targets are in the language 'zh', which their script says" in said
     assert setup.ceiling.unwritable == 0 and "cannot be written" not in said
     assert score("bleu", setup.references, setup.references, scoring=setup.scoring).value == pytest.approx(100.0)
-    other = chinese(tmp_path, bleu_tokenizer="char")
+    other = dataclasses.replace(config, eval=EvalConfig(bleu_tokenizer="char"))
     assert "BLEU by the tokenizer char, as configured" in prepared(other, tmp_path / "run")[1]
-    assert {"text.bleu_tokenizer", "text.files.language"} <= config.judging().keys()  # what is judged is judged anew
-    assert config.judging() != other.judging() and config.identity() == other.identity()
+    assert config.identity() == other.identity()
 
 
 def test_a_run_says_what_its_vocabulary_cannot_write_and_that_references_look_tokenized(
@@ -234,7 +236,9 @@ def test_a_run_says_what_its_vocabulary_cannot_write_and_that_references_look_to
     (tmp_path / "tokenized").write_text(lines, encoding="utf8")
     (tmp_path / "copy").write_text(lines, encoding="utf8")
     files = FileSpec(train_source=tmp_path / "copy", train_target=tmp_path / "tokenized", held_out=0.2)
-    config = dataclasses.replace(chinese(tmp_path), text=TextConfig(files=files, tokenizer=Path("byt5")))
+    config = dataclasses.replace(
+        chinese(tmp_path), text=TextConfig(files=files, tokenizer=Path("byt5")), eval=EvalConfig()
+    )
     setup, said = prepared(config, tmp_path / "other")
     assert "100 or more references end in a period with a space before it" in said
     assert setup.scoring == Scoring("13a", "unicode")
@@ -247,14 +251,13 @@ def test_a_tokenizer_that_cannot_be_had_stops_a_run_before_anything_is_written(
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
     common = ["--preset=tiny", f"--text.folder={tmp_path / 'data'}", f"--out={tmp_path / 'run'}"]
     for data in ("debian/en-ja", "files"):
-        words = [*common, f"--data={data}", "--text.files.language=ja"]
+        words = [*common, f"--data={data}", "--eval.language=ja"]
         assert train(words) == 2
         error = capsys.readouterr().err
         assert "pip install 'sacrebleu[ja]'" in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
     config = chinese(tmp_path)
-    files = dataclasses.replace(config.text.files, language="ja", metrics=("chrf",))
-    config = dataclasses.replace(config, text=dataclasses.replace(config.text, files=files))
+    config = dataclasses.replace(config, eval=EvalConfig(language="ja", metrics=("chrf",)))
     check_scoring(config)  # no BLEU, no need of its tokenizer
     assert prepared(config, tmp_path / "run")[0].scoring.bleu == "ja-mecab"
     written = set(tmp_path.iterdir())
@@ -265,5 +268,5 @@ def test_a_tokenizer_that_cannot_be_had_stops_a_run_before_anything_is_written(
     assert train(words) == 2
     assert "pip install 'sacrebleu[ja]'" in capsys.readouterr().err
     assert set(tmp_path.iterdir()) - written <= {tmp_path / name for name in ("a", "b", "data")}
-    with pytest.raises(UserError, match=r"text.bleu_tokenizer must be one of none, zh, 13a"):
-        TextConfig(bleu_tokenizer="13b")
+    with pytest.raises(UserError, match=r"eval.bleu_tokenizer must be one of none, zh, 13a"):
+        EvalConfig(bleu_tokenizer="13b")

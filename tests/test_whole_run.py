@@ -27,7 +27,7 @@ def arguments(out: Path, corpus: Path) -> list[str]:
     words = ["--preset", "tiny", "--data", "files", "--out", str(out), "--text.folder", str(corpus / "kept")]
     words += ["--text.files.train-source", str(corpus / "en"), "--text.files.train-target", str(corpus / "de")]
     words += ["--text.max-source", "16", "--text.max-target", "16", "--text.batch-tokens", "128"]
-    words += ["--text.vocab-size", "200", "--text.test-limit", "8", "--devices", "1", "--methods", "pcl"]
+    words += ["--text.vocab-size", "200", "--eval.limit", "8", "--devices", "1", "--methods", "pcl"]
     return [*words, "--results", str(out / "published")]
 
 

@@ -20,7 +20,6 @@ from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
 from kdtw_jax.evaluation.operating_table import COLUMNS, show
-from kdtw_jax.pipeline.config import JUDGING
 from kdtw_jax.pipeline.operating_report import Timing, study_points, table
 from kdtw_jax.pipeline.prepare import look_up, prepare
 from kdtw_jax.pipeline.restore import restore
@@ -63,7 +62,7 @@ def compare(options: Compare) -> None:
     config = replace(config, methods=("ask",), beam_targets=beams)
     seeds, timing = options.seeds or config.seeds, Timing(options.repeats, options.sentences)
     given = look_up(replace(config, results=options.results))
-    with open_run(options.run, {"task": task, **config.identity()}, free=JUDGING) as run:
+    with open_run(options.run, {"task": task, **config.identity()}) as run:
         for seed in seeds:
             if not run.done(f"seed{seed}/ask"):
                 raise UserError(f"{options.run} has no student of seed {seed} that learned to ask")

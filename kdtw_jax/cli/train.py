@@ -37,6 +37,7 @@ continues an interrupted run; more seeds and methods join what is there.
                      pcl      path consistency
                      ask      path consistency of a student that learns to ask its teacher
   --seeds ...        a student of each method for each of these numbers
+  --family NAME      what kind of models are trained, by default t5; your own is registered first
   --teacher-model, --student-model   a folder or hf:NAME, instead of training one
   --out FOLDER       the run's folder, by default runs/TASK-DATA-PRESET
   --results FOLDER   also write the tables and their provenance there
@@ -72,7 +73,7 @@ def read(arguments: list[str]) -> tuple[str, Experiment]:
     task, words = taken("--task", arguments)
     file, words = taken("--config", words)
     constraints, words = all_taken("--constraint", words)
-    from kdtw_jax.pipeline.config import parse
+    from kdtw_jax.pipeline.config import parse, values_of
     from kdtw_jax.pipeline.config_file import configure, read_config
     from kdtw_jax.pipeline.presets import TASKS
 
@@ -88,6 +89,11 @@ def read(arguments: list[str]) -> tuple[str, Experiment]:
             raise UserError(f"{file}: unknown preset {name!r}; known are {', '.join(presets)}")
         if taken("--preset", words)[0] not in (None, name):
             raise UserError(f"--preset and the preset {name} of {file} contradict each other; keep one of them")
+        family = values_of("--family", words)[:1]
+        if family and said.setdefault("family", family[0]) != family[0]:
+            raise UserError(
+                f"--family and the family {said['family']} of {file} contradict each other; keep one of them"
+            )
         presets = {name: configure(presets[name], said)}
     return task, parse(presets, "All options.", words)
 

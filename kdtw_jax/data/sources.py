@@ -23,11 +23,8 @@ from kdtw_jax.data.store import fingerprint, kept_notes, stored
 from kdtw_jax.data.textfiles import FileSpec, file_pairs
 from kdtw_jax.data.tfds_source import tfds_pairs
 from kdtw_jax.errors import UserError
-from kdtw_jax.text.language import is_language, main_language
 
 _LANGUAGES = re.compile(r"([a-z]{2,3}(?:_[A-Z]{2})?)-([a-z]{2,3}(?:_[A-Z]{2})?)")  # of debian/
-_CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
-_COUNTRIES = {"cn": "zh", "jp": "ja", "kr": "ko", "ua": "uk", "gr": "el", "cz": "cs", "dk": "da", "vn": "vi"}
 _MEASURED = 100_000  # training pairs up to which it is measured whether the texts of tfds are in training
 # Summaries of tensorflow-datasets, all of them English, which does not say so.
 _ENGLISH = (
@@ -122,20 +119,10 @@ def _contained_notes(request: TaskRequest, task: Task) -> dict[str, float]:
 
 def _load_files(request: TaskRequest) -> Task:
     files = request.files
-    language = _files_language(request.name, files)
     with Console(stderr=True).status("files: reading"):
         pairs = file_pairs(files)
     digest = fingerprint(pairs.splits)
-    return Task(request.name, pairs.splits, files.metrics, files.instruction, pairs.notes, digest, language)
-
-
-def _files_language(name: str, files: FileSpec) -> str:
-    """What the user says. Raises UserError where that is no code of a language."""
-    if files.language and not (_CODE.fullmatch(files.language) and is_language(files.language)):
-        meant = _COUNTRIES.get(main_language(files.language))
-        advice = f"; is {meant} meant?" if meant else ""
-        raise UserError(f"files: language must be a code such as en, zh or pt_BR, got {files.language!r}{advice}")
-    return files.language
+    return Task(request.name, pairs.splits, TRANSLATION_METRICS, files.instruction, pairs.notes, digest)
 
 
 def _file_notes(request: TaskRequest, task: Task) -> dict[str, float]:
@@ -169,5 +156,5 @@ BUILTIN: Mapping[str, TaskSource] = {
     "cldr": TaskSource(_load_cldr, "cldr", lambda name, files: "de"),
     "debian/": TaskSource(_load_debian, "debian/en-de, debian/summarize", _debian_language),
     "tfds:": TaskSource(_load_tfds, "tfds:NAME", notes=_contained_notes),
-    "files": TaskSource(_load_files, "files", _files_language, _file_notes),
+    "files": TaskSource(_load_files, "files", notes=_file_notes),
 }

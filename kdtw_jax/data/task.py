@@ -94,6 +94,7 @@ def load_task(
     features: Features | None = None,
     limit: int | None = None,
     test_limit: int | None = None,
+    language: str = "",
 ) -> Task:
     """The task of that name; what has to be prepared is kept in `data_dir` and found there by a later call.
 
@@ -105,6 +106,7 @@ def load_task(
       features: for `tfds:NAME`: feature and split names that do not follow from the data set.
       limit: training pairs at the most, evenly spaced over the split.
       test_limit: likewise validation and test pairs.
+      language: a code for the language of the targets; by default the source or their script says it.
 
     Raises:
       UserError: an unknown name, or whatever is wrong with the data; nothing half-written is left.
@@ -116,6 +118,7 @@ def load_task(
     source = find_source(name)
     request = TaskRequest(name, Path(data_dir), files or FileSpec(), features or Features(), limit, test_limit)
     task = source.load(request)
+    task = replace(task, language=language or task.language)
     script = guess_language(pair["target"] for pair in _Limited(task.splits["train"], SCRIPT_FROM))
     if not task.language:
         task = replace(task, language=script)
@@ -131,9 +134,6 @@ def load_task(
 
 
 def stated_language(name: str, files: FileSpec) -> str:
-    """The language of the targets of a task as far as its name (or the user, for files) says, before anything is read.
-
-    Raises UserError where what is said of files is no code of a language.
-    """
+    """The language of the targets of a task as far as its name says, before anything is read."""
     source = next((source for prefix, source in SOURCES.items() if _has(prefix, name)), None)
     return source.language(name, files) if source is not None else ""

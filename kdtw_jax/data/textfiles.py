@@ -14,7 +14,6 @@ from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits, held_out_share
 from kdtw_jax.errors import UserError
-from kdtw_jax.metrics.scores import check_metrics
 from kdtw_jax.text.normal import normalize
 
 
@@ -43,13 +42,8 @@ class FileSpec:
     seed: int = 0
     instruction: str = "{source}"
     """put before the source when the task's instruction is asked for; has {source} in it"""
-    metrics: tuple[str, ...] = ("bleu", "chrf")
-    """what to report, of bleu, chrf, rouge1, rouge2, rougeL, exact_match"""
-    language: str = ""
-    """code of the targets' language (en, zh, ja ...), by which scores take words apart; by default their script says"""
 
     def __post_init__(self) -> None:
-        check_metrics(self.metrics, "text.files.metrics")
         if not 0 < self.held_out < 0.5:
             raise UserError(f"text.files.held_out must be above 0 and below 0.5, got {self.held_out}")
         if self.source_key == self.target_key:

@@ -59,15 +59,13 @@ class AskConfig:
     """budgets never trained, for evaluation"""
     fixed_share: float = field(default=0.15, metadata=flags())
     """rows under a rule without a number: do not ask, or ask at will"""
-    judged_on: int = 0
-    """test pairs that asking is judged on, at the most, in some 150 decodings of them; 0: all"""
 
     def __post_init__(self) -> None:
         if not self.constraints or len(set(self.constraints)) < len(self.constraints):
             raise UserError(f"ask.constraints must be distinct, at least one, got {self.constraints}")
         check_ranges(self, "ask.", gate_width="[1, inf)", helped_share="(0, 1)", gate_weight="(0, inf)")
         check_ranges(self, "ask.", gate_rate="(0, inf)")
-        check_ranges(self, "ask.", gate_calibration_steps="[0, inf)", fixed_share="[0, 1)", judged_on="[0, inf)")
+        check_ranges(self, "ask.", gate_calibration_steps="[0, inf)", fixed_share="[0, 1)")
         check_held_out(self.held_out)
         if self.distil.top_k < 1 or self.distil.target_decay:
             raise UserError(

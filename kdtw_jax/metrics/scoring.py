@@ -63,11 +63,11 @@ def bleu_metric(tokenizer: str) -> BLEU:
         if extra := _EXTRAS.get(tokenizer):
             raise UserError(
                 f"BLEU's tokenizer {tokenizer} needs its dictionary: pip install '{extra}', "
-                "or do without it by --text.bleu-tokenizer char"
+                "or do without it by --eval.bleu-tokenizer char"
             ) from error
         raise UserError(
             f"BLEU's tokenizer {tokenizer} cannot be had ({' '.join(str(error).split()) or type(error).__name__}); "
-            "check the network or choose another --text.bleu-tokenizer"
+            "check the network or choose another --eval.bleu-tokenizer"
         ) from error
 
 

@@ -25,6 +25,7 @@ from kdtw_jax.models.interface import (
     ModelConfig,
     Network,
     Params,
+    Size,
 )
 from kdtw_jax.models.roles import Path, Role, RoleOf, names_of, split_axis
 from kdtw_jax.models.t5.config import T5Config
@@ -50,6 +51,7 @@ __all__ = [
     "Path",
     "Role",
     "RoleOf",
+    "Size",
     "T5Config",
     "costs",
     "count_params",

@@ -148,6 +148,16 @@ class Costs(NamedTuple):
     cache_bytes: Callable[[int, int], float]  # (S, T): of incremental decoding
 
 
+class Size(NamedTuple):
+    """How large a model is, whatever its family."""
+
+    d_model: int
+    heads: int
+    layers: int  # of the encoder, and as many of the decoder
+    dropout_rate: float = 0.0
+    dtype: str = "float32"  # of the arithmetic
+
+
 class Family(NamedTuple):
     """A kind of model: what its configs are, and what a config's network and costs are."""
 
@@ -155,3 +165,5 @@ class Family(NamedTuple):
     config: type[Any]  # a `ModelConfig`
     network: Callable[[Any], Network]
     costs: Callable[[Any], Costs]
+    sized: Callable[[Size], Any]  # a config of about that size, of any vocabulary; what the family has not is left out
+    flags: tuple[str, ...] = ("d_model", "dtype", "dropout_rate")  # fields of its configs that are options of a run

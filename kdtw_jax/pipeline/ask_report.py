@@ -19,7 +19,7 @@ from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
 from kdtw_jax.methods.ask_config import Rules
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
-from kdtw_jax.pipeline.stages import Row, Trained, asking_rules, evaluation_stage, judged_with, still_good
+from kdtw_jax.pipeline.stages import BEAM, Row, Trained, asking_rules, evaluation_stage, judged_with, still_good
 from kdtw_jax.runs import RunFolder, print_table, write_csv, write_json, write_text
 
 COLUMNS = (
@@ -47,7 +47,7 @@ _CALIBRATION_PAIRS = 256
 
 def asking_stage(config: Experiment, seed: int) -> str:
     """Where the run's folder keeps what was found about the asking student of a seed."""
-    return f"seed{seed}/ask/{config.split}-asking"
+    return f"seed{seed}/ask/{config.eval.split}-asking"
 
 
 def asking_decoder(
@@ -83,13 +83,13 @@ def study_asking(
     that split, those are the pairs that they are judged on.
     """
     stage = asking_stage(config, seed)
-    made_with = judged_with(config, "split", "text.", "ask.")
+    made_with = judged_with(config, *BEAM)
     if not still_good(run, stage, made_with):
         assert setup.validation is not None
         rules = asking_rules(config, setup, teacher)
         decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=False)
-        pairs = setup.task.splits[config.split]
-        data = spaced_pairs(setup.test, config.of("ask").judged_on or len(setup.test))
+        pairs = setup.task.splits[config.eval.split]
+        data = spaced_pairs(setup.test, config.eval.ask_limit or len(setup.test))
         sources, references = ([pairs[int(i)][side] for i in data.examples] for side in ("source", "target"))
         test = Texts(data, sources, references, setup.task.metrics, setup.scoring)
         outputs = None

@@ -91,7 +91,7 @@ def _scores(found: Mapping[str, Any], method: str, seed: int) -> list[str]:
     every = tuple(row["seed"] for row in found["rows"])
     teacher = rows("teacher", every) if method != "teacher" else {}
     pairs = found.get("data", {}).get("test_pairs")
-    split = found.get("config", {}).get("split", "test")
+    split = found.get("config", {}).get("eval", {}).get("split", "test")
     head = f"Greedy outputs for {pairs} {split} pairs, with 95% bootstrap intervals over them."
     lines = [
         head,

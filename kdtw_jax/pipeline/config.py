@@ -15,30 +15,16 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.flags import Section, command_line, flags
 from kdtw_jax.methods import METHODS, find
 from kdtw_jax.methods.mle import FitConfig
-from kdtw_jax.models import T5Config
+from kdtw_jax.models import ModelConfig, find_family
 from kdtw_jax.parallel.hosts import HostsConfig
+from kdtw_jax.pipeline.eval_config import EvalConfig as EvalConfig
+from kdtw_jax.pipeline.sizes import Preset, models
 from kdtw_jax.pipeline.text_config import TextConfig as TextConfig
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.runs.folder import flatten
 from kdtw_jax.runs.trackers import Tracker
 from kdtw_jax.text.normal import without_surrogates
 from kdtw_jax.training.context import StudentTraining
 
-Preset = Literal["tiny", "quickstart", "small", "base", "paper"]
-# What only evaluation reads.
-JUDGING = (
-    "split",
-    "text.test_limit",
-    "text.files.metrics",
-    "text.files.language",
-    "text.bleu_tokenizer",
-    "beam_size",
-    "length_penalty",
-    "ask.judged_on",
-)
-# What are flags of a model.
-_SIZES = ("d_model", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
-_ARITHMETIC = ("dtype", "remat", "fused_attention")
 _SEEDS = 2**32 - 4096  # students add to theirs, and what shuffles batches takes 32 bits
 
 
@@ -51,8 +37,8 @@ class Experiment:
     data: str
     """cldr, debian/en-LANG, debian/summarize, tfds:NAME, or files"""
     text: TextConfig
-    teacher: T5Config = field(metadata=flags(*_SIZES, *_ARITHMETIC, "dropout_rate"))
-    student: T5Config = field(metadata=flags(*_SIZES, *_ARITHMETIC))
+    teacher: ModelConfig
+    student: ModelConfig
     teacher_fit: FitConfig
     """training of the teacher"""
     warmup: FitConfig = field(metadata=flags("loop.steps", "optimizer", "chunk", "vocab_chunk"))
@@ -61,6 +47,10 @@ class Experiment:
     """what students of all methods have in common"""
     settings: Mapping[str, Any] = field(default_factory=dict, metadata=flags())
     """each method's own, by its name; a method that is not named has its defaults"""
+    family: str = "t5"
+    """what kind of models teacher and student are, where they are trained here"""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """what models are judged on and by; it may change from one evaluation to the next"""
     out: Path | None = None
     """the run's folder, by default runs/TASK-DATA-PRESET; the same command continues what is in it"""
     results: Path | None = None
@@ -69,8 +59,6 @@ class Experiment:
     """one student a method for each of these; the teacher is trained once, with the first"""
     methods: tuple[str, ...] = ("mle", "word_kd", "pcl", "ask")
     """how students are trained"""
-    split: Literal["validation", "test"] = "test"
-    """what models are judged on; choose settings on validation"""
     log_to: tuple[Tracker, ...] = ("tensorboard",)
     """where the numbers of trainings go beside metrics.jsonl; all but tensorboard are libraries to be installed"""
     devices: int = 0
@@ -90,9 +78,9 @@ class Experiment:
     """further methods that learn from the teacher's beam outputs in place of the data's targets, as seqkd does: in the
     loss, and as the ground truth of a replay buffer"""
     beam_size: int = 4
-    """of the teacher's beam search, whether judged or learned from"""
+    """of the teacher's beam search that methods learn from"""
     length_penalty: float = 0.6
-    """exponent of the length penalty ((5 + length) / 6) in the teacher's beam search"""
+    """exponent of its length penalty ((5 + length) / 6)"""
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -101,6 +89,9 @@ class Experiment:
             raise UserError(f"seeds must be at least 0 and below {_SEEDS}, got {self.seeds}")
         check_ranges(self, devices="[0, inf)", teacher_shards="[1, inf)", beam_size="[1, inf)")
         check_ranges(self, length_penalty="[0, inf)")
+        for name in ("teacher", "student"):
+            if not isinstance(vars(self)[name], find_family(self.family).config):
+                raise UserError(f"{name} must be a model of the family {self.family}, got {vars(self)[name]!r:.80}")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise UserError(f"methods must be distinct, at least one, got {self.methods}")
         if idle := set(self.beam_targets) - set(self.methods):
@@ -121,6 +112,16 @@ class Experiment:
         """With other settings of these methods."""
         return dataclasses.replace(self, settings={**self.settings, **changed})
 
+    def in_family(self, name: str) -> Experiment:
+        """With models of a family, of the preset's sizes where they were of another one.
+
+        Raises:
+          UserError: for a family that nobody has registered.
+        """
+        if name == self.family:
+            return self
+        return dataclasses.replace(self, family=name, **models(self.preset, name))
+
     def to_json(self) -> dict[str, Any]:
         """All fields as plain values, with the settings of the methods that are trained under their names."""
         values = plain(dataclasses.replace(self, settings={}))
@@ -128,19 +129,14 @@ class Experiment:
         return values | {method: plain(self.of(method)) for method in self.methods}
 
     def identity(self) -> dict[str, Any]:
-        """What a run's folder is for: all that every stage depends on. Methods and seeds may join later, and what only
-        evaluation reads (`judging`) may change."""
+        """What a run's folder is for: all that every stage depends on. Methods and seeds may join later, and how models
+        are judged may change."""
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *self.methods]
-        apart += ["offline", "log_to", "beam_targets", *JUDGING]
+        apart += ["offline", "log_to", "beam_targets", *self.beam(), "eval"]
         return without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)
 
-    def judging(self) -> dict[str, Any]:
-        """What only evaluation reads, by dotted name: it may change from call to call."""
-        every = {**self.to_json(), **{method: plain(self.of(method)) for method in METHODS}}
-        return {name: value for name, value in flatten(every).items() if name in JUDGING}
-
     def beam(self) -> dict[str, float]:
-        """How the teacher searches: of what is judged, and of what the methods that learn from it are."""
+        """How the teacher searches for what methods learn from."""
         return {"beam_size": self.beam_size, "length_penalty": self.length_penalty}
 
     def learns_from_beams(self, method: str) -> bool:
@@ -149,13 +145,13 @@ class Experiment:
 
     def identity_of(self, method: str) -> dict[str, Any]:
         """What the students of a method depend on beyond that."""
-        own = without({method: plain(self.of(method))}, JUDGING)
+        own: dict[str, Any] = {method: plain(self.of(method))}
         if method in self.beam_targets and find(method).targets != "beam":
             own["targets"] = "beam"
         if self.learns_from_beams(method):
             own |= self.beam()
         if find(method).unseen(self.of(method)):  # the pairs of validation that are left
-            own["text"] = {"test_limit": self.text.test_limit}
+            own["eval"] = {"limit": self.eval.limit}
         return own
 
 
@@ -165,10 +161,9 @@ def plain(config: Any) -> dict[str, Any]:
     return values
 
 
-def without(plain: Mapping[str, Any], apart: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Nested values but for those of the given dotted names."""
-    kept = {name: value for name, value in plain.items() if prefix + name not in apart}
-    return {n: without(v, apart, f"{prefix}{n}.") if isinstance(v, Mapping) else v for n, v in kept.items()}
+def without(plain: Mapping[str, Any], apart: Collection[str]) -> dict[str, Any]:
+    """Values but for those of the given names."""
+    return {name: value for name, value in plain.items() if name not in apart}
 
 
 def parse(
@@ -189,6 +184,8 @@ def parse(
     if name not in presets:
         raise UserError(f"unknown preset {name!r}; known are {', '.join(presets)}")
     preset = presets[name]
+    for family in values_of("--family", words)[:1]:
+        preset = preset.in_family(family)
     chosen = tuple(method for method in values_of("--methods", words) or preset.methods if method in METHODS)
     for word in words:
         method = word.removeprefix("--").partition(".")[0].replace("-", "_")
@@ -196,9 +193,13 @@ def parse(
             raise UserError(f"{word}: {method} is not among the methods {', '.join(chosen)}; see --methods")
     names: Any = tuple[Literal[tuple(METHODS)], ...]  # type: ignore[misc]
     sections = {m: Section(METHODS[m].describe, preset.of(m), METHODS[m].flags) for m in chosen}
+    listed = find_family(preset.family).flags
+    sections["teacher"] = Section("the model that teaches", preset.teacher, listed)
+    # Students are trained without dropout.
+    sections["student"] = Section("the model that learns", preset.student, [f for f in listed if f != "dropout_rate"])
     types = {"methods": names, "beam_targets": names}
     found, settings = command_line(preset, sections, types, description, words)
-    return Experiment(**{**found, "settings": {**preset.settings, **settings}})
+    return Experiment(**{**found, "settings": {**preset.settings, **{m: settings[m] for m in chosen}}})
 
 
 def values_of(flag: str, words: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ import yaml
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import METHODS, find
 from kdtw_jax.pipeline.config import Experiment, plain
-from kdtw_jax.pipeline.restore import revive
+from kdtw_jax.pipeline.restore import revive, revive_experiment
 from kdtw_jax.runs.atomic import explained, write_text
 
 _NOT_SAID = ("out", "results")  # a repetition has a folder of its own
@@ -41,6 +41,8 @@ def configure(base: Experiment, said: Mapping[str, Any]) -> Experiment:
     Settings of a method stand under its name. Raises UserError, with the dotted name, for an option that there is not,
     a value that it cannot have, and settings of a method that is not among `methods`.
     """
+    if "family" in said:
+        base = base.in_family(said["family"])
     methods = _names(said.get("methods", base.methods))
     for name in set(said) & set(METHODS) - set(methods):
         raise UserError(f"{name} is not among the methods {', '.join(methods)}: leave its settings out, or add it")
@@ -53,7 +55,7 @@ def configure(base: Experiment, said: Mapping[str, Any]) -> Experiment:
         name: revive(find(name).config, _merge(plain(base.of(name)), value, f"{name}."), name)
         for name, value in own.items()
     }
-    whole = revive(Experiment, {**merged, "methods": list(methods)})
+    whole = revive_experiment({**merged, "methods": list(methods)})
     return dataclasses.replace(whole, settings={**base.settings, **settings})
 
 

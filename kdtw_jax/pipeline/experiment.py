@@ -15,7 +15,7 @@ from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.training_figure import distil_figure
 from kdtw_jax.parallel.hosts import is_writer, join, wait
 from kdtw_jax.pipeline.ask_report import report_asking, study_asking
-from kdtw_jax.pipeline.config import JUDGING, Experiment
+from kdtw_jax.pipeline.config import Experiment, plain
 from kdtw_jax.pipeline.config_file import write_config
 from kdtw_jax.pipeline.prepare import Setup, look_up, prepare
 from kdtw_jax.pipeline.presets import TASKS
@@ -56,9 +56,9 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
     out = config.out or default_folder(name, config)
     judged = "ask" in config.methods and "share" in config.of("ask").constraints
     given = look_up(config, own)
-    with logging_to(config.log_to, out), open_run(out, {"task": name, **config.identity()}, free=JUDGING) as run:
+    with logging_to(config.log_to, out), open_run(out, {"task": name, **config.identity()}) as run:
         setup = prepare(config, run, console, given)
-        write_json(run.path / SETTINGS, config.judging())
+        write_json(run.path / SETTINGS, plain(config.eval))
         if own is None:  # a task of the user's own is no file's to repeat
             write_config(run.path / REPEAT, name, config, TASKS.get(name, {}).get(config.preset))
         teacher = train_teacher(config, setup, run)
@@ -84,7 +84,7 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
             )
         console.print(f"run folder: {run.path}")
         if judged and own is None:
-            some = sorted((pair["source"] for pair in islice(setup.task.splits[config.split], 51)), key=len)
+            some = sorted((pair["source"] for pair in islice(setup.task.splits[config.eval.split], 51)), key=len)
             source = some[len(some) // 2]
             said = f"{program()} write {shlex.quote(str(run.path))} --rule {shlex.quote(RULE)}"
             console.print(f"next: {said} --text {shlex.quote(source)}", soft_wrap=True, markup=False, highlight=False)
@@ -99,7 +99,7 @@ def default_folder(task: str, config: Experiment) -> Path:
 def _compare(task: str, config: Experiment, setup: Setup, run: RunFolder) -> list[Row]:
     """Rows of differences.csv: path consistency, or else the first method, against each other one; greedy outputs."""
     base = "pcl" if "pcl" in config.methods else config.methods[0]
-    pairs = setup.task.splits[config.split]
+    pairs = setup.task.splits[config.eval.split]
     outputs: dict[str, list[list[str]]] = {
         m: [run.info(evaluation_stage(config, m, seed))["outputs"] for seed in config.seeds] for m in config.methods
     }
@@ -167,7 +167,7 @@ def _show(config: Experiment, setup: Setup, rows: list[Row], ahead: list[Row]) -
             table[-1]["gap closed %"] = 100 * (mean(method, first) - mean("mle", first)) / whole if whole else None
     seeds = f"mean of seeds {', '.join(map(str, config.seeds))}" if len(config.seeds) > 1 else f"seed {config.seeds[0]}"
     print_table(
-        f"{config.data}, {len(setup.test)} {config.split} pairs, {seeds}",
+        f"{config.data}, {len(setup.test)} {config.eval.split} pairs, {seeds}",
         table,
         ["method", *setup.task.metrics, "gap closed %", "unfinished %", "parameters", "tokens_per_s"],
     )

@@ -26,7 +26,7 @@ from kdtw_jax.metrics.scores import Statistics, bootstrap, interval, ratio_of_su
 from kdtw_jax.pipeline.ask_report import asking_decoder, asking_stage, spaced_pairs
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
-from kdtw_jax.pipeline.stages import Row, Trained, asking_rules, judged_with, still_good
+from kdtw_jax.pipeline.stages import BEAM, Row, Trained, asking_rules, judged_with, still_good
 from kdtw_jax.runs import Progress, RunFolder
 from kdtw_jax.training.deferral import look_at, train_deferral
 
@@ -54,8 +54,8 @@ def study_points(
 
     Its asking has to have been studied (`kdtw_jax.pipeline.ask_report`): the thresholds of gates are from there.
     """
-    stage = f"seed{seed}/ask/{config.split}-operating"
-    made_with = judged_with(config, "split", "text.", "ask.")
+    stage = f"seed{seed}/ask/{config.eval.split}-operating"
+    made_with = judged_with(config, *BEAM)
     if still_good(run, stage, made_with):
         return run.info(stage)
     rules = asking_rules(config, setup, teacher)
@@ -73,7 +73,7 @@ def study_points(
         decoder.student, decoder.teacher, some, widen_buckets(setup.buckets, some), setup.tokenizer.banned_ids
     )
     harness = make_harness(decoder, train_deferral(states), config.of("ask").distil.pcl.alpha)
-    data = spaced_pairs(setup.test, config.of("ask").judged_on or len(setup.test))
+    data = spaced_pairs(setup.test, config.eval.ask_limit or len(setup.test))
     validation = spaced_pairs(setup.validation)
     deferral_levels = _deferral_levels(harness, validation, setup, rules.room)
     levels = {**asked["levels"], "co_llm": deferral_levels}
@@ -138,7 +138,7 @@ def _judge(
     """Rows of the table, one a point and metric, and the area under each frontier. The first points are timed."""
     student, teacher = harness.decoder.student[0].config, harness.decoder.teacher[0].config
     sources_N = np.asarray(data.sources.lengths)
-    pairs = setup.task.splits[config.split]
+    pairs = setup.task.splits[config.eval.split]
     references = [pairs[int(i)]["target"] for i in data.examples]
     costs = [costs_per_token(o, student, teacher, sources_N) for o in outcomes]
     earned = teacher_log_probs(harness, data, widen_buckets(setup.buckets, data), [o.tokens_NxT for o in outcomes])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import os
 from collections.abc import Sequence
@@ -57,9 +58,9 @@ class Setup(NamedTuple):
 def check_scoring(config: Experiment) -> None:
     """Raises UserError where BLEU's tokenizer cannot be had, as far as it is known before the text is read: it may be
     the text that tells the language."""
-    language = stated_language(config.data, config.text.files)
-    if config.data != "files" or "bleu" in config.text.files.metrics:
-        bleu_metric(choose_scoring(language, config.text.bleu_tokenizer).bleu)
+    language = config.eval.language or stated_language(config.data, config.text.files)
+    if "bleu" in (config.eval.metrics or ("bleu",)):
+        bleu_metric(choose_scoring(language, config.eval.bleu_tokenizer).bleu)
 
 
 def look_up(config: Experiment, own: Task | None = None) -> Given:
@@ -105,12 +106,16 @@ def _task(config: Experiment, own: Task | None) -> Task:
             files=text.files,
             features=text.features,
             limit=text.limit or None,
-            test_limit=text.test_limit or None,
+            test_limit=config.eval.limit or None,
+            language=config.eval.language,
         )
 
     task = own or first_alone(load, "data")
+    task = dataclasses.replace(
+        task, metrics=config.eval.metrics or task.metrics, language=config.eval.language or task.language
+    )
     if "bleu" in task.metrics:
-        bleu_metric(choose_scoring(task.language, text.bleu_tokenizer).bleu)
+        bleu_metric(choose_scoring(task.language, config.eval.bleu_tokenizer).bleu)
     return task
 
 
@@ -137,7 +142,7 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
         console.print(f"{task.name}: {note} {value:g}")
     tokenizer = given.tokenizer or first_alone(lambda: _tokenizer(config, task, run.path / VOCABULARY), "tokenizer")
     encoded = {}
-    for split in dict.fromkeys(("train", config.split, *(("validation",) if needs_validation(config) else ()))):
+    for split in dict.fromkeys(("train", config.eval.split, *(("validation",) if needs_validation(config) else ()))):
         if not len(task.splits.get(split, ())):
             raise UserError(f"{task.name} has no pairs in its split {split}; give some")
         part = _encoded(config, task, tokenizer, split)
@@ -153,8 +158,8 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
             )
         encoded[split] = part
     check_fit(config, tokenizer, buckets, len(devices))
-    train, test = encoded["train"], encoded[config.split]
-    references = [task.splits[config.split][int(i)]["target"] for i in test.examples]
+    train, test = encoded["train"], encoded[config.eval.split]
+    references = [task.splits[config.eval.split][int(i)]["target"] for i in test.examples]
     ceiling = _ceiling(config, task, tokenizer, test, references, scoring, console)
     parts = (task, tokenizer, buckets, train, test, encoded.get("validation"), references, devices)
     return Setup(*parts, given.teacher, given.student, scoring, ceiling)
@@ -162,13 +167,13 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
 
 def _scoring(config: Experiment, task: Task, console: Console) -> Scoring:
     """Tokenizers by the language of the targets or as configured."""
-    wanted = config.text.bleu_tokenizer
+    wanted = config.eval.bleu_tokenizer
     scoring = choose_scoring(task.language, wanted)
     reason = f"as the targets are in the language {task.language!r}" if task.language else "for an unknown language"
-    if config.data == "files" and task.language != config.text.files.language:
+    if config.data == "files" and task.language != config.eval.language:
         reason += ", which their script says"
     if "bleu" in task.metrics and scoring.bleu != ENGLISH.bleu:
-        because = "as configured" if wanted else f"{reason} (--text.bleu-tokenizer chooses another)"
+        because = "as configured" if wanted else f"{reason} (--eval.bleu-tokenizer chooses another)"
         console.print(f"{task.name}: BLEU by the tokenizer {scoring.bleu}, {because}", soft_wrap=True)
     if any(metric.startswith("rouge") for metric in task.metrics) and scoring.rouge != ENGLISH.rouge:
         console.print(f"{task.name}: ROUGE of words in any script, {reason}", soft_wrap=True)
@@ -185,7 +190,7 @@ def _ceiling(
     console: Console,
 ) -> Ceiling:
     """Says what is wrong with the references that models are judged on."""
-    named = f"{task.name} {config.split}"
+    named = f"{task.name} {config.eval.split}"
     if "bleu" in task.metrics and scoring.bleu != "none" and look_tokenized(references):
         plain = "BLEU is meant for text as people write it"
         console.print(

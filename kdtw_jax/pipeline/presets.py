@@ -10,25 +10,11 @@ from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.methods.ask_config import AskConfig
 from kdtw_jax.methods.mle import FitConfig
 from kdtw_jax.methods.pcl import DistilConfig
-from kdtw_jax.models import T5Config
-from kdtw_jax.pipeline.config import Experiment, TextConfig
+from kdtw_jax.pipeline.config import EvalConfig, Experiment, TextConfig
+from kdtw_jax.pipeline.sizes import models
 from kdtw_jax.training.context import StudentTraining
 from kdtw_jax.training.loop import LoopConfig
 from kdtw_jax.training.state import OptimizerConfig
-
-
-def model(d_model: int, heads: int, layers: int, dropout: float = 0.0) -> T5Config:
-    """A T5 v1.0 of a size below the published ones; the vocabulary is filled in from the tokenizer."""
-    return T5Config(
-        vocab_size=32,
-        d_model=d_model,
-        d_kv=d_model // heads,
-        d_ff=4 * d_model,
-        num_layers=layers,
-        num_decoder_layers=layers,
-        num_heads=heads,
-        dropout_rate=dropout,
-    )
 
 
 def likelihood(steps: int, learning_rate: float, save: int = 400, log: int = 40) -> FitConfig:
@@ -113,33 +99,32 @@ def students(
 TINY = Experiment(
     preset="tiny",
     data="cldr",
-    text=TextConfig(limit=600, test_limit=32, vocab_size=400, batch_tokens=512, buckets=1, on_long="truncate"),
-    teacher=model(32, 4, 1),
-    student=model(16, 2, 1),
+    text=TextConfig(limit=600, vocab_size=400, batch_tokens=512, buckets=1, on_long="truncate"),
+    **models("tiny"),
     teacher_fit=likelihood(40, 3e-3, save=8, log=4),
     warmup=likelihood(16, 3e-3, save=8, log=4),
     **students(16, 1e-3, save=8, log=4, capacity=64, top_k=8),
     beam_size=2,
+    eval=EvalConfig(limit=32, beam_size=2),
 )
 
 QUICKSTART = Experiment(
     preset="quickstart",
     data="cldr",
-    text=TextConfig(vocab_size=2000, max_source=48, max_target=48, test_limit=300, on_long="truncate"),
-    teacher=model(128, 4, 2),
-    student=model(64, 4, 1),
+    text=TextConfig(vocab_size=2000, max_source=48, max_target=48, on_long="truncate"),
+    **models("quickstart"),
     teacher_fit=likelihood(1500, 3e-3),
     warmup=likelihood(600, 6e-3),
     **students(900, 3e-3, paths=FROM_AFAR),
     methods=("mle", "pcl", "ask"),
+    eval=EvalConfig(limit=300),
 )
 
 SMALL = Experiment(
     preset="small",
     data="debian/en-de",
     text=TextConfig(),
-    teacher=model(192, 6, 3, dropout=0.2),
-    student=model(80, 4, 1),
+    **models("small"),
     teacher_fit=likelihood(6000, 2e-3),
     warmup=likelihood(1200, 6e-3, save=200),
     **students(1200, 3e-3, save=200),
@@ -152,8 +137,7 @@ BASE = replace(
     text=TextConfig(
         vocab_size=16000, max_source=128, max_target=128, batch_tokens=32768, buckets=4, on_long="truncate"
     ),
-    teacher=T5Config.named("base", version="v1.1"),
-    student=replace(T5Config.named("small", version="v1.1"), dropout_rate=0.0),
+    **models("base"),
     teacher_fit=likelihood(100_000, 1e-3, save=5000, log=100),
     warmup=likelihood(30_000, 1e-3, save=5000, log=100),
     **students(30_000, 5e-4, save=4000, log=100, capacity=16384),
@@ -164,8 +148,7 @@ PAPER = replace(
     BASE,
     preset="paper",
     text=replace(BASE.text, instruct=True, max_source=256, max_target=256),
-    teacher=replace(T5Config.named("xl", version="v1.1"), dtype="bfloat16"),
-    student=replace(T5Config.named("small", version="v1.1"), dtype="bfloat16", dropout_rate=0.0),
+    **models("paper"),
     teacher_model="hf:google/flan-t5-xl",
     student_model="hf:google/flan-t5-small",
 )
@@ -188,7 +171,8 @@ SUMMARIZATION = {
         text=LENGTHS,
         teacher_fit=likelihood(3000, 2e-3),
         warmup=likelihood(600, 6e-3, save=200),
-        **students(1200, 3e-3, save=200, asking={"gate_rate": 3.0, "judged_on": 1000, "gate_calibration_steps": 400}),
+        **students(1200, 3e-3, save=200, asking={"gate_rate": 3.0, "gate_calibration_steps": 400}),
+        eval=EvalConfig(ask_limit=1000),
     ),
     "tiny": replace(TINY, data="debian/summarize", text=replace(TINY.text, max_source=64, max_target=16)),
     "base": replace(BASE, data="tfds:xsum", text=replace(BASE.text, max_source=512, max_target=64)),

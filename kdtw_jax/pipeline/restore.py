@@ -6,11 +6,13 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from kdtw_jax.errors import NotRegistered, UserError
 from kdtw_jax.methods import METHODS
+from kdtw_jax.models import find_family
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.runs.atomic import read_json as read_json
 from kdtw_jax.runs.folder import SETTINGS, flatten
@@ -43,18 +45,18 @@ def restore(run: Path) -> tuple[str, Experiment]:
     claimed = {m: read_json(next(iter(begun[m].values())), f"{run} has no {m}") for m in METHODS if m in begun}
     own = {method: stage.pop(method, {}) for method, stage in claimed.items()}
     beams = [method for method, stage in claimed.items() if stage.pop("targets", "") == "beam"]
-    settings = read_json(run / SETTINGS, "") if (run / SETTINGS).exists() else {}
+    if (run / SETTINGS).exists():
+        plain["eval"] = read_json(run / SETTINGS, "")
     for stage in claimed.values():  # what a method has learned from is what it was then
-        settings |= flatten(stage)
-    for name, value in settings.items():
-        _put(own if name.partition(".")[0] in METHODS else plain, name, value)
+        for name, value in flatten(stage).items():
+            _put(plain, name, value)
     others = {number for found in begun.values() for number in found if number != seed}
     # The first seed is the one that the teacher was trained with.
     plain |= {"out": str(run), "seeds": [seed, *sorted(others)]}
     plain |= {"methods": list(claimed), "beam_targets": beams} if claimed else {}
     try:
         settings = {method: revive(METHODS[method].config, said, method) for method, said in own.items()}
-        return task, dataclasses.replace(revive(Experiment, plain), settings=settings)
+        return task, dataclasses.replace(revive_experiment(plain), settings=settings)
     except NotRegistered as error:
         raise UserError(f"{run} was begun with what nobody has registered here: {error}") from None
     except UserError as error:
@@ -63,18 +65,31 @@ def restore(run: Path) -> tuple[str, Experiment]:
         ) from None
 
 
+def revive_experiment(plain: Mapping[str, Any]) -> Experiment:
+    """A configuration whose models are of the family that it names.
+
+    Raises:
+      UserError: as `revive` does, and for a family that nobody has registered.
+    """
+    family = find_family(plain.get("family", "t5"))
+    made = {name: revive(family.config, plain[name], name) for name in ("teacher", "student") if name in plain}
+    return revive(Experiment, {**plain, **made})
+
+
 def revive(kind: type[T], plain: Any, name: str = "") -> T:
     """The inverse of `dataclasses.asdict` and JSON for nested dataclasses: fields that are left out keep their
     defaults.
 
     Raises UserError, with the dotted name below `name`, where a value is none of its field's, or a field is none or not
-    there.
+    there. A value that is a dataclass already is taken.
     """
     revived: T = _revive(kind, plain, name)
     return revived
 
 
 def _revive(kind: Any, plain: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(plain):
+        return plain
     if isinstance(kind, types.UnionType):
         rest = [k for k in get_args(kind) if k is not type(None)]
         return None if plain is None else _revive(rest[0], plain, name)

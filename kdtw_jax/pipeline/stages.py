@@ -26,7 +26,7 @@ from kdtw_jax.methods.protocol import Method
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.metrics.scores import Score, score_all
 from kdtw_jax.models import Model, ModelConfig, Params, count_params, make_model, split_axis
-from kdtw_jax.pipeline.config import JUDGING, Experiment, plain
+from kdtw_jax.pipeline.config import Experiment, plain, without
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder
@@ -39,6 +39,7 @@ from kdtw_jax.training.loop import Diverged
 Row = dict[str, str | int | float | None]
 
 BEAM_STAGE = "teacher/beam"  # the teacher's outputs for the training sources
+BEAM = ("beam_size", "length_penalty")  # of evaluation: what only the teacher is judged by
 
 
 Train = Callable[[Model, Path], Params]  # (model, the stage's folder) -> trained parameters
@@ -134,8 +135,7 @@ def train_students(
     students: dict[str, Trained] = {}
     for method in map(find, config.methods):
         name = f"seed{seed}/{method.name}"
-        free = [n for n in JUDGING if n.startswith(f"{method.name}.")]
-        run.claim(name, config.identity_of(method.name), free=free)
+        run.claim(name, config.identity_of(method.name))
         own_size = method.student(size, config.of(method.name))
         students[method.name] = _stage(run, name, own_size, setup, partial(train, method))
     return students
@@ -192,14 +192,14 @@ def result_rows(
     The teacher also gets its metrics under beam search. Everything is computed once and kept in the run's folder.
     """
     stage, compared = evaluation_stage(config, method, seed), config.of("pcl")
-    made_with = judged_with(config, "split", "text.", *(config.beam() if method == "teacher" else ()))
+    made_with = judged_with(config, "ask_limit", *(BEAM if method != "teacher" else ()))
     if method != "teacher":
         made_with |= {"pcl.pcl": plain(compared.pcl), "pcl.top_k": compared.top_k}
     if not still_good(run, stage, made_with):
         if trained.model.config.gate_width:  # alone, it is told so
             alone = word_tokens("do not ask the teacher", setup.tokenizer.encode)
             trained = Trained(with_fixed_rule(trained.model, alone), trained.params)
-        greedy, scores = _decode_and_score(f"{config.split} {method} {seed}", config, setup, trained, Decoding())
+        greedy, scores = _decode_and_score(f"{config.eval.split} {method} {seed}", config, setup, trained, Decoding())
         rows = [_row(s, "") for s in scores]
         sampling = Decoding("sample", seed=seed)
         sampled, drawn = _decode_and_score(f"{method} {seed}, sampled", config, setup, trained, sampling)
@@ -207,10 +207,11 @@ def result_rows(
         numbers = {"tokens_per_s": greedy.tokens_per_s, "parameters": float(count_params(trained.params))}
         unfinished = {"unfinished": greedy.unfinished, "unfinished_sampled": sampled.unfinished}
         if method == "teacher":
-            beam = Decoding("beam", beam_size=config.beam_size, length_penalty=config.length_penalty)
+            width = config.eval.beam_size
+            beam = Decoding("beam", beam_size=width, length_penalty=config.eval.length_penalty)
             searched, found = _decode_and_score("teacher, beam search", config, setup, trained, beam)
-            rows += [_row(s, f"_beam{config.beam_size}") for s in found]
-            unfinished[f"unfinished_beam{config.beam_size}"] = searched.unfinished
+            rows += [_row(s, f"_beam{width}") for s in found]
+            unfinished[f"unfinished_beam{width}"] = searched.unfinished
         else:
             numbers |= compare_with_teacher(
                 trained,
@@ -235,9 +236,9 @@ def result_rows(
     return [{**common, **row} for row in run.info(stage)["rows"]]
 
 
-def judged_with(config: Experiment, *names: str) -> dict[str, Any]:
-    """The settings of evaluation that a stage of it was made with: those whose dotted names begin so."""
-    return {name: value for name, value in config.judging().items() if name.startswith(names)}
+def judged_with(config: Experiment, *apart: str) -> dict[str, Any]:
+    """The settings of evaluation that a stage of it depends on: all but those named."""
+    return without(plain(config.eval), apart)
 
 
 def still_good(run: RunFolder, stage: str, made_with: Mapping[str, Any]) -> bool:
@@ -252,7 +253,7 @@ def _row(score: Score, suffix: str) -> Row:
 
 def evaluation_stage(config: Experiment, method: str, seed: int) -> str:
     """Where the run's folder keeps the evaluation of a model."""
-    return f"teacher/{config.split}" if method == "teacher" else f"seed{seed}/{method}/{config.split}"
+    return f"teacher/{config.eval.split}" if method == "teacher" else f"seed{seed}/{method}/{config.eval.split}"
 
 
 def _decode_and_score(

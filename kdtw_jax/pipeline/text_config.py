@@ -9,9 +9,7 @@ from typing import Literal
 from kdtw_jax.data.features import Features
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.data.vocabulary_training import MOST_PIECES
-from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
-from kdtw_jax.metrics.scoring import BLEU_TOKENIZERS
 from kdtw_jax.ranges import check_ranges
 
 # What are flags of these.
@@ -26,8 +24,6 @@ FILES = flags(
     "target_key",
     "held_out",
     "instruction",
-    "metrics",
-    "language",
 )
 FEATURES = flags("source", "target", "train", "validation", "test")
 
@@ -44,8 +40,6 @@ class TextConfig:
     """feature names for --data tfds:NAME, where they cannot be derived"""
     limit: int = 0
     """training pairs at the most; 0: all"""
-    test_limit: int = 0
-    """test (or validation) pairs to judge on at the most; 0: all"""
     tokenizer: Path | None = None
     """a sentencepiece model to use, such as T5's spiece.model, or a tokenizer.json, or byt5 for bytes; by default that
     of --teacher-model or --student-model, and without these one trained on the training split"""
@@ -66,14 +60,8 @@ class TextConfig:
     """positions in a batch, counted on its longer side"""
     buckets: int = 2
     """static shapes that batches come in"""
-    bleu_tokenizer: str = ""
-    """how BLEU takes texts apart: a tokenizer of sacrebleu (13a, intl, zh, ja-mecab, ko-mecab, char, flores200 ...); by
-    default the language of the targets decides"""
 
     def __post_init__(self) -> None:
-        if self.bleu_tokenizer and self.bleu_tokenizer not in BLEU_TOKENIZERS:
-            known = ", ".join(BLEU_TOKENIZERS)
-            raise UserError(f"text.bleu_tokenizer must be one of {known}, got {self.bleu_tokenizer!r}")
-        check_ranges(self, "text.", limit="[0, inf)", test_limit="[0, inf)")
+        check_ranges(self, "text.", limit="[0, inf)")
         check_ranges(self, "text.", max_source="[2, inf)", max_target="[2, inf)", character_coverage="[0.98, 1]")
         check_ranges(self, "text.", batch_tokens="[1, inf)", buckets="[1, inf)", vocab_size=f"[1, {MOST_PIECES}]")

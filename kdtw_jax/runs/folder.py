@@ -62,11 +62,10 @@ class RunFolder:
             raise UserError(f"{self.path}: stage {stage!r} is not finished; run it first")
         return _read_json(self._marker(stage))
 
-    def claim(self, stage: str, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
+    def claim(self, stage: str, config: Mapping[str, Any]) -> None:
         """Binds `stage` to `config`, which is in addition to the run's: other stages may have others.
 
-        `free` names what may be another one, by dotted name. Raises UserError when the stage has something to lose that
-        another configuration left there.
+        Raises UserError when the stage has something to lose that another configuration left there.
         """
         path = self.path / "stages" / f"{stage}.config.json"
         marker = self._marker(stage)
@@ -74,7 +73,7 @@ class RunFolder:
 
         def bind() -> None:
             old = flatten(_read_json(path)) if path.exists() else None
-            _bind(path, _plain(config), old, f"stage {stage} of {self.path}", free, held)
+            _bind(path, _plain(config), old, f"stage {stage} of {self.path}", held)
 
         first_alone(bind, f"claim {stage}")
 
@@ -107,18 +106,18 @@ class RunFolder:
         return self.path / "stages" / f"{stage}.json"
 
 
-def open_run(path: Path, config: Mapping[str, Any], free: Collection[str] = ()) -> RunFolder:
+def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
     """Creates or re-opens the run folder `path` for exactly this `config` (JSON-able, may be nested).
 
-    `free` names what may be another one, by dotted name. A run of another configuration that has nothing to lose yet is
-    replaced. Raises UserError when the folder cannot be made or written, is a file or someone else's folder, is in use
-    by another process, or holds a run of another configuration that has.
+    A run of another configuration that has nothing to lose yet is replaced. Raises UserError when the folder cannot be
+    made or written, is a file or someone else's folder, is in use by another process, or holds a run of another
+    configuration that has.
     """
     path = Path(path)
-    return first_alone(lambda: _open(path, config, free), "open")
+    return first_alone(lambda: _open(path, config), "open")
 
 
-def _open(path: Path, config: Mapping[str, Any], free: Collection[str]) -> RunFolder:
+def _open(path: Path, config: Mapping[str, Any]) -> RunFolder:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; a run needs a folder: choose another --out")
     with explained(path, "make the run folder"):
@@ -133,7 +132,7 @@ def _open(path: Path, config: Mapping[str, Any], free: Collection[str]) -> RunFo
             _probe(path)
         old = flatten(_read_json(path / CONFIG)) if path / CONFIG in visible else None
         held = tuple(entry for entry in visible if entry.name != CONFIG) if ours else (path / CONFIG,)
-        _bind(path / CONFIG, _plain(config), old, str(path), free, held)
+        _bind(path / CONFIG, _plain(config), old, str(path), held)
     except BaseException:
         if lock is not None:
             lock.release()
@@ -167,7 +166,6 @@ def _bind(
     wanted: dict[str, Any],
     old: dict[str, Any] | None,
     what: str,
-    free: Collection[str],
     held: Collection[Path],
 ) -> None:
     """Writes `wanted` to `path` unless an `old` one (flat) says the same.
@@ -175,7 +173,7 @@ def _bind(
     `held` is what was made under the old one. Where it is worth nothing it goes first: after a kill in between the old
     one stands.
     """
-    if old is not None and (differences := _differences(old, flatten(wanted), free)):
+    if old is not None and (differences := _differences(old, flatten(wanted))):
         if any(map(_worth_keeping, held)):
             raise UserError(
                 f"{what} holds a run of another configuration: {differences}; choose another --out or delete the folder"
@@ -211,9 +209,9 @@ def _remove(places: Collection[Path]) -> None:
                     place.unlink(missing_ok=True)
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], free: Collection[str]) -> str:
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """The first differences of two flat configurations, in words; empty where there are none."""
-    bound = [n for n in {**old, **new} if n.rpartition(".")[2] not in FREE and n not in free]
+    bound = [n for n in {**old, **new} if n.rpartition(".")[2] not in FREE]
     names = [n for n in bound if old.get(n, "(unset)") != new.get(n, "(unset)")]
     shown = "; ".join(
         f"{n} was {_show(old.get(n, '(unset)'))}, now {_show(new.get(n, '(unset)'))}" for n in names[:SHOWN_DIFFERENCES]

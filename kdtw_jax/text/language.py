@@ -11,6 +11,7 @@ import regex
 from babel import Locale
 from babel.core import get_global
 
+from kdtw_jax.errors import UserError
 from kdtw_jax.text.normal import words
 
 # Chinese languages with codes of their own, written in the same characters.
@@ -21,6 +22,9 @@ _BY_SCRIPT["Kana"] = "ja"
 _SCRIPTS = ("Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Hangul", "Han", "Hiragana", "Katakana")
 _SCRIPT = regex.compile("|".join(rf"(?P<{script}>\p{{{script}}})" for script in _SCRIPTS))
 _LENGTH = 1000  # characters
+_CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
+# Codes of countries that stand for languages where somebody errs.
+_COUNTRIES = {"cn": "zh", "jp": "ja", "kr": "ko", "ua": "uk", "gr": "el", "cz": "cs", "dk": "da", "vn": "vi"}
 _KANA = 0.1  # of the characters of a Japanese text at the least; a Chinese one has a stray one
 
 
@@ -35,9 +39,12 @@ def main_language(code: str) -> str:
     return str(get_global("language_aliases").get(main, main)).split("_")[0]
 
 
-def is_language(code: str) -> bool:
-    """Whether CLDR has a name for the language of a code."""
-    return main_language(code) in Locale("en").languages
+def check_language(code: str, option: str) -> None:
+    """Raises UserError, with the name of the option, for what is no code of a language; "" states none."""
+    if code and not (_CODE.fullmatch(code) and main_language(code) in Locale("en").languages):
+        meant = _COUNTRIES.get(main_language(code))
+        advice = f"; is {meant} meant?" if meant else ""
+        raise UserError(f"{option} must be a code such as en, zh or pt_BR, got {code!r}{advice}")
 
 
 def guess_language(texts: Iterable[str]) -> str:

@@ -7,10 +7,16 @@ import reprlib
 from typing import Any, Literal
 
 from kdtw_jax.errors import UserError
-from kdtw_jax.models.interface import Fields
+from kdtw_jax.models.interface import Fields, Size
 
 FeedForwardKind = Literal["relu", "gated-gelu"]
 Version = Literal["v1.0", "v1.1"]
+
+# What a run may say of it by options.
+FLAGS = (
+    *("d_model", "d_ff", "num_layers", "num_decoder_layers", "num_heads"),
+    *("dtype", "remat", "fused_attention", "dropout_rate"),
+)
 
 # The most that each may be: far above any model's, and low enough for the sizes of what is made of them to be numbers.
 _LARGEST = {
@@ -24,7 +30,7 @@ _LARGEST = {
     "relative_attention_num_buckets": 2**20,
     "relative_attention_max_distance": 2**31 - 1,
 }
-_FLAGS = ("tie_embeddings", "value_heads", "rule_in_source", "remat", "fused_attention")
+_SWITCHES = ("tie_embeddings", "value_heads", "rule_in_source", "remat", "fused_attention")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +96,7 @@ class T5Config(Fields):
             raise _refusal("gate_width", self.gate_width, f"a whole number from 0 to {_LARGEST['d_ff']}")
         if self.dtype not in ("float32", "bfloat16"):
             raise _refusal("dtype", self.dtype, "'float32' or 'bfloat16'")
-        for name in _FLAGS:
+        for name in _SWITCHES:
             if not isinstance(fields[name], bool):
                 raise _refusal(name, fields[name], "true or false")
         if self.fused_attention and (self.dtype != "bfloat16" or self.d_kv % 8):
@@ -127,6 +133,24 @@ class T5Config(Fields):
         )
 
     @classmethod
+    def sized(cls, size: Size) -> T5Config:
+        """The published v1.1 of that width, heads and depth where there is one; otherwise v1.0."""
+        rest: dict[str, Any] = {"dropout_rate": size.dropout_rate, "dtype": size.dtype}
+        for name, (d_model, _, _, layers, heads) in _SIZES["v1.1"].items():
+            if name in _PUBLISHED and (d_model, heads, layers) == size[:3]:
+                return dataclasses.replace(cls.named(name, version="v1.1"), **rest)
+        return cls(
+            vocab_size=32,
+            d_model=size.d_model,
+            d_kv=size.d_model // size.heads,
+            d_ff=4 * size.d_model,
+            num_layers=size.layers,
+            num_decoder_layers=size.layers,
+            num_heads=size.heads,
+            **rest,
+        )
+
+    @classmethod
     def toy(cls, vocab_size: int = 32, **changes: Any) -> T5Config:
         """A few thousand parameters, for tests and notebooks; `changes` are fields to set otherwise."""
         toy = cls(
@@ -155,6 +179,7 @@ def _refusal(name: str, value: object, wanted: str) -> UserError:
     return UserError(f"model config: {name} is {reprlib.repr(value)}; it has to be {wanted}")
 
 
+_PUBLISHED = ("small", "base", "large", "xl", "xxl")  # as v1.1
 # d_model, d_kv, d_ff, layers of each stack, heads
 _SIZES: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
     "v1.0": {
