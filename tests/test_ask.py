@@ -70,7 +70,7 @@ class AskingWorld(World):
     def collected(self, devices: int = 1, step: int = 0, params: Any = None) -> Any:
         collector = self.collector(devices)
         batch = next(training_batches(self.data, WIDE, seed=0))
-        key = init_state(self.params, make_optimizer(TRAINING.optimizer, 8, world.model.role), 0).key_data
+        key = init_state(self.params, make_optimizer(TRAINING.optimizer, 8, self.model.role), 0).key_data
         params = parallel.replicate(self.params if params is None else params, collector.devices)
         return collector, *collector(params, collector.start(), batch, key, step)
 
