@@ -54,7 +54,9 @@ def total_cost(
     Args:
       constraint: whose costs.
       budget: float32 [B] or [], which a cost may depend on.
-      source_BxS, tokens_BxT, asked_BxT: as in `histories`; what stands after the end costs nothing.
+      source_BxS: as in `histories`; what stands after the end costs nothing.
+      tokens_BxT: as in `histories`; what stands after the end costs nothing.
+      asked_BxT: as in `histories`; what stands after the end costs nothing.
     """
     before = histories(source_BxS, tokens_BxT, asked_BxT)
     steps = History(*(leaf[:-1] for leaf in before))
@@ -68,7 +70,11 @@ def excess(
     """By how much the costs of finished outputs exceed what `budget` allows them, float32 [B]; negative: within it.
 
     Args:
-      constraint, budget, source_BxS, tokens_BxT, asked_BxT: as in `total_cost`.
+      constraint: as in `total_cost`.
+      budget: as in `total_cost`.
+      source_BxS: as in `total_cost`.
+      tokens_BxT: as in `total_cost`.
+      asked_BxT: as in `total_cost`.
     """
     end = History(*(leaf[-1] for leaf in histories(source_BxS, tokens_BxT, asked_BxT)))
     return total_cost(constraint, budget, source_BxS, tokens_BxT, asked_BxT) - constraint.limit(budget, end)

@@ -31,7 +31,8 @@ def any_alike(
 
     Args:
       alike: says, from counts of common elements BxM, sizes of sets Bx1 and of others 1xM, which pairs are alike.
-      sizes, other_sizes: where they are not the numbers of elements, because some that only one side has are left out.
+      sizes: where they are not the numbers of elements, because some that only one side has are left out.
+      other_sizes: likewise.
     """
     shared = set().union(*sets) & set().union(*others)
     if not shared:

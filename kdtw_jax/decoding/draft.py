@@ -57,7 +57,8 @@ def generate_with_checks(
     Meant to be jitted by the caller; the numbers of the strategy may be traced.
 
     Args:
-      source_BxS, teacher_source_BxS: what each of the two reads.
+      source_BxS: what the student reads.
+      teacher_source_BxS: what the teacher reads.
       noise_3xBxT: uniforms in [0, 1) that draw the student's tokens, the verdicts and the teacher's tokens; None: the
         most probable token, and verdicts without chance. A position that is drafted again draws the same: what was
         rolled back has decided nothing that stands.

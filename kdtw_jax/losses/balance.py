@@ -71,7 +71,8 @@ def balance_loss(
     terms grow with T.
 
     Args:
-      log_ratio_B, counted_B: from `log_ratio`.
+      log_ratio_B: from `log_ratio`.
+      counted_B: likewise.
       centre: [], the mean of d over the counted rows of the whole minibatch, all devices; a constant (its gradient
         would cancel: deviations add to zero).
       mask_BxT: bool, the tokens.

@@ -109,7 +109,10 @@ def constraint_value_loss(
     """Half the squared error of V_C, the expected cost to go, in the constraint's units squared.
 
     Args:
-      value_BxT, cost_BxT, mask_BxT, trace: as in `cost_to_go`; the targets are constants.
+      value_BxT: as in `cost_to_go`; the targets are constants.
+      cost_BxT: as in `cost_to_go`; the targets are constants.
+      mask_BxT: as in `cost_to_go`; the targets are constants.
+      trace: as in `cost_to_go`; the targets are constants.
       fit_B: bool, rows that count. They have to be finished paths of the student's own: V_C is the cost of *its*
         policy, a plain expectation without an entropy term.
     """

@@ -18,8 +18,9 @@ def generalized_jsd(student_logp: jax.Array, teacher_logp: jax.Array, beta: floa
     here. Bounded by the entropy of a coin of bias beta everywhere else.
 
     Args:
-      student_logp, teacher_logp: normalised log-probabilities [..., V], -inf where nothing is (harmless in value and
+      student_logp: normalised log-probabilities [..., V], -inf where nothing is (harmless in value and
         gradient).
+      teacher_logp: likewise.
       beta: weight of the teacher in the mixture, in [0, 1], static.
     """
     return jnp.sum(jsd_terms(student_logp, teacher_logp, beta), axis=-1)
@@ -29,7 +30,9 @@ def jsd_terms(student_logp: jax.Array, teacher_logp: jax.Array, beta: float) -> 
     """The terms that `generalized_jsd` sums up, [..., V].
 
     Args:
-      student_logp, teacher_logp, beta: as there.
+      student_logp: as there.
+      teacher_logp: as there.
+      beta: as there.
     """
     if beta == 0:
         return kl_terms(teacher_logp, student_logp)

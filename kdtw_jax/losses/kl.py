@@ -86,7 +86,8 @@ def topk_kl(
     Args:
       student_logp_BxTxV: of the student; need not be normalised.
       topk: of the teacher.
-      mask_BxT, direction: as in `token_kl`.
+      mask_BxT: as in `token_kl`.
+      direction: as in `token_kl`.
 
     Raises:
       ValueError: as `token_kl` does.

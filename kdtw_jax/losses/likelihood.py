@@ -74,7 +74,8 @@ def loss_of(
       partition_BxT: their logsumexp.
       picked_BxT: those of the targets.
       mean_BxT: the mean of the finite ones, where there is label smoothing.
-      label_smoothing, z_loss: as there.
+      label_smoothing: as there.
+      z_loss: as there.
     """
     loss_BxT = partition_BxT - picked_BxT
     if mean_BxT is not None:

@@ -118,7 +118,9 @@ def path_of(
     Args:
       partition_BxT: their logsumexp.
       picked_BxT: those of the tokens taken.
-      head_value_BxT, alpha, values: as there.
+      head_value_BxT: as there.
+      alpha: as there.
+      values: as there.
     """
     value_BxT = alpha * partition_BxT if values == "unified" else head_value_BxT.astype(jnp.float32)
     return picked_BxT - partition_BxT, value_BxT

@@ -48,7 +48,8 @@ def importance_weights(log_pi_BxT: jax.Array, log_mu_BxT: jax.Array, teacher_mix
     """w_t = pi / (a mu + (1 - a) pi) of the tokens taken, BxT, at most 1 / (1 - a).
 
     Args:
-      log_pi_BxT, log_mu_BxT: of these tokens.
+      log_pi_BxT: of these tokens.
+      log_mu_BxT: likewise.
       teacher_mix: a, in [0, 1).
     """
     if teacher_mix == 0:

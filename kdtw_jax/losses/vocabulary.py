@@ -156,7 +156,8 @@ def compare_distributions(
 
     Args:
       terms: of log pi and log mu, elementwise.
-      student, teacher: both dense, or both cut alike.
+      student: both dense, or both cut alike.
+      teacher: likewise.
       tokens_BxX: int, the tokens taken.
 
     Returns:

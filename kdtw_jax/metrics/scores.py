@@ -121,7 +121,11 @@ def score_all(
     """Scores by each of the metrics `names`, in that order.
 
     Args:
-      hypotheses, references, scoring, resamples, seed: as in `score`.
+      hypotheses: as in `score`.
+      references: as in `score`.
+      scoring: as in `score`.
+      resamples: as in `score`.
+      seed: as in `score`.
 
     Raises:
       UserError: as `score` does.
