@@ -14,7 +14,12 @@ from kdtw_jax.errors import UserError
 
 LONGEST = 1 << 18  # bytes of a line that are read
 _BOM = "\ufeff".encode()
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MARKS = {  # UTF-32 begins as UTF-16 does
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 _NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that do not stand for a byte
 Remark = Callable[[int, str, str], None]  # a line's number from 1, a kind of remark, what there is to say
 
@@ -23,16 +28,18 @@ def read_lines(stream: BinaryIO, remark: Remark, *, longest: int = LONGEST) -> I
     """The lines of UTF-8 text, ended by LF or CR LF, the last one perhaps by nothing; one at a time is in memory.
 
     A byte-order mark at the beginning is left out. Bytes that are not UTF-8 become U+FFFD, and of a line of more than
-    `longest` bytes the rest is passed over; `remark` is told of both. Raises UserError for UTF-16 and for a stream that
-    cannot be read.
+    `longest` bytes the rest is passed over; `remark` is told of both.
+
+    Raises:
+      UserError: the text is UTF-16 or UTF-32, with a mark or without, or the stream cannot be read.
     """
-    number = 0
+    number, first = 0, b""
     while line := _read(stream, longest + 2):
         number += 1
+        if number <= 2 and (encoding := _wide(first, line)):
+            raise UserError(f"the text looks like {encoding}; convert it to UTF-8 (iconv -f {encoding} -t UTF-8)")
         if number == 1:
-            if line.startswith(_UTF_16):
-                raise UserError("the text is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
-            line = line.removeprefix(_BOM)
+            first, line = line, line.removeprefix(_BOM)
         text = line.removesuffix(b"\n").removesuffix(b"\r")
         if cut := len(text) > longest:
             remark(number, "too long", f"only its first {longest} bytes are read")
@@ -44,6 +51,28 @@ def read_lines(stream: BinaryIO, remark: Remark, *, longest: int = LONGEST) -> I
         except UnicodeDecodeError as error:
             remark(number, "not UTF-8", f"byte {error.start + 1} and others like it are read as U+FFFD")
             yield codecs.getincrementaldecoder("utf8")("replace").decode(text, final=not cut)
+
+
+def _wide(first: bytes, line: bytes) -> str:
+    """The encoding of two or four bytes a character that a text is in by its beginning, "" if it is in none.
+
+    Args:
+      first: the line before, if there is one.
+      line: the first one, in which no zeros are expected, or the second one. In little endian that one begins with what
+        belongs to the line feed: a zero, however many there are in the script.
+    """
+    if first and not line.startswith(b"\0"):
+        return ""
+    head = first + line
+    if mark := next((mark for mark in _MARKS if head.startswith(mark)), None):
+        return _MARKS[mark]
+    if b"\0" not in head:
+        return ""
+    if head[:2] == b"\0\0" or head[2:4] == b"\0\0":  # half of a character
+        return "UTF-32BE" if head[:2] == b"\0\0" else "UTF-32LE"
+    # A line feed of its own bytes 0A 00 or 00 0A stands where characters do; without one most zeros are of ASCII.
+    end, odd = head.find(b"\n"), head[1::2].count(0) > head[::2].count(0)
+    return "UTF-16LE" if (end % 2 == 0 if end >= 0 else odd) else "UTF-16BE"
 
 
 def argument(text: str) -> str:

@@ -24,7 +24,10 @@ PACKAGE = Path(kdtw_jax.__file__).parent
 ROOMS = (
     *("answers", "api", "constraints", "duals", "errors", "judge", "losses"),
     *("metrics", "models", "replay", "student", "tabular", "text"),
+    *("data", "lines", "pretrained", "runs"),
 )
+# Rooms of which all that has no underscore is held, since they export little: others import it.
+WHOLE = ("data", "lines", "pretrained", "runs", "text")
 # Types that say neither shape nor unit: what they are stands in words. Others have a docstring of their own.
 BARE = {"Array", "ndarray", "float", "int"}
 SELF_EXPLAINING = {"seed"}
@@ -50,6 +53,9 @@ def found_objects() -> Iterator[object]:
         if path.name == "__init__.py" or "__all__" in path.read_text("utf-8"):
             module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
             yield from (getattr(module, name) for name in getattr(module, "__all__", ()))
+        if parts[1] in WHOLE and path.name != "__init__.py":
+            module = importlib.import_module(".".join(parts))
+            yield from (getattr(module, name) for name in definitions(module.__name__) if name[0] != "_")
     for page, text in PAGES.items():
         if page.startswith("docs/api/"):
             for shown in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -234,10 +235,24 @@ def test_a_long_line_is_never_in_memory_as_a_whole(length: int, end: bytes) -> N
     assert said == [1] * (length > 100 or half)
 
 
-def test_utf_16_and_streams_that_fail_are_refused() -> None:
-    with pytest.raises(UserError, match="UTF-16; convert it to UTF-8"):
-        list(read_lines(io.BytesIO("abc\n".encode("utf-16")), lambda *_: None))
+@pytest.mark.parametrize("text", ["abc\ndef\n", "naïve", "你好,一一一\n世界\n", "一a\n", "\nab\n", "你\n好\n"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_text_of_several_bytes_a_character_is_refused_by_the_name_of_its_encoding(text: str, encoding: str) -> None:
+    name = encoding.upper().replace("-", "").replace("UTF", "UTF-")  # as iconv writes it
+    marked = codecs.lookup(encoding[:6]).name.upper()
+    for head, said in (("", name), ("\ufeff", marked)):
+        with pytest.raises(UserError, match=rf"^the text looks like {said}; .*iconv -f {said} -t UTF-8") as raised:
+            list(read_lines(io.BytesIO((head + text).encode(encoding)), lambda *_: None))
+        assert "\n" not in str(raised.value)
 
+
+@pytest.mark.parametrize("text", ["", "\n\n", "\ufeffabc\n\n", "naïve\n你好\0\n", "a\nb\nc\0"])
+def test_utf_8_is_taken_for_nothing_else(text: str) -> None:
+    expected = text.removeprefix("\ufeff").removesuffix("\n").split("\n") if text else []
+    assert list(read_lines(io.BytesIO(text.encode()), lambda *_: None)) == expected
+
+
+def test_a_stream_that_fails_is_named() -> None:
     class Failing(io.BytesIO):
         def readline(self, size: int | None = -1, /) -> bytes:
             raise OSError(5, "Input/output error")

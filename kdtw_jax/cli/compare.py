@@ -20,7 +20,7 @@ from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
 from kdtw_jax.evaluation.operating_table import COLUMNS, show
-from kdtw_jax.pipeline.operating_report import Timing, study_points, table
+from kdtw_jax.pipeline.operating_report import Timing, check_studied, study_points, table
 from kdtw_jax.pipeline.prepare import look_up, prepare
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students, train_teacher
@@ -66,6 +66,7 @@ def compare(options: Compare) -> None:
         for seed in seeds:
             if not run.done(f"seed{seed}/ask"):
                 raise UserError(f"{options.run} has no student of seed {seed} that learned to ask")
+            check_studied(config, seed, run)
         setup = prepare(config, run, Console(quiet=True), given)
         teacher = train_teacher(config, setup, run)
         found = {}

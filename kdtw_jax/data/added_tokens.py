@@ -56,7 +56,10 @@ def read_stated(folder: Path) -> Stated:
     """The added tokens of a published folder; with none of the files there are none.
 
     As in `transformers`, `added_tokens_decoder` in tokenizer_config.json counts before tokenizer.json, and
-    added_tokens.json, which has no flags, comes last. Raises UserError for what is damaged or gives a text two ids.
+    added_tokens.json, which has no flags, comes last.
+
+    Raises:
+      UserError: a file is damaged or gives a text two ids.
     """
     folder = Path(folder)
     config = read_object(folder / CONFIG)
@@ -87,8 +90,11 @@ def read_stated(folder: Path) -> Stated:
 
 
 def kept_tokens(kept: Any) -> Stated:
-    """What a saved vocabulary says of its added tokens, as JSON. Raises KeyError, TypeError or ValueError for anything
-    that was not written so."""
+    """Reads what a saved vocabulary says of its added tokens, as JSON.
+
+    Raises:
+      KeyError, TypeError, ValueError: it was not written so.
+    """
     extra, tokens = kept["extra_ids"], tuple(AddedToken(*token) for token in kept["tokens"])
     types = [int, str, bool, bool, bool, bool]
     if not _is_count(extra) or any([*map(type, token)] != types for token in tokens):
@@ -101,11 +107,17 @@ def kept_tokens(kept: Any) -> Stated:
 def place_tokens(
     name: str, stated: Stated, pieces: Sequence[str], sentinels: Iterable[AddedToken]
 ) -> tuple[AddedToken, ...]:
-    """All added tokens in the order of their ids: the usual `sentinels`, what the files say in addition or instead, and
-    the next ids for special tokens without one.
+    """Returns all added tokens in the order of their ids.
 
-    Raises UserError where a file gives the id of a piece or a sentinel to another text, and another id to the text of
-    pad, EOS or unknown, which no text becomes.
+    Args:
+      name: of the vocabulary, for messages.
+      stated: what the files say in addition to the sentinels, or instead; special tokens without an id get the next.
+      pieces: in the order of their ids.
+      sentinels: the usual ones.
+
+    Raises:
+      UserError: a file gives the id of a piece or a sentinel to another text, or another id to the text of pad, EOS or
+        unknown, which no text becomes.
     """
     taken = {token.content: token for token in sentinels}
     special = {text: i for names in (NAMES, pieces[:SPECIALS]) for i, text in enumerate(names)}
@@ -138,7 +150,7 @@ def place_tokens(
 
 
 def reserved_name(index: int) -> str:
-    """What stands in an exported file for an id that no token has."""
+    """What stands in an exported file for an id, `index`, that no token has."""
     return f"<reserved_{index}>"
 
 
@@ -180,7 +192,11 @@ def finder(tokens: Sequence[AddedToken], *, between_spaces: bool = False) -> Cal
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object of a file, empty where there is none. Raises UserError for what is no such thing."""
+    """The JSON object of a file, empty where there is none.
+
+    Raises:
+      UserError: the file holds something else.
+    """
     return read_json(file, "") if file.exists() else {}
 
 

@@ -121,7 +121,7 @@ def encode_split(
     instruct: bool,
     progress: OnProgress | None = None,
 ) -> EncodedSplit:
-    """Tokenise a whole split into memory.
+    """Tokenises a whole split into memory.
 
     Args:
       max_source: longest source in tokens, EOS included; likewise `max_target`.
@@ -181,7 +181,7 @@ def _cut(ids: list[int], limit: int) -> list[int]:
 def make_buckets(
     max_source: int, max_target: int, tokens_per_batch: int, count: int, multiple_of: int = 1
 ) -> tuple[Bucket, ...]:
-    """`count` buckets (fewer where they would coincide) of evenly spaced lengths up to the full ones.
+    """`count` buckets (fewer where they would coincide) of evenly spaced lengths up to `max_source` and `max_target`.
 
     Each has as many rows as keep its longer side within `tokens_per_batch` tokens, rounded down to
     `multiple_of` (the number of devices), but at least `multiple_of`. For 32, 32, 2048, 2: (16, 16, 128)
@@ -258,8 +258,10 @@ def training_batches(encoded: EncodedSplit, buckets: Sequence[Bucket], *, seed: 
 
 
 def evaluation_batches(encoded: EncodedSplit, buckets: Sequence[Bucket]) -> Iterator[Batch]:
-    """Each example once, bucket by bucket, in order. The last batch of a bucket is filled up with rows of
-    example -1 whose source and target are one EOS, so that every row is a valid sequence.
+    """Yields each example once, bucket by bucket, in order.
+
+    The last batch of a bucket is filled up with rows of example -1 whose source and target are one EOS, so that every
+    row is a valid sequence.
 
     Raises:
       UserError: an example fits no bucket.

@@ -13,8 +13,10 @@ _UNKNOWN = "⁇"
 
 
 class ByteProcessor:
-    """What `Tokenizer` needs of a sentencepiece processor. Every text is known; what is not UTF-8 is left out of a
-    decoded text, as the published tokenizer does."""
+    """What `Tokenizer` needs of a sentencepiece processor.
+
+    Every text is known; what is not UTF-8 is left out of a decoded text, as the published tokenizer does.
+    """
 
     def encode(self, text: str) -> list[int]:
         return [byte + _SPECIALS for byte in text.encode("utf8")]

@@ -30,6 +30,7 @@ class Slot(NamedTuple):
 
 
 def plain(en: str, de: str, *names: str) -> Slot:
+    """A slot of one form in each language."""
     return Slot({"": en}, {"": de}, names)
 
 
@@ -73,6 +74,7 @@ def place_forms(code: str, name: str) -> dict[str, str]:
 
 
 def clean(text: str) -> str:
+    """A text of CLDR without hints and with single spaces."""
     return " ".join(text.replace("\xad", "").split())  # hyphenation hints, and CLDR's many kinds of space
 
 
@@ -120,16 +122,19 @@ def languages() -> tuple[Slot, ...]:
 
 @functools.cache
 def scripts() -> tuple[Slot, ...]:
+    """Scripts such as Cyrillic."""
     return tuple(plain(en, de, f"script:{en}") for _, en, de in _shared(EN.scripts, DE.scripts))
 
 
 @functools.cache
 def currency_codes() -> Mapping[str, Slot]:
+    """Currencies by their codes of ISO 4217."""
     return {code: plain(en, de, f"currency:{en}") for code, en, de in _shared(EN.currencies, DE.currencies)}
 
 
 @functools.cache
 def currencies() -> tuple[Slot, ...]:
+    """Currencies such as the Swiss franc."""
     return tuple(currency_codes().values())
 
 

@@ -26,7 +26,8 @@ _PROBE = "a \u00e9\ufb01\n\U0010fffd"  # with what is normalised, and what no vo
 class FastProcessor:
     """What `Tokenizer` needs of a sentencepiece processor; the added tokens are in the same file.
 
-    Raises UserError where `proto` is no such file, or has what T5's never has.
+    Raises:
+      UserError: `proto` is no such file, or has what T5's never has.
     """
 
     def __init__(self, proto: bytes, name: str):

@@ -13,6 +13,9 @@ class Features:
 
     Splits may be parts, as in train[:98%], that do not overlap. Of a data set without a validation or test split a
     share of the training pairs is held out for it, chosen by `seed`.
+
+    Raises:
+      UserError: `held_out` is no such share.
     """
 
     source: str = ""

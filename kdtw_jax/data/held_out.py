@@ -74,6 +74,7 @@ def hold_out(
     """The splits `missing` out of `source`, and "train" for the rest, as `held_out_parts` chooses them, `MOST` each.
 
     Args:
+      share: of the distinct sources, for each of `missing`.
       label: of the progress that is shown.
       folder: where the places are kept, so that the pass over the source is made once.
       recipe: everything the source depends on, in words.

@@ -15,9 +15,10 @@ _HELD_OUT = 0.05  # share of the distinct training sources for validation, where
 
 
 def read_pairs(pairs: Given, name: str) -> list[Pair]:
-    """(source, target) tuples, or mappings with these keys, as pairs; relatives are the pairs of one source.
+    """Reads (source, target) tuples, or mappings with these keys, as pairs; relatives are the pairs of one source.
 
-    Raises UserError for anything else, with its place from 0 in the argument `name`.
+    Raises:
+      UserError: one is anything else; says its place from 0 in the argument `name`.
     """
     found: list[Pair] = []
     for place, pair in enumerate(pairs):
@@ -35,7 +36,8 @@ def read_pairs(pairs: Given, name: str) -> list[Pair]:
 def split_pairs(train: Given, validation: Given | None, test: Given | None, *, seed: int = 0) -> dict[str, list[Pair]]:
     """The three splits; for one that is not given, the pairs of a twentieth of the distinct training sources.
 
-    Raises UserError as `read_pairs` does, for a split without pairs, and for held-out sources that are in training.
+    Raises:
+      UserError: as `read_pairs` does; a split has no pairs, or held-out sources are in training.
     """
     given = {"train": train, "validation": validation, "test": test}
     splits = {name: read_pairs(pairs, name) for name, pairs in given.items() if pairs is not None}

@@ -91,8 +91,8 @@ class TaskRequest(NamedTuple):
 class TaskSource(NamedTuple):
     """Where tasks come from.
 
-    load(request): the task. Raises UserError for a name that is none of the source's, or whatever is wrong with the
-      data; leaves nothing half-written in the folder.
+    load(request): the task; leaves nothing half-written in the folder. Raises UserError for a name that is none of the
+      source's, and whatever is wrong with the data.
     form: what a name looks like, for messages.
     language(name, files): a code for the language of the targets as far as it is known before anything is read.
     notes(request, task): what is measured on the pairs that the limits leave.

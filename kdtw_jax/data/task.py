@@ -40,8 +40,10 @@ def register_source(
 ) -> TaskSource:
     """Adds a source of tasks: `load` alone, or with more that is known of them.
 
-    Names begin with a prefix that ends in ":" or "/", as in mine:NAME, or are the prefix. Raises UserError where
-    another source has such names.
+    Names begin with a prefix that ends in ":" or "/", as in mine:NAME, or are the prefix.
+
+    Raises:
+      UserError: another source has such names, or the prefix is no name.
     """
     source = load if isinstance(load, TaskSource) else TaskSource(load, prefix + "NAME" * prefix.endswith(_ENDS))
     if not prefix.strip(":/"):
@@ -53,7 +55,11 @@ def register_source(
 
 
 def find_source(name: str) -> TaskSource:
-    """Raises UserError for a name that is no source's."""
+    """Returns the source whose a name is.
+
+    Raises:
+      UserError: it is no source's.
+    """
     for prefix, source in SOURCES.items():
         if _has(prefix, name):
             return source

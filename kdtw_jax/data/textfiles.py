@@ -19,10 +19,14 @@ from kdtw_jax.text.normal import normalize
 
 @dataclass(frozen=True)
 class FileSpec:
-    """Where the texts are. A `*_source` ending in .jsonl, .jl, .ndjson or .json has both sides; else `*_target` has as
-    many lines. All of them may be packed by gzip, bzip2, xz or lzma.
+    """Where the texts are.
 
-    Without validation or test files a share of the training pairs is held out, chosen by `seed`.
+    A `*_source` ending in .jsonl, .jl, .ndjson or .json has both sides; else `*_target` has as many lines. All of them
+    may be packed by gzip, bzip2, xz or lzma. Without validation or test files a share of the training pairs is held
+    out, chosen by `seed`.
+
+    Raises:
+      UserError: the share, the two keys or the instruction are none that can be used.
     """
 
     train_source: Path | None = None

@@ -57,8 +57,10 @@ _SPACE = "\u2581"  # as sentencepiece writes it
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """An immutable vocabulary; two are equal if their model bytes, added tokens and numbers of ids are (`difference`
-    says whether they only come from other files).
+    """An immutable vocabulary.
+
+    Two are equal if their model bytes, added tokens and numbers of ids are (`difference` says whether they only come
+    from other files).
 
     Attributes:
       vocab_size: ids are 0 .. vocab_size - 1 (32100 for T5, whose checkpoints pad the embedding to 32128: `padded_to`).
@@ -133,8 +135,11 @@ class Tokenizer:
         return FAST if isinstance(self._processor, FastProcessor) else PIECES, self._file
 
     def padded_to(self, rows: int) -> Tokenizer:
-        """For a model whose embedding has `rows` rows, those beyond the vocabulary banned. Raises UserError for fewer
-        rows than there are ids."""
+        """Returns it for a model whose embedding has `rows` rows, those beyond the vocabulary banned.
+
+        Raises:
+          UserError: fewer rows than there are ids.
+        """
         if rows < self.vocab_size:
             file = self.published_file[0] if self.published_file else None
             raise UserError(too_few_rows(rows, self.vocab_size, self._processor, self.added, self.sentinels, file))
@@ -177,17 +182,24 @@ class Tokenizer:
 def train_tokenizer(
     texts: Iterable[str], *, vocab_size: int, exact: bool = True, character_coverage: float = 1.0
 ) -> Tokenizer:
-    """A vocabulary of our own, of what `kdtw_jax.data.vocabulary_training.train_model` makes of `texts`.
+    """Trains a vocabulary of our own (`kdtw_jax.data.vocabulary_training.train_model`).
 
-    Raises UserError as that does.
+    Args:
+      texts, vocab_size, exact, character_coverage: as there.
+
+    Raises:
+      UserError: as `train_model` does.
     """
     proto = train_model(texts, vocab_size=vocab_size, exact=exact, character_coverage=character_coverage)
     return _opened(proto, "the trained model", NOTHING)
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
-    """Read a file that `Tokenizer.save` wrote, a T5 `spiece.model` with what the files beside it add, a
-    `tokenizer.json`, or a folder that has one of these; "byt5" names the vocabulary of bytes.
+    """Reads a vocabulary.
+
+    Args:
+      path: a file that `Tokenizer.save` wrote, a T5 `spiece.model` with what the files beside it add, a
+        `tokenizer.json`, or a folder that has one of these; "byt5" names the vocabulary of bytes.
 
     Raises:
       UserError: no such file, not a vocabulary of T5's kind, one with other ids for pad, EOS and unknown, or added
@@ -206,7 +218,11 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
 
 
 def load_vocabulary(folder: Path, *, of_bytes: bool = False) -> Tokenizer:
-    """The vocabulary of a folder in the Hugging Face layout. Raises UserError as `load_tokenizer` does."""
+    """Reads the vocabulary of a folder in the Hugging Face layout, or, `of_bytes`, only what is added to that of bytes.
+
+    Raises:
+      UserError: the folder has none, and as `load_tokenizer` does.
+    """
     if of_bytes:
         return _opened(PROTO, str(folder), read_stated(folder))
     found = [folder / name for name in (PIECES, FAST) if (folder / name).is_file()]

@@ -69,9 +69,10 @@ class Vocabulary(NamedTuple):
 
 
 def open_vocabulary(proto: bytes, name: str, beside: Stated) -> Vocabulary:
-    """Of what was saved, or of a published file and what the files `map_batch_with_frozen` it say.
+    """Opens what was saved, or a published file with what the files `beside` it say.
 
-    Raises UserError for a file of another kind, other ids for pad, EOS and unknown, and added tokens that clash.
+    Raises:
+      UserError: the file is of another kind, has other ids for pad, EOS and unknown, or its added tokens clash.
     """
     if not proto:
         raise UserError(f"{name} is empty; expected a sentencepiece model")
@@ -178,8 +179,14 @@ def _of_json(file: bytes, name: str) -> Vocabulary:
 def too_few_rows(
     rows: int, ids: int, processor: Processor, added: Sequence[AddedToken], sentinels: int, file: str | None
 ) -> str:
-    """Why an embedding of `rows` is too small for a vocabulary of `ids`, in one line: which of them have no row, by
-    what they come from; `file` has the pieces, None for bytes."""
+    """Says in one line why an embedding is too small for a vocabulary: which tokens have no row, by their origin.
+
+    Args:
+      rows: of the embedding.
+      ids: of the vocabulary.
+      sentinels: how many of `added` are sentinels.
+      file: what has the pieces, None for bytes.
+    """
     pieces, beyond = processor.vocab_size(), [token for token in added if token.id >= rows]
     other = next((token for token in beyond if sentinel_number(token.content) is None), None)
     if rows >= pieces and not beyond:

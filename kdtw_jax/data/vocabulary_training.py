@@ -33,7 +33,7 @@ _SAID = 1_000_000  # characters that take a second or so
 
 
 def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, character_coverage: float = 1.0) -> bytes:
-    """Train a unigram model on `texts`: the same texts give the same bytes, those of a sentencepiece model.
+    """Trains a unigram model on `texts`: the same texts give the same bytes, those of a sentencepiece model.
 
     Args:
       texts: sources and targets of a training split; empty ones are ignored.

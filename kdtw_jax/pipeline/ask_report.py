@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdtw_jax.data.batches import EncodedSplit, Ragged
+from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.evaluation.asking import evaluate_asking
 from kdtw_jax.evaluation.asking_figure import asking_figure
 from kdtw_jax.evaluation.cells import Found, Texts
@@ -50,6 +51,17 @@ def asking_stage(config: Experiment, seed: int) -> str:
     return f"seed{seed}/ask/{config.eval.split}-asking"
 
 
+def is_studied(config: Experiment, seed: int, run: RunFolder) -> bool:
+    """Whether the asking student of a seed has been judged with these settings, and every gate now compared beside it.
+
+    A gate may have been registered since.
+    """
+    stage = asking_stage(config, seed)
+    if not still_good(run, stage, judged_with(config, *BEAM)):
+        return False
+    return {row["gate"] for row in run.info(stage)["rows"]}.issuperset(compared_gates())
+
+
 def asking_decoder(
     config: Experiment, setup: Setup, teacher: Trained, student: Trained, rules: Rules, seed: int, *, greedy: bool
 ) -> Decoder:
@@ -76,15 +88,15 @@ def study_asking(
     seed: int,
     run: RunFolder,
 ) -> Found:
-    """What is found about the asking student of a seed (`kdtw_jax.evaluation.asking`); computed once.
+    """What is found about the asking student of a seed (`kdtw_jax.evaluation.asking`); computed once, and again
+    when gates have come to be compared.
 
     `twin`: the student of that seed trained likewise without help. Thresholds of rival gates are set on at most 256
     pairs of the validation split, the prices of a student at rest on all of its sources; where models are judged on
     that split, those are the pairs that they are judged on.
     """
     stage = asking_stage(config, seed)
-    made_with = judged_with(config, *BEAM)
-    if not still_good(run, stage, made_with):
+    if not is_studied(config, seed, run):
         assert setup.validation is not None
         rules = asking_rules(config, setup, teacher)
         decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=False)
@@ -109,7 +121,7 @@ def study_asking(
             held_out=config.of("ask").held_out,
             twin=outputs,
         )
-        run.mark_done(stage, {**found, "made_with": made_with})
+        run.mark_done(stage, {**found, "made_with": judged_with(config, *BEAM)})
     return run.info(stage)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdtw_jax.constraints import known_constraints
 from kdtw_jax.data.batches import EncodedSplit, Ragged
-from kdtw_jax.decoding.gates import is_oracle
+from kdtw_jax.decoding.gates import compared_gates, is_oracle
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.cells import Found
 from kdtw_jax.evaluation.decoder import Decoder, share_index
@@ -23,11 +25,12 @@ from kdtw_jax.evaluation.rows import widen_buckets
 from kdtw_jax.evaluation.strategies import BUDGETS, Point, Settings, every_strategy
 from kdtw_jax.evaluation.written import DecodeSpec, Written, unfinished, write_split
 from kdtw_jax.metrics.scores import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
-from kdtw_jax.pipeline.ask_report import asking_decoder, asking_stage, spaced_pairs
+from kdtw_jax.pipeline.ask_report import asking_decoder, asking_stage, is_studied, spaced_pairs
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pipeline.stages import BEAM, Row, Trained, asking_rules, judged_with, still_good
 from kdtw_jax.runs import Progress, RunFolder
+from kdtw_jax.runs.provenance import program
 from kdtw_jax.training.deferral import look_at, train_deferral
 
 REWARD = "teacher_log_prob"  # a metric beside those of the task: nats an output
@@ -41,6 +44,20 @@ class Timing(NamedTuple):
     sentences: int = 12
 
 
+def check_studied(config: Experiment, seed: int, run: RunFolder) -> None:
+    """Sees to it that the asking student of a seed has been studied: the thresholds of gates are from there.
+
+    Raises:
+      UserError: it was not judged on the share of words, or with other settings, or before a gate was registered.
+    """
+    share_index(known_constraints(config.of("ask").constraints, config.teacher))
+    if not is_studied(config, seed, run):
+        raise UserError(
+            f"{run.path}: the student of seed {seed} that asks was not judged with these settings and beside all gates "
+            f"({', '.join(compared_gates())}); first run {program()} evaluate {shlex.quote(str(run.path))}"
+        )
+
+
 def study_points(
     config: Experiment,
     setup: Setup,
@@ -50,19 +67,15 @@ def study_points(
     run: RunFolder,
     timing: Timing,
 ) -> Found:
-    """Rows of the table for the asking student of a seed, and the area under each frontier; computed once.
-
-    Its asking has to have been studied (`kdtw_jax.pipeline.ask_report`): the thresholds of gates are from there.
+    """Rows of the table for the asking student of a seed, and the area under each frontier; computed once, and again
+    when ways to share the writing have been registered. `check_studied` has to have let it pass.
     """
     stage = f"seed{seed}/ask/{config.eval.split}-operating"
     made_with = judged_with(config, *BEAM)
-    if still_good(run, stage, made_with):
+    if still_good(run, stage, made_with) and has_all_ways(run.info(stage)["rows"]):
         return run.info(stage)
     rules = asking_rules(config, setup, teacher)
-    share_index(rules.constraints)  # raises for a student that was not judged on it
     asked = run.info(asking_stage(config, seed))
-    if not still_good(run, asking_stage(config, seed), made_with):
-        raise UserError(f"{run.path}: asking of seed {seed} was last judged otherwise; run the experiment again first")
     assert setup.validation is not None
     # Saved models are loaded into the host's memory: once to the device, not at every call.
     student, teacher = (t._replace(params=jax.device_put(t.params)) for t in (student, teacher))
@@ -104,6 +117,11 @@ def study_points(
     found = _judge(names, outcomes, times, harness, data, config, setup)
     run.mark_done(stage, {**found, "made_with": made_with})
     return found
+
+
+def has_all_ways(rows: Sequence[Row]) -> bool:
+    """Whether a table of operating points has every way to share the writing that is now registered."""
+    return {str(row["method"]) for row in rows}.issuperset(every_strategy())
 
 
 def _times(

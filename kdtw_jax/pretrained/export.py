@@ -22,14 +22,18 @@ from kdtw_jax.runs.atomic import explained, write_json, write_text
 def export_model(
     folder: Path, config: ModelConfig, params: Params, tokenizer: Tokenizer, *, dtype: str = "float32", card: str = ""
 ) -> None:
-    """Writes `model.safetensors`, `config.json`, the vocabulary (not for byT5) and what generation needs, whole or
-    not at all; a `card` becomes its README.md.
+    """Writes a model in the Hugging Face layout, whole or not at all.
+
+    There are `model.safetensors`, `config.json`, the vocabulary (not for byT5) and what generation needs; a `card`
+    becomes its README.md.
 
     The heads of ours, value and gate, have no place in that layout and are left out: what is written is the student
     that does not ask. The generation config suppresses the tokens that are never to be written and renormalises the
     rest, so greedy decoding there is `generate` here, and a beam search without length penalty is `beam_search` (the
-    penalties are defined differently). Raises UserError where `folder` already holds something, or the file system
-    refuses, and for a model of a family that is not T5.
+    penalties are defined differently).
+
+    Raises:
+      UserError: `folder` already holds something, the file system refuses, or the model's family is not T5.
     """
     if not isinstance(config, T5Config):
         raise UserError(f"models of the family {family_of(config).name} have no Hugging Face layout here; T5 models do")

@@ -17,11 +17,17 @@ _WEIGHTS = (SINGLE, INDEX, "model-*-of-*.safetensors")  # pickled weights are ne
 
 
 def fetch(name: str, *, offline: bool = False, weights: bool = True) -> Path:
-    """The local folder of `hf:NAME` or `hf:NAME@REVISION`; fetched unless it is in the cache, continuing what an
-    interrupted fetch has left there; without `weights` only what says what it is.
+    """Returns the local folder of a model of the hub, fetched unless it is in the cache.
 
-    `offline` looks into the cache alone, as the environment variable HF_HUB_OFFLINE does. Raises UserError where the
-    library is not installed, the name is none, nothing is cached, or the network or the hub says no.
+    What an interrupted fetch has left there is continued.
+
+    Args:
+      name: `hf:NAME` or `hf:NAME@REVISION`.
+      offline: look into the cache alone, as the environment variable HF_HUB_OFFLINE does.
+      weights: without them, only what says what the model is.
+
+    Raises:
+      UserError: the library is not installed, the name is none, nothing is cached, or the network or the hub says no.
     """
     try:
         from huggingface_hub import snapshot_download

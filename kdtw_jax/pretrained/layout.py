@@ -30,13 +30,16 @@ _IDS = {"pad_token_id": PAD_ID, "eos_token_id": EOS_ID, "decoder_start_token_id"
 
 
 def read_layout(folder: Path) -> T5Config:
-    """The sizes and variant that a `config.json` states, in float32, without heads of our own.
+    """Reads the sizes and variant that a `config.json` states, in float32, without heads of our own.
 
     v1.0 (ReLU, head tied, states scaled by d_model**-0.5) and v1.1 (gated GELU; FLAN-T5 and mT5 likewise) are read, and
     any mixture of their parts with `tie_embeddings` standing for tied and scaled. Older files say so with
     `tie_word_embeddings`; newer ones write `scale_decoder_outputs`, and of mT5, which is never scaled, neither.
-    What is null is left out. Raises UserError for another family, special ids elsewhere, values of other types than
-    they have to be, and a file that is damaged or not of a T5 model.
+    What is null is left out.
+
+    Raises:
+      UserError: another family, special ids elsewhere, values of other types than they have to be, or a file that is
+        damaged or not of a T5 model.
     """
     file = Path(folder) / CONFIG
     stated = _stated(file, f"{folder} is no model in the Hugging Face layout")
@@ -99,8 +102,11 @@ def _feed_forward(file: Path, stated: Any) -> FeedForwardKind:
 
 
 def write_layout(config: T5Config, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
-    """The JSON files of a model of ours by name, so that `transformers` reads the same arithmetic and generates the
-    same tokens: those that are never to be written are suppressed there too."""
+    """Returns the JSON files of a model of ours by name.
+
+    `transformers` reads the same arithmetic from them and generates the same tokens: those that are never to be written
+    are suppressed there too.
+    """
     sizes = {name: getattr(config, name) for name in (*_SIZES, *_OPTIONAL, "num_decoder_layers")}
     model = {
         "architectures": ["T5ForConditionalGeneration"],

@@ -37,8 +37,9 @@ class Published(NamedTuple):
 def open_published(folder: Path) -> Published:
     """Looks through a folder with `config.json`, `spiece.model` or `tokenizer.json` (not for byT5), and safetensors.
 
-    Raises UserError, in one line, for everything that does not fit: missing, unknown and misshapen tensors, another
-    variant than `config.json` says, a vocabulary smaller than the tokenizer's.
+    Raises:
+      UserError: anything does not fit: missing, unknown and misshapen tensors, another variant than `config.json` says,
+        a vocabulary smaller than the tokenizer's.
     """
     folder = Path(folder)
     config = read_layout(folder)
@@ -72,14 +73,21 @@ def read_published(
     dtype: str = "float32",
     placement: Placement | None = None,
 ) -> Params:
-    """The parameters of `config`, the published sizes with any heads of ours, which are drawn with `key`, and any
-    further rows of the embedding, which are zero.
+    """Reads the parameters of a published model.
 
-    Matrices are of `dtype`, norms and position tables of float32, in which they are used: under bfloat16 arithmetic,
-    matrices in bfloat16 change no output. Each tensor goes straight to `placement`, by default into numpy arrays on
-    the host, and is converted on its way, so that little more than the result takes memory.
-    Raises UserError where a tensor that has to repeat another does not, and where one holds NaN or infinity, in the
-    file or in what it is converted to.
+    Each tensor goes straight to its place and is converted on its way, so that little more than the result takes
+    memory.
+
+    Args:
+      config: the published sizes, with any heads of ours and any further rows of the embedding, which are zero.
+      key: what those heads are drawn with.
+      dtype: of matrices. Norms and position tables are of float32, in which they are used: under bfloat16 arithmetic,
+        matrices in bfloat16 change no output.
+      placement: where tensors go, by default into numpy arrays on the host.
+
+    Raises:
+      UserError: a tensor that has to repeat another does not, or one holds NaN or infinity, in the file or in what it
+        is converted to.
     """
     sized = ("value_heads", "gate_width", "rule_in_source", "dropout_rate", "dtype", "vocab_size")
     ours = {name: getattr(published.config, name) for name in sized}

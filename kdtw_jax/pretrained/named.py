@@ -34,10 +34,13 @@ class Named(NamedTuple):
 
 
 def find_model(name: str, *, offline: bool = False) -> Named:
-    """The model of a folder, or of `hf:NAME` (`kdtw_jax.pretrained.hub`), with everything checked that can be without
-    reading its weights.
+    """Finds a model, with everything checked that can be without reading its weights.
 
-    Raises UserError where there is none, and as `open_published` and `fetch` do.
+    Args:
+      name: a folder, or `hf:NAME` (`kdtw_jax.pretrained.hub`).
+
+    Raises:
+      UserError: there is none, and as `open_published` and `fetch` do.
     """
     folder = _folder(name, offline)
     if _is_ours(folder):
@@ -47,7 +50,11 @@ def find_model(name: str, *, offline: bool = False) -> Named:
 
 
 def find_config(name: str, *, offline: bool = False) -> ModelConfig:
-    """The sizes and variant of such a model; of the hub, no weights are fetched. Raises UserError as `find_model`."""
+    """Reads the sizes and variant of such a model; of the hub, no weights are fetched.
+
+    Raises:
+      UserError: as `find_model` does.
+    """
     folder = _folder(name, offline, weights=False)
     return read_model_config(folder)[0] if _is_ours(folder) else read_layout(folder)
 
@@ -67,8 +74,11 @@ def _is_ours(folder: Path) -> bool:
 
 
 def read_teacher(found: Named, *, dtype: str) -> SavedModel:
-    """A frozen model. A published one computes in `dtype` and its matrices are kept so, on the host; one of ours as it
-    was saved."""
+    """Reads a frozen model.
+
+    Args:
+      dtype: what a published one computes in and its matrices are kept in, on the host; one of ours is as it was saved.
+    """
     if found.published is None:
         return load_model(found.folder, tokenizer=found.tokenizer)
     config = dataclasses.replace(found.config, dtype=dtype)
@@ -89,8 +99,12 @@ def student_config(model: ModelConfig, like: ModelConfig) -> ModelConfig:
 
 
 def read_student(found: Named, config: ModelConfig, key: jax.Array) -> Params:
-    """Parameters to train, float32, for a `config` of `student_config`: the model's, its heads drawn anew with `key`
-    where it has none of that kind (a published model: V = 0)."""
+    """Reads parameters to train, float32.
+
+    Args:
+      config: of `student_config`.
+      key: what heads are drawn with where the model has none of that kind (a published model: V = 0).
+    """
     if found.published is not None:
         return read_published(found.published, config, key)
     params = {**init_heads(config, key), **load_model(found.folder, tokenizer=found.tokenizer).params}

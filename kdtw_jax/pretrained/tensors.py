@@ -34,8 +34,8 @@ class Held(NamedTuple):
 def find_tensors(folder: Path) -> dict[str, Held]:
     """All tensors of a folder by name, from the headers of its files alone.
 
-    Raises UserError where there are none, for a folder that has only pickled weights, for a damaged file, a missing
-    shard, or a tensor that is not floating.
+    Raises:
+      UserError: there are none, or only pickled ones, a file is damaged, a shard missing, or a tensor not floating.
     """
     folder = Path(folder)
     if (folder / SINGLE).is_file():
@@ -67,9 +67,10 @@ def find_tensors(folder: Path) -> dict[str, Held]:
 
 
 def read_tensors(wanted: Mapping[str, Held]) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors one at a time, each file opened once: only the one in hand takes memory.
+    """Yields the tensors one at a time, each file opened once: only the one in hand takes memory.
 
-    Raises UserError, naming it, for a tensor that holds NaN or infinity.
+    Raises:
+      UserError: a tensor holds NaN or infinity; names it.
     """
     in_order = sorted(wanted, key=lambda name: wanted[name].file)
     for file, names in itertools.groupby(in_order, key=lambda name: wanted[name].file):
@@ -81,14 +82,20 @@ def read_tensors(wanted: Mapping[str, Held]) -> Iterator[tuple[str, np.ndarray]]
 
 
 def check_tensor(held: Held) -> None:
-    """Raises UserError for a tensor that holds NaN or infinity; it is read some rows at a time."""
+    """Checks a tensor, which is read some rows at a time.
+
+    Raises:
+      UserError: it holds NaN or infinity.
+    """
     with _opened(held.file) as tensors:
         check_finite(f"{held.file}: {held.name}", tensors.get_slice(held.name), held.shape[0], _REMEDY)
 
 
 def same_tensor(one: Held, other: Held) -> bool:
-    """Whether two tensors hold the same numbers as far as both files can say them, in the rows that both have; those
-    beyond are padding. Some rows are compared at a time."""
+    """Whether two tensors hold the same numbers as far as both files can say them.
+
+    Rows that one of them lacks are padding. Some rows are compared at a time.
+    """
     if one.shape[1:] != other.shape[1:]:
         return False
     with _opened(one.file) as first, _opened(other.file) as second:
@@ -109,7 +116,11 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes a file of C-contiguous tensors; not atomic. Raises OSError where the file system refuses."""
+    """Writes a file of C-contiguous tensors; not atomic.
+
+    Raises:
+      OSError: the file system refuses.
+    """
     try:
         save_file(dict(tensors), file, metadata={"format": "pt"})  # what `transformers` wants to read there
     except SafetensorError as error:

@@ -19,7 +19,11 @@ from kdtw_jax.parallel.hosts import is_writer
 
 @contextlib.contextmanager
 def explained(path: Path, doing: str = "write") -> Iterator[None]:
-    """Turns an `OSError` (full disk, read-only folder) into a `UserError` naming `path`."""
+    """Turns an `OSError` (full disk, read-only folder) into one line.
+
+    Raises:
+      UserError: in place of the `OSError`; names `path`.
+    """
     try:
         yield
     except OSError as e:
@@ -30,8 +34,10 @@ def explained(path: Path, doing: str = "write") -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Writes `text` (UTF-8) to `path` through a temporary file beside it, creating the parent folders.
 
-    Of several processes only the first one writes, here and in `write_arrays` and `write_json`. Raises UserError when
-    the file system refuses; an older file at `path` is then untouched.
+    Of several processes only the first one writes, here and in `write_arrays` and `write_json`.
+
+    Raises:
+      UserError: the file system refuses; an older file at `path` is then untouched.
     """
     if is_writer():
         with _replacing(Path(path)) as f:
@@ -39,14 +45,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays of numbers as .npz, atomically. Raises UserError as `write_text` does."""
+    """Writes named arrays of numbers as .npz, atomically.
+
+    Raises:
+      UserError: as `write_text` does.
+    """
     if is_writer():
         with _replacing(Path(path)) as f:
             np.savez(f, allow_pickle=False, **arrays)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """What `write_arrays` wrote. Raises UserError where that cannot be read."""
+    """Reads what `write_arrays` wrote.
+
+    Raises:
+      UserError: it cannot be read.
+    """
     try:
         with explained(path, "read"), np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
@@ -74,12 +88,21 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def parse_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises OSError where it cannot be read, and ValueError as `parse_object` does."""
+    """Reads the JSON object in a file.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: as `parse_object` does.
+    """
     return parse_object(path.read_bytes())
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """The JSON object that `content` is. Raises ValueError, of a few words, where it is anything else."""
+    """Reads the JSON object that `content` is.
+
+    Raises:
+      ValueError: it is anything else; says so in a few words.
+    """
     try:
         value = json.loads(content.decode("utf-8-sig"))  # Windows writes a mark before it
     except UnicodeDecodeError:
@@ -96,8 +119,11 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def read_json(path: Path, otherwise: str) -> dict[str, Any]:
-    """The JSON object in a file. Raises UserError, beginning with `otherwise`, where there is no such file, and where
-    it cannot be read or holds anything else."""
+    """Reads the JSON object in a file.
+
+    Raises:
+      UserError: there is no such file, in words that begin with `otherwise`; it cannot be read, or holds anything else.
+    """
     if not path.exists():
         raise UserError(f"{otherwise}: there is no {path}")
     try:
@@ -108,5 +134,9 @@ def read_json(path: Path, otherwise: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes `value` as indented JSON, atomically. Raises UserError as `write_text` does."""
+    """Writes `value` as indented JSON, atomically.
+
+    Raises:
+      UserError: as `write_text` does.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

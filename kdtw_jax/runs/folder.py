@@ -57,7 +57,11 @@ class RunFolder:
         wait(f"ended {stage}")
 
     def info(self, stage: str) -> dict[str, Any]:
-        """What `mark_done` kept. Raises UserError when the stage is not done."""
+        """Reads what `mark_done` kept.
+
+        Raises:
+          UserError: the stage is not done.
+        """
         if not self.done(stage):
             raise UserError(f"{self.path}: stage {stage!r} is not finished; run it first")
         return _read_json(self._marker(stage))
@@ -65,7 +69,8 @@ class RunFolder:
     def claim(self, stage: str, config: Mapping[str, Any]) -> None:
         """Binds `stage` to `config`, which is in addition to the run's: other stages may have others.
 
-        Raises UserError when the stage has something to lose that another configuration left there.
+        Raises:
+          UserError: the stage has something to lose that another configuration left there.
         """
         path = self.path / "stages" / f"{stage}.config.json"
         marker = self._marker(stage)
@@ -109,9 +114,11 @@ class RunFolder:
 def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
     """Creates or re-opens the run folder `path` for exactly this `config` (JSON-able, may be nested).
 
-    A run of another configuration that has nothing to lose yet is replaced. Raises UserError when the folder cannot be
-    made or written, is a file or someone else's folder, is in use by another process, or holds a run of another
-    configuration that has.
+    A run of another configuration that has nothing to lose yet is replaced.
+
+    Raises:
+      UserError: the folder cannot be made or written, is a file or someone else's folder, is in use by another process,
+        or holds a run of another configuration that has something to lose.
     """
     path = Path(path)
     return first_alone(lambda: _open(path, config), "open")

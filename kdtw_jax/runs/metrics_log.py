@@ -20,7 +20,10 @@ FILE = "metrics.jsonl"
 class Lines:
     """Appends to `folder/metrics.jsonl`.
 
-    Lines past `resume_step`, and a line torn by a kill, are cut. Raises UserError when the file is not ours.
+    Lines past `resume_step`, and a line torn by a kill, are cut.
+
+    Raises:
+      UserError: the file is not ours.
     """
 
     def __init__(self, folder: Path, resume_step: int | None):
@@ -49,7 +52,8 @@ class MetricsLog:
     past it are cut, so that an interrupted and resumed run ends with the same lines as an uninterrupted one.
     For that, the caller must write the metrics of steps up to `s` before it saves the checkpoint of step `s`.
 
-    Raises UserError when the folder cannot be written, or its metrics.jsonl is not ours.
+    Raises:
+      UserError: the folder cannot be written, or its metrics.jsonl is not ours.
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None):

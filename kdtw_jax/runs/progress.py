@@ -92,7 +92,7 @@ class Progress:
 
 
 def format_seconds(seconds: float) -> str:
-    """`1:02:03` or `02:03`; `-:--` for an unknown time."""
+    """Writes `seconds` as `1:02:03` or `02:03`; `-:--` for an unknown time."""
     if not math.isfinite(seconds):
         return "-:--"
     minutes, second = divmod(max(0, round(seconds)), 60)

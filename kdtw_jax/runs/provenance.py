@@ -119,8 +119,11 @@ def program() -> str:
 
 
 def clean_command(command: Sequence[str]) -> list[str]:
-    """`command` without what is private to a machine: paths under the working folder become relative, home
-    folders become `~`, the user's name becomes `USER`, and the interpreter is just `python`."""
+    """Takes out of a command what is private to a machine.
+
+    Paths under the working folder become relative, home folders become `~`, the user's name becomes `USER`, and the
+    interpreter is just `python`.
+    """
     words = [_clean_word(word) for word in command]
     if words and re.fullmatch(r"python[\d.]*(\.exe)?", Path(words[0]).name):
         words[0] = "python"

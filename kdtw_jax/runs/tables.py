@@ -20,8 +20,11 @@ Row = Mapping[str, Cell]
 def write_csv(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
     """Writes `rows` atomically: one header line, the given column order, floats with 6 significant digits.
 
-    None and absent cells are empty. Raises ValueError for a row with a column that is not in `columns`, and
-    UserError when the file system refuses.
+    None and absent cells are empty.
+
+    Raises:
+      ValueError: a row has a column that is not in `columns`.
+      UserError: the file system refuses.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -35,10 +38,12 @@ def write_csv(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, Cell]]:
-    """Rows as written by `write_csv`; an empty cell is None, a number an int or (with a point or
-    an exponent) a float.
+    """Reads rows as `write_csv` wrote them.
 
-    Raises UserError when the file is absent or its lines differ in length.
+    An empty cell is None, a number an int or (with a point or an exponent) a float.
+
+    Raises:
+      UserError: the file is absent or its lines differ in length.
     """
     path = Path(path)
     with explained(path, "read"):
@@ -49,10 +54,11 @@ def read_csv(path: Path) -> list[dict[str, Cell]]:
 
 
 def print_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """Prints `rows` on standard output; numbers are right-aligned, floats with two decimals, from a thousand on with
-    none, from a million on in millions ("1.18 M").
+    """Prints `rows` on standard output.
 
-    What is too wide for the terminal goes on in further tables below, each with the first column: nothing is cut off.
+    Numbers are right-aligned, floats with two decimals, from a thousand on with none, from a million on in millions
+    ("1.18 M"). What is too wide for the terminal goes on in further tables below, each with the first column: nothing
+    is cut off.
     """
     console = Console()
     first, rest = columns[:1], list(columns[1:])

@@ -69,8 +69,11 @@ class Trackio:
 
 
 class WandB:
-    """A run of Weights & Biases; the id of one that goes on is kept in the training's folder. Its server leaves out
-    steps that it has, which are the same."""
+    """A run of Weights & Biases.
+
+    The id of one that goes on is kept in the training's folder. Its server leaves out steps that it has, which are the
+    same.
+    """
 
     def __init__(self, training: Training):
         name, known = training.name, _known(training, "wandb")
@@ -111,7 +114,11 @@ _chosen: ContextVar[tuple[tuple[str, ...], Path | None]] = ContextVar("log_to", 
 
 
 def check_trackers(log_to: Sequence[str]) -> None:
-    """Raises UserError for a name that is none, or comes twice, and for a library that is not installed."""
+    """Checks the names of trackers.
+
+    Raises:
+      UserError: one is none, or comes twice, or its library is not installed.
+    """
     for name in log_to:
         if name not in _WRITERS:
             raise UserError(f"log_to names {name!r}; known are {', '.join(_WRITERS)}")
@@ -125,7 +132,8 @@ def check_trackers(log_to: Sequence[str]) -> None:
 def logging_to(log_to: Sequence[str], run: Path | None = None) -> Iterator[None]:
     """Within it, trainings write to `log_to`, under the names of their folders within that of the run.
 
-    Raises UserError as `check_trackers` does.
+    Raises:
+      UserError: as `check_trackers` does.
     """
     check_trackers(log_to)
     before = _chosen.set((tuple(log_to), run))
@@ -136,7 +144,11 @@ def logging_to(log_to: Sequence[str], run: Path | None = None) -> Iterator[None]
 
 
 def make_writers(folder: Path, resume_step: int | None) -> Iterator[MetricsWriter]:
-    """The writers that were chosen, one after the other, for the training in a folder."""
+    """Yields the writers that were chosen, one after the other, for the training in a folder.
+
+    Args:
+      resume_step: of a training that goes on, None of a new one.
+    """
     log_to, run = _chosen.get()
     within = run is not None and folder.is_relative_to(run)
     name = folder.relative_to(run.parent).as_posix() if run is not None and within else folder.name

@@ -40,7 +40,11 @@ def main_language(code: str) -> str:
 
 
 def check_language(code: str, option: str) -> None:
-    """Raises UserError, with the name of the option, for what is no code of a language; "" states none."""
+    """Checks a code of a language, where "" states none.
+
+    Raises:
+      UserError: it is none; names the option.
+    """
     if code and not (_CODE.fullmatch(code) and main_language(code) in Locale("en").languages):
         meant = _COUNTRIES.get(main_language(code))
         advice = f"; is {meant} meant?" if meant else ""

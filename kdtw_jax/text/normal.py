@@ -34,7 +34,10 @@ def without_surrogates(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text without case and punctuation: runs of letters, marks and digits, but each character for
-    itself in Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan. On ASCII these are rouge-score's."""
+    """The words of a text without case and punctuation.
+
+    They are runs of letters, marks and digits, but each character for itself in Chinese, Japanese, Thai, Lao, Khmer,
+    Burmese and Tibetan. On ASCII these are rouge-score's.
+    """
     found: list[str] = _WORD.findall(text.casefold())
     return found
