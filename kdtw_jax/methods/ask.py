@@ -75,7 +75,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         demonstrate=collector.demonstrate,
         reference=REFERENCE if config.distil.reference_share else None,
         refresh=collector.refresh,
-        extra=collector.start(),
+        extra=collector.prices.start(),
         target_decay=0.0,
         updates_per_rollout=config.distil.updates_per_rollout,
         capacity=config.distil.capacity,
@@ -93,7 +93,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         collect=collector.calibrate_gate,
         reference=None,
         refresh=partial(collector.refresh, resting=True),
-        extra=collector.at_rest(duals),
+        extra=collector.prices.frozen(duals),
         capacity=min(config.distil.capacity, _REMEMBERED),
         learning=("gate",),
     )
