@@ -338,7 +338,6 @@ def test_ways_to_share_the_writing_are_compared_on_a_finished_run(
             ["--preset", "tiny", "--training.loop.checkpoint-every", "3"],
             "loop.checkpoint_every (3) must be a multiple of",
         ),
-        (["--preset", "tiny", "--pcl.updates-per-rollout", "3"], "must be a multiple of updates_per_rollout (3)"),
         (["--preset", "tiny", "--training.optimizer.accumulate", "2", "--methods", "tb"], "accumulate must be 1"),
         (
             ["--preset", "tiny", "--warmup.optimizer.accumulate", "7"],

@@ -48,7 +48,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
 
     Raises UserError as `train_replayed` and `check_training` do.
     """
-    check_training(config, context.training)
+    check_training(context.training)
     training, student = context.training, context.student
     optimizer = replace(training.optimizer, rates=replace(training.optimizer.rates, gate=config.gate_rate))
     collector = AskingCollector(context, config, rules)
@@ -126,17 +126,16 @@ def train(context: TrainContext, params: Params, config: AskConfig) -> Params:
     return params
 
 
-def check_training(config: AskConfig, training: StudentTraining) -> None:
+def check_training(training: StudentTraining) -> None:
     """Raises UserError for a training that asking does not go with."""
     if training.vocab_chunk:
         raise UserError("vocab_chunk must be 0 where a student asks: its gate looks at whole distributions; see chunk")
-    config.distil.check_rollouts(training)
 
 
 def check(config: AskConfig, training: StudentTraining, teacher: ModelConfig) -> None:
     """Raises UserError as `known_constraints` and `check_training` do."""
     known_constraints(config.constraints, teacher)
-    check_training(config, training)
+    check_training(training)
 
 
 ASK = Method(

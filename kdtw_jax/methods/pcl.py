@@ -24,11 +24,11 @@ from kdtw_jax.losses.pcl import PCLConfig, path_of, pcl_loss
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import Distribution
 from kdtw_jax.methods.protocol import Cost, Method
-from kdtw_jax.models import Model, ModelConfig, shift_right
+from kdtw_jax.models import Model, shift_right
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.collect import Collector, empty_row, minibatch_shares
-from kdtw_jax.training.context import WHOLE, Chunks, StudentTraining, TrainContext
+from kdtw_jax.training.context import WHOLE, Chunks, TrainContext
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.replayed import Replayed, train_replayed
 from kdtw_jax.training.rows import RowsConfig
@@ -177,9 +177,8 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
 
     The objective is path consistency unless another one is given, which is then trained on the very same rows.
 
-    Raises UserError as `train_replayed` and `check_rollouts` do.
+    Raises UserError as `train_replayed` does.
     """
-    config.check_rollouts(context.training)
     student, banned, chunks = context.student, context.banned, context.training.chunks()
     fresh = Collector(
         student, context.needed_teacher(), config, banned, context.devices, alpha=config.pcl.alpha, chunks=chunks
@@ -210,11 +209,6 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
     return train_replayed(context, params, method)[0]
 
 
-def check(config: DistilConfig, training: StudentTraining, teacher: ModelConfig) -> None:
-    """Raises UserError as `check_rollouts` does."""
-    config.check_rollouts(training)
-
-
 def cost(config: DistilConfig) -> Cost:
     """A batch is written, scored thrice and answered in part once in so many updates."""
     read = config.rollout_fraction + 2 * config.demonstration_fraction + config.reference_batches
@@ -228,7 +222,6 @@ PCL = Method(
     config=DistilConfig,
     train=pcl,
     cost=cost,
-    check=check,
     top_k="top_k",
     color="#009E73",
 )

@@ -74,9 +74,8 @@ def check_uncut(training: StudentTraining) -> None:
 
 
 def check(config: DistilConfig, training: StudentTraining, teacher: ModelConfig) -> None:
-    """Raises UserError as `check_uncut` and `check_rollouts` do."""
+    """Raises UserError as `check_uncut` does."""
     check_uncut(training)
-    config.check_rollouts(training)
 
 
 TB = Method(

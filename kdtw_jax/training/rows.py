@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.training.context import StudentTraining
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,3 @@ class RowsConfig:
         for share, fraction in (("student_share", "rollout_fraction"), ("teacher_share", "demonstration_fraction")):
             if vars(self)[share] > 0 and vars(self)[fraction] == 0:
                 raise UserError(f"{share} is above 0, so {fraction} must be too: the buffer would hold no such rows")
-
-    def check_rollouts(self, training: StudentTraining) -> None:
-        """Raises UserError where a resumed run would start in the middle of its rows."""
-        if training.loop.checkpoint_every % self.updates_per_rollout:
-            raise UserError(
-                f"loop.checkpoint_every ({training.loop.checkpoint_every}) must be a multiple of updates_per_rollout "
-                f"({self.updates_per_rollout}), so that a resumed run starts with fresh rows"
-            )
