@@ -40,13 +40,23 @@ _REMEMBERED = 256  # rows of a student at rest: V_C is the cost of its newest ga
 
 
 def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) -> tuple[Params, tuple[Duals, ...]]:
-    """Trains the student, whose config has a gate, from `params`; returns parameters and prices (numpy).
+    """Trains a student whose config has a gate, going on from what its folder holds.
 
     Then, for `config.gate_calibration_steps` steps, its gate alone, on what it writes as at test time for the sources
     of `context.unseen` (their targets are not read; by default those of training): where a student was trained it asks
     a little less than elsewhere.
 
-    Raises UserError as `train_replayed` and `check_training` do.
+    Args:
+      context: the student's place in the run.
+      params: those to begin with, the gate's among them.
+      config: how it learns.
+      rules: what it can be asked to keep (`make_rules`).
+
+    Returns:
+      The parameters, and the prices at the end, a table per constraint.
+
+    Raises:
+      UserError: as `train_replayed` and `check_training` do.
     """
     check_training(context.training)
     training, student = context.training, context.student
@@ -111,8 +121,13 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
 
 
 def train(context: TrainContext, params: Params, config: AskConfig) -> Params:
-    """`ask` of a student that has no gate yet, under all rules of the configuration; `prices.json` in its folder has
-    the last prices."""
+    """Trains a student that has no gate yet, under all rules of the configuration (`ask`).
+
+    `prices.json` in its folder has the last prices.
+
+    Raises:
+      UserError: without a tokenizer, for constraints that are not known, and as `ask` does.
+    """
     if context.tokenizer is None:
         raise UserError(f"{context.name} reads rules; give TrainContext a tokenizer")
     constraints = known_constraints(config.constraints, context.needed_teacher()[0].config)
@@ -127,13 +142,21 @@ def train(context: TrainContext, params: Params, config: AskConfig) -> Params:
 
 
 def check_training(training: StudentTraining) -> None:
-    """Raises UserError for a training that asking does not go with."""
+    """Refuses a training that asking does not go with.
+
+    Raises:
+      UserError: the vocabulary is to be cut up.
+    """
     if training.vocab_chunk:
         raise UserError("vocab_chunk must be 0 where a student asks: its gate looks at whole distributions; see chunk")
 
 
 def check(config: AskConfig, training: StudentTraining, teacher: ModelConfig) -> None:
-    """Raises UserError as `known_constraints` and `check_training` do."""
+    """Refuses settings that fit no training or no teacher.
+
+    Raises:
+      UserError: as `known_constraints` and `check_training` do.
+    """
     known_constraints(config.constraints, teacher)
     check_training(training)
 

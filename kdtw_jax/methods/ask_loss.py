@@ -34,9 +34,19 @@ def ask_loss(
     banned: tuple[int, ...],
     chunks: Chunks = WHOLE,
 ) -> LossFn:
-    """The terms of `path_terms`, where asking is an action with its price; and of the gate: "saving" and "price",
-    squared errors whose difference is the consistency of asking with writing, "quote", the price of further rules, and
-    "cost", that of V_C."""
+    """Makes the loss of replayed rows (`ask_rows.Priced`) under rules.
+
+    Its terms are those of `path_terms`, where asking is an action with its price; and of the gate: "saving" and
+    "price", squared errors whose difference is the consistency of asking with writing, "quote", the price of further
+    rules, and "cost", that of V_C.
+
+    Args:
+      model: the student, with a gate.
+      config: how it learns.
+      constraints: those that rules are made of, C of them.
+      banned: ids that are never written.
+      chunks: positions at a time; the vocabulary is not cut up.
+    """
     alpha = config.distil.pcl.alpha
     least = config.duals.low
 

@@ -28,12 +28,12 @@ def unit_costs(constraints: Sequence[Constraint], terms: Terms, history: History
 
 
 def learning_pace(step: int, steps: int) -> float:
-    """Says how fast prices move while the student learns: ever more slowly, down to that of the last of the `steps`."""
+    """Says how fast prices move at a `step` of the `steps` in which the student learns: ever more slowly."""
     return 1 - (1 - _LAST_PACE) * min(step / steps, 1)
 
 
 def resting_pace(step: int, steps: int) -> float:
-    """Says how fast prices move at a step of those at rest: more slowly still, so that they average what they see."""
+    """Says how fast prices move at a `step` of the `steps` at rest: still more slowly, averaging what they see."""
     return _LAST_PACE / (1 + _REST * step / steps)
 
 
@@ -73,7 +73,14 @@ class Prices:
         return jnp.stack([jnp.exp(price(d, e, terms.budget_BxC[:, i])) for i, (d, e) in pairs], axis=1)
 
     def draw_quotes(self, tables: tuple[Duals, ...], bank: Drawn, count: int, key: jax.Array) -> Quotes:
-        """Draws so many rules from the bank, with today's prices and a random place each."""
+        """Draws rules with today's prices and a random place each.
+
+        Args:
+          tables: today's prices.
+          bank: the rules to draw from.
+          count: how many, Q.
+          key: where chance comes from.
+        """
         which, where = jax.random.split(key)
         chosen_Q = jax.random.randint(which, (count,), 0, len(bank.words_BxR))
         terms = Terms(*(jnp.asarray(x)[chosen_Q] for x in bank.terms))

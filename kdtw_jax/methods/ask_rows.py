@@ -55,6 +55,7 @@ class Priced(NamedTuple):
 
     @property
     def example_B(self) -> jax.Array:
+        """Ids of the prompts, for messages."""
         return self.rows.path.example_B
 
 
@@ -141,7 +142,7 @@ class AskingCollector:
     def calibrate_gate(
         self, params: Params, extra: tuple[Duals, ...], batch: Batch, key_data: jax.Array, step: int
     ) -> tuple[dict[int, HelpedRows], tuple[Duals, ...]]:
-        """Rows as at test time alone, at the prices of the table.
+        """Makes rows as at test time alone, at the prices of the table, with the keys of a `step` from `key_data`.
 
         The student is at rest, so prices need not follow it: they move ever more slowly, and lose the noise of the few
         rows a budget that each step sees. Nor do they make up for misread rules, which they would chase for ever.
@@ -154,11 +155,11 @@ class AskingCollector:
         return {HELPED: helped}, self._move_at_rest(extra, *_measured(helped), pace)
 
     def demonstrate(self, batch: Batch, place: int) -> HelpedRows:
-        """Ground truth under fresh rules."""
+        """Puts ground truth under fresh rules, drawn for its `place`."""
         return self._marked(Told(batch, *self._draw(len(batch.example_B), place)), place)
 
     def refresh(self, sample: Sample, extra: tuple[Duals, ...], key: jax.Array, *, resting: bool = False) -> Sample:
-        """Rows at today's prices, which `extra` has; and quotes."""
+        """Gives rows today's prices, which `extra` has, and quotes, drawn by `key`."""
         prices = self.prices_at_rest if resting else self.prices
         count = -(-QUOTES // len(self.devices)) * len(self.devices)
         quotes = prices.draw_quotes(extra, self.bank, count, key)

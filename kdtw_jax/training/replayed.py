@@ -1,4 +1,4 @@
-"""The loop of methods with a replay buffer: fresh rows now and then, minibatches with fixed shares a source."""
+"""The loop of methods with a replay buffer: fresh rows now and then, minibatches with fixed shares per source."""
 
 from __future__ import annotations
 
@@ -75,9 +75,10 @@ def _buffer_of(batch: Batch) -> str:
 
 
 def train_replayed(context: TrainContext, params: Params, method: Replayed) -> tuple[Params, Extra]:
-    """Trains from `params`; resumes what is in the folder; returns parameters and what was kept (numpy).
+    """Trains from `params`, going on from what the folder holds; returns parameters and what was kept (numpy).
 
-    Raises UserError as `run_loop` does, and when a bucket's rows do not divide over the devices.
+    Raises:
+      UserError: as `run_loop` does, and when a bucket's rows do not divide over the devices.
     """
     training, buckets, devices = context.training, context.buckets, context.devices
     optimizer = make_optimizer(training.optimizer, training.loop.steps, context.student.role, method.learning)

@@ -11,11 +11,15 @@ from kdtw_jax.ranges import check_ranges
 
 @dataclass(frozen=True)
 class RowsConfig:
-    """Rows of a replay buffer: who writes them, how many, and for how long they are used."""
+    """Rows of a replay buffer: who writes them, how many, and for how long they are used.
 
-    top_k: int = 16  # tokens of the teacher's distribution kept a step
+    Raises:
+      UserError: numbers out of their range, or shares that do not add up or that nobody writes rows for.
+    """
+
+    top_k: int = 16  # tokens of the teacher's distribution kept per step
     updates_per_rollout: int = 8  # minibatches replayed for each batch of fresh paths
-    capacity: int = 2048  # rows a source and length bucket
+    capacity: int = 2048  # rows per source and length bucket
     student_share: float = 0.5  # of a minibatch; the shares are kept exactly, up to rounding to rows
     teacher_share: float = 0.25
     reference_share: float = 0.25
