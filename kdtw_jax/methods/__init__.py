@@ -35,7 +35,7 @@ def register(method: Method) -> Method:
     """Adds a method.
 
     Raises:
-      UserError: another one has its name, or it is no `Method`.
+      UserError: another one has its name.
     """
     return METHODS.add(method.name, method)
 
