@@ -32,7 +32,8 @@ from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.methods.ask import ask
 from kdtw_jax.methods.ask_config import AskConfig, Rules, dual_configs, first_prices
 from kdtw_jax.methods.ask_loss import ask_loss
-from kdtw_jax.methods.ask_rows import HELPED, AskingCollector, unit_costs
+from kdtw_jax.methods.ask_prices import unit_costs
+from kdtw_jax.methods.ask_rows import HELPED, AskingCollector
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER
@@ -72,7 +73,7 @@ class AskingWorld(World):
         batch = next(training_batches(self.data, WIDE, seed=0))
         key = init_state(self.params, make_optimizer(TRAINING.optimizer, 8, self.model.role), 0).key_data
         params = parallel.replicate(self.params if params is None else params, collector.devices)
-        return collector, *collector(params, collector.start(), batch, key, step)
+        return collector, *collector(params, collector.prices.start(), batch, key, step)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_prices_move_by_how_far_active_rules_are_overstepped_or_not_used_up(
     gate = world.params["gate"]
     always_or_never = {**gate["saving_out"], "bias": np.full(1, saving, np.float32)}
     collector, rows, duals = world.collected(params={**world.params, "gate": {**gate, "saving_out": always_or_never}})
-    helped, start = rows[HELPED], collector.start()
+    helped, start = rows[HELPED], collector.prices.start()
     tokens, asked, budget = helped.path.tokens_BxT, helped.asked_BxT, helped.terms.budget_BxC
     written = np.asarray(tokens != 0)
     np.testing.assert_array_equal(asked, written if saving > 0 else np.zeros_like(written))
@@ -118,9 +119,11 @@ def test_prices_move_by_how_far_active_rules_are_overstepped_or_not_used_up(
         cost = total_cost(constraint, budget[:, index], helped.path.source_BxS, tokens, asked)
         limit = {"share": budget[:, index] * written.sum(1), "calls": budget[:, index]}.get(constraint.name, 0.0)
         over = (cost - limit) / written.sum(1).mean()
-        expected = update_duals(collector.duals[index], start[index], budget[:, index], over, active)
+        expected = update_duals(collector.prices.duals[index], start[index], budget[:, index], over, active)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), duals[index], expected)
-        change = np.asarray(prices(collector.duals[index], duals[index]) - prices(collector.duals[index], start[index]))
+        change = np.asarray(
+            prices(collector.prices.duals[index], duals[index]) - prices(collector.prices.duals[index], start[index])
+        )
         moved_down |= {constraint.name} if (change < -1e-3).any() else set()
         moved_up |= {constraint.name} if (change > 1e-3).any() else set()
         if not active.any():
@@ -140,7 +143,7 @@ def test_first_prices_make_exponential_savings_obey() -> None:
 
 def sample(rows: Any, collector: AskingCollector, source: int = HELPED) -> Sample:
     count = len(rows.asked_BxT)
-    return collector.refresh(Sample(rows, jnp.full(count, source)), collector.start(), jax.random.key(7))
+    return collector.refresh(Sample(rows, jnp.full(count, source)), collector.prices.start(), jax.random.key(7))
 
 
 def test_replayed_rows_carry_the_price_of_every_step(collected: Any) -> None:
@@ -160,10 +163,14 @@ def test_replayed_rows_carry_the_price_of_every_step(collected: Any) -> None:
             budget = np.asarray(helped.terms.budget_BxC)[active, index][:, None]
             forbidden = {"pause": own[active] < budget, "every_other": (length[active] + 1) % budget != 0}
             np.testing.assert_array_equal(unit[active][..., index], forbidden[constraint.name])
-        expected = np.exp(price(collector.duals[index], collector.start()[index], helped.terms.budget_BxC[:, index]))
+        expected = np.exp(
+            price(collector.prices.duals[index], collector.prices.start()[index], helped.terms.budget_BxC[:, index])
+        )
         np.testing.assert_allclose(priced.price_BxC[:, index], expected, rtol=1e-6)
         quoted = priced.quotes
-        expected = np.exp(price(collector.duals[index], collector.start()[index], quoted.terms.budget_BxC[:, index]))
+        expected = np.exp(
+            price(collector.prices.duals[index], collector.prices.start()[index], quoted.terms.budget_BxC[:, index])
+        )
         np.testing.assert_allclose(quoted.price_QxC[:, index], expected, rtol=1e-6)
 
 
@@ -217,7 +224,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_save_and_asks_at_the_rate_
     log_price = -0.7
     gate = {**params["gate"], "saving_out": jax.tree.map(jnp.zeros_like, params["gate"]["saving_out"])}
     gate["price_out"] = {"kernel": jnp.zeros((8, 1)), "bias": jnp.full(1, log_price)}
-    replayed = collector.refresh(Sample(rows, jnp.full(8, STUDENT)), collector.start(), jax.random.key(0))
+    replayed = collector.refresh(Sample(rows, jnp.full(8, STUDENT)), collector.prices.start(), jax.random.key(0))
     same_price = jax.tree.map(lambda x: jnp.full(x.shape, np.exp(log_price)), replayed.rows.price_BxC)
     replayed = replayed._replace(rows=replayed.rows._replace(price_BxC=same_price))
     for normalize in (True, False):
@@ -297,7 +304,7 @@ def test_at_rest_rows_are_written_at_the_prices_of_the_table_whatever_is_read(
     misread = {**gate, "price_out": {"kernel": gate["price_out"]["kernel"], "bias": jnp.full(1, 3.0)}}
 
     def written(log_price: float, gate: Any) -> Any:
-        table = tuple(d._replace(integral_K=jnp.full(d.integral_K.shape, log_price)) for d in collector.start())
+        table = tuple(d._replace(integral_K=jnp.full(d.integral_K.shape, log_price)) for d in collector.prices.start())
         settling = world.collector(config=replace(CONFIG, gate_calibration_steps=8))
         params = parallel.replicate({**world.params, "gate": gate}, settling.devices)
         rows, moved = settling.calibrate_gate(params, table, batch, key, 0)
@@ -306,7 +313,7 @@ def test_at_rest_rows_are_written_at_the_prices_of_the_table_whatever_is_read(
     (dear, _), (cheap, moved) = written(4.0, gate), written(-6.0, gate)
     free = dear.terms.active_BxC[:, 0] & (dear.terms.budget_BxC[:, 0] > 0)  # a share of the words, whose unit cost is 1
     assert free.any() and not dear.asked_BxT[free].any() and cheap.asked_BxT[free].any()
-    assert any(not same(a, b) for a, b in zip(moved, collector.start(), strict=True))
+    assert any(not same(a, b) for a, b in zip(moved, collector.prices.start(), strict=True))
     assert np.array_equal(cheap.asked_BxT, written(-6.0, misread)[0].asked_BxT)
 
 

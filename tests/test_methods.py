@@ -250,16 +250,20 @@ def test_flags_are_few_and_of_chosen_methods_alone() -> None:
 
 def test_settings_that_fit_only_together_may_be_given_together() -> None:
     tiny = PRESETS["tiny"]
-    eight = tiny.with_settings(pcl=replace(tiny.of("pcl"), updates_per_rollout=8))  # goes with checkpoints of 8, not 12
-    steps = ["--training.loop.checkpoint-every", "12", "--pcl.updates-per-rollout", "3"]
-    config = parse({"tiny": eight}, None, ["--methods", "pcl", *steps])
-    assert config.of("pcl").updates_per_rollout == 3
-    assert config.of("pcl").capacity == tiny.of("pcl").capacity  # what no flag changes is the preset's
-    assert config.of("ask") == tiny.of("ask")
+    sliced = replace(tiny, methods=("pcl",), training=replace(tiny.training, vocab_chunk=16))  # ask does not go with it
+    with pytest.raises(UserError, match="vocab_chunk must be 0"):
+        parse({"tiny": sliced}, None, ["--methods", "ask"])
+    words = ["--methods", "ask", "--training.vocab-chunk", "0", "--ask.gate-rate", "3"]
+    config = parse({"tiny": sliced}, None, words)
+    assert config.of("ask").gate_rate == 3
+    assert config.of("ask").distil == tiny.of("ask").distil  # what no flag changes is the preset's
+    assert config.of("pcl") == tiny.of("pcl")
 
 
 def test_what_trains_knows_no_method() -> None:
-    for path in (ROOT / "kdtw_jax" / "train").glob("*.py"):
+    files = sorted((ROOT / "kdtw_jax" / "training").glob("*.py"))
+    assert files
+    for path in files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
             named = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             named += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

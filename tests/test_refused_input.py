@@ -41,7 +41,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["--preset", "tiny", "--training.loop.checkpoint-every", "3"],
             "loop.checkpoint_every (3) must be a multiple of",
         ),
-        (["--preset", "tiny", "--pcl.updates-per-rollout", "3"], "must be a multiple of updates_per_rollout (3)"),
         (["--preset", "tiny", "--training.optimizer.accumulate", "2", "--methods", "tb"], "accumulate must be 1"),
         (
             ["--preset", "tiny", "--warmup.optimizer.accumulate", "7"],

@@ -307,8 +307,6 @@ def test_settings_that_cannot_work_are_refused(world: World, tmp_path: Path) -> 
     assert len(parallel.dividing_devices(0, (42, 21))) == 7  # of eight
     with pytest.raises(UserError, match="begun with batches of 42, 21 rows, which do not divide over 2 devices"):
         parallel.dividing_devices(2, (42, 21))
-    with pytest.raises(UserError, match="multiple of updates_per_rollout"):
-        pcl(world.context(tmp_path), world.params, replace(DISTIL, updates_per_rollout=3))
     with pytest.raises(UserError, match="t learns from a teacher; give TrainContext one"):
         pcl(world.context(tmp_path, teacher=None), world.params, DISTIL)
     state = TrainState(jnp.zeros(()), {}, (), (), jnp.zeros(4, jnp.uint32))

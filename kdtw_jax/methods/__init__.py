@@ -32,10 +32,18 @@ METHODS = Registry(
 
 
 def register(method: Method) -> Method:
-    """Adds a method. Raises UserError where another one has its name."""
+    """Adds a method.
+
+    Raises:
+      UserError: another one has its name.
+    """
     return METHODS.add(method.name, method)
 
 
 def find(name: str) -> Method:
-    """Raises UserError for a name that is none's."""
+    """Finds a method by its name.
+
+    Raises:
+      UserError: a name that is none's.
+    """
     return METHODS.find(name)

@@ -40,15 +40,25 @@ _REMEMBERED = 256  # rows of a student at rest: V_C is the cost of its newest ga
 
 
 def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) -> tuple[Params, tuple[Duals, ...]]:
-    """Trains the student, whose config has a gate, from `params`; returns parameters and prices (numpy).
+    """Trains a student whose config has a gate, going on from what its folder holds.
 
     Then, for `config.gate_calibration_steps` steps, its gate alone, on what it writes as at test time for the sources
     of `context.unseen` (their targets are not read; by default those of training): where a student was trained it asks
     a little less than elsewhere.
 
-    Raises UserError as `train_replayed` and `check_training` do.
+    Args:
+      context: the student's place in the run.
+      params: those to begin with, the gate's among them.
+      config: how it learns.
+      rules: what it can be asked to keep (`make_rules`).
+
+    Returns:
+      The parameters, and the prices at the end, a table per constraint.
+
+    Raises:
+      UserError: as `train_replayed` and `check_training` do.
     """
-    check_training(config, context.training)
+    check_training(context.training)
     training, student = context.training, context.student
     optimizer = replace(training.optimizer, rates=replace(training.optimizer.rates, gate=config.gate_rate))
     collector = AskingCollector(context, config, rules)
@@ -75,7 +85,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         demonstrate=collector.demonstrate,
         reference=REFERENCE if config.distil.reference_share else None,
         refresh=collector.refresh,
-        extra=collector.start(),
+        extra=collector.prices.start(),
         target_decay=0.0,
         updates_per_rollout=config.distil.updates_per_rollout,
         capacity=config.distil.capacity,
@@ -93,7 +103,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         collect=collector.calibrate_gate,
         reference=None,
         refresh=partial(collector.refresh, resting=True),
-        extra=collector.at_rest(duals),
+        extra=collector.prices.frozen(duals),
         capacity=min(config.distil.capacity, _REMEMBERED),
         learning=("gate",),
     )
@@ -111,8 +121,13 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
 
 
 def train(context: TrainContext, params: Params, config: AskConfig) -> Params:
-    """`ask` of a student that has no gate yet, under all rules of the configuration; `prices.json` in its folder has
-    the last prices."""
+    """Trains a student that has no gate yet, under all rules of the configuration (`ask`).
+
+    `prices.json` in its folder has the last prices.
+
+    Raises:
+      UserError: without a tokenizer, for constraints that are not known, and as `ask` does.
+    """
     if context.tokenizer is None:
         raise UserError(f"{context.name} reads rules; give TrainContext a tokenizer")
     constraints = known_constraints(config.constraints, context.needed_teacher()[0].config)
@@ -126,17 +141,24 @@ def train(context: TrainContext, params: Params, config: AskConfig) -> Params:
     return params
 
 
-def check_training(config: AskConfig, training: StudentTraining) -> None:
-    """Raises UserError for a training that asking does not go with."""
+def check_training(training: StudentTraining) -> None:
+    """Refuses a training that asking does not go with.
+
+    Raises:
+      UserError: the vocabulary is to be cut up.
+    """
     if training.vocab_chunk:
         raise UserError("vocab_chunk must be 0 where a student asks: its gate looks at whole distributions; see chunk")
-    config.distil.check_rollouts(training)
 
 
 def check(config: AskConfig, training: StudentTraining, teacher: ModelConfig) -> None:
-    """Raises UserError as `known_constraints` and `check_training` do."""
+    """Refuses settings that fit no training or no teacher.
+
+    Raises:
+      UserError: as `known_constraints` and `check_training` do.
+    """
     known_constraints(config.constraints, teacher)
-    check_training(config, training)
+    check_training(training)
 
 
 ASK = Method(

@@ -24,7 +24,12 @@ MOST_FLAGS = 0.6  # share of the tokens of a path off-policy that are marked as 
 
 @dataclass(frozen=True)
 class AskConfig:
-    """How a student learns to ask."""
+    """How a student learns to ask.
+
+    Raises:
+      UserError: numbers out of their range, constraints named twice or not at all, or stored distributions too small
+        to read savings from.
+    """
 
     distil: DistilConfig = field(default_factory=DistilConfig, metadata=flags("value_warmup"))
     constraints: tuple[str, ...] = ("share",)
@@ -74,7 +79,11 @@ class AskConfig:
 
 
 def check_held_out(budgets: Sequence[float]) -> None:
-    """Raises UserError for budgets that are none, or that leave nothing to train or to judge on."""
+    """Refuses `budgets` to hold out.
+
+    Raises:
+      UserError: they are no shares of 0 to 1, or leave nothing to train or to judge on.
+    """
     if len(set(budgets)) < len(budgets) or not all(0 <= b <= 1 for b in budgets):
         raise UserError(f"ask.held_out must be distinct shares of 0 to 1, got {budgets}")
     if all(any(abs(percent / 100 - b) <= 0.005 for b in budgets) for percent in range(round(100 * MOST_FLAGS) + 1)):
@@ -92,13 +101,13 @@ class Rules(NamedTuple):
 
 
 def make_rules(constraints: tuple[Constraint, ...], tokenizer: Tokenizer) -> Rules:
-    """Room for two constraints together where there are several."""
+    """Makes the rules of constraints, with room for the words of two together where there are several."""
     together = min(len(constraints), 2)
     return Rules(constraints, tokenizer.encode, words_room(constraints, tokenizer.encode, together=together))
 
 
 def dual_configs(config: AskConfig, constraints: Sequence[Constraint]) -> tuple[DualConfig, ...]:
-    """One a constraint, with knots over its range and at the budgets of its sentences without a number."""
+    """Makes one per constraint, with knots over its range and at the budgets of its sentences without a number."""
     found = []
     for c in constraints:
         knots = {c.low + f * (c.high - c.low) for f in _KNOTS} | set(c.wording.fixed.values())
@@ -107,6 +116,6 @@ def dual_configs(config: AskConfig, constraints: Sequence[Constraint]) -> tuple[
 
 
 def first_prices(dual: DualConfig, constraint: Constraint) -> jax.Array:
-    """Logarithms of -log(share), [K]: that share is asked for if savings are exponential with mean one nat."""
+    """Computes log(-log(share)), [K]: that share is asked for if savings are exponential with mean one nat."""
     share_K = (jnp.asarray(dual.knots) - constraint.low) / (constraint.high - constraint.low) * MOST_FLAGS
     return jnp.log(-jnp.log(jnp.clip(share_K, 1e-30, 1 - 1e-4)))

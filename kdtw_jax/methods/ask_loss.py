@@ -17,7 +17,8 @@ from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import DenseLogits
 from kdtw_jax.methods.ask_config import AskConfig
-from kdtw_jax.methods.ask_rows import HELPED, unit_costs
+from kdtw_jax.methods.ask_prices import unit_costs
+from kdtw_jax.methods.ask_rows import HELPED
 from kdtw_jax.methods.pcl import PathTerms, StudentStats, path_terms, student_stats
 from kdtw_jax.models import GateInputs, Model, shift_right
 from kdtw_jax.replay import Sample
@@ -33,9 +34,19 @@ def ask_loss(
     banned: tuple[int, ...],
     chunks: Chunks = WHOLE,
 ) -> LossFn:
-    """The terms of `path_terms`, where asking is an action with its price; and of the gate: "saving" and "price",
-    squared errors whose difference is the consistency of asking with writing, "quote", the price of further rules, and
-    "cost", that of V_C."""
+    """Makes the loss of replayed rows (`ask_rows.Priced`) under rules.
+
+    Its terms are those of `path_terms`, where asking is an action with its price; and of the gate: "saving" and
+    "price", squared errors whose difference is the consistency of asking with writing, "quote", the price of further
+    rules, and "cost", that of V_C.
+
+    Args:
+      model: the student, with a gate.
+      config: how it learns.
+      constraints: those that rules are made of, C of them.
+      banned: ids that are never written.
+      chunks: positions at a time; the vocabulary is not cut up.
+    """
     alpha = config.distil.pcl.alpha
     least = config.duals.low
 

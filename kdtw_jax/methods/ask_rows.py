@@ -1,9 +1,7 @@
-"""Fresh rows under rules, from the student as it writes at test time and from all other sources, and their prices."""
+"""Fresh rows under rules, from the student as it writes at test time and from all other sources."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax import parallel
-from kdtw_jax.constraints import Constraint, History, Terms, draw_rules, histories, total_cost
+from kdtw_jax.constraints import History, Terms, draw_rules, histories
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.gate import own_gate, priced_gate
 from kdtw_jax.decoding.help import generate_with_help
 from kdtw_jax.decoding.view import encoder_inputs
-from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
-from kdtw_jax.methods.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs, first_prices
+from kdtw_jax.duals import Duals
+from kdtw_jax.methods.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs
+from kdtw_jax.methods.ask_prices import Prices, Quotes, learning_pace, resting_pace, unit_costs
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.collect import Collector, with_targets
 from kdtw_jax.training.context import TrainContext
@@ -28,8 +27,6 @@ from kdtw_jax.training.state import Params, step_key
 HELPED = len(SOURCES)  # rows written as at test time; the other sources are those of distillation without help
 _BANK = 8192  # rules drawn for a run
 QUOTES = 128  # rules a minibatch beside those of its rows
-_LAST_PACE = 0.4  # of the prices when the student has learned: slow, but students still change
-_REST = 15.0  # how far the pace falls from there at rest: steps of 1, 1/2, 1/3 .. average what they see
 
 
 class HelpedRows(NamedTuple):
@@ -49,15 +46,6 @@ class Told(NamedTuple):
     rule_BxR: np.ndarray  # int32, in words
 
 
-class Quotes(NamedTuple):
-    """Q further rules with their prices: the reader of rules needs to see more words than paths are written under."""
-
-    rule_QxR: jax.Array  # int32
-    terms: Terms  # leaves [Q, C]
-    price_QxC: jax.Array  # float32, nats a unit of each constraint's cost
-    place_Q: jax.Array  # float32 in [0, 1), where in a path each is quoted
-
-
 class Priced(NamedTuple):
     """A minibatch of rows at today's prices."""
 
@@ -67,17 +55,8 @@ class Priced(NamedTuple):
 
     @property
     def example_B(self) -> jax.Array:
+        """Ids of the prompts, for messages."""
         return self.rows.path.example_B
-
-
-def unit_costs(constraints: Sequence[Constraint], terms: Terms, history: History) -> jax.Array:
-    """What asking would cost now, [B, C], 0 where a constraint is not active; leaves of `history` [B]."""
-    costs = []
-    for index, constraint in enumerate(constraints):
-        budget_B = terms.budget_BxC[:, index]
-        cost_B = constraint.cost(history, jnp.ones(budget_B.shape, bool), budget_B)
-        costs.append(jnp.where(terms.active_BxC[:, index], cost_B, 0.0))
-    return jnp.stack(costs, axis=-1)
 
 
 class AskingCollector:
@@ -89,7 +68,8 @@ class AskingCollector:
         self.config, self.rules, self.devices, self.seed = config, rules, context.devices, context.seed
         self.steps = context.training.loop.steps
         self.plain = Collector(student, teacher, config.distil, banned, self.devices, alpha=alpha, chunks=chunks)
-        self.duals = dual_configs(config, rules.constraints)
+        self.prices = Prices(rules.constraints, dual_configs(config, rules.constraints))
+        self.prices_at_rest = self.prices.without_push()
         self.bank = draw_rules(
             rules.constraints,
             _BANK,
@@ -134,17 +114,10 @@ class AskingCollector:
             )
             return helped.tokens_BxT, helped.asked_BxT
 
-        self.at_rest_duals = tuple(replace(dual, controller="ascent") for dual in self.duals)
         self._as_at_test_time = parallel.map_batch_with_frozen(partial(write, False), self.plain.teacher)
         self._sampled = parallel.map_batch_with_frozen(partial(write, True), self.plain.teacher)
-        self._measure = jax.jit(partial(self._move_prices, self.duals))
-        self._measure_at_rest = jax.jit(partial(self._move_prices, self.at_rest_duals))
+        self._move, self._move_at_rest = jax.jit(self.prices.move), jax.jit(self.prices_at_rest.move)
         self._flags = jax.jit(self._flag)
-
-    def start(self) -> tuple[Duals, ...]:
-        """The first prices, one table a constraint."""
-        pairs = zip(self.duals, self.rules.constraints, strict=True)
-        return tuple(start_duals(dual, first_prices(dual, c)) for dual, c in pairs)
 
     def __call__(
         self, params: Params, extra: tuple[Duals, ...], batch: Batch, key_data: jax.Array, step: int
@@ -157,8 +130,7 @@ class AskingCollector:
         own, *noises = self.plain.some((told, *noise_4xBxT[2:]), STUDENT)
         if len(own.rule_BxR):
             found[STUDENT] = self._written(self._sampled, params, own, *noises)
-        done = min(step / self.steps, 1)
-        extra = self._measure(extra, helped, np.float32(1 - (1 - _LAST_PACE) * done))
+        extra = self._move(extra, *_measured(helped), np.float32(learning_pace(step, self.steps)))
         shown: Told = self.plain.some(told, TEACHER)
         if len(shown.rule_BxR):
             tokens = self.plain.teacher_writes(shown.batch, key_data, step)
@@ -170,43 +142,28 @@ class AskingCollector:
     def calibrate_gate(
         self, params: Params, extra: tuple[Duals, ...], batch: Batch, key_data: jax.Array, step: int
     ) -> tuple[dict[int, HelpedRows], tuple[Duals, ...]]:
-        """Rows as at test time alone, at the prices of the table.
+        """Makes rows as at test time alone, at the prices of the table, with the keys of a `step` from `key_data`.
 
         The student is at rest, so prices need not follow it: they move ever more slowly, and lose the noise of the few
         rows a budget that each step sees. Nor do they make up for misread rules, which they would chase for ever.
         """
         told = Told(batch, *self._draw(len(batch.example_B), self.steps + step))
         noise_2xBxT = jax.random.uniform(step_key(key_data, step, 4), (2, *batch.target_BxT.shape))
-        price_BxC = self._quote(self.at_rest_duals, extra, told.terms)
+        price_BxC = self.prices_at_rest.quote(extra, told.terms)
         helped = self._written(self._as_at_test_time, params, told, *noise_2xBxT, told.terms, price_BxC)
-        pace = _LAST_PACE / (1 + _REST * step / self.config.gate_calibration_steps)
-        return {HELPED: helped}, self._measure_at_rest(extra, helped, np.float32(pace))
-
-    def at_rest(self, extra: tuple[Duals, ...]) -> tuple[Duals, ...]:
-        """The same prices without a proportional part, which would go on wavering with the newest rows."""
-        pairs = zip(self.duals, extra, strict=True)
-        return tuple(start_duals(dual, prices(dual, jax.tree.map(jnp.asarray, one))) for dual, one in pairs)
+        pace = np.float32(resting_pace(step, self.config.gate_calibration_steps))
+        return {HELPED: helped}, self._move_at_rest(extra, *_measured(helped), pace)
 
     def demonstrate(self, batch: Batch, place: int) -> HelpedRows:
-        """Ground truth under fresh rules."""
+        """Puts ground truth under fresh rules, drawn for its `place`."""
         return self._marked(Told(batch, *self._draw(len(batch.example_B), place)), place)
 
     def refresh(self, sample: Sample, extra: tuple[Duals, ...], key: jax.Array, *, resting: bool = False) -> Sample:
-        """Rows at today's prices, which `extra` has; and quotes."""
-
-        quote = partial(self._quote, self.at_rest_duals if resting else self.duals, extra)
+        """Gives rows today's prices, which `extra` has, and quotes, drawn by `key`."""
+        prices = self.prices_at_rest if resting else self.prices
         count = -(-QUOTES // len(self.devices)) * len(self.devices)
-        which, where = jax.random.split(key)
-        chosen_Q = jax.random.randint(which, (count,), 0, _BANK)
-        terms = Terms(*(jnp.asarray(x)[chosen_Q] for x in self.bank.terms))
-        words_QxR = jnp.asarray(self.bank.words_BxR)[chosen_Q]
-        quotes = Quotes(words_QxR, terms, quote(terms), jax.random.uniform(where, (count,)))
-        return sample._replace(rows=Priced(sample.rows, quote(sample.rows.terms), quotes))
-
-    def _quote(self, duals: tuple[DualConfig, ...], extra: tuple[Duals, ...], terms: Terms) -> jax.Array:
-        """The price of a unit of each constraint's cost in nats, [B, C]."""
-        pairs = enumerate(zip(duals, extra, strict=True))
-        return jnp.stack([jnp.exp(price(d, e, terms.budget_BxC[:, i])) for i, (d, e) in pairs], axis=1)
+        quotes = prices.draw_quotes(extra, self.bank, count, key)
+        return sample._replace(rows=Priced(sample.rows, prices.quote(extra, sample.rows.terms), quotes))
 
     def _draw(self, rows: int, place: int) -> tuple[Terms, np.ndarray]:
         chosen_B = np.random.default_rng([self.seed, place]).integers(0, _BANK, rows)
@@ -230,25 +187,14 @@ class AskingCollector:
         return self._rows(told, self._flags(batch.source_BxS, batch.target_BxT, terms, noise_BxT))
 
     def _flag(self, source: jax.Array, tokens: jax.Array, terms: Terms, noise_BxT: jax.Array) -> jax.Array:
-        nobody = jnp.zeros(tokens.shape, bool)
-        end = History(*(leaf[-1] for leaf in histories(source, tokens, nobody)))
+        end = History(*(leaf[-1] for leaf in histories(source, tokens, jnp.zeros(tokens.shape, bool))))
         rate_B = jnp.zeros(len(tokens))
         for i, constraint in enumerate(self.rules.constraints):
             allowed_B = constraint.limit(terms.budget_BxC[:, i], end) / jnp.maximum(end.length_B, 1)
             rate_B = jnp.where(terms.active_BxC[:, i], jnp.maximum(rate_B, allowed_B), rate_B)
         return (noise_BxT < jnp.minimum(rate_B, MOST_FLAGS)[:, None]) & (tokens != 0)
 
-    def _move_prices(
-        self, duals: tuple[DualConfig, ...], extra: tuple[Duals, ...], rows: HelpedRows, pace: jax.Array
-    ) -> tuple[Duals, ...]:
-        source, tokens = rows.path.source_BxS, rows.path.tokens_BxT
-        end = History(*(leaf[-1] for leaf in histories(source, tokens, rows.asked_BxT)))
-        moved = []
-        for i, constraint in enumerate(self.rules.constraints):
-            budget_B = rows.terms.budget_BxC[:, i]
-            spent_B = total_cost(constraint, budget_B, source, tokens, rows.asked_BxT)
-            # By the mean length and not by each output's: long outputs count as their tokens do.
-            violation_B = (spent_B - constraint.limit(budget_B, end)) / jnp.maximum(jnp.mean(end.length_B), 1.0)
-            active_B = rows.terms.active_BxC[:, i]
-            moved.append(update_duals(duals[i], extra[i], budget_B, violation_B, active_B, pace=pace))
-        return tuple(moved)
+
+def _measured(helped: HelpedRows) -> tuple[jax.Array, jax.Array, jax.Array, Terms]:
+    """What prices move by."""
+    return helped.path.source_BxS, helped.path.tokens_BxT, helped.asked_BxT, helped.terms

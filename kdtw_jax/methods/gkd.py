@@ -44,7 +44,10 @@ class GKDConfig:
 def divergence_loss(
     student: Model, teacher: Model, config: GKDConfig, banned: tuple[int, ...], chunks: Chunks = SIDE_BY_SIDE
 ) -> LossFn:
-    """Term "jsd", nats a token. Rows are `(Batch, TeacherStates)`, the batch's targets being the outputs."""
+    """Makes the loss with the term "jsd", nats per token, over distributions without the `banned` ids.
+
+    Rows are `(Batch, TeacherStates)`, the batch's targets being the outputs.
+    """
 
     def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates], key: jax.Array) -> Metrics:
         batch, heard = rows
@@ -63,15 +66,15 @@ def divergence_loss(
 
 
 def student_writes(config: GKDConfig, key_data: jax.Array, step: int) -> bool:
-    """Whether the outputs of this step are the student's own."""
+    """Draws whether the outputs of this `step` are the student's own, by the key of the run, `key_data`."""
     return bool(jax.random.uniform(step_key(key_data, step, 5)) < config.student_share)
 
 
 def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
-    """Distils the teacher into the student starting from `params`; resumes what is in the folder; returns parameters
-    (numpy).
+    """Distils the teacher into the student from `params`, going on from what the folder holds.
 
-    Raises UserError as `run_loop` does.
+    Raises:
+      UserError: there is no teacher, and as `run_loop` does.
     """
     teacher, devices = context.needed_teacher(), context.devices
     listener = TeacherForward(teacher, devices)

@@ -41,7 +41,7 @@ from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
 
 @dataclass(frozen=True)
 class MiniLLMConfig:
-    """Reverse KL between sequences by policy gradient (MiniLLM, arXiv 2306.08543), one update a rollout."""
+    """Reverse KL between sequences by policy gradient (MiniLLM, arXiv 2306.08543), one update per rollout."""
 
     teacher_mix: float = 0.2
     """share of the teacher in the policy that outputs are sampled from; importance weights make up for it"""
@@ -55,9 +55,10 @@ class MiniLLMConfig:
 
 
 def mixture(student: Model, teacher: Model, teacher_mix: float, banned: tuple[int, ...]) -> Model:
-    """A model to sample from whose policy is a mu + (1 - a) pi at every token; its parameters are those of both.
+    """Makes a model to sample from whose policy is a mu + (1 - a) pi at every token, a being `teacher_mix`.
 
-    Of its functions only encode, start and extend are those of a mixture.
+    Its parameters are those of both; neither writes `banned` ids. Of its functions only encode, start and
+    extend are those of a mixture.
     """
 
     def encode(params: Params, source_BxS: jax.Array) -> Any:
@@ -79,10 +80,11 @@ def mixture(student: Model, teacher: Model, teacher_mix: float, banned: tuple[in
 def rollout_loss(
     student: Model, teacher: Model, config: MiniLLMConfig, banned: tuple[int, ...], chunks: Chunks = SIDE_BY_SIDE
 ) -> LossFn:
-    """Terms "single" and "long" of the policy gradient and "nll" of the ground truth, a token each; "kl", the reverse
-    KL a token of the outputs, and what else tells how it goes.
+    """Makes the loss of outputs without `banned` ids, all terms per token.
 
-    Rows are `(Batch, outputs [B, T], TeacherStates)`. There is no dropout: the policy is the one that wrote.
+    They are "single" and "long" of the policy gradient, "nll" of the ground truth, "kl", the reverse KL on the outputs,
+    and what else tells how it goes. Rows are `(Batch, outputs [B, T], TeacherStates)`. There is no dropout: the policy
+    is the one that wrote.
     """
 
     def loss(params: Params, _: Params, rows: tuple[Batch, jax.Array, TeacherStates], key: jax.Array) -> Metrics:
@@ -125,10 +127,10 @@ def rollout_loss(
 
 
 def minillm(context: TrainContext, params: Params, config: MiniLLMConfig) -> Params:
-    """Distils the teacher into the student starting from `params`; resumes what is in the folder; returns parameters
-    (numpy).
+    """Distils the teacher into the student from `params`, going on from what the folder holds.
 
-    Raises UserError as `run_loop` does.
+    Raises:
+      UserError: there is no teacher, and as `run_loop` does.
     """
     student, banned, devices = context.student, context.banned, context.devices
     teacher = context.needed_teacher()

@@ -41,7 +41,7 @@ class FitConfig(StudentTraining):
 
 
 def likelihood_loss(model: Model, config: MLEConfig, chunks: Chunks = WHOLE) -> LossFn:
-    """Term "nll" of the targets of a batch, which is the rows."""
+    """Makes the loss with the term "nll" of the targets of a batch, which is the rows, in nats per token."""
 
     def loss(params: Params, _: Params, batch: Batch, key: jax.Array) -> Metrics:
         target_BxT = jnp.asarray(batch.target_BxT)
@@ -60,9 +60,10 @@ def likelihood_loss(model: Model, config: MLEConfig, chunks: Chunks = WHOLE) -> 
 
 
 def mle(context: TrainContext, params: Params, config: MLEConfig) -> Params:
-    """Trains `params` on the data's targets, resuming what is in the folder; returns the trained parameters (numpy).
+    """Trains `params` on the data's targets, going on from what the folder holds.
 
-    Raises UserError as `run_loop` does.
+    Raises:
+      UserError: as `run_loop` does.
     """
 
     def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> Batch:

@@ -24,11 +24,11 @@ from kdtw_jax.losses.pcl import PCLConfig, path_of, pcl_loss
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import Distribution
 from kdtw_jax.methods.protocol import Cost, Method
-from kdtw_jax.models import Model, ModelConfig, shift_right
+from kdtw_jax.models import Model, shift_right
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.collect import Collector, empty_row, minibatch_shares
-from kdtw_jax.training.context import WHOLE, Chunks, StudentTraining, TrainContext
+from kdtw_jax.training.context import WHOLE, Chunks, TrainContext
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.replayed import Replayed, train_replayed
 from kdtw_jax.training.rows import RowsConfig
@@ -38,7 +38,11 @@ from kdtw_jax.training.state import Coefficient, LossFn, Metrics, Params
 
 @dataclass(frozen=True)
 class DistilConfig(RowsConfig):
-    """PCL from a mixed replay buffer."""
+    """PCL from a mixed replay buffer.
+
+    Raises:
+      UserError: numbers out of their range, shares that do not add up, or a KL term without a stored distribution.
+    """
 
     pcl: PCLConfig = field(default_factory=PCLConfig, metadata=flags("values", "segment_lengths"))
     pcl_weight: float = 1.0  # weight of the path-consistency loss in what the policy learns
@@ -61,7 +65,7 @@ class DistilConfig(RowsConfig):
 
 
 def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE) -> LossFn:
-    """The terms of `path_terms` over replayed rows."""
+    """Makes the loss with the terms of `path_terms` over replayed rows, for a policy without the `banned` ids."""
     judge = make_student_stats(model, config, banned, chunks)
 
     def loss(params: Params, target_params: Params, sampled: Sample, key: jax.Array) -> Metrics:
@@ -75,18 +79,20 @@ def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...], chunk
 
 
 class StudentStats(NamedTuple):
-    """The student's opinion of given paths, BxT: log pi of each token, V of the state it was taken in, and the
-    divergence there from the stored distribution of the teacher (0 where it is not asked for)."""
+    """The student's opinion of given paths."""
 
-    log_pi_BxT: jax.Array
-    value_BxT: jax.Array
-    divergence_BxT: jax.Array
+    log_pi_BxT: jax.Array  # of each token
+    value_BxT: jax.Array  # V of the state it was taken in
+    divergence_BxT: jax.Array  # there, from the stored distribution of the teacher; 0 where it is not asked for
 
 
 def make_student_stats(
     model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks
 ) -> Callable[[Params, Trajectories], StudentStats]:
-    """A function of parameters and rows; it holds `chunks` of the distributions at a time."""
+    """Makes a function of parameters and rows, for a policy without the `banned` ids.
+
+    It holds `chunks` of the distributions at a time.
+    """
     said = partial(distribution, model, banned=banned, vocab_chunk=chunks.vocab_chunk, temperature=config.pcl.alpha)
 
     def judge(params: Params, rows: Trajectories) -> StudentStats:
@@ -105,7 +111,15 @@ def make_student_stats(
 def student_stats(
     config: DistilConfig, own: Distribution, head_BxX: jax.Array, tokens_BxX: jax.Array, top: TopK
 ) -> StudentStats:
-    """What the student's policy, softmax(logits / alpha), and its value head say of these tokens."""
+    """Computes what the student's policy, softmax(logits / alpha), and its value head say of these tokens.
+
+    Args:
+      config: which values and which divergence.
+      own: the policy at X positions.
+      head_BxX: what the value head says there.
+      tokens_BxX: the tokens taken there.
+      top: the teacher's likeliest tokens there.
+    """
     taken = own.token_stats(tokens_BxX, top.ids_BxTxK if config.kl_weight else None)
     divergence_BxX = jnp.zeros(tokens_BxX.shape)
     if taken.outcomes_BxXxK is not None:
@@ -127,10 +141,18 @@ class PathTerms(NamedTuple):
 def path_terms(
     config: DistilConfig, rows: Trajectories, taken: PathTerms, divergence_BxT: jax.Array, on_policy_B: jax.Array
 ) -> Metrics:
-    """Terms of the loss: "pcl", half the squared path residual as a function of the policy; "value_error", the same as
-    a function of V; "kl", the mean of `divergence_BxT`, if asked for; and diagnostics.
+    """Computes the terms of the loss and diagnostics.
 
-    The first two have one value and add up to the gradient of the whole; apart, they can be weighted and scheduled.
+    "pcl" is half the squared path residual as a function of the policy, "value_error" the same as a function of V: they
+    have one value and add up to the gradient of the whole; apart, they can be weighted and scheduled. "kl", if asked
+    for, is the mean of `divergence_BxT`.
+
+    Args:
+      config: how residuals are made and weighed.
+      rows: the paths.
+      taken: their actions.
+      divergence_BxT: of the student from the teacher at every token, nats.
+      on_policy_B: bool, rows that the student has written, to which V is fitted.
     """
     mask_BxT = rows.tokens_BxT != 0
     residual_loss = partial(
@@ -156,7 +178,7 @@ def path_terms(
 
 
 def coefficients(config: DistilConfig) -> dict[str, Coefficient]:
-    """Weights of the terms of `path_terms` in the objective."""
+    """Says how the terms of `path_terms` are weighted in the objective."""
     weights: dict[str, Coefficient] = {
         "pcl": lambda step: config.pcl_weight * (step >= config.value_warmup),
         "value_error": config.value_weight,
@@ -172,14 +194,13 @@ class Objective(NamedTuple):
 
 
 def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: Objective | None = None) -> Params:
-    """Distils the teacher into the student starting from `params`; resumes what is in the folder; returns parameters
-    (numpy).
+    """Distils the teacher into the student from `params`, going on from what the folder holds.
 
     The objective is path consistency unless another one is given, which is then trained on the very same rows.
 
-    Raises UserError as `train_replayed` and `check_rollouts` do.
+    Raises:
+      UserError: there is no teacher, and as `train_replayed` does.
     """
-    config.check_rollouts(context.training)
     student, banned, chunks = context.student, context.banned, context.training.chunks()
     fresh = Collector(
         student, context.needed_teacher(), config, banned, context.devices, alpha=config.pcl.alpha, chunks=chunks
@@ -210,13 +231,8 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
     return train_replayed(context, params, method)[0]
 
 
-def check(config: DistilConfig, training: StudentTraining, teacher: ModelConfig) -> None:
-    """Raises UserError as `check_rollouts` does."""
-    config.check_rollouts(training)
-
-
 def cost(config: DistilConfig) -> Cost:
-    """A batch is written, scored thrice and answered in part once in so many updates."""
+    """Counts passes: a batch is written, scored thrice and answered in part once in so many updates."""
     read = config.rollout_fraction + 2 * config.demonstration_fraction + config.reference_batches
     often = config.updates_per_rollout
     return Cost(config.rollout_fraction / often, read / often, copies=1 if config.target_decay else 0)
@@ -228,7 +244,6 @@ PCL = Method(
     config=DistilConfig,
     train=pcl,
     cost=cost,
-    check=check,
     top_k="top_k",
     color="#009E73",
 )

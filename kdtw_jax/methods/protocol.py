@@ -23,12 +23,14 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train a student. `config` is its settings: a frozen dataclass whose fields all have defaults.
+    """A way to train a student.
 
-    `train(context, params, config)` trains `context.student` from `params` for `context.training`, going on from what
-    `context.folder` holds, and returns the trained parameters (numpy). The other functions take `config`, too.
+    `config` is its settings: a frozen dataclass whose fields all have defaults. `train(context, params, config)` trains
+    `context.student` from `params` for `context.training`, going on from what `context.folder` holds, and returns the
+    trained parameters (numpy). The other functions take `config`, too.
 
-    Raises UserError for a name or settings that cannot be a section of the command line.
+    Raises:
+      UserError: a name or settings that cannot be a section of the command line.
     """
 
     name: str
@@ -56,7 +58,7 @@ class Method:
     color: str = ""
     """in figures; by default one that is free"""
     curve: str = "kl"
-    """the term of its metrics whose curve is drawn, in nats a token"""
+    """the term of its metrics whose curve is drawn, in nats per token"""
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or self.name != self.name.lower():

@@ -67,13 +67,26 @@ def write_outputs(
     batches_a_file: int = BATCHES_A_FILE,
     stop_after: int | None = None,
 ) -> BeamTargets:
-    """The split with the teacher's best hypotheses for targets; `folder` keeps them; what is there is not made anew.
+    """Writes the teacher's best hypotheses as targets of the split; what `folder` holds is not made anew.
 
     A hypothesis that does not end is kept as the prefix it is: each of its tokens is the teacher's choice, and nothing
-    is learned about its end. `stop_after` ends after as many new files (tests of resuming), the rest being empty.
+    is learned about its end.
 
-    Raises UserError where the teacher's scores are not finite, as `beam_search` and `parallel.shard` do, and where
-    `folder` cannot be written or read.
+    Args:
+      name: beside the progress bar.
+      folder: keeps what is written.
+      teacher: the model and its parameters.
+      data: the split.
+      buckets: lengths and rows of batches of training (`beam_buckets`).
+      beam: how the teacher searches.
+      banned: ids that are never written.
+      devices: where it searches.
+      batches_a_file: after so many batches a file is written.
+      stop_after: ends after as many new files (tests of resuming), the rest being empty.
+
+    Raises:
+      UserError: the teacher's scores are not finite, as `beam_search` and `parallel.shard` do, and where `folder`
+        cannot be written or read.
     """
     model, params = teacher
 

@@ -23,8 +23,10 @@ from kdtw_jax.training.state import LossFn, Metrics
 
 
 def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE) -> LossFn:
-    """Term "tb", half the squared deviation of a row's log-ratio from the mean of the minibatch, a token; "kl" if asked
-    for. To be called where `parallel.AXIS` is bound: the mean is over all devices.
+    """Makes the loss of replayed rows for a policy without the `banned` ids.
+
+    Its terms are "tb", half the squared deviation of a row's log-ratio from the mean of the minibatch, per token, and
+    "kl" if asked for. To be called where `parallel.AXIS` is bound: the mean is over all devices.
     """
     judge, path = make_student_stats(model, config, banned, chunks), config.pcl
 
@@ -53,13 +55,13 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
 
 
 def tb(context: TrainContext, params: Params, config: DistilConfig) -> Params:
-    """Distils the teacher into the student starting from `params`; resumes what is in the folder; returns parameters
-    (numpy).
+    """Distils the teacher into the student from `params`, going on from what the folder holds.
 
     Of the config, everything about rows and the KL holds as in `pcl`; `pcl_weight` is the weight of the balance
     loss, of `pcl` alpha, min_log_prob, huber and clip are used, and what is about V or segments is not.
 
-    Raises UserError as `train_replayed` and `check` do.
+    Raises:
+      UserError: as `pcl` and `check_uncut` do.
     """
     check_uncut(context.training)
     weights = {"tb": config.pcl_weight, **({"kl": config.kl_weight} if config.kl_weight else {})}
@@ -68,15 +70,22 @@ def tb(context: TrainContext, params: Params, config: DistilConfig) -> Params:
 
 
 def check_uncut(training: StudentTraining) -> None:
-    """Raises UserError where minibatches are to be cut up."""
+    """Refuses a training whose minibatches are cut up.
+
+    Raises:
+      UserError: optimizer.accumulate is above 1.
+    """
     if training.optimizer.accumulate > 1:
         raise UserError("trajectory balance (tb) compares the rows of a minibatch: its optimizer.accumulate must be 1")
 
 
 def check(config: DistilConfig, training: StudentTraining, teacher: ModelConfig) -> None:
-    """Raises UserError as `check_uncut` and `check_rollouts` do."""
+    """Refuses settings that fit no training.
+
+    Raises:
+      UserError: as `check_uncut` does.
+    """
     check_uncut(training)
-    config.check_rollouts(training)
 
 
 TB = Method(

@@ -39,9 +39,9 @@ class WordKDConfig(MLEConfig):
 def word_loss(
     student: Model, teacher: Model, config: MLEConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE
 ) -> LossFn:
-    """Terms "nll" and "kl" = KL(mu || pi) per token, both on the targets of the batch.
+    """Makes the loss with the terms "nll" and "kl" = KL(mu || pi) per token, both on the targets of the batch.
 
-    Rows are `(Batch, TeacherStates)`.
+    Rows are `(Batch, TeacherStates)`; in "kl" the distributions are those without the `banned` ids.
     """
 
     def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates], key: jax.Array) -> Metrics:
@@ -66,9 +66,10 @@ def word_loss(
 
 
 def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Params:
-    """Distils the teacher on the data's targets, resuming what is in the folder; returns parameters (numpy).
+    """Distils the teacher on the data's targets, going on from what the folder holds.
 
-    Raises UserError as `run_loop` does.
+    Raises:
+      UserError: there is no teacher, and as `run_loop` does.
     """
     teacher = context.needed_teacher()
     listener = TeacherForward(teacher, context.devices)

@@ -103,8 +103,10 @@ class Checkpoints:
     """The checkpoints of one run, the newest `keep` of them.
 
     A checkpoint appears whole or not at all (Orbax writes beside it and renames), so a run killed at any moment finds
-    the last whole one. Several processes have to take each step together; the first one writes. Raises UserError when
-    the folder cannot be written.
+    the last whole one. Several processes have to take each step together; the first one writes.
+
+    Raises:
+      UserError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -128,7 +130,11 @@ class Checkpoints:
         return None if found is None else int(found.step)
 
     def save(self, step: int, carry: PyTree, iterator: Mapping[str, Any]) -> None:
-        """Writes `carry` (arrays) and the iterator's state. Raises UserError when the disk is full or read-only."""
+        """Writes `carry` (arrays) and the iterator's state as those after `step` steps.
+
+        Raises:
+          UserError: the disk is full or read-only.
+        """
         if jax.process_count() > 1:
             carry = jax.device_get(carry)  # Orbax takes arrays of one process for parts of global ones
         try:
@@ -146,9 +152,10 @@ class Checkpoints:
             ) from error
 
     def restore(self, like: PyTree) -> Restored | None:
-        """The newest checkpoint, in the shapes of `like`; None if there is none yet.
+        """Reads the newest checkpoint, in the shapes of `like`; None if there is none yet.
 
-        Raises UserError if it holds other arrays than `like` (another architecture, vocabulary or buffer size).
+        Raises:
+          UserError: it holds other arrays than `like` (another architecture, vocabulary or buffer size).
         """
         step = self.latest
         if step is None:
@@ -184,7 +191,10 @@ class SavedModel(NamedTuple):
 def save_model(folder: Path, config: ModelConfig, params: PyTree, tokenizer: Tokenizer) -> None:
     """Writes `config.json`, `tokenizer.model` and the parameters; an older model stays until that is done.
 
-    Several processes have to call it together; the first one writes. Raises UserError where the file system refuses.
+    Several processes have to call it together; the first one writes.
+
+    Raises:
+      UserError: the file system refuses.
     """
     folder = Path(folder).resolve()
     scratch = folder.parent / f".{folder.name}-new"
@@ -213,8 +223,13 @@ def save_model(folder: Path, config: ModelConfig, params: PyTree, tokenizer: Tok
 
 
 def read_model_config(folder: Path) -> tuple[ModelConfig, Tokenizer]:
-    """Sizes and vocabulary of a folder written by `save_model`. Raises UserError if it is none, or of a family that
-    nobody has registered: no code is looked for by a name that the folder says."""
+    """Reads sizes and vocabulary of a folder written by `save_model`.
+
+    No code is looked for by a name that the folder says.
+
+    Raises:
+      UserError: it is no such folder, or of a family that nobody has registered.
+    """
     folder = Path(folder).resolve()
     if not (folder / "config.json").is_file():
         raise UserError(
@@ -241,8 +256,9 @@ def read_model_config(folder: Path) -> tuple[ModelConfig, Tokenizer]:
 def load_model(folder: Path, *, expect: ModelConfig | None = None, tokenizer: Tokenizer | None = None) -> SavedModel:
     """Opens a folder written by `save_model`, its embedding padded to the rows of `tokenizer`.
 
-    Raises UserError if it is none, if its architecture is not `expect`, if its vocabulary is not `tokenizer`'s, or
-    where a parameter holds NaN or infinity.
+    Raises:
+      UserError: it is no such folder, its architecture is not `expect`, its vocabulary is not `tokenizer`'s, or a
+        parameter holds NaN or infinity.
     """
     folder = Path(folder).resolve()
     saved, own = read_model_config(folder)
@@ -269,7 +285,11 @@ def load_model(folder: Path, *, expect: ModelConfig | None = None, tokenizer: To
 
 
 def check_vocabulary(name: str, own: Tokenizer, tokenizer: Tokenizer) -> None:
-    """Raises UserError unless the vocabulary of the model `name` is that of the run, which may have more padding."""
+    """Refuses a model `name` whose vocabulary is not that of the run, which may have more padding.
+
+    Raises:
+      UserError: they differ.
+    """
     differs = own.difference(tokenizer)
     if differs is None and own.vocab_size <= tokenizer.vocab_size:
         return

@@ -26,7 +26,7 @@ def with_targets(batch: Batch, tokens_BxT: Any) -> Batch:
 
 
 def minibatch_shares(config: RowsConfig, rows: int) -> tuple[int, int, int]:
-    """Rows of a minibatch from each of `SOURCES`: the shares rounded, the remainder given to ground truth."""
+    """Divides the `rows` of a minibatch between `SOURCES`: shares are rounded, ground truth gets the remainder."""
     student, teacher = round(rows * config.student_share), round(rows * config.teacher_share)
     if config.reference_share == 0:
         teacher = rows - student if config.teacher_share else 0
@@ -71,7 +71,7 @@ class Collector:
         self._score = parallel.map_batch(score_rows, self.teacher)
 
     def some(self, batch: Any, source: int) -> Any:
-        """The prompts of a batch that the student or the teacher answers: the first ones, perhaps none."""
+        """Takes the prompts of a batch that `source`, student or teacher, answers: the first ones, perhaps none."""
         config = self.config
         share, part = {
             STUDENT: (config.student_share, config.rollout_fraction),
@@ -81,7 +81,10 @@ class Collector:
         return jax.tree.map(lambda x: x[:count], batch)
 
     def __call__(self, params: Params, batch: Batch, key_data: jax.Array, step: int) -> dict[int, Trajectories]:
-        """Rows by source. Noise is drawn for all answered prompts at once, whatever the number of devices."""
+        """Makes rows by source, with the keys of a `step` from `key_data`.
+
+        Noise is drawn for all answered prompts at once, whatever the number of devices.
+        """
         paths: list[tuple[int, Batch]] = []
         own: Batch = self.some(batch, STUDENT)
         if len(own.example_B):
@@ -96,19 +99,19 @@ class Collector:
         return {source: self.scored(rows) for source, rows in paths}
 
     def teacher_writes(self, prompts: Batch, key_data: jax.Array, step: int) -> jax.Array:
-        """The teacher's own answers."""
+        """Has the teacher answer, with its key of a `step` from `key_data`."""
         noise = jax.random.uniform(step_key(key_data, step, 2), prompts.target_BxT.shape)
         tokens_BxT: jax.Array = self._teacher(prompts.source_BxS, noise)
         return tokens_BxT
 
     def scored(self, rows: Batch) -> Trajectories:
-        """Paths as the buffer keeps them: with the teacher's opinion of every token."""
+        """Makes paths as the buffer keeps them: with the teacher's opinion of every token."""
         scored: Trajectories = self._score(rows.example_B, rows.source_BxS, rows.target_BxT)
         return scored
 
 
 def empty_row(bucket: Bucket, top_k: int) -> Trajectories:
-    """A row of the shapes that a bucket's buffer holds."""
+    """Makes a row of the shapes that a bucket's buffer holds, with the teacher's `top_k` likeliest tokens."""
     return Trajectories(
         example_B=jnp.zeros((), jnp.int32),
         source_BxS=jnp.zeros((bucket.source,), jnp.int32),

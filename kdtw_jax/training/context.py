@@ -43,7 +43,7 @@ class StudentTraining:
         check_ranges(self, chunk="[0, inf)", vocab_chunk="[0, inf)")
 
     def chunks(self, usual: Chunks = WHOLE) -> Chunks:
-        """With the usual number of positions where none is set."""
+        """Returns what a step holds at once, the `usual` number of positions where none is set."""
         return Chunks(usual.chunk if self.chunk is None else self.chunk, self.vocab_chunk)
 
 
@@ -73,7 +73,11 @@ class TrainContext:
     """ends early (tests of resuming)"""
 
     def needed_teacher(self) -> tuple[Model, Params]:
-        """Raises UserError where there is none."""
+        """Returns the teacher.
+
+        Raises:
+          UserError: there is none.
+        """
         if self.teacher is None:
             raise UserError(f"{self.name} learns from a teacher; give TrainContext one: teacher=(model, params)")
         return self.teacher

@@ -30,7 +30,7 @@ class Deferral(NamedTuple):
     scale_D: jax.Array
 
     def logit(self, hidden_XxD: jax.Array) -> jax.Array:
-        """Log-odds of phi, [X]."""
+        """Computes log-odds of phi, [X], at the states `hidden_XxD`."""
         x_XxD = (hidden_XxD.astype(jnp.float32) - self.mean_D[None, :]) / self.scale_D[None, :]
         return x_XxD @ self.weight_D + self.bias
 
@@ -50,7 +50,7 @@ def look_at(
     buckets: Sequence[Bucket],
     banned: tuple[int, ...],
 ) -> Seen:
-    """Both models on the targets of `data`."""
+    """Runs both models, which write no `banned` ids, on the targets of `data`."""
 
     @jax.jit
     def run(params: tuple[Params, Params], source_BxS: jax.Array, target_BxT: jax.Array) -> tuple[jax.Array, ...]:
@@ -73,7 +73,13 @@ def look_at(
 
 
 def train_deferral(seen: Seen, *, steps: int = 400, learning_rate: float = 0.03) -> Deferral:
-    """Fits phi to all of `seen` at once, half of the steps to the hard labels and half to the marginal likelihood."""
+    """Fits phi to all of `seen` at once.
+
+    Args:
+      seen: what is known at some tokens.
+      steps: half of them go to the hard labels and half to the marginal likelihood.
+      learning_rate: of Adam.
+    """
     hidden_NxD = jnp.asarray(seen.hidden_NxD, jnp.float32)
     own_N, teacher_N = jnp.asarray(seen.own_N), jnp.asarray(seen.teacher_N)
     mean_D, scale_D = hidden_NxD.mean(axis=0), hidden_NxD.std(axis=0) + 1e-6

@@ -22,13 +22,18 @@ def distribution(
     vocab_chunk: int = 0,
     temperature: float = 1.0,
 ) -> Distribution:
-    """softmax(logits / temperature) over the tokens not in `banned`, at states that `decode` gives as `hidden_BxXxD`.
+    """Makes softmax(logits / temperature) over the tokens not in `banned`.
 
     Args:
+      model: whose output layer it is.
+      hidden_BxXxD: states as `decode` gives them.
+      banned: ids that are never written.
+      temperature: below 1 it is sharper than the model.
       params: `Model.output_layer` of them is enough.
       vocab_chunk: tokens whose logits are held at once; 0, or as many as there are: all.
 
-    Raises UserError as `policy.without_banned` does.
+    Raises:
+      UserError: as `policy.without_banned` does.
     """
     if not 0 < vocab_chunk < model.config.vocab_size:
         logits = without_banned(model.unembed(params, hidden_BxXxD), banned)

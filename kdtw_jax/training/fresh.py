@@ -49,9 +49,17 @@ def train_fresh(
     coefficients: Mapping[str, Coefficient],
     prepare: Prepare,
 ) -> Params:
-    """Trains from `params`, one update a batch; resumes what is in the folder; returns parameters (numpy).
+    """Trains from `params`, one update per batch, going on from what the folder holds; returns parameters (numpy).
 
-    Raises UserError as `run_loop` does.
+    Args:
+      context: the student's place in the run.
+      params: those to begin with.
+      loss: of what `prepare` makes.
+      coefficients: weights of its terms.
+      prepare: makes the rows of a batch.
+
+    Raises:
+      UserError: as `run_loop` does.
     """
     loop, devices = context.training.loop, context.devices
     optimizer = make_optimizer(context.training.optimizer, loop.steps, context.student.role)
@@ -116,8 +124,10 @@ class Sampler:
 
 
 class TeacherStates(NamedTuple):
-    """What a teacher makes of outputs up to its last layer, and that layer: its distributions are made of them where
-    they are needed, some positions at a time, and are nowhere held for all of them."""
+    """What a teacher makes of outputs up to its last layer, and that layer.
+
+    Its distributions are made of them where they are needed, some positions at a time, and are nowhere held for all.
+    """
 
     hidden_BxTxD: jax.Array
     output: Whole  # `Model.output_layer` of its parameters
@@ -140,7 +150,11 @@ class TeacherForward:
 def read(
     model: Model, params: Params, source_BxS: jax.Array, tokens_BxT: jax.Array, key: jax.Array | None = None
 ) -> jax.Array:
-    """The states over outputs, BxTxD; with a key there is dropout. Their logits are not used and so never made."""
+    """Reads the outputs `tokens_BxT` after `source_BxS`; with a `key` there is dropout.
+
+    Returns:
+      The states, BxTxD. Their logits are not used and so never made.
+    """
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     encoded = model.encode(params, source_BxS, keys[0])
     states_BxTxD: jax.Array = model.decode(params, encoded, shift_right(tokens_BxT), keys[1]).hidden_BxTxD
@@ -160,10 +174,25 @@ def compare_policies(
     teacher_temperature: float = 1.0,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`losses.vocabulary.compare_distributions` of the log-policies of student and teacher and of these tokens, BxT
-    each, `chunk` positions and `vocab_chunk` tokens of the vocabulary at a time (0: all).
+    """Compares the policies of student and teacher on given outputs.
 
-    The student reads them in this very step, with its dropout if there is a key; nothing reaches the teacher.
+    The student reads them in this very step, with its dropout if there is a key; no gradient reaches the teacher.
+
+    Args:
+      student: the model and its parameters.
+      teacher: the model and what it made of the outputs.
+      source_BxS: what the outputs are written for.
+      tokens_BxT: the outputs.
+      terms: of the two log-policies, by token of the vocabulary; they are summed over it.
+      banned: ids that are never written.
+      chunk: positions at a time; 0: all.
+      vocab_chunk: tokens of the vocabulary at a time; 0: all.
+      teacher_temperature: of the teacher's policy, softmax(logits / temperature).
+      key: of dropout.
+
+    Returns:
+      The sums of `terms` and the log-probabilities of the tokens, the student's and the teacher's, BxT each
+      (`losses.vocabulary.compare_distributions`).
     """
 
     def part(

@@ -45,7 +45,7 @@ class Advance(Protocol):
 
 
 class CheckpointableIterator(Protocol):
-    """The part of a grain iterator that the loop needs."""
+    """The part of a grain iterator that the loop needs: its place in the data, as JSON."""
 
     def get_state(self) -> Any: ...
     def set_state(self, state: Any) -> None: ...
@@ -53,7 +53,11 @@ class CheckpointableIterator(Protocol):
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """When to log and to save, in steps."""
+    """When to log and to save, in steps.
+
+    Raises:
+      UserError: numbers out of their range, or a checkpoint within a logging interval.
+    """
 
     steps: int = 1000
     log_every: int = field(default=50, metadata=flags())
@@ -112,11 +116,24 @@ def run_loop(
 ) -> Carry:
     """Runs `advance` to `config.steps`, continuing from the newest checkpoint in `folder` if there is one.
 
-    `freeze` turns the carry into plain arrays for a checkpoint and `thaw` puts them back on their devices.
     A continued run takes the same steps on the same data as an uninterrupted one, bit for bit; for that, logging
     intervals start anew at a checkpoint. Of several processes all read checkpoints, and the first one writes.
-    `stop_after` ends early (tests of resuming). Raises Diverged, a UserError, at the first step whose loss or gradient
-    is not finite, naming the step, the batch's examples and the last good checkpoint.
+
+    Args:
+      name: in messages and beside the progress bar.
+      folder: keeps checkpoints and metrics.
+      config: when to log and to save.
+      carry: what goes from step to step, at step 0.
+      advance: takes one step.
+      iterator: whose state is saved with the carry.
+      freeze: turns the carry into plain arrays for a checkpoint.
+      thaw: puts them back on their devices.
+      stop_after: ends early (tests of resuming).
+
+    Raises:
+      Diverged: a UserError, at the first step whose loss or gradient is not finite; it names the step, the batch's
+        examples and the last good checkpoint.
+      UserError: a checkpoint does not fit or cannot be written.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
     restored = checkpoints.restore(freeze(carry))

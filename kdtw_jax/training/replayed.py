@@ -1,4 +1,4 @@
-"""The loop of methods with a replay buffer: fresh rows now and then, minibatches with fixed shares a source."""
+"""The loop of methods with a replay buffer: fresh rows now and then, minibatches with fixed shares per source."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch, Bucket, training_batches
@@ -33,6 +34,7 @@ class Carry(NamedTuple):
     train: TrainState
     replay: dict[str, ReplayState]
     extra: Extra
+    newest: np.ndarray | jax.Array  # int32 []: which buffer has the newest rollouts, from which updates draw
 
 
 class Collect(Protocol):
@@ -68,10 +70,15 @@ def bucket_name(bucket: Bucket) -> str:
     return f"{bucket.source}x{bucket.target}"
 
 
-def train_replayed(context: TrainContext, params: Params, method: Replayed) -> tuple[Params, Extra]:
-    """Trains from `params`; resumes what is in the folder; returns parameters and what was kept (numpy).
+def _buffer_of(batch: Batch) -> str:
+    return bucket_name(Bucket(batch.source_BxS.shape[1], batch.target_BxT.shape[1], 0))
 
-    Raises UserError as `run_loop` does, and when a bucket's rows do not divide over the devices.
+
+def train_replayed(context: TrainContext, params: Params, method: Replayed) -> tuple[Params, Extra]:
+    """Trains from `params`, going on from what the folder holds; returns parameters and what was kept (numpy).
+
+    Raises:
+      UserError: as `run_loop` does, and when a bucket's rows do not divide over the devices.
     """
     training, buckets, devices = context.training, context.buckets, context.devices
     optimizer = make_optimizer(training.optimizer, training.loop.steps, context.student.role, method.learning)
@@ -102,25 +109,25 @@ def train_replayed(context: TrainContext, params: Params, method: Replayed) -> t
     iterator = training_batches(context.data, buckets, seed=context.seed)
     state = init_state(params, optimizer, context.seed, target=method.target_decay > 0)
     key_data = state.key_data
-    current = ""  # the bucket of the newest rollouts, which the updates until the next ones draw from
+    names = tuple(replays)
 
     def advance(carry: Carry, step: int) -> tuple[Carry, Report]:
-        nonlocal current
-        train, replay, extra = carry
+        train, replay, extra, newest = carry
+        current = names[int(newest)]
         if step % method.updates_per_rollout == 0:
             batch: Batch = next(iterator)
-            current = bucket_name(Bucket(batch.source_BxS.shape[1], batch.target_BxT.shape[1], 0))
+            current = _buffer_of(batch)
+            newest = np.asarray(names.index(current), np.int32)
             rows, extra = method.collect(train.params, extra, batch, key_data, step)
             for source, fresh in rows.items():
                 replay = {**replay, current: add[current](replay[current], fresh, source)}
             for place in range(method.reference_batches - 1 if method.reference is not None else 0):
                 more: Batch = next(iterator)
-                name_of = bucket_name(Bucket(more.source_BxS.shape[1], more.target_BxT.shape[1], 0))
-                demonstrated = method.demonstrate(more, step + place + 1)
-                replay = {**replay, name_of: add[name_of](replay[name_of], demonstrated, method.reference)}
+                other, demonstrated = _buffer_of(more), method.demonstrate(more, step + place + 1)
+                replay = {**replay, other: add[other](replay[other], demonstrated, method.reference)}
         sampled = sample[current](replay[current], step_key(key_data, step, 3), extra)
         train, metrics = update(train, parallel.shard(sampled, devices))
-        return Carry(train, replay, extra), Report(metrics, sampled.rows.example_B)
+        return Carry(train, replay, extra, newest), Report(metrics, sampled.rows.example_B)
 
     def freeze(carry: Carry) -> Carry:
         return carry._replace(train=parallel.unreplicate(carry.train))
@@ -129,7 +136,7 @@ def train_replayed(context: TrainContext, params: Params, method: Replayed) -> t
         return carry._replace(train=parallel.replicate(carry.train, devices))
 
     empty = {bucket_name(b): replays[bucket_name(b)].init(method.empty_row(b)) for b in buckets}
-    start = thaw(Carry(state, empty, method.extra))
+    start = thaw(Carry(state, empty, method.extra, np.zeros((), np.int32)))
     final = run_loop(
         context.name,
         context.folder,

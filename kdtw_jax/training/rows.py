@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.training.context import StudentTraining
 
 
 @dataclass(frozen=True)
 class RowsConfig:
-    """Rows of a replay buffer: who writes them, how many, and for how long they are used."""
+    """Rows of a replay buffer: who writes them, how many, and for how long they are used.
 
-    top_k: int = 16  # tokens of the teacher's distribution kept a step
+    Raises:
+      UserError: numbers out of their range, or shares that do not add up or that nobody writes rows for.
+    """
+
+    top_k: int = 16  # tokens of the teacher's distribution kept per step
     updates_per_rollout: int = 8  # minibatches replayed for each batch of fresh paths
-    capacity: int = 2048  # rows a source and length bucket
+    capacity: int = 2048  # rows per source and length bucket
     student_share: float = 0.5  # of a minibatch; the shares are kept exactly, up to rounding to rows
     teacher_share: float = 0.25
     reference_share: float = 0.25
@@ -41,11 +44,3 @@ class RowsConfig:
         for share, fraction in (("student_share", "rollout_fraction"), ("teacher_share", "demonstration_fraction")):
             if vars(self)[share] > 0 and vars(self)[fraction] == 0:
                 raise UserError(f"{share} is above 0, so {fraction} must be too: the buffer would hold no such rows")
-
-    def check_rollouts(self, training: StudentTraining) -> None:
-        """Raises UserError where a resumed run would start in the middle of its rows."""
-        if training.loop.checkpoint_every % self.updates_per_rollout:
-            raise UserError(
-                f"loop.checkpoint_every ({training.loop.checkpoint_every}) must be a multiple of updates_per_rollout "
-                f"({self.updates_per_rollout}), so that a resumed run starts with fresh rows"
-            )

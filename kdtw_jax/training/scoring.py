@@ -19,7 +19,7 @@ SOURCES = ("student", "teacher", "reference")
 
 
 class Trajectories(NamedTuple):
-    """Scored paths, from whichever source. The teacher is asked once a path; only these numbers are kept."""
+    """Scored paths, from whichever source. The teacher is asked once per path; only these numbers are kept."""
 
     example_B: jax.Array  # int32: id of the prompt in its data set
     source_BxS: jax.Array  # int32: the prompt
@@ -29,7 +29,7 @@ class Trajectories(NamedTuple):
 
 
 def finished(tokens_BxT: jax.Array, eos_id: int = 1) -> jax.Array:
-    """True for the rows that end in EOS: bool [B]. The value after the last token of other rows is unknown."""
+    """Finds the rows of `tokens_BxT` that end in `eos_id`: bool [B]. V after the last token of others is unknown."""
     return jnp.any(tokens_BxT == eos_id, axis=-1)
 
 
@@ -46,8 +46,20 @@ def score_paths(
     chunk: int = 0,
     vocab_chunk: int = 0,
 ) -> Trajectories:
-    """One teacher-forced pass of the teacher, softmax(logits / temperature), over finished paths; it holds the
-    distributions of `chunk` positions and `vocab_chunk` tokens of them at a time (0: all)."""
+    """Scores finished paths in one teacher-forced pass of the teacher, softmax(logits / temperature).
+
+    Args:
+      teacher: the model.
+      params: its parameters.
+      example_B: ids of the prompts.
+      source_BxS: the prompts.
+      tokens_BxT: the paths.
+      top_k: how many of the teacher's likeliest tokens are kept per step.
+      banned: ids that are never written.
+      temperature: below 1 the teacher is sharper than it is.
+      chunk: positions whose distributions are held at once; 0: all.
+      vocab_chunk: tokens of the vocabulary of which they are; 0: all.
+    """
     hidden_BxTxD = teacher.decode(params, teacher.encode(params, source_BxS), shift_right(tokens_BxT)).hidden_BxTxD
     how: dict[str, Any] = {"vocab_chunk": vocab_chunk, "temperature": temperature}
 

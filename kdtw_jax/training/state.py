@@ -134,7 +134,7 @@ PRNG = "rbg"
 def init_state(
     params: Params, optimizer: optax.GradientTransformation, seed: int, *, target: bool = False
 ) -> TrainState:
-    """Step 0 of a run. `target` keeps a slow copy of the parameters beside them."""
+    """Makes step 0 of a run; `target` keeps a slow copy of the parameters beside them."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -145,8 +145,14 @@ def init_state(
 
 
 def step_key(key_data: jax.Array, step: jax.Array | int, purpose: int) -> jax.Array:
-    """The key of one step for one purpose: 0 dropout, 1 rollouts, 2 teacher samples, 3 replay, 4 rollouts
-    with help, 5 who writes the outputs of a batch."""
+    """Makes the key of one step for one purpose.
+
+    Args:
+      key_data: of the run (`TrainState`).
+      step: the step.
+      purpose: 0 dropout, 1 rollouts, 2 teacher samples, 3 replay, 4 rollouts with help, 5 who writes the outputs of a
+        batch.
+    """
     key = jax.random.wrap_key_data(key_data, impl=PRNG)
     return jax.random.fold_in(jax.random.fold_in(key, step), purpose)
 
@@ -159,14 +165,23 @@ def make_update(
     target_decay: float = 0.0,
     accumulate: int = 1,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """One optimiser step on `sum_k coefficients[k] * mean(term k)`, to be mapped by `parallel.data_parallel`.
+    """Makes one optimiser step on `sum_k coefficients[k] * mean(term k)`, to be mapped by `parallel.data_parallel`.
 
     Gradients are `psum(d total) / psum(weight)`: the same for any split of the rows, over devices or over `accumulate`
     parts that follow each other on a device. For the parts the weights of all terms have to be known beforehand; where
     they are a matter of masks alone that costs nothing, where they depend on the model (which tokens it can emit) a
     further forward pass. A loss that compares the rows of a minibatch with each other sees a part at a time.
-    `target_decay` is the EMA decay of the target parameters (0: none are kept). The returned metrics are summed over
-    devices. Raises UserError, when traced, for rows that do not divide into the parts.
+
+    Args:
+      loss_fn: gives the terms.
+      coefficients: their weights; terms without one are metrics only.
+      optimizer: makes updates of gradients (`make_optimizer`).
+      target_decay: EMA decay of the target parameters; 0: none are kept.
+      accumulate: parts that a device's rows are cut into.
+
+    Returns:
+      The step, whose metrics are summed over devices. It raises UserError, when traced, for rows that do not divide
+      into the parts.
     """
 
     def update(state: TrainState, rows: Any) -> tuple[TrainState, Metrics]:
@@ -217,9 +232,9 @@ def make_update(
 
 
 def cut_rows(rows: Any, parts: int) -> Callable[[jax.Array | int], Any]:
-    """The parts of rows by their number: leaves [B, ...] become [B / parts, ...], but for those inside a `Whole`.
+    """Cuts rows into `parts`, given by their number: leaves [B, ...] become [B / parts, ...].
 
-    Raises UserError where B does not divide.
+    Those inside a `Whole` stay as they are. The function that is returned raises UserError where B does not divide.
     """
 
     def cut(leaf: Any, index: jax.Array | int) -> Any:
