@@ -20,11 +20,12 @@ from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
 from kdtw_jax.evaluation.operating_table import COLUMNS, show
+from kdtw_jax.pipeline.begin import begin, check_text_is_named
 from kdtw_jax.pipeline.operating_report import Timing, study_points, table
-from kdtw_jax.pipeline.prepare import look_up, prepare
+from kdtw_jax.pipeline.prepare import prepare
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students, train_teacher
-from kdtw_jax.runs import keep_compiled, open_run, provenance, write_csv, write_json
+from kdtw_jax.runs import keep_compiled, provenance, write_csv, write_json
 from kdtw_jax.runs.provenance import typed
 
 
@@ -61,8 +62,8 @@ def compare(options: Compare) -> None:
     beams = tuple(method for method in config.beam_targets if method == "ask")
     config = replace(config, methods=("ask",), beam_targets=beams)
     seeds, timing = options.seeds or config.seeds, Timing(options.repeats, options.sentences)
-    given = look_up(replace(config, results=options.results))
-    with open_run(options.run, {"task": task, **config.identity()}) as run:
+    check_text_is_named(options.run)
+    with begin(options.run, task, replace(config, results=options.results)) as (run, given):
         for seed in seeds:
             if not run.done(f"seed{seed}/ask"):
                 raise UserError(f"{options.run} has no student of seed {seed} that learned to ask")

@@ -18,6 +18,7 @@ import tyro
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import optional
+from kdtw_jax.pipeline.begin import check_text_is_named
 from kdtw_jax.pipeline.eval_config import EvalConfig
 from kdtw_jax.pipeline.experiment import run_experiment
 from kdtw_jax.pipeline.restore import restore
@@ -50,5 +51,6 @@ def run(arguments: list[str]) -> None:
     ]
     if missing:
         raise UserError(f"{options.run} is not finished: {', '.join(missing)} missing; go on with the command it began")
+    check_text_is_named(options.run)
     said = {name: value for name, value in vars(options.eval).items() if value is not None}
     run_experiment(task, replace(config, results=options.results, eval=replace(config.eval, **said)))
