@@ -58,7 +58,7 @@ class Setup(NamedTuple):
 def check_scoring(config: Experiment) -> None:
     """Raises UserError where BLEU's tokenizer cannot be had, as far as it is known before the text is read: it may be
     the text that tells the language."""
-    language = config.eval.language or stated_language(config.data, config.text.files)
+    language = config.eval.language or stated_language(config.data)
     if "bleu" in (config.eval.metrics or ("bleu",)):
         bleu_metric(choose_scoring(language, config.eval.bleu_tokenizer).bleu)
 
