@@ -3,7 +3,7 @@
     kdtw compare runs/translation-debian-en-de-small
 
 Takes a finished run with the method ask; writes operating_points.csv, .json and .png into its folder. Some hundred ways
-to write are decoded and timed a seed; a seed that is done is found again.
+to write are decoded and timed per seed; a seed that is done is found again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ from kdtw_jax.runs.provenance import typed
 
 @dataclass(frozen=True)
 class Compare:
+    """Options of `kdtw compare`.
+
+    Raises:
+      UserError: no rounds or sentences.
+    """
+
     run: Annotated[Path, tyro.conf.Positional]
     """the folder of a run whose methods include ask"""
     results: Path | None = None
@@ -50,11 +56,16 @@ class Compare:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises UserError where the run has no student that learned to ask."""
+    """Runs `kdtw compare`; arguments and errors as for `compare`."""
     compare(tyro.cli(Compare, prog="kdtw compare", description=__doc__, args=arguments))
 
 
 def compare(options: Compare) -> None:
+    """Judges and times the ways to share the writing of a run's students, and writes the tables and the figure.
+
+    Raises:
+      UserError: the run has no student that learned to ask, its text lives in a program, and as `begin` does.
+    """
     started = time.time()
     keep_compiled()
     load_extensions(options.constraint)

@@ -28,6 +28,8 @@ _Changes: Any = optional(EvalConfig)
 
 @dataclass(frozen=True)
 class Evaluate:
+    """Options of `kdtw evaluate`."""
+
     run: Annotated[Path, tyro.conf.Positional]
     """the folder of a run"""
     eval: tyro.conf.OmitArgPrefixes[_Changes]
@@ -39,7 +41,11 @@ class Evaluate:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises UserError where the folder has no run that is finished, and as an evaluation does."""
+    """Runs `kdtw evaluate`.
+
+    Raises:
+      UserError: the folder has no run that is finished, the run's text lives in a program, and as an evaluation does.
+    """
     options = tyro.cli(Evaluate, prog="kdtw evaluate", description=__doc__, args=arguments)
     load_extensions(options.constraint)
     task, config = restore(options.run)

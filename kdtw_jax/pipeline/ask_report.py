@@ -1,4 +1,4 @@
-"""Evidence about students that may ask: evaluated once a seed, put together for all seeds, written and shown."""
+"""Evidence about students that may ask: evaluated once per seed, put together for all seeds, written and shown."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def _samples(found: Mapping[int, Found]) -> str:
 
 
 def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
-    """One line a budget: means over seeds, and what each rival would have made of as much help."""
+    """One line per budget: means over seeds, and what each rival would have made of as much help."""
     chosen = [r for r in rows if r["metric"] == metric and r["phrasing"] == "seen" and r["budget_seen"]]
 
     def curve(gate: str, guard: int, name: str, seed: int) -> np.ndarray:
@@ -234,7 +234,7 @@ def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
 
 
 def _show_rules(by_seed: Sequence[Sequence[Found]]) -> None:
-    """One line a rule beside that on the share of words: means over seeds."""
+    """One line per rule beside that on the share of words: means over seeds."""
     lines: list[Row] = []
     for kept in zip(*by_seed, strict=True):
         mean = {name: float(np.mean([k[name] for k in kept])) for name in ("used", "excess_calls_mean")}

@@ -149,8 +149,10 @@ def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ah
 
 
 def _show(config: Experiment, setup: Setup, rows: list[Row], ahead: list[Row]) -> None:
-    """One line a method: means over seeds, and how much of the way from likelihood student to teacher was made; and one
-    line a difference."""
+    """Prints one line per method and one per difference.
+
+    That of a method has means over seeds, and how much of the way from likelihood student to teacher was made.
+    """
     shown = [*setup.task.metrics, "tokens_per_s", "parameters"]
 
     def mean(method: str, metric: str) -> float:

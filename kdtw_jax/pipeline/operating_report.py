@@ -1,4 +1,4 @@
-"""Operating points of a finished run: written, judged and timed once a seed."""
+"""Operating points of a finished run: written, judged and timed once per seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kdtw_jax.pipeline.stages import BEAM, Row, Trained, asking_rules, judged_wi
 from kdtw_jax.runs import Progress, RunFolder
 from kdtw_jax.training.deferral import look_at, train_deferral
 
-REWARD = "teacher_log_prob"  # a metric beside those of the task: nats an output
+REWARD = "teacher_log_prob"  # a metric beside those of the task: nats per output
 _DEFERRAL_PAIRS = 4096
 
 
@@ -53,6 +53,9 @@ def study_points(
     """Rows of the table for the asking student of a seed, and the area under each frontier; computed once.
 
     Its asking has to have been studied (`kdtw_jax.pipeline.ask_report`): the thresholds of gates are from there.
+
+    Raises:
+      UserError: the student was not judged on the share of words, or its asking was last judged otherwise.
     """
     stage = f"seed{seed}/ask/{config.eval.split}-operating"
     made_with = judged_with(config, *BEAM)
@@ -115,7 +118,7 @@ def _times(
     timing: Timing,
     tick: Callable[[], None],
 ) -> dict[str, np.ndarray]:
-    """Milliseconds a sentence, [points], by the table's column: one by one, and in batches of 32."""
+    """Milliseconds per sentence, [points], by the table's column: one by one, and in batches of 32."""
     (largest,) = _longest(setup)
     batches = {"ms_b1": (1, timing.sentences), "ms_b32": (32, -(-timing.sentences // 12))}
     return {
@@ -135,7 +138,7 @@ def _judge(
     config: Experiment,
     setup: Setup,
 ) -> Found:
-    """Rows of the table, one a point and metric, and the area under each frontier. The first points are timed."""
+    """Rows of the table, one per point and metric, and the area under each frontier. The first points are timed."""
     student, teacher = harness.decoder.student[0].config, harness.decoder.teacher[0].config
     sources_N = np.asarray(data.sources.lengths)
     pairs = setup.task.splits[config.eval.split]
@@ -190,6 +193,6 @@ def _longest(setup: Setup) -> list[Any]:
 
 
 def table(task: str, config: Experiment, found: dict[int, Found]) -> list[Row]:
-    """Rows of operating_points.csv."""
+    """Rows of operating_points.csv, from what `study_points` found by seed (`found`)."""
     common = {"task": task, "data": config.data, "preset": config.preset}
     return [{**common, "seed": seed, **row} for seed, one in found.items() for row in one["rows"]]

@@ -56,19 +56,27 @@ class Setup(NamedTuple):
 
 
 def check_scoring(config: Experiment) -> None:
-    """Raises UserError where BLEU's tokenizer cannot be had, as far as it is known before the text is read: it may be
-    the text that tells the language."""
+    """Checks that BLEU's tokenizer can be had, as far as it is known before the text is read.
+
+    It may be the text that tells the language.
+
+    Raises:
+      UserError: it cannot be had.
+    """
     language = config.eval.language or stated_language(config.data)
     if "bleu" in (config.eval.metrics or ("bleu",)):
         bleu_metric(choose_scoring(language, config.eval.bleu_tokenizer).bleu)
 
 
 def look_up(config: Experiment, own: Task | None = None) -> Given:
-    """Finds what a configuration names, before a run's folder is opened; the text is that of a task of the user's `own`
-    where there is one.
+    """Finds what a configuration names, before a run's folder is made.
 
-    Raises UserError where there are not as many devices, or no such model, vocabulary or text, where they do not fit
-    each other, or where BLEU's tokenizer cannot be had.
+    Args:
+      own: a task of the user's own, whose text is taken instead of that of `config.data`.
+
+    Raises:
+      UserError: there are not as many devices, or no such model, vocabulary or text, they do not fit each other, or
+        BLEU's tokenizer cannot be had.
     """
     check_scoring(config)
     devices = parallel.select_devices(config.devices)
@@ -120,10 +128,12 @@ def _task(config: Experiment, own: Task | None) -> Task:
 
 
 def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) -> Setup:
-    """Trains the vocabulary unless one is given, cuts everything into pieces, says what was left out,
-    and checks that the rest of the configuration fits what is left.
+    """Makes data and vocabulary of a run, says what was left out, and checks that the configuration fits what is left.
 
-    Raises UserError where it does not, before anything is trained.
+    The vocabulary is trained unless one is given.
+
+    Raises:
+      UserError: the configuration does not fit; before anything is trained.
     """
     devices, text, task = given.devices, config.text, given.task
     rules = list(config.of("ask").constraints)  # whose words the vocabulary has, too
@@ -210,7 +220,11 @@ def _ceiling(
 
 
 def _check_text(run: RunFolder, task: Task, rules: list[str]) -> None:
-    """Raises UserError where a run that has begun has seen another text; one that has not forgets what it has seen."""
+    """Has a run that has not begun forget another text, or other rules, that it has seen.
+
+    Raises:
+      UserError: the run has begun on another text.
+    """
     found = run.info("data") if run.done("data") else {}
     same_text = found.get("fingerprint", task.fingerprint) == task.fingerprint
     if run.begun() and not same_text:
@@ -229,15 +243,25 @@ def needs_validation(config: Experiment) -> bool:
 
 
 def check_place(folder: Path) -> None:
-    """Raises UserError where a folder for results cannot be written, before there are any."""
+    """Checks that a folder for results can be written, before there are any.
+
+    Raises:
+      UserError: it cannot.
+    """
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"cannot write results to {folder}: {there} is no folder to write in; name another place")
 
 
 def check_fit(config: Experiment, tokenizer: Tokenizer, buckets: Sequence[Bucket], devices: int) -> None:
-    """Raises UserError where a method keeps more of the teacher's distribution than there are pieces, or cuts batches
-    into parts that they do not divide into."""
+    """Checks what the methods keep of the teacher's distribution, and how they cut batches.
+
+    Args:
+      devices: among which the rows of each bucket are divided.
+
+    Raises:
+      UserError: more is kept than there are pieces, or batches are cut into parts that they do not divide into.
+    """
     counts = {bucket.rows // devices for bucket in buckets}
     for name in dict.fromkeys(("pcl", *config.methods)):  # by pcl.top_k all students are compared, too
         if field := find(name).top_k:
@@ -252,7 +276,9 @@ def check_fit(config: Experiment, tokenizer: Tokenizer, buckets: Sequence[Bucket
         parts = training.optimizer.accumulate
         for count in sorted(cut):
             if count % parts:
-                raise UserError(f"{stage}.optimizer.accumulate is {parts}, which does not divide {count} rows a device")
+                raise UserError(
+                    f"{stage}.optimizer.accumulate is {parts}, which does not divide {count} rows per device"
+                )
 
 
 def _encoded(config: Experiment, task: Task, tokenizer: Tokenizer, split: str) -> EncodedSplit:
