@@ -63,9 +63,9 @@ def train(
     keep_compiled()
     folder, asked = config.out or default_folder("translation", config), config.learns_from_beams(method)
     with begin(folder, "translation", config, own) as (run, given):
+        setup = prepare(config, run, Console(stderr=True), given)
         if own is None:  # a task of the user's own is no file's to repeat
             write_config(run.path / REPEAT, "translation", config, TRANSLATION[preset])
-        setup = prepare(config, run, Console(stderr=True), given)
         trained = train_teacher(config, setup, run) if asked or find(method).uses_teacher else None
         train_students(config, setup, trained, seed, run)
     return load(folder, method, seed)

@@ -49,6 +49,7 @@ def run(arguments: list[str]) -> None:
     options = tyro.cli(Evaluate, prog="kdtw evaluate", description=__doc__, args=arguments)
     load_extensions(options.constraint)
     task, config = restore(options.run)
+    check_text_is_named(options.run)
     missing = [
         stage
         for stage in ("teacher", *(f"seed{seed}/{method}" for seed in config.seeds for method in config.methods))
@@ -57,6 +58,5 @@ def run(arguments: list[str]) -> None:
     ]
     if missing:
         raise UserError(f"{options.run} is not finished: {', '.join(missing)} missing; go on with the command it began")
-    check_text_is_named(options.run)
     said = {name: value for name, value in vars(options.eval).items() if value is not None}
     run_experiment(task, replace(config, results=options.results, eval=replace(config.eval, **said)))

@@ -33,12 +33,12 @@ def begin(folder: Path, task: str, config: Experiment, own: Task | None = None) 
 
 
 def check_text_is_named(folder: Path) -> None:
-    """Checks that commands can find a finished run's text by its name.
+    """Checks that commands can find the text of a run that has begun to train students by its name.
 
     Raises:
       UserError: it lived in a program, as a task of the user's own does.
     """
-    if not (folder / REPEAT).exists():
+    if not (folder / REPEAT).exists() and any((folder / "stages").glob("seed*/*.json")):
         raise UserError(
             f"the text of {folder} was given in Python (it has no {REPEAT}), where no command finds it; there, "
             f"kdtw_jax.evaluate(kdtw_jax.load({str(folder)!r}), task) judges its students"
