@@ -12,12 +12,13 @@ from rich.console import Console
 from kdtw_jax.data.task import Task
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import find
+from kdtw_jax.pipeline.begin import begin
 from kdtw_jax.pipeline.config_file import configure, write_config
 from kdtw_jax.pipeline.experiment import default_folder
-from kdtw_jax.pipeline.prepare import look_up, prepare
+from kdtw_jax.pipeline.prepare import prepare
 from kdtw_jax.pipeline.presets import TRANSLATION
 from kdtw_jax.pipeline.stages import train_students, train_teacher
-from kdtw_jax.runs import keep_compiled, open_run
+from kdtw_jax.runs import keep_compiled
 from kdtw_jax.runs.folder import REPEAT
 from kdtw_jax.student import Student, load
 
@@ -60,12 +61,11 @@ def train(
     named: dict[str, Any] = {"teacher_model": teacher and str(teacher), "student_model": student and str(student)}
     config = dataclasses.replace(config, out=None if out is None else Path(out), **named)
     keep_compiled()
-    given = look_up(config, own)
     folder, asked = config.out or default_folder("translation", config), config.learns_from_beams(method)
-    with open_run(folder, {"task": "translation", **config.identity()}) as run:
+    with begin(folder, "translation", config, own) as (run, given):
+        setup = prepare(config, run, Console(stderr=True), given)
         if own is None:  # a task of the user's own is no file's to repeat
             write_config(run.path / REPEAT, "translation", config, TRANSLATION[preset])
-        setup = prepare(config, run, Console(stderr=True), given)
         trained = train_teacher(config, setup, run) if asked or find(method).uses_teacher else None
         train_students(config, setup, trained, seed, run)
     return load(folder, method, seed)

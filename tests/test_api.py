@@ -82,3 +82,9 @@ def test_a_student_that_asks_is_trained_with_its_teacher_and_keeps_its_rule(task
     assert all(answer.calls <= 0.2 * len(answer.tokens) + 1e-6 for answer in answers)
     assert student(sources, rule="do not ask the teacher").text == student(sources).text
     assert kdtw_jax.load(places / "ask")(sources, rule=RULE).text == answers.text
+
+
+def test_a_run_on_text_that_has_a_name_says_what_repeats_it(places: Path) -> None:
+    settings = {**SMALL, "text": {"vocab_size": 400, "limit": 200, "folder": str(places / "data")}}
+    kdtw_jax.train("cldr", "mle", preset="tiny", out=places / "named", settings=settings)
+    assert "data: cldr" in (places / "named" / "run.yaml").read_text()

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -22,12 +23,11 @@ from tests.pages import PAGES, imported
 PACKAGE = Path(kdtw_jax.__file__).parent
 # Rooms whose docstrings hold all three rules. Add a room once it does.
 ROOMS = (
-    *("answers", "api", "constraints", "duals", "errors", "judge", "losses", "methods"),
-    *("metrics", "models", "replay", "student", "tabular", "text", "training"),
-    *("data", "lines", "pretrained", "runs"),
+    *("answers", "api", "cli", "constraints", "data", "duals", "errors", "judge", "lines", "losses", "methods"),
+    *("metrics", "models", "pipeline", "pretrained", "replay", "runs", "student", "tabular", "text", "training"),
 )
-# Rooms of which all that has no underscore is held, since they export little: others import it.
-WHOLE = ("data", "lines", "pretrained", "runs", "text")
+# Rooms that export little or nothing: all that is public in their modules is held.
+WHOLE = ("cli", "data", "lines", "pipeline", "pretrained", "runs", "text")
 # Types that say neither shape nor unit: what they are stands in words. Others have a docstring of their own.
 BARE = {"Array", "ndarray", "float", "int"}
 SELF_EXPLAINING = {"seed"}
@@ -47,21 +47,26 @@ def definitions(module: str) -> dict[str, ast.FunctionDef | ast.ClassDef]:
     return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 
+def public(module: ModuleType) -> Iterator[object]:
+    """What a module defines under names that begin with no underscore."""
+    return (getattr(module, name) for name in definitions(module.__name__) if name[0] != "_")
+
+
 def found_objects() -> Iterator[object]:
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = ("kdtw_jax", *path.relative_to(PACKAGE).with_suffix("").parts)
+        module = ".".join(parts).removesuffix(".__init__")
+        if parts[1] in WHOLE:
+            yield from public(importlib.import_module(module))
         if path.name == "__init__.py" or "__all__" in path.read_text("utf-8"):
-            module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-            yield from (getattr(module, name) for name in getattr(module, "__all__", ()))
-        if parts[1] in WHOLE and path.name != "__init__.py":
-            module = importlib.import_module(".".join(parts))
-            yield from (getattr(module, name) for name in definitions(module.__name__) if name[0] != "_")
+            found = importlib.import_module(module)
+            yield from (getattr(found, name) for name in getattr(found, "__all__", ()))
     for page, text in PAGES.items():
         if page.startswith("docs/api/"):
             for shown in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE):
                 found = imported(shown)
                 if inspect.ismodule(found):
-                    yield from (getattr(found, name) for name in definitions(found.__name__) if name[0] != "_")
+                    yield from public(found)
                 else:
                     yield found
 

@@ -20,7 +20,6 @@ from kdtw_jax.cli import main
 from kdtw_jax.cli.train import read
 from kdtw_jax.constraints import CONSTRAINTS, known_constraints, parse_rule, register
 from kdtw_jax.data.task import SOURCES, Task, TaskRequest, TaskSource, load_task, register_source, stated_language
-from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.decoding.gates import GATES
 from kdtw_jax.errors import NotRegistered, UserError
 from kdtw_jax.evaluation.strategies import STRATEGIES
@@ -78,7 +77,7 @@ def test_a_source_from_outside_is_loaded_by_name_limited_and_named_where_a_name_
     assert task.notes["train_pairs"] == 7
     words = ["--preset", "tiny", "--methods", "mle", "--data", "letters:50", "--text.folder", str(tmp_path)]
     assert look_up(read(words)[1]).task.name == "letters:50"
-    assert stated_language("letters:50", FileSpec()) == ""
+    assert stated_language("letters:50") == ""
     with pytest.raises(UserError, match=r"use cldr, .*files or letters:NAME;"):
         load_task("wmt", data_dir=tmp_path)
     assert register_source("letters:", source) is source
@@ -94,8 +93,8 @@ def test_a_source_may_say_its_language_beforehand_and_measure_what_the_limits_le
     def left(request: TaskRequest, task: Task) -> dict[str, float]:
         return {"left": len(task.splits["test"])}
 
-    register_source("sorted", TaskSource(load, "sorted", lambda name, files: "en", left))
-    assert stated_language("sorted", FileSpec()) == "en"
+    register_source("sorted", TaskSource(load, "sorted", lambda name: "en", left))
+    assert stated_language("sorted") == "en"
     assert load_task("sorted", data_dir=tmp_path, test_limit=1).notes["left"] == 1
     assert (asked[0].name, asked[0].data_dir, asked[0].test_limit) == ("sorted", tmp_path, 1)
     with pytest.raises(UserError, match="unknown task 'sorted:x'"):  # a prefix that nothing ends is a whole name

@@ -26,6 +26,7 @@ def begin(folder: Path, config: Experiment) -> Path:
         for seed in config.seeds:
             for method in config.methods:
                 run.claim(f"seed{seed}/{method}", config.identity_of(method))
+    (folder / "run.yaml").touch()  # its text has a name
     write_json(folder / "judging.json", plain(config.eval))
     return folder
 

@@ -77,10 +77,10 @@ def test_the_script_of_most_words_says_the_language(texts: list[str], language: 
 
 
 def test_tasks_state_the_language_of_their_targets() -> None:
-    stated = {name: stated_language(name, FileSpec()) for name in ("cldr", "debian/en-zh_CN", "debian/ja-en")}
+    stated = {name: stated_language(name) for name in ("cldr", "debian/en-zh_CN", "debian/ja-en")}
     assert stated == {"cldr": "de", "debian/en-zh_CN": "zh_CN", "debian/ja-en": "en"}
     others = ("debian/summarize", "tfds:xsum", "files", "nothing")
-    assert {stated_language(name, FileSpec()) for name in others} == {""}
+    assert {stated_language(name) for name in others} == {""}
 
 
 def test_a_user_states_a_code_of_a_language() -> None:

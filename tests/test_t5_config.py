@@ -73,6 +73,20 @@ def test_config_round_trip_and_refusals() -> None:
     for change in bad:
         with pytest.raises(UserError):
             T5Config.from_dict({**PLAIN.to_dict(), **change})
+    for change, wanted in (
+        ({"num_layers": 1001}, "a whole number of at least 1 and at most 1000"),
+        ({"relative_attention_num_buckets": 7}, "an even number of at least 4 and at most 1048576"),
+        ({"relative_attention_num_buckets": 2}, "an even number of at least 4 and at most 1048576"),
+        ({"relative_attention_max_distance": 4}, "above half the number of buckets"),
+        ({"remat": 1}, "True or False"),
+        ({"dtype": "float16"}, "'float32' or 'bfloat16'"),
+        ({"dropout_rate": False}, "a number of at least 0 and below 1"),
+        ({"layer_norm_epsilon": 0}, "a number above 0 and below 1"),
+    ):
+        ((name, value),) = change.items()
+        with pytest.raises(UserError) as raised:
+            T5Config.from_dict({**PLAIN.to_dict(), **change})
+        assert str(raised.value) == f"model config: {name} is {value!r}; it has to be {wanted}"
     with pytest.raises(UserError, match="missing"):
         T5Config.from_dict({"vocab_size": 8})
     with pytest.raises(UserError, match="known are tiny"):

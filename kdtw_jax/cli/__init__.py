@@ -31,8 +31,14 @@ _STOPPED, _NO_READER = 130, 141  # as shells number SIGINT and SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, 2 after a one-line error, 130 after Ctrl-C, 141 when nobody
-    reads on."""
+    """Runs a command.
+
+    Args:
+      arguments: by default those of the program.
+
+    Returns:
+      The exit status: 0, 2 after a one-line error, 130 after Ctrl-C, 141 when nobody reads on.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words[0] if words else "--help"
     if command in ("-h", "--help", "help"):

@@ -3,7 +3,7 @@
     kdtw compare runs/translation-debian-en-de-small
 
 Takes a finished run with the method ask; writes operating_points.csv, .json and .png into its folder. Some hundred ways
-to write are decoded and timed a seed; a seed that is done is found again.
+to write are decoded and timed per seed; a seed that is done is found again.
 """
 
 from __future__ import annotations
@@ -20,16 +20,23 @@ from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.operating_figure import operating_figure
 from kdtw_jax.evaluation.operating_table import COLUMNS, show
+from kdtw_jax.pipeline.begin import begin, check_text_is_named
 from kdtw_jax.pipeline.operating_report import Timing, check_studied, study_points, table
-from kdtw_jax.pipeline.prepare import look_up, prepare
+from kdtw_jax.pipeline.prepare import prepare
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students, train_teacher
-from kdtw_jax.runs import keep_compiled, open_run, provenance, write_csv, write_json
+from kdtw_jax.runs import keep_compiled, provenance, write_csv, write_json
 from kdtw_jax.runs.provenance import typed
 
 
 @dataclass(frozen=True)
 class Compare:
+    """Options of `kdtw compare`.
+
+    Raises:
+      UserError: no rounds or sentences.
+    """
+
     run: Annotated[Path, tyro.conf.Positional]
     """the folder of a run whose methods include ask"""
     results: Path | None = None
@@ -49,11 +56,16 @@ class Compare:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises UserError where the run has no student that learned to ask."""
+    """Runs `kdtw compare`; arguments and errors as for `compare`."""
     compare(tyro.cli(Compare, prog="kdtw compare", description=__doc__, args=arguments))
 
 
 def compare(options: Compare) -> None:
+    """Judges and times the ways to share the writing of a run's students, and writes the tables and the figure.
+
+    Raises:
+      UserError: the run has no student that learned to ask, its text lives in a program, and as `begin` does.
+    """
     started = time.time()
     keep_compiled()
     load_extensions(options.constraint)
@@ -61,8 +73,8 @@ def compare(options: Compare) -> None:
     beams = tuple(method for method in config.beam_targets if method == "ask")
     config = replace(config, methods=("ask",), beam_targets=beams)
     seeds, timing = options.seeds or config.seeds, Timing(options.repeats, options.sentences)
-    given = look_up(replace(config, results=options.results))
-    with open_run(options.run, {"task": task, **config.identity()}) as run:
+    check_text_is_named(options.run)
+    with begin(options.run, task, replace(config, results=options.results)) as (run, given):
         for seed in seeds:
             if not run.done(f"seed{seed}/ask"):
                 raise UserError(f"{options.run} has no student of seed {seed} that learned to ask")

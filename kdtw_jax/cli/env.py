@@ -25,7 +25,7 @@ OPTIONAL = {
 
 
 def run(arguments: list[str]) -> None:
-    """Prints one fact a line."""
+    """Runs `kdtw env`: prints one fact per line."""
     argparse.ArgumentParser(prog="kdtw env", description=__doc__).parse_args(arguments)
     print(f"kdtw_jax {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
     print(f"cores {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}")

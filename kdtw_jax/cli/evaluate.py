@@ -18,6 +18,7 @@ import tyro
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import optional
+from kdtw_jax.pipeline.begin import check_text_is_named
 from kdtw_jax.pipeline.eval_config import EvalConfig
 from kdtw_jax.pipeline.experiment import run_experiment
 from kdtw_jax.pipeline.restore import restore
@@ -27,6 +28,8 @@ _Changes: Any = optional(EvalConfig)
 
 @dataclass(frozen=True)
 class Evaluate:
+    """Options of `kdtw evaluate`."""
+
     run: Annotated[Path, tyro.conf.Positional]
     """the folder of a run"""
     eval: tyro.conf.OmitArgPrefixes[_Changes]
@@ -38,10 +41,15 @@ class Evaluate:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises UserError where the folder has no run that is finished, and as an evaluation does."""
+    """Runs `kdtw evaluate`.
+
+    Raises:
+      UserError: the folder has no run that is finished, the run's text lives in a program, and as an evaluation does.
+    """
     options = tyro.cli(Evaluate, prog="kdtw evaluate", description=__doc__, args=arguments)
     load_extensions(options.constraint)
     task, config = restore(options.run)
+    check_text_is_named(options.run)
     missing = [
         stage
         for stage in ("teacher", *(f"seed{seed}/{method}" for seed in config.seeds for method in config.methods))

@@ -24,6 +24,8 @@ from kdtw_jax.training.checkpoint import load_model
 
 @dataclass(frozen=True)
 class Export:
+    """Options of `kdtw export`."""
+
     run: Annotated[Path, tyro.conf.Positional]
     """the folder of a run"""
     out: Path
@@ -37,7 +39,11 @@ class Export:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises UserError where the run has no such model, and as `export_model` does."""
+    """Runs `kdtw export`.
+
+    Raises:
+      UserError: the run has no such model, and as `export_model` does.
+    """
     options = tyro.cli(Export, prog="kdtw export", description=__doc__, args=arguments)
     load_extensions()
     stage = "teacher" if options.method == "teacher" else f"seed{options.seed}/{options.method}"

@@ -20,7 +20,11 @@ kdtw train --help has the other options."""
 
 
 def run(arguments: list[str]) -> None:
-    """Raises UserError for a speed that is none, and as `kdtw train` does for its options."""
+    """Runs `kdtw plan`.
+
+    Raises:
+      UserError: a speed that is none, and as `kdtw train` does for its options.
+    """
     if help_wanted(arguments, HELP):
         return
     tflops, words = taken("--tflops", arguments)

@@ -48,7 +48,11 @@ _TITLE = re.compile(r"^ (?:(\S+) )?options *$")  # of a section, where help is w
 
 
 def run(arguments: list[str]) -> None:
-    """Raises UserError as a run does."""
+    """Runs `kdtw train`.
+
+    Raises:
+      UserError: as `run_experiment` does, and as `read` does.
+    """
     if help_wanted(arguments, HELP):
         return
     task, config = read(arguments)
@@ -68,8 +72,11 @@ def help_wanted(arguments: list[str], screen: str) -> bool:
 
 
 def read(arguments: list[str]) -> tuple[str, Experiment]:
-    """The task and configuration that flags and a file state. Raises UserError for an unknown task or preset, and as
-    `parse` and `configure` do."""
+    """The task and configuration that flags and a file state.
+
+    Raises:
+      UserError: an unknown task or preset, flags that contradict a file, and as `parse` and `configure` do.
+    """
     task, words = taken("--task", arguments)
     file, words = taken("--config", words)
     constraints, words = all_taken("--constraint", words)
@@ -99,7 +106,14 @@ def read(arguments: list[str]) -> tuple[str, Experiment]:
 
 
 def section(name: str, words: list[str]) -> str:
-    """The options of one section, or "all". Raises UserError for one that there is not."""
+    """The help on the options of one section, or on "all".
+
+    Args:
+      words: flags before `--help`, which say of which preset and methods it is.
+
+    Raises:
+      UserError: there is no such section.
+    """
     from kdtw_jax.methods import METHODS
 
     load_extensions()
@@ -124,7 +138,11 @@ def section(name: str, words: list[str]) -> str:
 
 
 def taken(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
-    """The value of a flag, if it is among the words, and the others."""
+    """The value of a flag, if it is among the words, and the others.
+
+    Raises:
+      UserError: no value follows it.
+    """
     for place, word in enumerate(words):
         if word == flag:
             if place + 1 == len(words):

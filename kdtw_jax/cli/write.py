@@ -37,6 +37,8 @@ _SPELLED = {OPEN: "[[", CLOSE: "]]", END: "<end>"}
 
 @dataclass(frozen=True)
 class Write:
+    """Options of `kdtw write`."""
+
     run: Annotated[Path, tyro.conf.Positional]
     """the folder of a run"""
     rule: str | None = None
@@ -58,8 +60,12 @@ class Write:
 
 
 def run(arguments: list[str]) -> None:
-    """Raises UserError as `kdtw_jax.load` does, for a stream that cannot be read or written, and BrokenPipeError where
-    nobody reads on."""
+    """Runs `kdtw write`.
+
+    Raises:
+      UserError: a stream cannot be read or written, and as `kdtw_jax.load` does.
+      BrokenPipeError: nobody reads on.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for --help, which shows the marks
     options = tyro.cli(Write, prog="kdtw write", description=__doc__, args=arguments)

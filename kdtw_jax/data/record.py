@@ -94,11 +94,11 @@ class TaskSource(NamedTuple):
     load(request): the task; leaves nothing half-written in the folder. Raises UserError for a name that is none of the
       source's, and whatever is wrong with the data.
     form: what a name looks like, for messages.
-    language(name, files): a code for the language of the targets as far as it is known before anything is read.
+    language(name): a code for the language of the targets as far as a name tells it, before anything is read.
     notes(request, task): what is measured on the pairs that the limits leave.
     """
 
     load: Callable[[TaskRequest], Task]
     form: str
-    language: Callable[[str, FileSpec], str] = lambda name, files: ""
+    language: Callable[[str], str] = lambda name: ""
     notes: Callable[[TaskRequest, Task], Mapping[str, float]] = lambda request, task: {}

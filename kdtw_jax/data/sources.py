@@ -20,7 +20,7 @@ from kdtw_jax.data.record import SUMMARY_METRICS, TRANSLATION_METRICS, Task, Tas
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.data.store import fingerprint, kept_notes, stored
-from kdtw_jax.data.textfiles import FileSpec, file_pairs
+from kdtw_jax.data.textfiles import file_pairs
 from kdtw_jax.data.tfds_source import tfds_pairs
 from kdtw_jax.errors import UserError
 
@@ -87,7 +87,7 @@ def _load_debian(request: TaskRequest) -> Task:
     return Task(name, made.splits, TRANSLATION_METRICS, instruction, made.notes, made.fingerprint, target)
 
 
-def _debian_language(name: str, files: FileSpec) -> str:
+def _debian_language(name: str) -> str:
     translation = _LANGUAGES.fullmatch(name.removeprefix("debian/"))
     return translation[2] if translation else ""
 
@@ -153,7 +153,7 @@ def _language(code: str) -> str:
 
 
 BUILTIN: Mapping[str, TaskSource] = {
-    "cldr": TaskSource(_load_cldr, "cldr", lambda name, files: "de"),
+    "cldr": TaskSource(_load_cldr, "cldr", lambda name: "de"),
     "debian/": TaskSource(_load_debian, "debian/en-de, debian/summarize", _debian_language),
     "tfds:": TaskSource(_load_tfds, "tfds:NAME", notes=_contained_notes),
     "files": TaskSource(_load_files, "files", notes=_file_notes),

@@ -139,7 +139,7 @@ def load_task(
     return replace(task, notes=notes | dict(source.notes(request, task)))
 
 
-def stated_language(name: str, files: FileSpec) -> str:
+def stated_language(name: str) -> str:
     """The language of the targets of a task as far as its name says, before anything is read."""
     source = next((source for prefix, source in SOURCES.items() if _has(prefix, name)), None)
-    return source.language(name, files) if source is not None else ""
+    return source.language(name) if source is not None else ""

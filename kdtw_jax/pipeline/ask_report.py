@@ -1,4 +1,4 @@
-"""Evidence about students that may ask: evaluated once a seed, put together for all seeds, written and shown."""
+"""Evidence about students that may ask: evaluated once per seed, put together for all seeds, written and shown."""
 
 from __future__ import annotations
 
@@ -88,8 +88,9 @@ def study_asking(
     seed: int,
     run: RunFolder,
 ) -> Found:
-    """What is found about the asking student of a seed (`kdtw_jax.evaluation.asking`); computed once, and again
-    when gates have come to be compared.
+    """Finds out about the asking student of a seed what `kdtw_jax.evaluation.asking` asks.
+
+    That is computed once, and again when gates have come to be compared.
 
     `twin`: the student of that seed trained likewise without help. Thresholds of rival gates are set on at most 256
     pairs of the validation split, the prices of a student at rest on all of its sources; where models are judged on
@@ -211,7 +212,7 @@ def _samples(found: Mapping[int, Found]) -> str:
 
 
 def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
-    """One line a budget: means over seeds, and what each rival would have made of as much help."""
+    """One line per budget: means over seeds, and what each rival would have made of as much help."""
     chosen = [r for r in rows if r["metric"] == metric and r["phrasing"] == "seen" and r["budget_seen"]]
 
     def curve(gate: str, guard: int, name: str, seed: int) -> np.ndarray:
@@ -246,7 +247,7 @@ def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
 
 
 def _show_rules(by_seed: Sequence[Sequence[Found]]) -> None:
-    """One line a rule beside that on the share of words: means over seeds."""
+    """One line per rule beside that on the share of words: means over seeds."""
     lines: list[Row] = []
     for kept in zip(*by_seed, strict=True):
         mean = {name: float(np.mean([k[name] for k in kept])) for name in ("used", "excess_calls_mean")}

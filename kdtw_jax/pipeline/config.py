@@ -30,7 +30,11 @@ _SEEDS = 2**32 - 4096  # students add to theirs, and what shuffles batches takes
 
 @dataclass(frozen=True)
 class Experiment:
-    """A teacher, students of several seeds and methods, and their comparison on the test split."""
+    """A teacher, students of several seeds and methods, and their comparison on the test split.
+
+    Raises:
+      UserError: seeds, methods, settings or models that cannot be, or do not fit each other.
+    """
 
     preset: Preset
     """starting values of all other options"""
@@ -56,7 +60,7 @@ class Experiment:
     results: Path | None = None
     """also write the tables and their provenance into this folder"""
     seeds: tuple[int, ...] = (0,)
-    """one student a method for each of these; the teacher is trained once, with the first"""
+    """one student per method for each of these; the teacher is trained once, with the first"""
     methods: tuple[str, ...] = ("mle", "word_kd", "pcl", "ask")
     """how students are trained"""
     log_to: tuple[Tracker, ...] = ("tensorboard",)
@@ -105,7 +109,11 @@ class Experiment:
             find(name).check(self.of(name), self.training, self.teacher)
 
     def of(self, method: str) -> Any:
-        """A method's own settings. Raises UserError for one that is none."""
+        """A method's own settings.
+
+        Raises:
+          UserError: there is no such method.
+        """
         return self.settings[method] if method in self.settings else find(method).config()
 
     def with_settings(self, **changed: Any) -> Experiment:
@@ -169,11 +177,17 @@ def without(plain: Mapping[str, Any], apart: Collection[str]) -> dict[str, Any]:
 def parse(
     presets: Mapping[str, Experiment], description: str | None, arguments: Sequence[str] | None = None
 ) -> Experiment:
-    """The preset named by `--preset` (default: the first), with every field overridable by a flag, and so the settings
-    of the methods named by `--methods`.
+    """The configuration that flags state: a preset, and what they say otherwise.
 
-    Raises UserError for an unknown preset, for settings of methods that are not chosen, and for words that are no
-    UTF-8; unknown flags and malformed values end the program with status 2.
+    The preset is named by `--preset` (default: the first), every field of it is a flag, and so are the settings of the
+    methods named by `--methods`. Unknown flags and malformed values end the program with status 2.
+
+    Args:
+      description: stands at the head of the help.
+      arguments: by default those of the program.
+
+    Raises:
+      UserError: an unknown preset or family, settings of methods that are not chosen, or words that are no UTF-8.
     """
     METHODS.load_installed()
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -20,7 +20,11 @@ _LONGEST = 1 << 20  # bytes of such a file
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What a YAML file says, plain values by name. Raises UserError where it cannot be read or is no mapping."""
+    """What a YAML file says, plain values by name.
+
+    Raises:
+      UserError: it cannot be read or is no mapping.
+    """
     path = Path(path)
     with explained(path, "read"):
         text = path.read_bytes()[: _LONGEST + 1]
@@ -38,8 +42,11 @@ def read_config(path: Path) -> dict[str, Any]:
 def configure(base: Experiment, said: Mapping[str, Any]) -> Experiment:
     """`base` with the options that `said` names, as in `{"seeds": [0, 1], "training": {"loop": {"steps": 500}}}`.
 
-    Settings of a method stand under its name. Raises UserError, with the dotted name, for an option that there is not,
-    a value that it cannot have, and settings of a method that is not among `methods`.
+    Settings of a method stand under its name.
+
+    Raises:
+      UserError: an option that there is not, a value that it cannot have (both with the dotted name), or settings of a
+        method that is not among `methods`.
     """
     if "family" in said:
         base = base.in_family(said["family"])
@@ -60,8 +67,14 @@ def configure(base: Experiment, said: Mapping[str, Any]) -> Experiment:
 
 
 def write_config(path: Path, task: str, config: Experiment, base: Experiment | None) -> None:
-    """Writes what `read_config` reads: the task, the preset, and whatever is not as in `base`, the preset. Raises
-    UserError where the file system refuses."""
+    """Writes what `read_config` reads.
+
+    Args:
+      base: the preset: beside the task and its name, what is not as in it is said. None: everything is.
+
+    Raises:
+      UserError: the file system refuses.
+    """
     own = config.to_json()
     usual = {} if base is None else dataclasses.replace(base, methods=config.methods).to_json()
     differs = {name: value for name, value in _difference(own, usual).items() if name not in _NOT_SAID}

@@ -14,7 +14,11 @@ from kdtw_jax.text.language import check_language
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What models are judged on and by. Raises UserError for values that cannot be."""
+    """What models are judged on and by.
+
+    Raises:
+      UserError: values that cannot be.
+    """
 
     split: Literal["validation", "test"] = "test"
     """what models are judged on; choose settings on validation"""

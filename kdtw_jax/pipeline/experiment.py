@@ -15,16 +15,16 @@ from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.training_figure import distil_figure
 from kdtw_jax.parallel.hosts import is_writer, join, wait
 from kdtw_jax.pipeline.ask_report import report_asking, study_asking
+from kdtw_jax.pipeline.begin import begin
 from kdtw_jax.pipeline.config import Experiment, plain
 from kdtw_jax.pipeline.config_file import write_config
-from kdtw_jax.pipeline.prepare import Setup, look_up, prepare
+from kdtw_jax.pipeline.prepare import Setup, prepare
 from kdtw_jax.pipeline.presets import TASKS
 from kdtw_jax.pipeline.stages import BEAM_STAGE, Row, evaluation_stage, result_rows, train_students, train_teacher
 from kdtw_jax.runs import (
     Progress,
     RunFolder,
     keep_compiled,
-    open_run,
     print_table,
     provenance,
     read_metrics,
@@ -55,8 +55,7 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
     console = Console(quiet=not is_writer())
     out = config.out or default_folder(name, config)
     judged = "ask" in config.methods and "share" in config.of("ask").constraints
-    given = look_up(config, own)
-    with logging_to(config.log_to, out), open_run(out, {"task": name, **config.identity()}) as run:
+    with logging_to(config.log_to, out), begin(out, name, config, own) as (run, given):
         setup = prepare(config, run, console, given)
         write_json(run.path / SETTINGS, plain(config.eval))
         if own is None:  # a task of the user's own is no file's to repeat
@@ -150,8 +149,10 @@ def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ah
 
 
 def _show(config: Experiment, setup: Setup, rows: list[Row], ahead: list[Row]) -> None:
-    """One line a method: means over seeds, and how much of the way from likelihood student to teacher was made; and one
-    line a difference."""
+    """Prints one line per method and one per difference.
+
+    That of a method has means over seeds, and how much of the way from likelihood student to teacher was made.
+    """
     shown = [*setup.task.metrics, "tokens_per_s", "parameters"]
 
     def mean(method: str, metric: str) -> float:

@@ -1,4 +1,4 @@
-"""Operating points of a finished run: written, judged and timed once a seed."""
+"""Operating points of a finished run: written, judged and timed once per seed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from kdtw_jax.runs import Progress, RunFolder
 from kdtw_jax.runs.provenance import program
 from kdtw_jax.training.deferral import look_at, train_deferral
 
-REWARD = "teacher_log_prob"  # a metric beside those of the task: nats an output
+REWARD = "teacher_log_prob"  # a metric beside those of the task: nats per output
 _DEFERRAL_PAIRS = 4096
 
 
@@ -67,8 +67,10 @@ def study_points(
     run: RunFolder,
     timing: Timing,
 ) -> Found:
-    """Rows of the table for the asking student of a seed, and the area under each frontier; computed once, and again
-    when ways to share the writing have been registered. `check_studied` has to have let it pass.
+    """Makes the rows of the table for the asking student of a seed, and the area under each frontier.
+
+    They are computed once, and again when ways to share the writing have been registered. `check_studied` has to have
+    let it pass.
     """
     stage = f"seed{seed}/ask/{config.eval.split}-operating"
     made_with = judged_with(config, *BEAM)
@@ -133,7 +135,7 @@ def _times(
     timing: Timing,
     tick: Callable[[], None],
 ) -> dict[str, np.ndarray]:
-    """Milliseconds a sentence, [points], by the table's column: one by one, and in batches of 32."""
+    """Milliseconds per sentence, [points], by the table's column: one by one, and in batches of 32."""
     (largest,) = _longest(setup)
     batches = {"ms_b1": (1, timing.sentences), "ms_b32": (32, -(-timing.sentences // 12))}
     return {
@@ -153,7 +155,7 @@ def _judge(
     config: Experiment,
     setup: Setup,
 ) -> Found:
-    """Rows of the table, one a point and metric, and the area under each frontier. The first points are timed."""
+    """Rows of the table, one per point and metric, and the area under each frontier. The first points are timed."""
     student, teacher = harness.decoder.student[0].config, harness.decoder.teacher[0].config
     sources_N = np.asarray(data.sources.lengths)
     pairs = setup.task.splits[config.eval.split]
@@ -208,6 +210,6 @@ def _longest(setup: Setup) -> list[Any]:
 
 
 def table(task: str, config: Experiment, found: dict[int, Found]) -> list[Row]:
-    """Rows of operating_points.csv."""
+    """Rows of operating_points.csv, from what `study_points` found by seed (`found`)."""
     common = {"task": task, "data": config.data, "preset": config.preset}
     return [{**common, "seed": seed, **row} for seed, one in found.items() for row in one["rows"]]

@@ -1,4 +1,4 @@
-"""What a run would take, said before anything is loaded or trained: parameters, memory a device, FLOPs, hours."""
+"""What a run would take, said before anything is loaded or trained: parameters, memory per device, FLOPs, hours."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Stage(NamedTuple):
     name: str
     times: int  # it is trained
     steps: int
-    states: float  # bytes a device: parameters, gradients, two Adam moments, and the target's copy if one is kept
-    teacher: float  # bytes a device: the frozen teacher
-    working: float  # bytes a device, estimated: activations, the logits and their gradient, and caches of decoding
-    flops: float  # a step, all devices, estimated: two a parameter and position, three times that for a gradient
+    states: float  # bytes per device: parameters, gradients, two Adam moments, and the target's copy if one is kept
+    teacher: float  # bytes per device: the frozen teacher
+    working: float  # bytes per device, estimated: activations, the logits and their gradient, and caches of decoding
+    flops: float  # per step, all devices, estimated: two per parameter and position, three times that for a gradient
 
 
 class Sizes(NamedTuple):
@@ -38,8 +38,14 @@ class Sizes(NamedTuple):
 
 
 def sizes(config: Experiment) -> Sizes:
-    """From the models' `config.json` where models are named, otherwise from the configuration; a vocabulary yet to be
-    trained counts in full. Raises UserError as `find_config` does."""
+    """The models of a run, before any is loaded.
+
+    They are those of `config.json` where models are named, otherwise those of the configuration; a vocabulary yet to be
+    trained counts in full.
+
+    Raises:
+      UserError: as `find_config` does.
+    """
     given = [find_config(name, offline=config.offline) for name in (config.teacher_model, config.student_model) if name]
     known = [model.vocab_size for model in given]
     if config.text.tokenizer is not None:
@@ -56,7 +62,7 @@ def sizes(config: Experiment) -> Sizes:
 
 
 def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
-    """The trainings that `config` would run on so many devices."""
+    """The trainings that `config` would run, in their order, on so many `devices`."""
     text, (teacher, student) = config.text, models
     bucket = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=devices)[-1]
     frozen = parameters(teacher) * NUMBER_BYTES[teacher.dtype if config.teacher_model is not None else "float32"]
@@ -86,20 +92,22 @@ def parameters(config: ModelConfig) -> int:
 
 
 def states(config: ModelConfig, copies: int = 0) -> float:
-    """Bytes of what training holds, float32 always: parameters, gradients, two moments, further copies."""
+    """Bytes of what training holds, float32 always: parameters, gradients, two moments, and further `copies`."""
     return 4.0 * parameters(config) * (4 + copies)
 
 
 def forward_flops(config: ModelConfig, bucket: Bucket) -> float:
-    """Two FLOPs a parameter and position (arXiv 2001.08361, section 2.1), attention's products of positions beside."""
+    """Two FLOPs per parameter and position (arXiv 2001.08361, section 2.1), and attention's products of positions."""
     cost, s, t = costs(config), bucket.source, bucket.target
     by_position = 2.0 * (cost.source_parameters * s + cost.target_parameters * t)
     return bucket.rows * (by_position + cost.pair_flops(s, t))
 
 
 def working(config: ModelConfig, bucket: Bucket, devices: int) -> float:
-    """Bytes a device of what a training step keeps for its gradient, estimated: activations, and logits thrice in
-    float32."""
+    """Bytes per device of what a training step keeps for its gradient, estimated: activations and logits.
+
+    Logits count thrice, in float32; the rows of a batch are divided among `devices`.
+    """
     kept = bucket.rows * costs(config).activation_bytes(bucket.source, bucket.target)
     return (kept + 3 * scores(config, bucket)) / devices
 
@@ -115,7 +123,7 @@ def cache(config: ModelConfig, bucket: Bucket) -> float:
 
 
 def hours(stage: Stage, tflops: float, devices: int) -> float:
-    """Of all its trainings on so many accelerators that do `tflops` TFLOP/s each."""
+    """Hours of all trainings of a stage on so many accelerators (`devices`) that do `tflops` TFLOP/s each."""
     return stage.flops * stage.steps * stage.times / (tflops * 1e12 * devices) / 3600
 
 
@@ -143,7 +151,7 @@ def show_plan(config: Experiment, tflops: float = 312.0, utilization: float = 0.
             "states, GiB": stage.states / GIB,
             "teacher, GiB": stage.teacher / GIB,
             "working, GiB (est.)": stage.working / GIB,
-            "TFLOP a step (est.)": stage.flops / 1e12,
+            "TFLOP per step (est.)": stage.flops / 1e12,
             "hours (est.)": hours(stage, tflops * utilization, devices),
         }
         for stage in stages
@@ -155,7 +163,7 @@ def show_plan(config: Experiment, tflops: float = 312.0, utilization: float = 0.
     )
     total = sum(hours(stage, tflops * utilization, devices) for stage in stages)
     print(
-        f"{total:.2f} hours of training at {utilization:.0%} of {tflops:g} TFLOP/s a device; "
+        f"{total:.2f} hours of training at {utilization:.0%} of {tflops:g} TFLOP/s per device; "
         "evaluation, the teacher's beam outputs, asking's helped rows and compilation not counted. "
         "States: parameters, gradients and Adam's moments."
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +15,12 @@ from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_bucke
 from kdtw_jax.data.task import Task, load_task, stated_language
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kdtw_jax.errors import UserError
-from kdtw_jax.evaluation.ceiling import Ceiling, find_ceiling
-from kdtw_jax.methods import find
-from kdtw_jax.metrics.scoring import ENGLISH, Scoring, bleu_metric, choose_scoring, look_tokenized
+from kdtw_jax.evaluation.ceiling import Ceiling
+from kdtw_jax.metrics.scoring import Scoring, bleu_metric, choose_scoring
 from kdtw_jax.parallel.hosts import first_alone
 from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.fit import check_fit, needs_validation
+from kdtw_jax.pipeline.judging import tell_ceiling, tell_scoring
 from kdtw_jax.pretrained.named import Named, find_model
 from kdtw_jax.runs import Progress, RunFolder
 from kdtw_jax.runs.folder import VOCABULARY
@@ -56,19 +55,27 @@ class Setup(NamedTuple):
 
 
 def check_scoring(config: Experiment) -> None:
-    """Raises UserError where BLEU's tokenizer cannot be had, as far as it is known before the text is read: it may be
-    the text that tells the language."""
-    language = config.eval.language or stated_language(config.data, config.text.files)
+    """Checks that BLEU's tokenizer can be had, as far as it is known before the text is read.
+
+    It may be the text that tells the language.
+
+    Raises:
+      UserError: it cannot be had.
+    """
+    language = config.eval.language or stated_language(config.data)
     if "bleu" in (config.eval.metrics or ("bleu",)):
         bleu_metric(choose_scoring(language, config.eval.bleu_tokenizer).bleu)
 
 
 def look_up(config: Experiment, own: Task | None = None) -> Given:
-    """Finds what a configuration names, before a run's folder is opened; the text is that of a task of the user's `own`
-    where there is one.
+    """Finds what a configuration names, before a run's folder is made.
 
-    Raises UserError where there are not as many devices, or no such model, vocabulary or text, where they do not fit
-    each other, or where BLEU's tokenizer cannot be had.
+    Args:
+      own: a task of the user's own, whose text is taken instead of that of `config.data`.
+
+    Raises:
+      UserError: there are not as many devices, or no such model, vocabulary or text, they do not fit each other, or
+        BLEU's tokenizer cannot be had.
     """
     check_scoring(config)
     devices = parallel.select_devices(config.devices)
@@ -120,10 +127,12 @@ def _task(config: Experiment, own: Task | None) -> Task:
 
 
 def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) -> Setup:
-    """Trains the vocabulary unless one is given, cuts everything into pieces, says what was left out,
-    and checks that the rest of the configuration fits what is left.
+    """Makes data and vocabulary of a run, says what was left out, and checks that the configuration fits what is left.
 
-    Raises UserError where it does not, before anything is trained.
+    The vocabulary is trained unless one is given.
+
+    Raises:
+      UserError: the configuration does not fit; before anything is trained.
     """
     devices, text, task = given.devices, config.text, given.task
     rules = list(config.of("ask").constraints)  # whose words the vocabulary has, too
@@ -135,7 +144,7 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
         buckets = tuple(Bucket(*shape) for shape in found["buckets"])  # of as many rows on any number of devices
         devices = parallel.dividing_devices(config.devices, [bucket.rows for bucket in buckets])
         parallel.check_shards(len(devices), config.teacher_shards)
-    scoring = _scoring(config, task, console)
+    scoring = tell_scoring(config, task, console)
     about = {"fingerprint": task.fingerprint, "notes": dict(task.notes), "instruction": instruction, "buckets": buckets}
     run.mark_done("data", {**about, "rules": rules})
     for note, value in task.notes.items():
@@ -160,57 +169,17 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
     check_fit(config, tokenizer, buckets, len(devices))
     train, test = encoded["train"], encoded[config.eval.split]
     references = [task.splits[config.eval.split][int(i)]["target"] for i in test.examples]
-    ceiling = _ceiling(config, task, tokenizer, test, references, scoring, console)
+    ceiling = tell_ceiling(config, task, tokenizer, test, references, scoring, console)
     parts = (task, tokenizer, buckets, train, test, encoded.get("validation"), references, devices)
     return Setup(*parts, given.teacher, given.student, scoring, ceiling)
 
 
-def _scoring(config: Experiment, task: Task, console: Console) -> Scoring:
-    """Tokenizers by the language of the targets or as configured."""
-    wanted = config.eval.bleu_tokenizer
-    scoring = choose_scoring(task.language, wanted)
-    reason = f"as the targets are in the language {task.language!r}" if task.language else "for an unknown language"
-    if config.data == "files" and task.language != config.eval.language:
-        reason += ", which their script says"
-    if "bleu" in task.metrics and scoring.bleu != ENGLISH.bleu:
-        because = "as configured" if wanted else f"{reason} (--eval.bleu-tokenizer chooses another)"
-        console.print(f"{task.name}: BLEU by the tokenizer {scoring.bleu}, {because}", soft_wrap=True)
-    if any(metric.startswith("rouge") for metric in task.metrics) and scoring.rouge != ENGLISH.rouge:
-        console.print(f"{task.name}: ROUGE of words in any script, {reason}", soft_wrap=True)
-    return scoring
-
-
-def _ceiling(
-    config: Experiment,
-    task: Task,
-    tokenizer: Tokenizer,
-    test: EncodedSplit,
-    references: Sequence[str],
-    scoring: Scoring,
-    console: Console,
-) -> Ceiling:
-    """Says what is wrong with the references that models are judged on."""
-    named = f"{task.name} {config.eval.split}"
-    if "bleu" in task.metrics and scoring.bleu != "none" and look_tokenized(references):
-        plain = "BLEU is meant for text as people write it"
-        console.print(
-            f"{named}: 100 or more references end in a period with a space before it; {plain}", soft_wrap=True
-        )
-    targets = [test.targets[i].tolist() for i in range(len(test))]
-    ceiling = find_ceiling(tokenizer, references, targets, task.metrics, scoring)
-    if ceiling.unwritable:
-        best = ", ".join(f"{metric} {value:.1f}" for metric, value in ceiling.best.items())
-        console.print(
-            f"{named}: {ceiling.unwritable} of {ceiling.references} references cannot be written in this vocabulary "
-            f"({', '.join(ceiling.changes)}); the best possible outputs have {best}",
-            markup=False,
-            soft_wrap=True,
-        )
-    return ceiling
-
-
 def _check_text(run: RunFolder, task: Task, rules: list[str]) -> None:
-    """Raises UserError where a run that has begun has seen another text; one that has not forgets what it has seen."""
+    """Has a run that has not begun forget another text, or other rules, that it has seen.
+
+    Raises:
+      UserError: the run has begun on another text.
+    """
     found = run.info("data") if run.done("data") else {}
     same_text = found.get("fingerprint", task.fingerprint) == task.fingerprint
     if run.begun() and not same_text:
@@ -222,37 +191,15 @@ def _check_text(run: RunFolder, task: Task, rules: list[str]) -> None:
         run.forget()
 
 
-def needs_validation(config: Experiment) -> bool:
-    """Whether thresholds of gates or prices are set on pairs that no model was trained on."""
-    thresholds = "ask" in config.methods and "share" in config.of("ask").constraints
-    return thresholds or any(find(name).unseen(config.of(name)) for name in config.methods)
-
-
 def check_place(folder: Path) -> None:
-    """Raises UserError where a folder for results cannot be written, before there are any."""
+    """Checks that a folder for results can be written, before there are any.
+
+    Raises:
+      UserError: it cannot.
+    """
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"cannot write results to {folder}: {there} is no folder to write in; name another place")
-
-
-def check_fit(config: Experiment, tokenizer: Tokenizer, buckets: Sequence[Bucket], devices: int) -> None:
-    """Raises UserError where a method keeps more of the teacher's distribution than there are pieces, or cuts batches
-    into parts that they do not divide into."""
-    counts = {bucket.rows // devices for bucket in buckets}
-    for name in dict.fromkeys(("pcl", *config.methods)):  # by pcl.top_k all students are compared, too
-        if field := find(name).top_k:
-            top_k = operator.attrgetter(field)(config.of(name))
-            if top_k > tokenizer.vocab_size:
-                raise UserError(f"{name}.{field} is {top_k}, but the vocabulary has {tokenizer.vocab_size} pieces")
-    further = {-(-find(name).further_rows // devices) for name in config.methods} - {0}
-    stages = {"training": (config.training, counts | further)}
-    stages |= {"teacher_fit": (config.teacher_fit, counts)} if config.teacher_model is None else {}
-    stages |= {"warmup": (config.warmup, counts)} if config.student_model is None else {}
-    for stage, (training, cut) in stages.items():
-        parts = training.optimizer.accumulate
-        for count in sorted(cut):
-            if count % parts:
-                raise UserError(f"{stage}.optimizer.accumulate is {parts}, which does not divide {count} rows a device")
 
 
 def _encoded(config: Experiment, task: Task, tokenizer: Tokenizer, split: str) -> EncodedSplit:

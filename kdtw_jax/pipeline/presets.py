@@ -18,12 +18,19 @@ from kdtw_jax.training.state import OptimizerConfig
 
 
 def likelihood(steps: int, learning_rate: float, save: int = 400, log: int = 40) -> FitConfig:
-    """Training of a teacher, or of the start of the students."""
+    """Training of a teacher, or of the start of the students (`steps`, `learning_rate`, `save`, `log`: `schedule`)."""
     return FitConfig(*schedule(steps, learning_rate, save, log))
 
 
 def schedule(steps: int, learning_rate: float, save: int, log: int) -> tuple[LoopConfig, OptimizerConfig]:
-    """Loop and optimiser of a training."""
+    """Loop and optimiser of a training.
+
+    Args:
+      steps: of the optimiser, of which a tenth, at most 200, warm it up.
+      learning_rate: the largest, after these.
+      save: steps between checkpoints.
+      log: steps between lines of the log.
+    """
     return (
         LoopConfig(steps=steps, log_every=log, checkpoint_every=save),
         OptimizerConfig(learning_rate=learning_rate, warmup_steps=min(200, steps // 10)),
@@ -31,7 +38,7 @@ def schedule(steps: int, learning_rate: float, save: int, log: int) -> tuple[Loo
 
 
 def path_consistency(steps: int, **changes: Any) -> DistilConfig:
-    """Path Consistency Learning with the project's defaults, for a training of so many steps."""
+    """Path Consistency Learning with the project's defaults, for a training of so many `steps` but for `changes`."""
     chosen = {
         "pcl": PCLConfig(values="head", segment_lengths=(1, 2), huber=2.0),
         "pcl_weight": 0.01,
@@ -79,10 +86,14 @@ def students(
 ) -> dict[str, Any]:
     """The training that all students of a seed have in common, and the settings of their methods.
 
-    `rows` are changes of `path_consistency` for pcl, ask and tb, `paths` further ones for pcl and tb alone; `asking` is
-    of `AskConfig`. A student that asks has its distributions matched by the forward KL, with the path loss at the
-    weight that asking was measured with. Trajectory balance is the squared deviation itself, from the first step: it
-    has no V to wait for.
+    A student that asks has its distributions matched by the forward KL, with the path loss at the weight that asking
+    was measured with. Trajectory balance is the squared deviation itself, from the first step: it has no V to wait for.
+
+    Args:
+      steps: as for `schedule`, like `learning_rate`, `save` and `log`.
+      paths: further changes of `path_consistency` for pcl and tb alone.
+      asking: fields of `AskConfig`.
+      rows: changes of `path_consistency` for pcl, ask and tb.
     """
     words = path_consistency(steps, **rows, kl_direction="forward", pcl_weight=0.1, rollout_fraction=0.5)
     balance = {**rows, **paths, "pcl": PCLConfig(values="head"), "value_warmup": 0}

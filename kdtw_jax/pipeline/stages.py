@@ -69,7 +69,7 @@ def _stage(run: RunFolder, name: str, config: ModelConfig, setup: Setup, train: 
 
 
 def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
-    """The teacher: the model that was named, otherwise maximum likelihood; spread over devices if asked for."""
+    """The teacher: the model that was named, otherwise one of maximum likelihood; spread over devices if asked for."""
     found = _find_teacher(config, setup, run)
     axis = partial(split_axis, found.model.role)
     return found._replace(params=parallel.shard_params(found.params, setup.devices, config.teacher_shards, axis))
@@ -95,8 +95,13 @@ def _with_vocabulary(config: ModelConfig, setup: Setup) -> ModelConfig:
 def train_students(
     config: Experiment, setup: Setup, teacher: Trained | None, seed: int, run: RunFolder
 ) -> dict[str, Trained]:
-    """One student a method, all from the same start, warmed up or named, and for the same further steps on the same
-    data; without a teacher only where none of them asks anything of one."""
+    """Trains one student per method, all from the same start and for the same further steps on the same data.
+
+    The start is warmed up or named. There is no need of a teacher where none of the methods asks anything of one.
+
+    Raises:
+      UserError: losses or scores that are not finite.
+    """
     named = setup.student
     size = _with_vocabulary(config.student, setup) if named is None else student_config(named.config, config.student)
     if named is None:
@@ -158,7 +163,7 @@ def _context(name: str, folder: Path, model: Model, setup: Setup, training: Stud
 
 
 def beam_outputs(config: Experiment, setup: Setup, teacher: Trained | None, run: RunFolder) -> EncodedSplit:
-    """The training split with the teacher's beam outputs for targets; written once a run, for all seeds."""
+    """The training split with the teacher's beam outputs for targets; written once per run, for all seeds."""
     if teacher is None:
         raise ValueError("there is no teacher to write the targets")
     run.claim(BEAM_STAGE, config.beam())

@@ -78,7 +78,7 @@ class RunFolder:
 
         def bind() -> None:
             old = flatten(_read_json(path)) if path.exists() else None
-            _bind(path, _plain(config), old, f"stage {stage} of {self.path}", held)
+            _bind(path, _plain(config), old, held, f"stage {stage} of {self.path}")
 
         first_alone(bind, f"claim {stage}")
 
@@ -124,27 +124,57 @@ def open_run(path: Path, config: Mapping[str, Any]) -> RunFolder:
     return first_alone(lambda: _open(path, config), "open")
 
 
+def check_run(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuses what `open_run` would refuse of a folder that is there already; makes and removes nothing in it.
+
+    Raises:
+      UserError: as `open_run` does.
+    """
+    path = Path(path)
+
+    def check() -> None:
+        visible = _visible(path)
+        ours = (path / LOCK).exists()
+        if ours and is_writer():
+            take_lock(path).release()
+        _replaces(_plain(config), *_found(path, visible, ours), str(path))
+
+    first_alone(check, "check the run folder")
+
+
 def _open(path: Path, config: Mapping[str, Any]) -> RunFolder:
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file; a run needs a folder: choose another --out")
+    visible = _visible(path)
     with explained(path, "make the run folder"):
         path.mkdir(parents=True, exist_ok=True)
-        visible = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
-    if visible and path / CONFIG not in visible:
-        raise UserError(f"{path} holds other files and no {CONFIG}: choose another --out")
     ours = (path / LOCK).exists()  # a folder with somebody else's config.json has none
     lock = take_lock(path) if is_writer() else None
     try:
         if is_writer():
             _probe(path)
-        old = flatten(_read_json(path / CONFIG)) if path / CONFIG in visible else None
-        held = tuple(entry for entry in visible if entry.name != CONFIG) if ours else (path / CONFIG,)
-        _bind(path / CONFIG, _plain(config), old, str(path), held)
+        _bind(path / CONFIG, _plain(config), *_found(path, visible, ours), str(path))
     except BaseException:
         if lock is not None:
             lock.release()
         raise
     return RunFolder(path, lock)
+
+
+def _visible(path: Path) -> list[Path]:
+    """What is in a folder that can be a run's: nothing, or a configuration and more."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; a run needs a folder: choose another --out")
+    with explained(path, "make the run folder"):
+        entries = sorted(path.iterdir()) if path.exists() else []
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    if visible and path / CONFIG not in visible:
+        raise UserError(f"{path} holds other files and no {CONFIG}: choose another --out")
+    return visible
+
+
+def _found(path: Path, visible: Collection[Path], ours: bool) -> tuple[dict[str, Any] | None, tuple[Path, ...]]:
+    """The configuration of a folder, flat, and what was made under it."""
+    old = flatten(_read_json(path / CONFIG)) if path / CONFIG in visible else None
+    return old, tuple(entry for entry in visible if entry.name != CONFIG) if ours else (path / CONFIG,)
 
 
 def _probe(path: Path) -> None:
@@ -168,23 +198,23 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _bind(
-    path: Path,
-    wanted: dict[str, Any],
-    old: dict[str, Any] | None,
-    what: str,
-    held: Collection[Path],
-) -> None:
+def _replaces(wanted: dict[str, Any], old: dict[str, Any] | None, held: Collection[Path], what: str) -> bool:
+    """Whether `wanted` says other than an `old` one (flat); refused where what was made under that is worth keeping."""
+    differences = "" if old is None else _differences(old, flatten(wanted))
+    if differences and any(map(_worth_keeping, held)):
+        raise UserError(
+            f"{what} holds a run of another configuration: {differences}; choose another --out or delete the folder"
+        )
+    return bool(differences)
+
+
+def _bind(path: Path, wanted: dict[str, Any], old: dict[str, Any] | None, held: Collection[Path], what: str) -> None:
     """Writes `wanted` to `path` unless an `old` one (flat) says the same.
 
     `held` is what was made under the old one. Where it is worth nothing it goes first: after a kill in between the old
     one stands.
     """
-    if old is not None and (differences := _differences(old, flatten(wanted))):
-        if any(map(_worth_keeping, held)):
-            raise UserError(
-                f"{what} holds a run of another configuration: {differences}; choose another --out or delete the folder"
-            )
+    if _replaces(wanted, old, held, what):
         _remove(held)
     elif path.exists():
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import reprlib
 from typing import Any, Literal
 
@@ -18,19 +19,22 @@ FLAGS = (
     *("dtype", "remat", "fused_attention", "dropout_rate"),
 )
 
-# The most that each may be: far above any model's, and low enough for the sizes of what is made of them to be numbers.
-_LARGEST = {
-    "vocab_size": 2**27,
-    "d_model": 2**20,
-    "d_kv": 2**20,
-    "d_ff": 2**24,
-    "num_layers": 1000,
-    "num_decoder_layers": 1000,
-    "num_heads": 2**12,
-    "relative_attention_num_buckets": 2**20,
-    "relative_attention_max_distance": 2**31 - 1,
+# What each field may be; the most is far above any model's, and low enough for the sizes of what is made of them to be
+# numbers.
+_ALLOWED: dict[str, range | tuple[bool | str, ...]] = {
+    "vocab_size": range(1, 2**27 + 1),
+    **dict.fromkeys(("d_model", "d_kv"), range(1, 2**20 + 1)),
+    "d_ff": range(1, 2**24 + 1),
+    **dict.fromkeys(("num_layers", "num_decoder_layers"), range(1, 1001)),
+    "num_heads": range(1, 2**12 + 1),
+    "relative_attention_num_buckets": range(4, 2**20 + 1, 2),  # half of them serve each direction in the encoder
+    "relative_attention_max_distance": range(1, 2**31),
+    "gate_width": range(2**24 + 1),
+    "feed_forward": ("relu", "gated-gelu"),
+    "dtype": ("float32", "bfloat16"),
+    **dict.fromkeys(("tie_embeddings", "value_heads", "rule_in_source", "remat", "fused_attention"), (True, False)),
 }
-_SWITCHES = ("tie_embeddings", "value_heads", "rule_in_source", "remat", "fused_attention")
+_LEAST = {"dropout_rate": 0.0, "layer_norm_epsilon": math.ulp(0.0)}  # fractions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,34 +75,16 @@ class T5Config(Fields):
     fused_attention: bool = dataclasses.field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        fields = dataclasses.asdict(self)
-        for name, largest in _LARGEST.items():
-            if not _is_whole(size := fields[name]) or not 1 <= size <= largest:
-                raise _refusal(name, size, f"a whole number of at least 1 and at most {largest}")
-        if self.relative_attention_num_buckets < 4 or self.relative_attention_num_buckets % 2:
-            raise UserError(
-                f"model config: relative_attention_num_buckets is {self.relative_attention_num_buckets}; "
-                "it has to be even and at least 4 (half of them serve each direction in the encoder)"
-            )
+        for name, allowed in _ALLOWED.items():
+            if not _like(value := vars(self)[name], allowed[0]) or value not in allowed:
+                raise _refusal(name, value, _described(allowed))
+        for name, least in _LEAST.items():
+            if not (_like(value := vars(self)[name], 0) or _like(value, 0.0)) or not least <= value < 1.0:
+                raise _refusal(name, value, f"a number {'above' if least else 'of at least'} 0 and below 1")
+        buckets, distance = self.relative_attention_num_buckets, self.relative_attention_max_distance
         # The logarithmic buckets need room above the exact ones: half of all buckets in the decoder.
-        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
-            raise UserError(
-                f"model config: relative_attention_max_distance is {self.relative_attention_max_distance}; "
-                "it has to be above half the number of buckets"
-            )
-        if not _is_number(self.dropout_rate) or not 0.0 <= self.dropout_rate < 1.0:
-            raise _refusal("dropout_rate", self.dropout_rate, "a number of at least 0 and below 1")
-        if not _is_number(self.layer_norm_epsilon) or not 0.0 < self.layer_norm_epsilon < 1.0:
-            raise _refusal("layer_norm_epsilon", self.layer_norm_epsilon, "a number above 0 and below 1")
-        if self.feed_forward not in ("relu", "gated-gelu"):
-            raise _refusal("feed_forward", self.feed_forward, "'relu' or 'gated-gelu'")
-        if not _is_whole(self.gate_width) or not 0 <= self.gate_width <= _LARGEST["d_ff"]:
-            raise _refusal("gate_width", self.gate_width, f"a whole number from 0 to {_LARGEST['d_ff']}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise _refusal("dtype", self.dtype, "'float32' or 'bfloat16'")
-        for name in _SWITCHES:
-            if not isinstance(fields[name], bool):
-                raise _refusal(name, fields[name], "true or false")
+        if distance <= buckets // 2:
+            raise _refusal("relative_attention_max_distance", distance, "above half the number of buckets")
         if self.fused_attention and (self.dtype != "bfloat16" or self.d_kv % 8):
             raise UserError(
                 f"model config: fused_attention with dtype {self.dtype!r} and d_kv {self.d_kv}; "
@@ -113,6 +99,9 @@ class T5Config(Fields):
         and, for small and base, other widths. "tiny" and "mini" are those of T5-efficient (arXiv
         2109.10686); its v1.1 form, never published, has two thirds of the inner width, as v1.1 has against
         v1.0.
+
+        Raises:
+          UserError: no such size or version.
         """
         if version not in _SIZES:
             raise UserError(f"unknown T5 version {version!r}; known are {', '.join(_SIZES)}")
@@ -167,12 +156,15 @@ class T5Config(Fields):
         return dataclasses.replace(toy, **changes)
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _like(value: object, other: object) -> bool:
+    """Whether it is of the kind of another one; True is no number."""
+    return isinstance(value, type(other)) and isinstance(value, bool) == isinstance(other, bool)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _described(allowed: range | tuple[bool | str, ...]) -> str:
+    if not isinstance(allowed, range):
+        return " or ".join(map(repr, allowed))
+    return f"{'an even' if allowed.step == 2 else 'a whole'} number of at least {allowed[0]} and at most {allowed[-1]}"
 
 
 def _refusal(name: str, value: object, wanted: str) -> UserError:
