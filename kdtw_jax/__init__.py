@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from kdtw_jax.pipeline.experiment import run_experiment
     from kdtw_jax.replay import make_replay
     from kdtw_jax.student import Student, load
-    from kdtw_jax.training.checkpoint import load_model, save_model
+    from kdtw_jax.training.saved import load_model, save_model
 
 # Where each public name is; imported when it is first used, so that `import kdtw_jax` costs nothing.
 _HOMES = {
@@ -66,7 +66,7 @@ _HOMES = {
     "generate": "decoding",
     "generate_with_help": "decoding",
     "load": "student",
-    "load_model": "training.checkpoint",
+    "load_model": "training.saved",
     "load_task": "data.task",
     "load_tokenizer": "data.tokenizer",
     "make_model": "models",
@@ -75,7 +75,7 @@ _HOMES = {
     "pcl_loss": "losses.pcl",
     "register": "methods",
     "run_experiment": "pipeline.experiment",
-    "save_model": "training.checkpoint",
+    "save_model": "training.saved",
     "train": "api",
     "train_tokenizer": "data.tokenizer",
 }

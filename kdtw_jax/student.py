@@ -25,7 +25,7 @@ from kdtw_jax.lines import LONGEST
 from kdtw_jax.pipeline.restore import read_json, restore
 from kdtw_jax.pretrained.named import find_config, find_model, read_teacher
 from kdtw_jax.text.normal import normalize
-from kdtw_jax.training.checkpoint import SavedModel, check_vocabulary, load_model
+from kdtw_jax.training.saved import SavedModel, check_vocabulary, load_model
 
 ALONE = "do not ask the teacher"
 _ROWS = 32  # texts written together

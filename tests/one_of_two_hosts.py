@@ -21,7 +21,7 @@ def main(index: int, port: str, folder: Path) -> None:
     from kdtw_jax.evaluation.decode import decode_split
     from kdtw_jax.methods.pcl import pcl
     from kdtw_jax.runs import open_run
-    from kdtw_jax.training.checkpoint import load_model, save_model
+    from kdtw_jax.training.saved import load_model, save_model
     from tests.world import BUCKETS, DISTIL, World, same
 
     world = World()

@@ -19,7 +19,7 @@ from kdtw_jax.models import make_model
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.load import open_published
 from kdtw_jax.pretrained.named import find_model
-from kdtw_jax.training.checkpoint import save_model
+from kdtw_jax.training.saved import save_model
 from tests.added import ADDED, FIRST, HOUSE, TREE, decoder, exported, fast_json, folder_with, token
 
 STATED: dict[str, dict[str, Any]] = {

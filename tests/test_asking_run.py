@@ -23,7 +23,7 @@ from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.runs import read_csv
 from kdtw_jax.student import load
-from kdtw_jax.training.checkpoint import load_model
+from kdtw_jax.training.saved import load_model
 from tests.commands import train
 from tests.mirrored import mirrored
 

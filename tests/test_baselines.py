@@ -28,10 +28,10 @@ from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_csv, read_metrics
-from kdtw_jax.training.checkpoint import load_model
 from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.context import Chunks
 from kdtw_jax.training.fresh import Sampler, TeacherForward
+from kdtw_jax.training.saved import load_model
 from kdtw_jax.training.scoring import score_paths
 from kdtw_jax.training.state import init_state, make_optimizer, make_update
 from tests.commands import train as command

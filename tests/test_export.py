@@ -24,7 +24,7 @@ from kdtw_jax.pretrained import export
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.load import open_published, read_published
 from kdtw_jax.runs import write_json
-from kdtw_jax.training.checkpoint import save_model
+from kdtw_jax.training.saved import save_model
 
 BOTH = {
     "v1.0": T5Config.toy(dropout_rate=0.0, gate_width=4),

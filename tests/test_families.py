@@ -51,8 +51,8 @@ from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.named import find_config, find_model, read_student, read_teacher, student_config
 from kdtw_jax.replay import Sample
-from kdtw_jax.training.checkpoint import load_model, save_model
 from kdtw_jax.training.distribution import distribution
+from kdtw_jax.training.saved import load_model, save_model
 from kdtw_jax.training.scoring import score_paths
 from kdtw_jax.training.state import OptimizerConfig, Rates, make_optimizer
 from tests.commands import train

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as Library
 from kdtw_jax.data.tokenizer import EOS_ID, UNK_ID, Tokenizer, load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import parse_object
-from kdtw_jax.training.checkpoint import check_vocabulary
+from kdtw_jax.training.saved import check_vocabulary
 from tests.added import ADDED, FIRST, HOUSE, decoder, fast_json, folder_with, token
 
 BOM = b"\xef\xbb\xbf"

@@ -21,7 +21,7 @@ from kdtw_jax.finite import check_finite, check_written
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.pretrained.load import open_published, read_published
 from kdtw_jax.pretrained.named import find_model, read_student, read_teacher
-from kdtw_jax.training.checkpoint import load_model, save_model
+from kdtw_jax.training.saved import load_model, save_model
 from tests.world import BUCKETS, World
 
 KEY = jax.random.key(0)

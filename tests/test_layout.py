@@ -19,7 +19,7 @@ from kdtw_jax.pretrained.names import slots
 from kdtw_jax.pretrained.tensors import INDEX, find_tensors
 from kdtw_jax.runs import open_run
 from kdtw_jax.runs.atomic import read_json
-from kdtw_jax.training.checkpoint import read_model_config
+from kdtw_jax.training.saved import read_model_config
 
 DEFAULTS = {
     "dropout_rate": 0.1, "layer_norm_epsilon": 1e-6, "relative_attention_num_buckets": 32,

@@ -31,8 +31,8 @@ from kdtw_jax.pipeline.plan import plan, sizes
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.runs import read_csv, read_metrics
-from kdtw_jax.training.checkpoint import load_model
 from kdtw_jax.training.fresh import SIDE_BY_SIDE, TeacherForward, TeacherStates, compare_policies, train_fresh
+from kdtw_jax.training.saved import load_model
 from kdtw_jax.training.state import Metrics
 
 ROOT = Path(__file__).parents[1]

@@ -25,7 +25,7 @@ from kdtw_jax.pipeline.prepare import Setup, look_up, prepare
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pretrained.named import Named, find_model, read_student, read_teacher, student_config
 from kdtw_jax.runs import open_run
-from kdtw_jax.training.checkpoint import load_model, save_model
+from kdtw_jax.training.saved import load_model, save_model
 
 FEW = PIECES + 100  # rows without padding: pieces and sentinels
 

@@ -24,7 +24,7 @@ from kdtw_jax.pretrained.load import open_published, read_published
 from kdtw_jax.pretrained.named import find_model, read_student, read_teacher, student_config
 from kdtw_jax.pretrained.names import slots
 from kdtw_jax.pretrained.tensors import Held, same_tensor
-from kdtw_jax.training.checkpoint import load_model, save_model
+from kdtw_jax.training.saved import load_model, save_model
 
 KEY = jax.random.key(0)
 Weights = dict[str, np.ndarray]

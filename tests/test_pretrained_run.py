@@ -18,7 +18,7 @@ from kdtw_jax.pipeline.plan import forward_flops, parameters, plan, sizes, state
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pretrained.load import open_published
-from kdtw_jax.training.checkpoint import load_model
+from kdtw_jax.training.saved import load_model
 from tests.commands import train
 
 

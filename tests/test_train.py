@@ -27,9 +27,10 @@ from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import make_model
 from kdtw_jax.replay import Sample
 from kdtw_jax.runs import read_metrics
-from kdtw_jax.training.checkpoint import Checkpoints, load_model, save_model
+from kdtw_jax.training.checkpoint import Checkpoints
 from kdtw_jax.training.fresh import TeacherForward
 from kdtw_jax.training.loop import LoopConfig
+from kdtw_jax.training.saved import load_model, save_model
 from kdtw_jax.training.scoring import score_paths
 from kdtw_jax.training.state import (
     Coefficient,

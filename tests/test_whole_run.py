@@ -15,7 +15,7 @@ import pytest
 
 from kdtw_jax.pipeline.experiment import COLUMNS
 from kdtw_jax.runs import read_csv, read_metrics
-from kdtw_jax.training.checkpoint import load_model
+from kdtw_jax.training.saved import load_model
 from tests.commands import train
 from tests.world import same
 

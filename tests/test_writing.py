@@ -26,7 +26,7 @@ from kdtw_jax.models import T5Config, make_model
 from kdtw_jax.pipeline.presets import TINY
 from kdtw_jax.runs import write_json
 from kdtw_jax.student import Student, load
-from kdtw_jax.training.checkpoint import save_model
+from kdtw_jax.training.saved import save_model
 
 
 def main(arguments: list[str]) -> int:

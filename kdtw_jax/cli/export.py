@@ -19,7 +19,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.models import count_params
 from kdtw_jax.pipeline.card import model_card
 from kdtw_jax.pretrained.export import export_model
-from kdtw_jax.training.checkpoint import load_model
+from kdtw_jax.training.saved import load_model
 
 
 @dataclass(frozen=True)

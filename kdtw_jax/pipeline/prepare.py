@@ -24,7 +24,7 @@ from kdtw_jax.pipeline.judging import tell_ceiling, tell_scoring
 from kdtw_jax.pretrained.named import Named, find_model
 from kdtw_jax.runs import Progress, RunFolder
 from kdtw_jax.runs.folder import VOCABULARY
-from kdtw_jax.training.checkpoint import check_vocabulary
+from kdtw_jax.training.saved import check_vocabulary
 
 
 class Given(NamedTuple):

@@ -32,9 +32,9 @@ from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.training.blame import blamed
-from kdtw_jax.training.checkpoint import load_model, save_model
 from kdtw_jax.training.context import StudentTraining, TrainContext
 from kdtw_jax.training.loop import Diverged
+from kdtw_jax.training.saved import load_model, save_model
 
 Row = dict[str, str | int | float | None]
 

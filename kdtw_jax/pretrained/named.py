@@ -15,7 +15,7 @@ from kdtw_jax.pretrained.hub import PREFIX, fetch
 from kdtw_jax.pretrained.layout import CONFIG, read_layout
 from kdtw_jax.pretrained.load import Published, open_published, read_published
 from kdtw_jax.runs.atomic import read_json
-from kdtw_jax.training.checkpoint import SavedModel, load_model, read_model_config
+from kdtw_jax.training.saved import SavedModel, load_model, read_model_config
 
 
 class Named(NamedTuple):
