@@ -19,8 +19,17 @@ class SlicedRows(Protocol):
 
 
 def check_finite(what: str, rows: SlicedRows, count: int, remedy: str) -> None:
-    """Raises UserError where a number among the `count` rows of a tensor is NaN or infinite, saying which tensor
-    (`what`), how many there are, the first one and its place, and the `remedy`. Little memory is taken for it."""
+    """Checks that the numbers of a tensor are finite, in little memory.
+
+    Args:
+      what: which tensor, for the message.
+      rows: the tensor, by rows.
+      count: rows of it.
+      remedy: what the user can do, for the message.
+
+    Raises:
+      UserError: some are NaN or infinite; it says how many, the first one and its place.
+    """
     bad, first = 0, ""
     for start in range(0, count, _ROWS):
         part = np.asarray(rows[start : min(start + _ROWS, count)])  # beyond the end is an error of a file's tensor
@@ -37,11 +46,17 @@ def check_finite(what: str, rows: SlicedRows, count: int, remedy: str) -> None:
 
 
 def check_written(name: str, tokens_NxT: np.ndarray, asked_NxT: np.ndarray | None = None) -> None:
-    """Raises UserError where a row has padding before its end: no model may write it, and it comes of scores that are
-    NaN alone (`kdtw_jax.decoding.sample.choose`).
+    """Checks that outputs were written by scores that are numbers.
 
-    Each row of `tokens_NxT` ends in end-of-sequence and then padding, or is full; `asked_NxT` is true where the teacher
-    wrote, and None where one model writes alone.
+    No model may write padding before its end: that comes of scores that are NaN (`kdtw_jax.decoding.sample.choose`).
+
+    Args:
+      name: what was written, for the message.
+      tokens_NxT: int32 rows that end in end-of-sequence and then padding, or are full.
+      asked_NxT: bool, true where the teacher wrote; None: one model writes alone.
+
+    Raises:
+      UserError: a row has padding before its end; it says whose scores are to blame.
     """
     ended_NxT = np.cumsum(tokens_NxT == _EOS, axis=1) > 0
     broken_NxT = (tokens_NxT == 0) & ~ended_NxT

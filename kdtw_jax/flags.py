@@ -34,11 +34,11 @@ def command_line(
     description: str | None,
     arguments: Sequence[str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of `default` as the arguments change them, and likewise `sections`, which are named as if they were
-    fields of it.
+    """Reads what the arguments change of `default` and of `sections`.
 
     Args:
       default: a dataclass; fields whose values are dataclasses are sections of flags.
+      sections: further dataclasses, named as if they were fields of `default`.
       types: of fields of `default` for which the annotated type is too wide.
 
     Ends the program with status 2 for unknown flags and malformed values; raises what dataclasses of sections raise.

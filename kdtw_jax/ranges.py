@@ -9,10 +9,17 @@ from kdtw_jax.errors import UserError
 
 
 def check_ranges(config: Any, prefix: str = "", /, **intervals: str) -> None:
-    """Raises UserError for the first field of a configuration that lies outside its interval, such as "[0, 1)" or
-    "(0, inf)"; infinities are in none that is open there, and NaN is in none at all.
+    """Checks that fields of a configuration lie in their intervals, such as "[0, 1)" or "(0, inf)".
 
-    `prefix` stands before the field's name in the message; a field that is None is not looked at.
+    Infinities are in no interval that is open there, and NaN is in none at all. A field that is None is not looked at.
+
+    Args:
+      config: a dataclass.
+      prefix: what stands before a field's name in the message.
+      intervals: by the names of fields.
+
+    Raises:
+      UserError: for the first field that lies outside.
     """
     fields: Mapping[str, Any] = vars(config)
     for name, interval in intervals.items():

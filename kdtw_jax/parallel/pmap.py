@@ -131,7 +131,12 @@ def psum_weight(weight: jax.Array) -> jax.Array:
 
 
 def mean_over_devices(total: jax.Array, weight: jax.Array) -> jax.Array:
-    """The mean over all devices, [], of a sum and a weight on each of them; nothing to differentiate."""
+    """Computes the mean over all devices, [], the same on each of them; nothing to differentiate.
+
+    Args:
+      total: [], this device's sum.
+      weight: [], what that is divided by.
+    """
     total, weight = psum_tree(jax.lax.stop_gradient((total, weight)))
     return total / jnp.maximum(weight, 1.0)
 
