@@ -104,6 +104,11 @@ def complaints(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
         found.append(f"its first line is no sentence: {first!r}")
     if isinstance(node, ast.FunctionDef):
         found += [f"says nothing of {name}" for name in bare_parameters(node) if not named(name, text)]
+        arguments = re.search(r"^Args:\n((?:  .*\n?|\n)+)", text, re.MULTILINE)
+        found += [
+            f"an argument a line, not {entry!r}"  # as the pages of the API take it
+            for entry in re.findall(r"^  (\w+(?:, \w+)+): ", arguments[1] if arguments else "", re.MULTILINE)
+        ]
     makers = [x for x in node.body if isinstance(x, ast.FunctionDef) and x.name in ("__init__", "__post_init__")]
     if any(refuses(x) for x in ([node] if isinstance(node, ast.FunctionDef) else makers)) and "Raises:\n" not in text:
         found.append("raises UserError and has no section Raises:")
@@ -157,6 +162,7 @@ def test_what_a_room_exports_explains_itself(room: str) -> None:
         ("def f(x_BxT: jax.Array):\n    '''Adds.'''", "says nothing of x_BxT"),
         ("def f(*, rate: float | None = None):\n    '''Generates.'''", "says nothing of rate"),
         ("def f():\n    '''Adds. Raises UserError.'''\n    raise UserError('no')", "no section Raises"),
+        ("def f(x, y):\n    '''Adds.\n\n    Args:\n      x, y: two things.\n    '''", "an argument a line, not 'x, y'"),
         ("class A:\n    '''Adds.'''\n    def __post_init__(self):\n        raise UserError('no')", "no section Raises"),
     ],
 )

@@ -182,10 +182,13 @@ class Tokenizer:
 def train_tokenizer(
     texts: Iterable[str], *, vocab_size: int, exact: bool = True, character_coverage: float = 1.0
 ) -> Tokenizer:
-    """Trains a vocabulary of our own (`kdtw_jax.data.vocabulary_training.train_model`).
+    """Trains a vocabulary of our own.
 
     Args:
-      texts, vocab_size, exact, character_coverage: as there.
+      texts: as for `kdtw_jax.data.vocabulary_training.train_model`.
+      vocab_size: likewise.
+      exact: likewise.
+      character_coverage: likewise.
 
     Raises:
       UserError: as `train_model` does.
