@@ -30,6 +30,12 @@ def test_help_and_version_name_every_command_and_load_nothing() -> None:
     assert found.stderr == f"error: unknown command 'trian'; known are {', '.join(COMMANDS)}\n"
 
 
+def test_help_that_is_read_in_part_ends_without_a_complaint() -> None:
+    command = f"{sys.executable} -m kdtw_jax.cli --help | true; exit ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert (found.returncode, found.stderr) in ((0, ""), (141, ""))  # true may end before or after it is written
+
+
 def test_importing_the_package_imports_nothing_until_a_name_is_used() -> None:
     code = "import sys, kdtw_jax; print(sorted({'jax', 'numpy'} & set(sys.modules))); kdtw_jax.UserError"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

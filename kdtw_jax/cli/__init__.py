@@ -8,6 +8,7 @@ from importlib import import_module
 
 from kdtw_jax import __version__
 from kdtw_jax.cli.memory import keep_memory
+from kdtw_jax.cli.output import drop_output
 from kdtw_jax.errors import UserError
 
 COMMANDS = {
@@ -27,6 +28,7 @@ Distil a large T5 into a small one that learns when to ask it for help.
 {chr(10).join(f"  {name:<10}{what}" for name, what in COMMANDS.items())}
 
 kdtw COMMAND --help says more; kdtw --version. To begin: kdtw train --preset quickstart"""
+_ASKED = {**dict.fromkeys(("-h", "--help", "help"), HELP), "--version": f"kdtw_jax {__version__}"}
 _STOPPED, _NO_READER = 130, 141  # as shells number SIGINT and SIGPIPE
 
 
@@ -41,18 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words[0] if words else "--help"
-    if command in ("-h", "--help", "help"):
-        print(HELP)
-        return 0
-    if command == "--version":
-        print(f"kdtw_jax {__version__}")
-        return 0
-    if command not in COMMANDS:
+    if command not in (*COMMANDS, *_ASKED):
         print(f"error: unknown command {command!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    keep_memory()
     try:
-        import_module(f"kdtw_jax.cli.{command}").run(words[1:])
+        if command in _ASKED:
+            print(_ASKED[command], flush=True)
+        else:
+            keep_memory()
+            import_module(f"kdtw_jax.cli.{command}").run(words[1:])
     except UserError as error:
         _say(f"error: {error}")
         return 2
@@ -61,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"stopped{again}")
         return _STOPPED
     except BrokenPipeError:
+        drop_output()
         return _NO_READER
     return 0
 

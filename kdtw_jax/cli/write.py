@@ -13,10 +13,8 @@ token, who wrote it.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from typing import Annotated
 import tyro
 
 from kdtw_jax.cli.extensions import load_extensions
+from kdtw_jax.cli.output import drop_output
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, one_line, read_lines, say
 from kdtw_jax.marks import CLOSE, END, OPEN
@@ -104,13 +103,7 @@ def _put(text: str, spelled: dict[str, str]) -> None:
     try:
         print(one_line(text, sys.stdout.encoding, spelled), flush=True)
     except OSError as error:
-        _drop_output()
+        drop_output()
         if isinstance(error, BrokenPipeError):
             raise
         raise UserError(f"cannot write to standard output: {error.strerror or error}") from error
-
-
-def _drop_output() -> None:
-    """Python would try to write what is left when it ends, and complain."""
-    with contextlib.suppress(OSError, ValueError):  # no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
