@@ -45,7 +45,8 @@ def test_importing_the_package_imports_nothing_until_a_name_is_used() -> None:
 def test_what_is_slow_to_import_waits_until_it_is_used() -> None:
     """So that errors in rules, flags and paths come at once."""
     slow = {"grain", "matplotlib", "orbax", "rouge_score", "scipy", "tensorboardX", "tensorflow_datasets", "torch"}
-    code = f"import sys, kdtw_jax.student, tyro; print(sorted({slow!r} & set(sys.modules)))"
+    code = "import sys, kdtw_jax.student, tyro; from kdtw_jax.cli import extensions; extensions.load_extensions(); "
+    code += f"print(sorted({slow!r} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (found.returncode, found.stdout) == (0, "[]\n"), found.stderr
 

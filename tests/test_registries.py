@@ -10,19 +10,21 @@ import random
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import pytest
 
-from kdtw_jax.cli import main
+from kdtw_jax.cli import extensions, main
 from kdtw_jax.cli.train import read
 from kdtw_jax.constraints import CONSTRAINTS, known_constraints, parse_rule, register
 from kdtw_jax.data.task import SOURCES, Task, TaskRequest, TaskSource, load_task, register_source, stated_language
 from kdtw_jax.decoding.gates import GATES
 from kdtw_jax.errors import NotRegistered, UserError
 from kdtw_jax.evaluation.strategies import STRATEGIES
+from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask_config import make_rules
 from kdtw_jax.metrics.scores import METRICS
 from kdtw_jax.models import FAMILIES, Costs, T5Config, costs
@@ -49,6 +51,11 @@ def as_it_was() -> Iterator[None]:
     for registry, entries in zip(REGISTRIES, before, strict=True):
         registry.clear()
         registry.update(entries)
+
+
+def test_every_registry_is_found_by_the_group_of_its_entry_points() -> None:
+    found = {group: getattr(import_module(module), name) for group, (module, name) in extensions.REGISTRIES.items()}
+    assert {registry.group: registry for registry in (*REGISTRIES, METHODS)} == found
 
 
 class Characters:

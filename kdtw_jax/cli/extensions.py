@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from importlib.metadata import entry_points
 
-from kdtw_jax.registry import Registry
+# Where the registry of each group of entry points is. Families come first, since others may need them.
+REGISTRIES = {
+    "kdtw_jax.families": ("kdtw_jax.models", "FAMILIES"),
+    "kdtw_jax.metrics": ("kdtw_jax.metrics.scores", "METRICS"),
+    "kdtw_jax.sources": ("kdtw_jax.data.task", "SOURCES"),
+    "kdtw_jax.constraints": ("kdtw_jax.constraints.known", "CONSTRAINTS"),
+    "kdtw_jax.gates": ("kdtw_jax.decoding.gates", "GATES"),
+    "kdtw_jax.strategies": ("kdtw_jax.evaluation.strategies", "STRATEGIES"),
+    "kdtw_jax.methods": ("kdtw_jax.methods", "METHODS"),
+}
 
 
 def load_extensions(constraints: Sequence[str] = ()) -> None:
@@ -17,17 +27,11 @@ def load_extensions(constraints: Sequence[str] = ()) -> None:
     Raises:
       UserError: one cannot be had.
     """
-    # Which takes seconds: not for whoever asks for help.
-    from kdtw_jax.constraints.known import CONSTRAINTS, load_named
-    from kdtw_jax.data.task import SOURCES
-    from kdtw_jax.decoding.gates import GATES
-    from kdtw_jax.evaluation.strategies import STRATEGIES
-    from kdtw_jax.methods import METHODS
-    from kdtw_jax.metrics.scores import METRICS
-    from kdtw_jax.models import FAMILIES
+    for group, (module, registry) in REGISTRIES.items():
+        if entry_points(group=group):  # otherwise what takes seconds to import waits until it is used
+            getattr(import_module(module), registry).load_installed()
+    if constraints:
+        from kdtw_jax.constraints.known import load_named
 
-    every: tuple[Registry[Any], ...] = (FAMILIES, METRICS, SOURCES, CONSTRAINTS, GATES, STRATEGIES, METHODS)
-    for registry in every:
-        registry.load_installed()
-    for place in constraints:
-        load_named(place)
+        for place in constraints:
+            load_named(place)
