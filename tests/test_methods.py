@@ -18,6 +18,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kdtw_jax import parallel
+from kdtw_jax.cli.train import read
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.training_figure import draw_curves, draw_scores
@@ -184,10 +185,10 @@ def test_the_command_line_has_the_methods_of_installed_packages(
     del METHODS["outside"]
     if message:
         with pytest.raises(UserError, match=re.escape(message)):
-            parse(PRESETS, None, ["--preset", "tiny"])
+            read(["--preset", "tiny"])
         assert "outside" not in METHODS
         return
-    config = parse(PRESETS, None, ["--preset", "tiny", "--methods", "outside", "--outside.pcl-weight", "3"])
+    _, config = read(["--preset", "tiny", "--methods", "outside", "--outside.pcl-weight", "3"])
     assert config.of("outside").pcl_weight == 3 and list(METHODS)[-1] == "outside"
     METHODS.load_installed()  # once more is no other method of the same name
 

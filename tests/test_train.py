@@ -294,7 +294,7 @@ def test_settings_that_cannot_work_are_refused(world: World, tmp_path: Path) -> 
         LoopConfig(steps=0)
     with pytest.raises(UserError, match="accumulate must be at least 1"):
         OptimizerConfig(accumulate=0)
-    for accumulate, match in ((3, r"\d rows a device do not divide into accumulate=3"), (2, "compares the rows")):
+    for accumulate, match in ((3, r"\d rows per device do not divide into accumulate=3"), (2, "compares the rows")):
         cut = replace(TRAINING, optimizer=replace(TRAINING.optimizer, accumulate=accumulate))
         run = pcl if accumulate == 3 else tb
         with pytest.raises(UserError, match=match):

@@ -19,11 +19,6 @@ def masked_sum(x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(mask, x, 0.0))
 
 
-def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of `x` where the bool `mask` (same shape) holds, []; zero where it holds nowhere."""
-    return masked_sum(x, mask) / jnp.maximum(jnp.sum(mask), 1)
-
-
 def mul_exp(x: jax.Array, log_p: jax.Array) -> jax.Array:
     """x * exp(log_p) with 0 * anything = 0, in the gradient too; shapes equal."""
     p = jnp.exp(log_p)

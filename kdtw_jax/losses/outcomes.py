@@ -19,8 +19,8 @@ Found: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def student_outcomes(student_BxTxV: jax.Array, ids_BxTxK: jax.Array) -> jax.Array:
-    """log of the student's probabilities of `ids_BxTxK` (distinct a row) and, where these are not all there are, of any
-    other token: BxTx(K + 1) float32, the last at least about `LOG_FLOOR`. From logits, normalised or not.
+    """log of the student's probabilities of `ids_BxTxK` (distinct per row) and, where these are not all there are, of
+    any other token: BxTx(K + 1) float32, the last at least about `LOG_FLOOR`. From logits, normalised or not.
     """
     rest_BxT, kept_BxTxK, _ = kept_and_rest(student_BxTxV.astype(jnp.float32), ids_BxTxK, ids_BxTxK[..., 0])
     return outcomes(rest_BxT, kept_BxTxK, student_BxTxV.shape[-1])
@@ -38,7 +38,7 @@ def outcomes(rest_BxT: jax.Array, kept_BxTxK: jax.Array, vocabulary: int) -> jax
 
 @jax.custom_vjp
 def kept_and_rest(logits_BxTxV: jax.Array, ids_BxTxK: jax.Array, tokens_BxT: jax.Array) -> Found:
-    """logsumexp of the logits of all tokens but the K of `ids_BxTxK` (distinct a row), BxT, -inf if there are none;
+    """logsumexp of the logits of all tokens but the K of `ids_BxTxK` (distinct per row), BxT, -inf if there are none;
     the logits of those, BxTxK; those of `tokens_BxT`, which may be among them, BxT. All float32.
 
     The others are summed up instead of taken for 1 - sum: a confident student's rest is then right to float32's

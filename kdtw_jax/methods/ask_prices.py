@@ -42,7 +42,7 @@ class Quotes(NamedTuple):
 
     rule_QxR: jax.Array  # int32
     terms: Terms  # leaves [Q, C]
-    price_QxC: jax.Array  # float32, nats a unit of each constraint's cost
+    price_QxC: jax.Array  # float32, nats per unit of each constraint's cost
     place_Q: jax.Array  # float32 in [0, 1), where in a path each is quoted
 
 
@@ -54,7 +54,7 @@ class Prices:
     duals: tuple[DualConfig, ...]
 
     def start(self) -> tuple[Duals, ...]:
-        """Makes the first prices, one table a constraint."""
+        """Makes the first prices, one table per constraint."""
         pairs = zip(self.duals, self.constraints, strict=True)
         return tuple(start_duals(dual, first_prices(dual, c)) for dual, c in pairs)
 

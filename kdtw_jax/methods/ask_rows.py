@@ -50,7 +50,7 @@ class Priced(NamedTuple):
     """A minibatch of rows at today's prices."""
 
     rows: HelpedRows
-    price_BxC: jax.Array  # float32, nats a unit of each constraint's cost
+    price_BxC: jax.Array  # float32, nats per unit of each constraint's cost
     quotes: Quotes
 
     @property

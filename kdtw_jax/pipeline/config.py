@@ -189,7 +189,6 @@ def parse(
     Raises:
       UserError: an unknown preset or family, settings of methods that are not chosen, or words that are no UTF-8.
     """
-    METHODS.load_installed()
     words = list(sys.argv[1:] if arguments is None else arguments)
     for word in words:
         if "\0" in word or word != without_surrogates(word):

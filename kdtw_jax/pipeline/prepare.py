@@ -18,8 +18,8 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.ceiling import Ceiling
 from kdtw_jax.metrics.scoring import Scoring, bleu_metric, choose_scoring
 from kdtw_jax.parallel.hosts import first_alone
+from kdtw_jax.pipeline.checks import check_fit, needs_validation
 from kdtw_jax.pipeline.config import Experiment
-from kdtw_jax.pipeline.fit import check_fit, needs_validation
 from kdtw_jax.pipeline.judging import tell_ceiling, tell_scoring
 from kdtw_jax.pretrained.named import Named, find_model
 from kdtw_jax.runs import Progress, RunFolder

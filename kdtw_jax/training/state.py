@@ -242,7 +242,7 @@ def cut_rows(rows: Any, parts: int) -> Callable[[jax.Array | int], Any]:
             return leaf
         count = len(leaf)
         if count % parts:
-            raise UserError(f"{count} rows a device do not divide into accumulate={parts} parts; choose a divisor")
+            raise UserError(f"{count} rows per device do not divide into accumulate={parts} parts; choose a divisor")
         return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), index * (count // parts), count // parts)
 
     return lambda index: jax.tree.map(lambda leaf: cut(leaf, index), rows, is_leaf=lambda x: isinstance(x, Whole))
