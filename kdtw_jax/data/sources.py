@@ -22,6 +22,7 @@ from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.data.store import fingerprint, kept_notes, stored
 from kdtw_jax.data.textfiles import file_pairs
 from kdtw_jax.data.tfds_source import tfds_pairs
+from kdtw_jax.data.ways import SOURCE as WAYS
 from kdtw_jax.errors import UserError
 
 _LANGUAGES = re.compile(r"([a-z]{2,3}(?:_[A-Z]{2})?)-([a-z]{2,3}(?:_[A-Z]{2})?)")  # of debian/
@@ -156,5 +157,6 @@ BUILTIN: Mapping[str, TaskSource] = {
     "cldr": TaskSource(_load_cldr, "cldr", lambda name: "de"),
     "debian/": TaskSource(_load_debian, "debian/en-de, debian/summarize", _debian_language),
     "tfds:": TaskSource(_load_tfds, "tfds:NAME", notes=_contained_notes),
+    "ways": WAYS,
     "files": TaskSource(_load_files, "files", notes=_file_notes),
 }

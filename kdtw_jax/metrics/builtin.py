@@ -11,6 +11,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from kdtw_jax.metrics.scoring import Scoring, bleu_metric, rouge_metric
+from kdtw_jax.metrics.sums import long_ways, right_answers
 
 CHRF_ORDER = 6
 CHRF_BETA = 2
@@ -72,6 +73,12 @@ def _equal_rows(hypotheses: Sequence[str], references: Sequence[str], scoring: S
     return mean_rows([h == r for h, r in zip(hypotheses, references, strict=True)])
 
 
+def _shares(
+    judge: Callable[[Sequence[str], Sequence[str], Scoring], Sequence[bool]],
+) -> Callable[[Sequence[str], Sequence[str], Scoring], np.ndarray]:
+    return lambda hypotheses, references, scoring: mean_rows(judge(hypotheses, references, scoring))
+
+
 def _bleu_from_sums(sums: np.ndarray) -> float:
     order = (len(sums) - 2) // 2
     counts, totals = sums[2 : 2 + order].tolist(), sums[2 + order :].tolist()
@@ -125,4 +132,6 @@ BUILTIN = (
     Metric("chrf", _chrf_rows, _chrf_from_sums, _chrf_signature),
     *map(_rouge, ("rouge1", "rouge2", "rougeL")),
     Metric("exact_match", _equal_rows, mean_of_sums, lambda scoring: "exact_match|space:collapsed|case:mixed|form:NFC"),
+    Metric("answer", _shares(right_answers), mean_of_sums, lambda scoring: "answer|after:last ="),
+    Metric("long_way", _shares(long_ways), mean_of_sums, lambda scoring: "long_way|begins:A"),
 )

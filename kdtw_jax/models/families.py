@@ -19,10 +19,11 @@ from kdtw_jax.models.heads import ValueHead
 from kdtw_jax.models.interface import Cache, Costs, Decoded, Encoded, Family, Model, ModelConfig, Params
 from kdtw_jax.models.roles import HEADS
 from kdtw_jax.models.t5 import T5
+from kdtw_jax.models.two_ways import TWO_WAYS
 from kdtw_jax.registry import Registry
 
 FAMILIES = Registry(
-    {T5.name: T5},
+    {family.name: family for family in (T5, TWO_WAYS)},
     kind="family of models",
     group="kdtw_jax.families",
     how="kdtw_jax.models.register_family(Family(...))",
