@@ -141,6 +141,21 @@ def test_what_policy_and_value_learn_adds_up_to_the_whole_residual(world: World,
         assert np.any(of_value["shared"]["embedding"])
 
 
+def test_each_row_teaches_what_it_is_for_and_changes_nothing_else(world: World) -> None:
+    """Paths on the student's own rows, distributions on the others: terms are those of these rows alone."""
+    apart = replace(DISTIL, path_rows="student", kl_rows="others", target_decay=0.0)
+    sample = replayed(world)
+    own = np.asarray(sample.source_X == STUDENT)
+    found = path_loss(world.model, apart, world.banned)(world.params, (), sample, jax.random.key(0))
+    for rows, names in ((own, ("pcl", "value_error")), (~own, ("kl",))):
+        part = Sample(jax.tree.map(lambda x, rows=rows: x[rows], sample.rows), sample.source_X[rows])
+        together = replace(apart, path_rows="all", kl_rows="all")
+        alone = path_loss(world.model, together, world.banned)(world.params, (), part, jax.random.key(0))
+        for name in names:
+            np.testing.assert_allclose(found[name].mean(), alone[name].mean(), rtol=1e-5)
+            assert found[name].weight == alone[name].weight
+
+
 def test_the_policy_waits_for_the_value(world: World) -> None:
     config = replace(DISTIL, pcl_weight=0.5, value_weight=0.25, value_warmup=3)
     weights = coefficients(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ from kdtw_jax.decoding import beam_search, generate
 from kdtw_jax.metrics.scores import score
 from kdtw_jax.models import Model, Params, make_model, shift_right
 from kdtw_jax.models.two_ways import TwoWaysConfig
+from tests.commands import train
 
 BYTES = load_tokenizer(TOKENIZER)
 DIGITS = ([3, 1, 4, 1, 5, 9, 2, 6, 5, 3], [0] * 10, [9, 9, 9], [7])
@@ -101,3 +103,20 @@ def test_answers_count_whichever_way_they_were_come_by() -> None:
     outputs = ["Aa9b9=3", "B=3", "B=1", "nothing"]
     assert score("answer", outputs, references).value == 50
     assert score("long_way", outputs, references).value == 25
+
+
+def test_students_learn_from_the_program_by_its_name(tmp_path: Path) -> None:
+    common = ["--preset=tiny", "--data=ways", "--teacher-model=ways:program", f"--text.folder={tmp_path / 'data'}"]
+    common += ["--text.limit=300", "--eval.limit=16", "--devices=1", f"--out={tmp_path / 'run'}"]
+    assert train([*common, "--warmup.loop.steps=8", "--training.loop.steps=8", "--methods", "pcl"]) == 0
+    with (tmp_path / "run" / "distil.csv").open() as file:
+        found = {(row["method"], row["metric"]): float(row["value"]) for row in csv.DictReader(file)}
+    assert found["teacher", "answer"] == 100
+    assert found["pcl", "answer"] < 100
+
+
+def test_a_program_is_no_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["--preset=tiny", "--data=ways", "--student-model=ways:program", f"--out={tmp_path / 'run'}"]
+    assert train(run) == 2
+    assert "ways:program is a program and cannot learn: give it as --teacher-model" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,10 @@ class DistilConfig(RowsConfig):
     target_decay: float = field(default=0.0, metadata=flags())
     # V learns from student rollouts only: it is then V of the student, not of the mix
     fit_value_on_policy: bool = field(default=True, metadata=flags())
+    # Whose residuals count: those of the student alone are of states that it comes to itself
+    path_rows: Literal["all", "student"] = field(default="all", metadata=flags())
+    # Where distributions are matched; others: not on the student's own rows
+    kl_rows: Literal["all", "others"] = field(default="all", metadata=flags())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,10 +159,12 @@ def path_terms(
       on_policy_B: bool, rows that the student has written, to which V is fitted.
     """
     mask_BxT = rows.tokens_BxT != 0
+    path_BxT = mask_BxT & on_policy_B[:, None] if config.path_rows == "student" else mask_BxT
+    match_BxT = mask_BxT & ~on_policy_B[:, None] if config.kl_rows == "others" else mask_BxT
     residual_loss = partial(
         pcl_loss,
         teacher_log_prob_BxT=taken.reward_BxT,
-        mask_BxT=mask_BxT,
+        mask_BxT=path_BxT,
         finished_B=finished(rows.tokens_BxT),
         **config.pcl.of_loss,
         far_value_BxT=taken.far_value_BxT,
@@ -174,7 +180,7 @@ def path_terms(
         **diagnostics,
         "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
     }
-    return {**terms, **({"kl": weighted(divergence_BxT, mask_BxT)} if config.kl_weight else {})}
+    return {**terms, **({"kl": weighted(divergence_BxT, match_BxT)} if config.kl_weight else {})}
 
 
 def coefficients(config: DistilConfig) -> dict[str, Coefficient]:

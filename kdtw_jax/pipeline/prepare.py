@@ -86,6 +86,8 @@ def look_up(config: Experiment, own: Task | None = None) -> Given:
         None if name is None else find_model(name, offline=config.offline)
         for name in (config.teacher_model, config.student_model)
     )
+    if student is not None and student.program:
+        raise UserError(f"{config.student_model} is a program and cannot learn: give it as --teacher-model")
     named = [model for model in (teacher, student) if model is not None]
     known = [model.tokenizer for model in named]
     if config.text.tokenizer is not None:

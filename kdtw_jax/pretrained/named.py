@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import jax
 
-from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
+from kdtw_jax.data.ways import TOKENIZER as WAYS_TOKENIZER
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import ModelConfig, Params, init_heads, make_model
+from kdtw_jax.models.two_ways import TwoWaysConfig
 from kdtw_jax.pretrained.hub import PREFIX, fetch
 from kdtw_jax.pretrained.layout import CONFIG, read_layout
 from kdtw_jax.pretrained.load import Published, open_published, read_published
@@ -24,7 +26,8 @@ class Named(NamedTuple):
     folder: Path
     config: ModelConfig
     tokenizer: Tokenizer  # with as many ids as the model has rows of embedding
-    published: Published | None  # None: saved by this project
+    published: Published | None  # None: saved by this project, or a program
+    program: bool = False  # has no weights to be read
 
     def padded_to(self, rows: int) -> Named:
         """The same model with `rows` rows of embedding, at least its own; those beyond them are zero once it is
@@ -33,15 +36,23 @@ class Named(NamedTuple):
         return self._replace(config=config, tokenizer=self.tokenizer.padded_to(rows))
 
 
+# Models that no folder holds, by their names: what they do is written down, not learned.
+PROGRAMS: dict[str, tuple[ModelConfig, str]] = {"ways:program": (TwoWaysConfig(), WAYS_TOKENIZER)}
+
+
 def find_model(name: str, *, offline: bool = False) -> Named:
     """Finds a model, with everything checked that can be without reading its weights.
 
     Args:
-      name: a folder, or `hf:NAME` (`kdtw_jax.pretrained.hub`).
+      name: a folder, `hf:NAME` (`kdtw_jax.pretrained.hub`), or one of `PROGRAMS`.
 
     Raises:
       UserError: there is none, and as `open_published` and `fetch` do.
     """
+    if name in PROGRAMS:
+        config, vocabulary = PROGRAMS[name]
+        tokenizer = load_tokenizer(vocabulary).padded_to(config.vocab_size)
+        return Named(Path(name), config, tokenizer, None, program=True)
     folder = _folder(name, offline)
     if _is_ours(folder):
         return Named(folder, *read_model_config(folder), None)
@@ -55,6 +66,8 @@ def find_config(name: str, *, offline: bool = False) -> ModelConfig:
     Raises:
       UserError: as `find_model` does.
     """
+    if name in PROGRAMS:
+        return PROGRAMS[name][0]
     folder = _folder(name, offline, weights=False)
     return read_model_config(folder)[0] if _is_ours(folder) else read_layout(folder)
 
@@ -79,6 +92,9 @@ def read_teacher(found: Named, *, dtype: str) -> SavedModel:
     Args:
       dtype: what a published one computes in and its matrices are kept in, on the host; one of ours is as it was saved.
     """
+    if found.program:
+        model = make_model(found.config)
+        return SavedModel(model, jax.device_get(model.init(jax.random.key(0))), found.tokenizer)
     if found.published is None:
         return load_model(found.folder, tokenizer=found.tokenizer)
     config = dataclasses.replace(found.config, dtype=dtype)
