@@ -49,7 +49,7 @@ def test_rouge_is_the_mean_f1_and_exact_match_the_share_of_equal_texts() -> None
     assert found.value == 50.0  # white space does not count, case does
 
 
-@pytest.mark.parametrize("name", tuple(metrics.METRICS))
+@pytest.mark.parametrize("name", [name for name in metrics.METRICS if name != "long_way"])  # which asks of no reference
 def test_a_text_against_itself_scores_100_on_every_resample(name: str) -> None:
     _, references = corpus(30, 1.0)
     references = [f"the red house runs {r}" for r in references]  # long enough for 4-grams, never without letters

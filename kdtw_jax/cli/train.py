@@ -24,9 +24,9 @@ continues an interrupted run; more seeds and methods join what is there.
   kdtw train --preset small --data debian/en-de   Debian's package descriptions, 3 seeds
   kdtw train --data files --text.files.train-source a.en --text.files.train-target a.de
 
-  --task NAME        translation (default) or summarization: which presets there are
-  --preset NAME      quickstart, tiny, small, base or paper: starting values of all other options
-  --data DATA        cldr, debian/en-LANG, debian/summarize, tfds:NAME, or files
+  --task NAME        translation (default), summarization or ways: which presets there are
+  --preset NAME      quickstart, tiny, small, base, paper or ways: starting values of all other options
+  --data DATA        cldr, debian/en-LANG, debian/summarize, ways, tfds:NAME, or files
   --methods ...      how students are trained, some of
                      mle      likelihood of the references
                      word_kd  and the teacher's distributions

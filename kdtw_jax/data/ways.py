@@ -26,12 +26,12 @@ TOKENIZER = BYT5  # in which every character is a token, as `kdtw_jax.models.two
 
 
 def problem(digits: Sequence[int]) -> str:
-    """The source of a sum."""
+    """The source of a sum of `digits`, at most 26 of them."""
     return "".join(f"{place}{digit}" for place, digit in zip(ascii_lowercase, digits, strict=False))
 
 
 def solution(digits: Sequence[int], way: str) -> str:
-    """The target of a sum in a way, LONG or SHORT."""
+    """The target of a sum of `digits` in a way, LONG or SHORT."""
     sums = [total % 10 for total in accumulate(digits)]
     return f"{way}{problem(sums) if way == LONG else ''}{EQUALS}{sums[-1]}"
 

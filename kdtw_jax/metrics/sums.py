@@ -10,11 +10,8 @@ LONG, SHORT, EQUALS = "A", "B", "="
 
 
 def right_answers(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:
-    """Whether the answer, what stands after the last "=", is that of the reference."""
-    return [
-        EQUALS in hypothesis and _answer(hypothesis) == _answer(reference)
-        for hypothesis, reference in zip(hypotheses, references, strict=True)
-    ]
+    """Whether the answer, what stands after the last "=" or else all of it, is that of the reference."""
+    return [_answer(one) == _answer(other) for one, other in zip(hypotheses, references, strict=True)]
 
 
 def long_ways(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:

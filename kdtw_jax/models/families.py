@@ -23,13 +23,16 @@ from kdtw_jax.models.two_ways import TWO_WAYS
 from kdtw_jax.registry import Registry
 
 FAMILIES = Registry(
-    {family.name: family for family in (T5, TWO_WAYS)},
+    {T5.name: T5},
     kind="family of models",
     group="kdtw_jax.families",
     how="kdtw_jax.models.register_family(Family(...))",
     expected=Family,
     register=lambda name, family: register_family(family),
 )
+
+
+_PROGRAMS = (TWO_WAYS,)  # nobody trains them, so that a run cannot name them: `pretrained.named` does
 
 
 def register_family(family: Family) -> Family:
@@ -61,7 +64,7 @@ def family_of(config: ModelConfig) -> Family:
     Raises:
       UserError: it is the config of none.
     """
-    for family in FAMILIES.values():
+    for family in (*FAMILIES.values(), *_PROGRAMS):
         if type(config) is family.config:
             return family
     raise UserError(f"{type(config).__name__} is the config of no family of models; {FAMILIES.how} adds one")

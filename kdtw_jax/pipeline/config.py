@@ -39,7 +39,7 @@ class Experiment:
     preset: Preset
     """starting values of all other options"""
     data: str
-    """cldr, debian/en-LANG, debian/summarize, tfds:NAME, or files"""
+    """cldr, debian/en-LANG, debian/summarize, ways, tfds:NAME, or files"""
     text: TextConfig
     teacher: ModelConfig
     student: ModelConfig

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from kdtw_jax.data.byt5 import BYT5
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.methods.ask_config import AskConfig
 from kdtw_jax.methods.mle import FitConfig
@@ -190,4 +192,42 @@ SUMMARIZATION = {
     "paper": replace(PAPER, data="tfds:xsum", text=replace(PAPER.text, max_source=512, max_target=64)),
 }
 
-TASKS = {"translation": TRANSLATION, "summarization": SUMMARIZATION}
+# A student of one layer can go one of its teacher's two ways: paths on its own rows, distributions on the teacher's.
+WAYS_TEXT = TextConfig(tokenizer=Path(BYT5), max_source=22, max_target=26, batch_tokens=128 * 26, buckets=1)
+WAYS_ROWS: dict[str, Any] = {
+    "student_share": 0.5,
+    "teacher_share": 0.5,
+    "reference_share": 0.0,
+    "demonstration_fraction": 1.0,
+    "teacher_temperature": 1.0,
+    "updates_per_rollout": 1,
+    "reference_batches": 1,
+    "capacity": 256,
+    "top_k": 16,
+}
+WAYS_PATHS: dict[str, Any] = {
+    "pcl": PCLConfig(values="head", segment_lengths=(0,), huber=2.0),
+    "path_rows": "student",
+    "kl_rows": "others",
+    "pcl_weight": 1.0,
+    "value_weight": 1.0,
+    "value_warmup": 200,
+    "kl_weight": 0.1,
+    "kl_direction": "forward",
+}
+WAYS = {
+    "ways": Experiment(
+        preset="ways",
+        data="ways",
+        text=WAYS_TEXT,
+        **models("ways"),
+        teacher_model="ways:program",
+        teacher_fit=likelihood(6000, 1e-3, save=1000, log=100),
+        warmup=likelihood(6000, 3e-3, save=1000, log=100),
+        **students(800, 1e-3, save=200, paths=WAYS_PATHS, **WAYS_ROWS),
+        seeds=(0, 1, 2),
+    ),
+    "tiny": replace(TINY, data="ways", text=replace(WAYS_TEXT, limit=600, batch_tokens=512), teacher_model="ways:program"),
+}
+
+TASKS = {"translation": TRANSLATION, "summarization": SUMMARIZATION, "ways": WAYS}

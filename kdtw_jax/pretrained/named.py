@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jax
 
+from kdtw_jax.data.byt5 import BYT5
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
-from kdtw_jax.data.ways import TOKENIZER as WAYS_TOKENIZER
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import ModelConfig, Params, init_heads, make_model
 from kdtw_jax.models.two_ways import TwoWaysConfig
@@ -37,7 +37,7 @@ class Named(NamedTuple):
 
 
 # Models that no folder holds, by their names: what they do is written down, not learned.
-PROGRAMS: dict[str, tuple[ModelConfig, str]] = {"ways:program": (TwoWaysConfig(), WAYS_TOKENIZER)}
+PROGRAMS: dict[str, tuple[ModelConfig, str]] = {"ways:program": (TwoWaysConfig(), BYT5)}
 
 
 def find_model(name: str, *, offline: bool = False) -> Named:
