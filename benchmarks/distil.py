@@ -29,7 +29,7 @@ from benchmarks.train_step import stepper
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.methods.gkd import divergence_loss
-from kdtw_jax.methods.pcl import coefficients, path_loss
+from kdtw_jax.methods.path_terms import coefficients, path_loss
 from kdtw_jax.models import Model, Params, count_params, make_model
 from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.replay import Sample

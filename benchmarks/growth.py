@@ -23,7 +23,7 @@ from benchmarks.common import Line, Run, median_seconds, report
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit, Ragged, training_batches
 from kdtw_jax.losses.kl import TopK
-from kdtw_jax.methods.pcl import coefficients, path_loss
+from kdtw_jax.methods.path_terms import coefficients, path_loss
 from kdtw_jax.models import Size, T5Config, make_model
 from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.replay import Sample, make_replay

@@ -24,7 +24,7 @@ from benchmarks.train_step import stepper
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding import generate
-from kdtw_jax.methods.pcl import coefficients, path_loss
+from kdtw_jax.methods.path_terms import coefficients, path_loss
 from kdtw_jax.models import Model, make_model, shift_right
 from kdtw_jax.pipeline.presets import SMALL
 from kdtw_jax.replay import Sample

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kdtw_jax.methods import METHODS, Method, StudentTraining, TrainContext, register
     from kdtw_jax.methods.ask_config import AskConfig
     from kdtw_jax.methods.mle import MLEConfig
-    from kdtw_jax.methods.pcl import DistilConfig
+    from kdtw_jax.methods.pcl_config import DistilConfig
     from kdtw_jax.metrics.scores import Score
     from kdtw_jax.models import Model, T5Config, make_model
     from kdtw_jax.pipeline.config import Experiment, TextConfig
@@ -45,7 +45,7 @@ _HOMES = {
     "Answer": "answers",
     "Answers": "answers",
     "AskConfig": "methods.ask_config",
-    "DistilConfig": "methods.pcl",
+    "DistilConfig": "methods.pcl_config",
     "Evaluation": "judge",
     "Experiment": "pipeline.config",
     "METHODS": "methods",

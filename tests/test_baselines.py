@@ -22,7 +22,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.gkd import GKDConfig, divergence_loss, student_writes
 from kdtw_jax.methods.minillm import MiniLLMConfig, mixture, rollout_loss
-from kdtw_jax.methods.pcl import path_loss
+from kdtw_jax.methods.path_terms import path_loss
 from kdtw_jax.methods.tb import replayed_balance
 from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS

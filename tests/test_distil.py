@@ -15,8 +15,12 @@ import pytest
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import training_batches
 from kdtw_jax.decoding.policy import without_banned
+from kdtw_jax.errors import UserError
 from kdtw_jax.losses.pcl import PCLConfig, pcl_loss, policy_and_value
-from kdtw_jax.methods.pcl import DistilConfig, coefficients, path_loss, pcl
+from kdtw_jax.methods.path_terms import coefficients, path_loss
+from kdtw_jax.methods.pcl import pcl
+from kdtw_jax.methods.pcl_config import DistilConfig
+from kdtw_jax.methods.tb import replayed_balance
 from kdtw_jax.models import shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.collect import Collector, minibatch_shares
@@ -141,19 +145,58 @@ def test_what_policy_and_value_learn_adds_up_to_the_whole_residual(world: World,
         assert np.any(of_value["shared"]["embedding"])
 
 
-def test_each_row_teaches_what_it_is_for_and_changes_nothing_else(world: World) -> None:
+@pytest.mark.parametrize("kind", ["sampled", "expected", "balance"])
+def test_each_row_teaches_what_it_is_for_and_changes_nothing_else(world: World, kind: str) -> None:
     """Paths on the student's own rows, distributions on the others: terms are those of these rows alone."""
     apart = replace(DISTIL, path_rows="student", kl_rows="others", target_decay=0.0)
+    if kind == "expected":
+        apart = replace(apart, residuals="expected", path_lambda=0.7)
+    make = replayed_balance if kind == "balance" else path_loss
     sample = replayed(world)
     own = np.asarray(sample.source_X == STUDENT)
-    found = path_loss(world.model, apart, world.banned)(world.params, (), sample, jax.random.key(0))
-    for rows, names in ((own, ("pcl", "value_error")), (~own, ("kl",))):
+    judged = over_one_device(make(world.model, apart, world.banned), world.params)
+    found = judged(sample)
+    paths = ("tb",) if kind == "balance" else ("pcl", "value_error")
+    for rows, names in ((own, paths), (~own, ("kl",))):
         part = Sample(jax.tree.map(lambda x, rows=rows: x[rows], sample.rows), sample.source_X[rows])
-        together = replace(apart, path_rows="all", kl_rows="all")
-        alone = path_loss(world.model, together, world.banned)(world.params, (), part, jax.random.key(0))
+        together = replace(apart, kl_rows="all") if kind == "expected" else replace(DISTIL, target_decay=0.0)
+        alone = over_one_device(make(world.model, together, world.banned), world.params)(part)
         for name in names:
             np.testing.assert_allclose(found[name].mean(), alone[name].mean(), rtol=1e-5)
-            assert found[name].weight == alone[name].weight
+            assert found[name].weight == alone[name].weight > 0
+
+
+def over_one_device(loss: Callable[..., Any], params: Any) -> Callable[[Sample], Any]:
+    over = jax.vmap(lambda rows: loss(params, (), rows, jax.random.key(0)), axis_name=parallel.AXIS)
+    return lambda sample: jax.tree.map(lambda x: x[0], over(jax.tree.map(lambda x: x[None], sample)))
+
+
+def test_expected_residuals_are_of_the_reverse_kl_whatever_direction_is_matched(world: World) -> None:
+    """On the student's own rows with lambda 0 the path loss is that divergence, of the stored outcomes."""
+    expected = replace(DISTIL, path_rows="student", residuals="expected", path_lambda=0.0, target_decay=0.0)
+    sample = replayed(world)._replace(source_X=jnp.full(8, STUDENT))
+    forward, reverse = (
+        path_loss(world.model, replace(expected, kl_direction=direction), world.banned)(
+            world.params, (), sample, jax.random.key(0)
+        )
+        for direction in ("forward", "reverse")
+    )
+    assert float(forward["pcl"].mean()) == pytest.approx(float(reverse["kl"].mean()), rel=1e-6)
+    assert abs(float(forward["kl"].mean()) - float(reverse["kl"].mean())) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"residuals": "expected"}, 'path_rows must be "student"'),
+        ({"residuals": "expected", "path_rows": "student", "top_k": 0, "kl_weight": 0.0}, "top_k must be at least 1"),
+        ({"residuals": "expected", "path_rows": "student", "pcl": PCLConfig(clip=1.0)}, "pcl.clip must be None"),
+        ({"path_lambda": 1.5}, "path_lambda"),
+    ],
+)
+def test_residuals_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(DISTIL, **changes)
 
 
 def test_the_policy_waits_for_the_value(world: World) -> None:

@@ -24,7 +24,8 @@ from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.view import gate_features, prefixes_and_history
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.mle import likelihood_loss, mle
-from kdtw_jax.methods.pcl import path_loss, pcl
+from kdtw_jax.methods.path_terms import path_loss
+from kdtw_jax.methods.pcl import pcl
 from kdtw_jax.models import (
     FAMILIES,
     Costs,

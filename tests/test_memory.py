@@ -17,7 +17,7 @@ from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.evaluation.agreement import make_comparison
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.methods.mle import likelihood_loss
-from kdtw_jax.methods.pcl import coefficients, path_loss
+from kdtw_jax.methods.path_terms import coefficients, path_loss
 from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
 from kdtw_jax.replay import Sample

@@ -21,7 +21,8 @@ from kdtw_jax.duals import DualConfig
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.methods.mle import MLEConfig, mle
-from kdtw_jax.methods.pcl import coefficients, path_loss, pcl
+from kdtw_jax.methods.path_terms import coefficients, path_loss
+from kdtw_jax.methods.pcl import pcl
 from kdtw_jax.methods.tb import tb
 from kdtw_jax.methods.word_kd import word_loss
 from kdtw_jax.models import make_model

@@ -15,7 +15,7 @@ from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, encode_split
 from kdtw_jax.data.tokenizer import Tokenizer, train_tokenizer
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.methods.mle import MLEConfig
-from kdtw_jax.methods.pcl import DistilConfig
+from kdtw_jax.methods.pcl_config import DistilConfig
 from kdtw_jax.models import Model, Params, T5Config, make_model
 from kdtw_jax.training.context import StudentTraining, TrainContext
 from kdtw_jax.training.fresh import TeacherStates, read

@@ -26,7 +26,8 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.methods.ask_config import AskConfig, Rules, dual_configs, make_rules
 from kdtw_jax.methods.ask_loss import ask_loss
 from kdtw_jax.methods.ask_rows import QUOTES, AskingCollector, HelpedRows
-from kdtw_jax.methods.pcl import coefficients, cost
+from kdtw_jax.methods.path_terms import coefficients
+from kdtw_jax.methods.pcl import cost
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import ModelConfig
 from kdtw_jax.runs.atomic import write_json

@@ -14,7 +14,7 @@ from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.duals import DualConfig
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
-from kdtw_jax.methods.pcl import DistilConfig
+from kdtw_jax.methods.pcl_config import DistilConfig
 from kdtw_jax.ranges import check_ranges
 
 _KNOTS = (0.0, 0.03, 0.08, 0.17, 0.33, 0.5, 0.67, 0.83, 1.0)  # shares of a budget's range with a price of their own
@@ -72,6 +72,8 @@ class AskConfig:
         check_ranges(self, "ask.", gate_rate="(0, inf)")
         check_ranges(self, "ask.", gate_calibration_steps="[0, inf)", fixed_share="[0, 1)")
         check_held_out(self.held_out)
+        if self.distil.residuals != "sampled":
+            raise UserError('ask needs distil.residuals "sampled": asking is an action of its paths')
         if self.distil.top_k < 1 or self.distil.target_decay:
             raise UserError(
                 "ask needs distil.top_k of at least 1 (savings are read from it) and no distil.target_decay"

@@ -19,7 +19,7 @@ from kdtw_jax.losses.vocabulary import DenseLogits
 from kdtw_jax.methods.ask_config import AskConfig
 from kdtw_jax.methods.ask_prices import unit_costs
 from kdtw_jax.methods.ask_rows import HELPED
-from kdtw_jax.methods.pcl import PathTerms, StudentStats, path_terms, student_stats
+from kdtw_jax.methods.path_terms import PathTerms, StudentStats, path_terms, student_stats
 from kdtw_jax.models import GateInputs, Model, shift_right
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.context import WHOLE, Chunks

@@ -13,12 +13,14 @@ from kdtw_jax import parallel
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
-from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, make_student_stats, pcl
+from kdtw_jax.methods.path_terms import make_student_stats, tokens_that_teach
+from kdtw_jax.methods.pcl import Objective, cost, pcl
+from kdtw_jax.methods.pcl_config import DistilConfig
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model, ModelConfig, Params
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.context import WHOLE, Chunks, StudentTraining, TrainContext
-from kdtw_jax.training.scoring import Trajectories
+from kdtw_jax.training.scoring import STUDENT, Trajectories
 from kdtw_jax.training.state import LossFn, Metrics
 
 
@@ -33,8 +35,9 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
     def loss(params: Params, _: Params, sampled: Sample, key: jax.Array) -> Metrics:
         rows: Trajectories = sampled.rows
         mask_BxT = rows.tokens_BxT != 0
+        path_BxT, match_BxT = tokens_that_teach(config, mask_BxT, sampled.source_X == STUDENT)
         own = judge(params, rows)
-        arrays = (own.log_pi_BxT, rows.teacher_log_prob_BxT, mask_BxT)
+        arrays = (own.log_pi_BxT, rows.teacher_log_prob_BxT, path_BxT)
         ratio_B, counted_B = log_ratio(*arrays, alpha=path.alpha, min_log_prob=path.min_log_prob)
         mean_ratio = weighted(ratio_B, counted_B)
         centre = parallel.mean_over_devices(*mean_ratio)
@@ -46,8 +49,8 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
             "tokens": Weighted(jnp.sum(mask_BxT.astype(jnp.float32)), jnp.ones(())),
         }
         return {
-            "tb": balance_loss(ratio_B, counted_B, centre, mask_BxT, huber=path.huber, clip=path.clip),
-            **({"kl": weighted(own.divergence_BxT, mask_BxT)} if config.kl_weight else {}),
+            "tb": balance_loss(ratio_B, counted_B, centre, path_BxT, huber=path.huber, clip=path.clip),
+            **({"kl": weighted(own.divergence_BxT, match_BxT)} if config.kl_weight else {}),
             **jax.lax.stop_gradient(diagnostics),
         }
 

@@ -11,7 +11,7 @@ from kdtw_jax.data.byt5 import BYT5
 from kdtw_jax.losses.pcl import PCLConfig
 from kdtw_jax.methods.ask_config import AskConfig
 from kdtw_jax.methods.mle import FitConfig
-from kdtw_jax.methods.pcl import DistilConfig
+from kdtw_jax.methods.pcl_config import DistilConfig
 from kdtw_jax.pipeline.config import EvalConfig, Experiment, TextConfig
 from kdtw_jax.pipeline.sizes import models
 from kdtw_jax.training.context import StudentTraining
@@ -227,7 +227,9 @@ WAYS = {
         **students(800, 1e-3, save=200, paths=WAYS_PATHS, **WAYS_ROWS),
         seeds=(0, 1, 2),
     ),
-    "tiny": replace(TINY, data="ways", text=replace(WAYS_TEXT, limit=600, batch_tokens=512), teacher_model="ways:program"),
+    "tiny": replace(
+        TINY, data="ways", text=replace(WAYS_TEXT, limit=600, batch_tokens=512), teacher_model="ways:program"
+    ),
 }
 
 TASKS = {"translation": TRANSLATION, "summarization": SUMMARIZATION, "ways": WAYS}
