@@ -1,7 +1,7 @@
 """The teacher of `kdtw_jax.data.ways` as a program: a model without weights whose distributions are exact.
 
-At its first token it goes either way, half and half, and from there writes what is right at each place of the way that
-the first token names, whatever has been written since. Every token has a little probability everywhere.
+At its first token it goes either way, by default half and half, and from there writes what is right at each place of
+the way that the first token names, whatever has been written since. Every token has a little probability everywhere.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ _ZERO, _LONG, _SHORT, _EQUALS = (ord(character) + _BYTE for character in "0AB=")
 
 @dataclass(frozen=True)
 class TwoWaysConfig(Fields):
-    """A program over the vocabulary of bytes, with `slip` of its probability spread over all tokens.
+    """A program over the vocabulary of bytes.
 
-    Its states are its log-probabilities, so that `d_model` is `vocab_size`. The other fields are those that every
-    config has.
+    It goes the `short` way with that probability, and has `slip` of its probability spread over all tokens. Its states
+    are its log-probabilities, so that `d_model` is `vocab_size`. The other fields are those that every config has.
     """
 
     vocab_size: int = 384
+    short: float = 0.5
     slip: float = 1e-3
     dtype: str = "float32"
     dropout_rate: float = 0.0
@@ -122,7 +123,7 @@ def _log_mu(config: TwoWaysConfig, solved: Solved, way_B: jax.Array, at_BxN: jax
     target_BxU = jnp.where((way_B == _LONG)[:, None], solved.long_BxU, solved.short_BxU)
     inside_BxN = jnp.minimum(at_BxN, target_BxU.shape[1] - 1)
     token_BxN = jnp.where(at_BxN < target_BxU.shape[1], jnp.take_along_axis(target_BxU, inside_BxN, axis=1), 0)
-    either_V = jnp.zeros(config.vocab_size).at[jnp.asarray([_LONG, _SHORT])].set(0.5)
+    either_V = jnp.zeros(config.vocab_size).at[_LONG].set(1 - config.short).at[_SHORT].set(config.short)
     right_BxNxV = jnp.where(
         (at_BxN == 0)[..., None], either_V[None, None], jax.nn.one_hot(token_BxN, config.vocab_size)
     )

@@ -37,7 +37,10 @@ class Named(NamedTuple):
 
 
 # Models that no folder holds, by their names: what they do is written down, not learned.
-PROGRAMS: dict[str, tuple[ModelConfig, str]] = {"ways:program": (TwoWaysConfig(), BYT5)}
+PROGRAMS: dict[str, tuple[ModelConfig, str]] = {
+    "ways:program": (TwoWaysConfig(), BYT5),
+    "ways:hasty": (TwoWaysConfig(short=0.9), BYT5),  # that seldom needs the long way
+}
 
 
 def find_model(name: str, *, offline: bool = False) -> Named:
