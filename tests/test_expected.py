@@ -127,9 +127,10 @@ def test_what_is_outside_the_mask_is_not_read_and_the_last_token_of_a_cut_path_i
 
 def test_residuals_beyond_the_bound_pull_as_much_as_the_bound() -> None:
     log_pi, divergence, value, mask, finished = rows(True)
-    at = partial(expected_path_loss, divergence_BxT=divergence, mask_BxT=mask, finished_B=finished, huber=0.5)
+    how = {"huber": 0.5, "bound": 0.7}
+    at = partial(expected_path_loss, divergence_BxT=divergence, mask_BxT=mask, finished_B=finished, **how)
     far = jnp.where(mask, value - 100.0, value)
     slope = jax.grad(lambda x: at(x, value_BxT=far)[0].total)(log_pi)
-    np.testing.assert_allclose(slope, jnp.where(mask, -0.5, 0.0))
+    np.testing.assert_allclose(slope, jnp.where(mask, -0.7, 0.0))
     of_value = jax.grad(lambda v: at(log_pi, value_BxT=v)[1].total)(far)
     np.testing.assert_allclose(of_value, jnp.where(mask, -0.5, 0.0))

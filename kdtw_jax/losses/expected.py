@@ -35,6 +35,7 @@ def expected_path_loss(
     path_lambda: float = 1.0,
     gamma: float = 1.0,
     segment_lengths: tuple[int, ...] = (0,),
+    bound: float | None = None,
     huber: float | None = None,
     far_value_BxT: jax.Array | None = None,
 ) -> tuple[Weighted, Weighted, dict[str, Weighted]]:
@@ -49,7 +50,9 @@ def expected_path_loss(
       path_lambda: weight of what lies ahead, 0 to 1.
       gamma: discount per token.
       segment_lengths: d; 0: to the end of the path. Of several the policy goes by the mean of C.
-      huber: |C| beyond which V's loss is linear, and to which C is cut for the policy.
+      bound: |C| to which it is cut for the policy: a path off what the teacher knows costs hundreds of nats. The
+        log-odds of two ways do not exceed it.
+      huber: |C| beyond which V's loss is linear.
       far_value_BxT: V at the far ends, from an EMA target; `value_BxT` by default. Neither is differentiated there.
 
     Returns:
@@ -73,8 +76,8 @@ def expected_path_loss(
     segments = segment_residuals(*arrays, alpha=1.0, gamma=gamma, segment_lengths=segment_lengths)
     residual = jnp.stack([s.residual_BxT for s in segments])
     valid = jnp.stack([s.valid_BxT for s in segments])
-    bound = jnp.inf if huber is None else huber
-    ahead_BxT = jnp.sum(jnp.clip(residual, -bound, bound), axis=0) / jnp.maximum(jnp.sum(valid, axis=0), 1)
+    cut = residual if bound is None else jnp.clip(residual, -bound, bound)
+    ahead_BxT = jnp.sum(cut, axis=0) / jnp.maximum(jnp.sum(valid, axis=0), 1)
     taken_BxT = jnp.where(mask_BxT & jnp.isfinite(log_pi_BxT), log_pi_BxT, 0.0)
     score_BxT = taken_BxT - jax.lax.stop_gradient(taken_BxT)  # zero, with the slope of log pi
     policy_BxT = divergence_BxT - path_lambda * jax.lax.stop_gradient(ahead_BxT) * score_BxT

@@ -26,6 +26,9 @@ class DistilConfig(RowsConfig):
     value_weight: float = field(default=1.0, metadata=flags())  # and in what V learns
     # Updates in which V alone learns from path residuals: until V is about right, all of them say "less of everything"
     value_warmup: int = 0
+    # Further updates in which the weight of the policy rises to the whole: after a rest, Adam would take a sudden
+    # gradient for a step many times too large
+    path_rise: int = field(default=0, metadata=flags())
     kl_weight: float = 1.0  # weight of the exact divergence from the teacher's stored top-k and tail; 0 leaves it out
     kl_direction: Direction = "reverse"
     # EMA decay of the parameters that give V at the far end of a segment; 0: the current ones
@@ -40,12 +43,14 @@ class DistilConfig(RowsConfig):
     # which is known of the student's own rows
     residuals: Literal["sampled", "expected"] = field(default="sampled", metadata=flags())
     path_lambda: float = field(default=1.0, metadata=flags())  # of expected ones; 0: distributions, 1: sequences
+    path_bound: float | None = field(default=None, metadata=flags())  # |C| to which they are cut for the policy, nats
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, pcl_weight="[0, inf)", value_weight="[0, inf)", value_warmup="[0, inf)")
+        check_ranges(self, pcl_weight="[0, inf)", value_weight="[0, inf)")
+        check_ranges(self, value_warmup="[0, inf)", path_rise="[0, inf)")
         check_ranges(self, kl_weight="[0, inf)", target_decay="[0, 1)")
-        check_ranges(self, path_lambda="[0, 1]")
+        check_ranges(self, path_lambda="[0, 1]", path_bound="(0, inf)")
         expected = self.residuals == "expected"
         if self.top_k == 0 and (self.kl_weight > 0 or expected):
             why = "residuals are expected" if expected else "kl_weight is above 0"
@@ -55,4 +60,4 @@ class DistilConfig(RowsConfig):
                 'residuals are expected, so path_rows must be "student": on others\' rows nobody knows them'
             )
         if expected and self.pcl.clip is not None:
-            raise UserError("residuals are expected, so pcl.clip must be None: pcl.huber bounds them")
+            raise UserError("residuals are expected, so pcl.clip must be None: path_bound cuts them")
