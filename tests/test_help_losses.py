@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdtw_jax.losses.help import constraint_value_loss, cost_to_go, help_logit, saving
+from kdtw_jax.losses.help import asked_divergence, asked_path, constraint_value_loss, cost_to_go, help_logit, saving
 from kdtw_jax.losses.kl import top_k_with_tail
 from kdtw_jax.tabular.help_mdp import emitted, limited_optimum
 from kdtw_jax.tabular.mdp import random_mdp
@@ -84,3 +84,21 @@ def test_the_constraint_value_becomes_the_expected_cost(trace: float) -> None:
     value = jax.jit(lambda v: jax.lax.fori_loop(0, 200, lambda _, v: v - 0.5 * jax.grad(loss)(v), v))(jnp.zeros(2))
     mean = np.asarray(cost)[::2].mean(0)
     np.testing.assert_allclose(value, [mean.sum(), mean[1]], atol=2e-3)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_what_actions_cost_in_expectation_is_the_mean_over_them(normalize: bool) -> None:
+    """Over asking and every token of the student's own, of log pi - reward as `asked_path` has them."""
+    rng = np.random.default_rng(0)
+    own, teacher = (jax.nn.log_softmax(jnp.asarray(rng.normal(size=(2, 3, 5)), jnp.float32)) for _ in range(2))
+    odds, price = jnp.asarray(rng.normal(size=(2, 3)), jnp.float32), jnp.asarray([[0.7], [-0.3]])
+    ask = jax.nn.sigmoid(odds)
+
+    def mean_cost(asked: bool) -> jax.Array:
+        flags = jnp.full(odds.shape, asked)
+        each = [asked_path(own[..., v], odds, teacher[..., v], flags, price, normalize=normalize) for v in range(5)]
+        return jnp.stack([jnp.exp(own[..., v]) * (each[v][0] - each[v][1]) for v in range(5)]).sum(0)
+
+    apart = jnp.sum(jnp.exp(own) * (own - teacher), axis=-1)
+    found = asked_divergence(apart, odds, price, normalize=normalize)
+    np.testing.assert_allclose(found, ask * mean_cost(True) + (1 - ask) * mean_cost(False), rtol=1e-5)

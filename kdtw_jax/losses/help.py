@@ -80,6 +80,29 @@ def asked_path(
     return log_pi_BxT, reward_BxT
 
 
+def asked_divergence(
+    divergence_BxT: jax.Array, help_logit_BxT: jax.Array, price_BxT: jax.Array, *, normalize: bool = True
+) -> jax.Array:
+    """What the actions of `asked_path` cost in expectation, log pi - reward, BxT nats.
+
+    With g = sigma(z) the probability of asking it is
+
+        g [log g + price] + (1 - g) [log(1 - g) + KL(pi || mu)],
+
+    less log sigma(price) if `normalize`: then it is the KL of tokens and asking from the teacher that asks.
+
+    Args:
+      divergence_BxT: KL(pi || mu) of the student's own tokens.
+      help_logit_BxT: z, as in `asked_path`.
+      price_BxT: as in `asked_path`.
+      normalize: as in `asked_path`.
+    """
+    ask_BxT = jax.nn.sigmoid(help_logit_BxT)
+    asked_BxT = jax.nn.log_sigmoid(help_logit_BxT) + price_BxT
+    cost_BxT = ask_BxT * asked_BxT + (1 - ask_BxT) * (jax.nn.log_sigmoid(-help_logit_BxT) + divergence_BxT)
+    return cost_BxT - jax.nn.log_sigmoid(price_BxT) if normalize else cost_BxT
+
+
 def cost_to_go(cost_BxT: jax.Array, mask_BxT: jax.Array, value_BxT: jax.Array, trace: float) -> jax.Array:
     """TD(lambda) targets of V_C, BxT: G_t = c_t + (1 - trace) V_C(s_{t+1}) + trace G_{t+1}, and 0 after the end.
 

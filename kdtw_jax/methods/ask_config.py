@@ -72,8 +72,6 @@ class AskConfig:
         check_ranges(self, "ask.", gate_rate="(0, inf)")
         check_ranges(self, "ask.", gate_calibration_steps="[0, inf)", fixed_share="[0, 1)")
         check_held_out(self.held_out)
-        if self.distil.residuals != "sampled":
-            raise UserError('ask needs distil.residuals "sampled": asking is an action of its paths')
         if self.distil.top_k < 1 or self.distil.target_decay:
             raise UserError(
                 "ask needs distil.top_k of at least 1 (savings are read from it) and no distil.target_decay"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from kdtw_jax.constraints import Constraint, History, histories
 from kdtw_jax.decoding.policy import without_banned
 from kdtw_jax.decoding.view import encoder_inputs, gate_features, prefixes_and_history
-from kdtw_jax.losses.help import asked_path, constraint_value_loss, saving
+from kdtw_jax.losses.help import asked_divergence, asked_path, constraint_value_loss, saving
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
@@ -101,19 +102,19 @@ def ask_loss(
             wanted = jnp.maximum(jnp.log(jnp.maximum(price, 1e-30)), least)
             return weighted(0.5 * jnp.square(log_price - wanted), mask)
 
-        log_pi_BxT, reward_BxT = asked_path(
-            own.log_pi_BxT,
-            jax.lax.stop_gradient(odds.logit(alpha)),
-            rows.path.teacher_log_prob_BxT,
-            rows.asked_BxT,
-            price_BxT,
-            normalize=config.normalize_help,
-        )
-        taken = PathTerms(log_pi_BxT, reward_BxT, own.value_BxT, None)
+        asks: dict[str, Any] = {
+            "help_logit_BxT": jax.lax.stop_gradient(odds.logit(alpha)),
+            "price_BxT": price_BxT,
+            "normalize": config.normalize_help,
+        }
+        taken = {"teacher_log_prob_BxT": rows.path.teacher_log_prob_BxT, "asked_BxT": rows.asked_BxT}
+        log_pi_BxT, reward_BxT = asked_path(own.log_pi_BxT, **taken, **asks)
+        expected_BxT = asked_divergence(own.reverse_kl_BxT, **asks)
+        actions = PathTerms(log_pi_BxT, reward_BxT, own.value_BxT, None, expected_BxT)
         cost_BxT = jnp.where(rows.asked_BxT, unit_BxTxC.sum(-1), 0.0)
         own_rows_B = sampled.source_X == HELPED
         return {
-            **path_terms(config.distil, rows.path, taken, own.divergence_BxT, sampled.source_X == STUDENT),
+            **path_terms(config.distil, rows.path, actions, own.divergence_BxT, sampled.source_X == STUDENT),
             "saving": weighted(0.5 * jnp.square(odds.saving_BxT - saving_BxT), mask_BxT),
             "price": price_error(odds.log_price_BxT, price_BxT, mask_BxT),
             "quote": price_error(quoted_Qx1, quote_Qx1, jnp.ones(quote_Qx1.shape, bool)),

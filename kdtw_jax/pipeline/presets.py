@@ -207,12 +207,15 @@ WAYS_ROWS: dict[str, Any] = {
 }
 WAYS_PATHS: dict[str, Any] = {
     "pcl": PCLConfig(values="head", segment_lengths=(0,), huber=2.0),
+    "residuals": "expected",
     "path_rows": "student",
+    "path_bound": 8.0,
+    "path_rise": 100,
     "kl_rows": "others",
+    "kl_weight": 0.03,
     "pcl_weight": 1.0,
     "value_weight": 1.0,
     "value_warmup": 200,
-    "kl_weight": 0.1,
     "kl_direction": "forward",
 }
 # What it plans may depend on the rule: with a call for the one hard token the short way is as good.
