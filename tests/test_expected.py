@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -30,22 +31,29 @@ def tables(mdp: EnumerableMDP, logits_SxA: jax.Array) -> Tables:
     return Tables(log_pi, jnp.sum(jnp.exp(log_pi) * apart, axis=-1))
 
 
-def expected_gradient(path_lambda: float, segment_lengths: tuple[int, ...], value_S: jax.Array) -> np.ndarray:
+def expected_gradient(
+    path_lambda: float,
+    segment_lengths: tuple[int, ...],
+    value_S: jax.Array,
+    mdp: EnumerableMDP = MDP,
+    logits_SxA: jax.Array = LOGITS,
+) -> jax.Array:
     """Of the sum over a path's tokens, in expectation over the student's paths."""
-    weight = jnp.exp(path_log_prob(tables(MDP, LOGITS).log_pi_SxA, PATHS))
+    paths = all_paths(mdp)
+    weight = jnp.exp(path_log_prob(tables(mdp, logits_SxA).log_pi_SxA, paths))
 
     def total(logits: jax.Array) -> jax.Array:
-        found = tables(MDP, logits)
+        found = tables(mdp, logits)
 
         def one(states: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
             row = (found.log_pi_SxA[states, tokens], found.divergence_S[states], value_S[states], mask)
             how = {"path_lambda": path_lambda, "segment_lengths": segment_lengths}
             return expected_path_loss(*(x[None] for x in row), jnp.ones(1, bool), **how)[0].total  # type: ignore[arg-type]
 
-        rows = (jnp.asarray(x) for x in (PATHS.states_NxT, PATHS.tokens_NxT, PATHS.mask_NxT))
+        rows = (jnp.asarray(x) for x in (paths.states_NxT, paths.tokens_NxT, paths.mask_NxT))
         return jnp.sum(weight * jax.vmap(one)(*rows))
 
-    return np.asarray(jax.grad(total)(LOGITS))
+    return jax.grad(total)(logits_SxA)
 
 
 def sequence_kl(logits: jax.Array) -> jax.Array:
@@ -76,6 +84,34 @@ def test_lambda_0_matches_distributions_where_the_paths_lead() -> None:
     want = jax.grad(lambda logits: jnp.sum(counts * tables(MDP, logits).divergence_S))(LOGITS)
     np.testing.assert_allclose(expected_gradient(0.0, (0,), VALUE), want, atol=2e-5)
     assert np.abs(want - jax.grad(sequence_kl)(LOGITS)).max() > 1e-2
+
+
+def test_a_student_that_cannot_follow_everywhere_goes_where_it_can_only_with_lambda_1() -> None:
+    """After either first word it has one and the same distribution. With lambda 0 its first token is the teacher's, a
+    coin toss; with lambda 1 it is that times exp(-KL of the rest), the optimum of the sequences."""
+    drawn = random_mdp(3, 3, seed=4, spread=2.0)
+    either = np.log([[0.02, 0.49, 0.49]])
+    mdp = replace(drawn, log_mu_SxA=np.concatenate([either, drawn.log_mu_SxA[1:]]))
+    row_S = jnp.asarray([0, 1, 1, *range(2, len(mdp.prefixes) - 1)])
+    logits_S = jnp.zeros((len(mdp.prefixes) - 1, 3))
+    value = jnp.zeros(len(mdp.prefixes))
+
+    @jax.jit
+    def trained(path_lambda: jax.Array) -> jax.Array:
+        def step(_: int, logits_R: jax.Array) -> jax.Array:
+            slope_S = expected_gradient(path_lambda, (0,), value, mdp, logits_R[row_S])  # type: ignore[arg-type]
+            return logits_R - 0.5 * jnp.zeros_like(logits_R).at[row_S].add(slope_S)
+
+        return tables(mdp, jax.lax.fori_loop(0, 3000, step, logits_S)[row_S]).log_pi_SxA
+
+    mu_A = np.exp(mdp.log_mu_SxA[0])
+    matched, planned = (np.asarray(trained(jnp.float32(x)), np.float64) for x in (0.0, 1.0))
+    np.testing.assert_allclose(np.exp(matched[0]), mu_A, atol=1e-4)
+    rest_A = mdp.next_value(policy_value(mdp, planned))[0]
+    best_A = mu_A * np.exp(rest_A)
+    np.testing.assert_allclose(np.exp(planned[0]), best_A / best_A.sum(), atol=1e-4)
+    assert np.abs(np.exp(planned[0]) - mu_A).max() > 0.3
+    assert policy_value(mdp, planned)[0] > policy_value(mdp, matched)[0] + 0.1
 
 
 @pytest.mark.parametrize("segment_lengths", [(1,), (2,), (0,), (1, 0)])
