@@ -17,12 +17,17 @@ function (`tests/test_expected.py` compares both with enumerated MDPs). In betwe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
 
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.pcl import penalty, segment_residuals
 from kdtw_jax.losses.shapes import check_shapes
+
+Mean: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]  # of a sum and a count
 
 
 def expected_path_loss(
@@ -38,6 +43,7 @@ def expected_path_loss(
     bound: float | None = None,
     huber: float | None = None,
     far_value_BxT: jax.Array | None = None,
+    mean: Mean | None = None,
 ) -> tuple[Weighted, Weighted, dict[str, Weighted]]:
     """What policy and V learn from paths of the student's own.
 
@@ -54,6 +60,9 @@ def expected_path_loss(
         log-odds of two ways do not exceed it.
       huber: |C| beyond which V's loss is linear.
       far_value_BxT: V at the far ends, from an EMA target; `value_BxT` by default. Neither is differentiated there.
+      mean: of sums and counts, [D, T] each, over all rows on all devices. With it C is taken, for the policy, from its
+        mean at a place: V lags behind a student that changes, and an error that all rows share would say "less of
+        everything", which the student takes to heart before V has caught up. None: C is taken as it is.
 
     Returns:
       The policy's loss over the tokens, whose value is the KL alone; V's, half the squared C, over the pairs (i,d); and
@@ -76,8 +85,13 @@ def expected_path_loss(
     segments = segment_residuals(*arrays, alpha=1.0, gamma=gamma, segment_lengths=segment_lengths)
     residual = jnp.stack([s.residual_BxT for s in segments])
     valid = jnp.stack([s.valid_BxT for s in segments])
-    cut = residual if bound is None else jnp.clip(residual, -bound, bound)
-    ahead_BxT = jnp.sum(cut, axis=0) / jnp.maximum(jnp.sum(valid, axis=0), 1)
+    ahead = residual
+    if mean is not None:
+        centre_DxT = mean(jnp.sum(residual, axis=1), jnp.sum(valid, axis=1).astype(jnp.float32))
+        ahead = jnp.where(valid, residual - centre_DxT[:, None, :], 0.0)
+    if bound is not None:
+        ahead = jnp.clip(ahead, -bound, bound)
+    ahead_BxT = jnp.sum(ahead, axis=0) / jnp.maximum(jnp.sum(valid, axis=0), 1)
     taken_BxT = jnp.where(mask_BxT & jnp.isfinite(log_pi_BxT), log_pi_BxT, 0.0)
     score_BxT = taken_BxT - jax.lax.stop_gradient(taken_BxT)  # zero, with the slope of log pi
     policy_BxT = divergence_BxT - path_lambda * jax.lax.stop_gradient(ahead_BxT) * score_BxT

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax import parallel
 from kdtw_jax.losses.expected import expected_path_loss
 from kdtw_jax.losses.kl import TopK, outcomes_divergence
 from kdtw_jax.losses.metric import Weighted, weighted
@@ -25,7 +26,10 @@ from kdtw_jax.training.state import Coefficient, LossFn, Metrics, Params
 
 
 def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE) -> LossFn:
-    """Makes the loss with the terms of `path_terms` over replayed rows, for a policy without the `banned` ids."""
+    """Makes the loss with the terms of `path_terms` over replayed rows, for a policy without the `banned` ids.
+
+    With residuals that are expected it is to be called where `parallel.AXIS` is bound: their mean is over all devices.
+    """
     judge = make_student_stats(model, config, banned, chunks)
 
     def loss(params: Params, target_params: Params, sampled: Sample, key: jax.Array) -> Metrics:
@@ -182,6 +186,7 @@ def _expected(
         bound=config.path_bound,
         huber=config.pcl.huber,
         far_value_BxT=taken.far_value_BxT,
+        mean=parallel.mean_over_devices,
     )
 
 

@@ -131,11 +131,11 @@ def psum_weight(weight: jax.Array) -> jax.Array:
 
 
 def mean_over_devices(total: jax.Array, weight: jax.Array) -> jax.Array:
-    """Computes the mean over all devices, [], the same on each of them; nothing to differentiate.
+    """Computes the mean over all devices, of any shape, the same on each of them; nothing to differentiate.
 
     Args:
-      total: [], this device's sum.
-      weight: [], what that is divided by.
+      total: this device's sums.
+      weight: what they are divided by, of the same shape.
     """
     total, weight = psum_tree(jax.lax.stop_gradient((total, weight)))
     return total / jnp.maximum(weight, 1.0)
