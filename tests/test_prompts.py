@@ -16,7 +16,8 @@ from tests.test_debian import apt, write_indices
 __all__ = ["apt"]  # a fixture
 
 PAIRS = [(f"the cat number {word} sat on a very old mat", f"Ziel {word}") for word in "abcdefghijklmnopqrst"]
-TEST = [("one two three four five six seven eight nine ten", "t"), ("a short one", "s")]
+NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+TEST = [(NUMBERS, "t"), ("a short one", "s")]
 NEW = ["something else entirely", "The Dog of Letter Y sleeps", "again another text"]
 
 
@@ -30,7 +31,7 @@ def test_prompts_are_new_texts_that_are_near_no_held_out_one_and_the_rest_is_cou
         "Something  ELSE entirely",  # again
         PAIRS[3][0],  # a source of training
         "A short ONE",  # held out
-        "zero one two three four five six seven eight nine ten",  # has most of a held-out text
+        f"many other words around them and {' '.join(NUMBERS.split()[:13])}",  # has most of a held-out text
         "three four five six seven eight nine ten",  # is a part of one
     ]
     task = Task.from_pairs(PAIRS, TEST, validation=[("v w", "x")], prompts=iter(given))

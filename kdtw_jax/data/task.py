@@ -142,9 +142,10 @@ def load_task(
             raise UserError(f"the limit on {split} pairs must be at least 1, got {most}")
     source = find_source(name)
     request = TaskRequest(name, Path(data_dir), files or FileSpec(), features or Features(), limit, test_limit)
+    texts = _texts(prompts, request, source.prompts)  # before anything takes time
     task = source.load(request)
     if prompts != NONE:
-        task = _with_prompts(task, prompts, request, source.prompts)
+        task = _with_prompts(task, prompts, texts, request, source.prompts)
     task = replace(task, language=language or task.language)
     script = guess_language(pair["target"] for pair in _Limited(task.splits["train"], SCRIPT_FROM))
     if not task.language:
@@ -160,15 +161,16 @@ def load_task(
     return replace(task, notes=notes | dict(source.notes(request, task)))
 
 
-def _with_prompts(task: Task, named: str, request: TaskRequest, own: OwnPrompts | None) -> Task:
+def _texts(prompts: str, request: TaskRequest, own: OwnPrompts | None) -> list[str]:
+    if prompts == OWN and own is None:
+        raise UserError(f"{request.name} has no prompts of its own; name a file of them: --prompts FILE")
+    return [] if prompts in (NONE, OWN) else read_prompts(Path(prompts), request.files.source_key)
+
+
+def _with_prompts(task: Task, named: str, texts: list[str], request: TaskRequest, own: OwnPrompts | None) -> Task:
     """The task with the prompts of a file, or its own; they are cleaned once and kept in the folder for data."""
-    texts: list[str] = []
-    if named != OWN:
-        texts = read_prompts(Path(named), request.files.source_key)
-        recipe = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
-    elif own is None:
-        raise UserError(f"{task.name} has no prompts of its own; name a file of them: --prompts FILE")
-    else:
+    recipe = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
+    if named == OWN and own is not None:
         recipe = own.recipe
     pairs = task.fingerprint or fingerprint({split: x for split, x in task.splits.items() if split != "train"})
 

@@ -26,12 +26,13 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.methods.ask_config import AskConfig, Rules, dual_configs, make_rules
 from kdtw_jax.methods.ask_loss import ask_loss
 from kdtw_jax.methods.ask_rows import QUOTES, AskingCollector, HelpedRows
-from kdtw_jax.methods.pcl import coefficients, cost
+from kdtw_jax.methods.pcl import coefficients, cost, prompts
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import ModelConfig
 from kdtw_jax.runs.atomic import write_json
 from kdtw_jax.training.collect import empty_row, minibatch_shares
 from kdtw_jax.training.context import StudentTraining, TrainContext
+from kdtw_jax.training.demonstrations import check_answered
 from kdtw_jax.training.replayed import Replayed, train_replayed
 from kdtw_jax.training.scoring import REFERENCE, SOURCES
 from kdtw_jax.training.state import Coefficient, Params
@@ -56,8 +57,9 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
       The parameters, and the prices at the end, a table per constraint.
 
     Raises:
-      UserError: as `train_replayed` and `check_training` do.
+      UserError: as `train_replayed`, `check_answered` and `check_training` do.
     """
+    check_answered(context, config.distil.demonstrations)
     check_training(context.training)
     training, student = context.training, context.student
     optimizer = replace(training.optimizer, rates=replace(training.optimizer.rates, gate=config.gate_rate))
@@ -112,6 +114,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         name=f"{context.name}, at rest",
         folder=context.folder / "gate_calibration",
         data=context.data if context.unseen is None else context.unseen,
+        prompts=None,
         training=replace(training, loop=replace(training.loop, steps=config.gate_calibration_steps), optimizer=slow),
         seed=context.seed + 1,
         stop_after=None if stop_after is None else stop_after - steps,
@@ -169,6 +172,7 @@ ASK = Method(
     cost=lambda config: cost(config.distil)._replace(further_steps=config.gate_calibration_steps),
     student=lambda size, config: replace(size, gate_width=config.gate_width, rule_in_source=config.rule_in_source),
     check=check,
+    prompts=lambda config, given: prompts(config.distil, given),
     unseen=lambda config: config.gate_calibration_steps > 0,
     top_k="distil.top_k",
     further_rows=QUOTES,

@@ -67,7 +67,8 @@ class AskingCollector:
         alpha, chunks = config.distil.pcl.alpha, context.training.chunks()
         self.config, self.rules, self.devices, self.seed = config, rules, context.devices, context.seed
         self.steps = context.training.loop.steps
-        self.plain = Collector(student, teacher, config.distil, banned, self.devices, alpha=alpha, chunks=chunks)
+        how: dict[str, Any] = {"alpha": alpha, "chunks": chunks, "apart": context.prompts is not None}
+        self.plain = Collector(student, teacher, config.distil, banned, self.devices, **how)
         self.prices = Prices(rules.constraints, dual_configs(config, rules.constraints))
         self.prices_at_rest = self.prices.without_push()
         self.bank = draw_rules(
@@ -133,9 +134,9 @@ class AskingCollector:
         extra = self._move(extra, *_measured(helped), np.float32(learning_pace(step, self.steps)))
         shown: Told = self.plain.some(told, TEACHER)
         if len(shown.rule_BxR):
-            tokens = self.plain.teacher_writes(shown.batch, key_data, step)
-            found[TEACHER] = self._marked(shown._replace(batch=with_targets(shown.batch, tokens)), step)
-        if self.config.distil.reference_share:
+            answered = self.plain.demonstrated(shown.batch, key_data, step)
+            found[TEACHER] = self._marked(shown._replace(batch=answered), step)
+        if self.config.distil.reference_share and not self.plain.apart:
             found[REFERENCE] = self._marked(told, step)
         return found, extra
 

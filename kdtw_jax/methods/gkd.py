@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,10 @@ from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.context import Chunks, TrainContext
+from kdtw_jax.training.demonstrations import Demonstrator, check_answered, prompt_targets
 from kdtw_jax.training.fresh import SIDE_BY_SIDE, Sampler, TeacherForward, TeacherStates, compare_policies, train_fresh
 from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
+from kdtw_jax.training.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,15 @@ class GKDConfig:
     """Generalised knowledge distillation (arXiv 2306.13649)."""
 
     student_share: float = 0.5
-    """lambda: probability that a batch's outputs are fresh samples of the student; otherwise they are ground truth"""
+    """lambda: probability that a batch's outputs are fresh samples of the student, and not `demonstrations`"""
     beta: float = 0.5
     """of the Jensen-Shannon divergence: near 0 it ranks like the forward KL, near 1 like the reverse KL, and 0 and 1
     stand for these themselves"""
     teacher_temperature: float = field(default=1.0, metadata=flags())
     """of the teacher that is matched; below 1 it is sharper than it is"""
+
+    demonstrations: Literal["reference", "sampled", "greedy", "beam"] = field(default="reference", metadata=flags())
+    """the outputs that are not the student's: ground truth, or the teacher's, of prompts, too"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "gkd.", student_share="[0, 1]", beta="[0, 1]", teacher_temperature="(0, inf)")
@@ -74,21 +79,30 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
     """Distils the teacher into the student from `params`, going on from what the folder holds.
 
     Raises:
-      UserError: there is no teacher, and as `run_loop` does.
+      UserError: there is no teacher, and as `check_answered` and `run_loop` do.
     """
     teacher, devices = context.needed_teacher(), context.devices
     listener = TeacherForward(teacher, devices)
     write = Sampler(context.student, context.banned, devices)
+    check_answered(context, config.demonstrations)
+    demonstrate = Demonstrator(config.demonstrations, teacher[0], listener.teacher, context.banned)
+
+    def draw(streams: Streams, key_data: jax.Array, step: int) -> Batch:
+        by_models = config.demonstrations != "reference" or student_writes(config, key_data, step)
+        return streams.prompts() if by_models else streams.pairs()
 
     def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
+        own = student_writes(config, key_data, step)
+        if not own and config.demonstrations != "reference":
+            batch = demonstrate(batch, step_key(key_data, step, 2))
         rows = parallel.shard(batch, devices)
-        if student_writes(config, key_data, step):
+        if own:
             rows = rows._replace(target_BxT=write(params, batch, step_key(key_data, step, 1)))
         return rows, listener(rows.source_BxS, rows.target_BxT)
 
     chunks = context.training.chunks(SIDE_BY_SIDE)
     loss = divergence_loss(context.student, teacher[0], config, context.banned, chunks)
-    return train_fresh(context, params, loss, {"jsd": 1.0}, prepare)
+    return train_fresh(context, params, loss, {"jsd": 1.0}, prepare, draw)
 
 
 GKD = Method(
@@ -97,6 +111,7 @@ GKD = Method(
     config=GKDConfig,
     train=gkd,
     cost=lambda config: Cost(student=1, teacher=1),
+    prompts=lambda config, given: prompt_targets(config.demonstrations),
     color="#0072B2",
     curve="jsd",
 )

@@ -29,6 +29,7 @@ from kdtw_jax.ranges import check_ranges
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.collect import Collector, empty_row, minibatch_shares
 from kdtw_jax.training.context import WHOLE, Chunks, TrainContext
+from kdtw_jax.training.demonstrations import PromptTargets, check_answered, prompt_targets
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.replayed import Replayed, train_replayed
 from kdtw_jax.training.rows import RowsConfig
@@ -199,11 +200,19 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
     The objective is path consistency unless another one is given, which is then trained on the very same rows.
 
     Raises:
-      UserError: there is no teacher, and as `train_replayed` does.
+      UserError: there is no teacher, and as `check_answered` and `train_replayed` do.
     """
     student, banned, chunks = context.student, context.banned, context.training.chunks()
+    check_answered(context, config.demonstrations)
     fresh = Collector(
-        student, context.needed_teacher(), config, banned, context.devices, alpha=config.pcl.alpha, chunks=chunks
+        student,
+        context.needed_teacher(),
+        config,
+        banned,
+        context.devices,
+        alpha=config.pcl.alpha,
+        chunks=chunks,
+        apart=context.prompts is not None,
     )
     taught = objective or Objective(path_loss(student, config, banned, chunks), coefficients(config))
 
@@ -238,12 +247,18 @@ def cost(config: DistilConfig) -> Cost:
     return Cost(config.rollout_fraction / often, read / often, copies=1 if config.target_decay else 0)
 
 
+def prompts(config: DistilConfig, given: bool) -> PromptTargets:
+    """Says what prompts have for targets: the teacher's outputs where it does not sample while the student learns."""
+    return prompt_targets(config.demonstrations)
+
+
 PCL = Method(
     name="pcl",
     describe="student that goes on by Path Consistency Learning",
     config=DistilConfig,
     train=pcl,
     cost=cost,
+    prompts=prompts,
     top_k="top_k",
     color="#009E73",
 )

@@ -13,7 +13,7 @@ from kdtw_jax import parallel
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
-from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, make_student_stats, pcl
+from kdtw_jax.methods.pcl import DistilConfig, Objective, cost, make_student_stats, pcl, prompts
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model, ModelConfig, Params
 from kdtw_jax.replay import Sample
@@ -94,6 +94,7 @@ TB = Method(
     config=DistilConfig,
     train=tb,
     cost=cost,
+    prompts=prompts,
     check=check,
     top_k="top_k",
     flags=("pcl_weight", "kl_direction"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
+from kdtw_jax.flags import flags
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
@@ -19,9 +21,10 @@ from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.context import WHOLE, Chunks, TrainContext
+from kdtw_jax.training.demonstrations import Demonstrator, PromptTargets, check_answered, prompt_targets
 from kdtw_jax.training.distribution import distribution
-from kdtw_jax.training.fresh import TeacherForward, TeacherStates, read, train_fresh
-from kdtw_jax.training.state import LossFn, Metrics, Params
+from kdtw_jax.training.fresh import TeacherForward, TeacherStates, of_pairs, of_prompts, read, train_fresh
+from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class WordKDConfig(MLEConfig):
 
     kl_weight: float = 0.5
     """weight of the forward KL; the likelihood term gets the rest"""
+    demonstrations: Literal["auto", "reference", "sampled", "greedy", "beam"] = field(default="auto", metadata=flags())
+    """the targets: ground truth, or the teacher's outputs, of prompts, too; by default the former, but where there are
+    prompts what the teacher writes greedily"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,22 +71,38 @@ def word_loss(
     return loss
 
 
+def demonstrations(config: WordKDConfig, given: bool) -> str:
+    """Says who writes the targets, where prompts are `given` beside the pairs and where not."""
+    return config.demonstrations if config.demonstrations != "auto" else "greedy" if given else "reference"
+
+
 def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Params:
     """Distils the teacher on the data's targets, going on from what the folder holds.
 
     Raises:
-      UserError: there is no teacher, and as `run_loop` does.
+      UserError: there is no teacher, and as `check_answered` and `run_loop` do.
     """
     teacher = context.needed_teacher()
     listener = TeacherForward(teacher, context.devices)
+    how = demonstrations(config, context.prompts is not None)
+    check_answered(context, how)
+    demonstrate = Demonstrator(how, teacher[0], listener.teacher, context.banned)
+    data = how == "reference"
 
     def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
-        rows = parallel.shard(batch, context.devices)
+        answered = batch if data else demonstrate(batch, step_key(key_data, step, 2))
+        rows = parallel.shard(answered, context.devices)
         return rows, listener(rows.source_BxS, rows.target_BxT)
 
     loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks())
     weights = {"nll": 1.0 - config.kl_weight, "kl": config.kl_weight}
-    return train_fresh(context, params, loss, weights, prepare)
+    return train_fresh(context, params, loss, weights, prepare, of_pairs if data else of_prompts)
+
+
+def prompts(config: WordKDConfig, given: bool) -> PromptTargets:
+    """Says what prompts have for targets."""
+    how = demonstrations(config, given)
+    return "none" if how == "reference" else prompt_targets(how)
 
 
 WORD_KD = Method(
@@ -89,5 +111,6 @@ WORD_KD = Method(
     config=WordKDConfig,
     train=word_kd,
     cost=lambda config: Cost(teacher=1),
+    prompts=prompts,
     color="#56B4E9",
 )

@@ -15,6 +15,7 @@ from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.models import Model
 from kdtw_jax.training.context import WHOLE, Chunks
+from kdtw_jax.training.demonstrations import Demonstrator
 from kdtw_jax.training.rows import RowsConfig
 from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, Trajectories, score_paths
 from kdtw_jax.training.state import Params, step_key
@@ -37,7 +38,8 @@ def minibatch_shares(config: RowsConfig, rows: int) -> tuple[int, int, int]:
 class Collector:
     """Makes fresh rows: student rollouts, teacher samples and ground truth, each scored by one teacher pass.
 
-    `alpha` is the temperature of the student's policy, softmax(logits / alpha).
+    `alpha` is the temperature of the student's policy, softmax(logits / alpha). Of prompts that come apart from the
+    pairs, `apart`, the targets are no ground truth, but, where these are written ahead, the teacher's demonstrations.
     """
 
     def __init__(
@@ -50,8 +52,9 @@ class Collector:
         *,
         alpha: float = 1.0,
         chunks: Chunks = WHOLE,
+        apart: bool = False,
     ):
-        self.config = config
+        self.config, self.apart = config, apart
         self.devices = devices
 
         def roll_out(
@@ -67,7 +70,13 @@ class Collector:
         # V is that of the student's own samples: no other temperature there.
         self._student = parallel.data_parallel(partial(roll_out, student, alpha), devices)
         self.teacher = parallel.place_params(teacher[1], devices)
-        self._teacher = parallel.map_batch(partial(roll_out, teacher[0], config.teacher_temperature), self.teacher)
+        self._demonstrate = Demonstrator(
+            config.demonstrations if apart else "sampled",
+            teacher[0],
+            self.teacher,
+            banned,
+            temperature=config.teacher_temperature,
+        )
         self._score = parallel.map_batch(score_rows, self.teacher)
 
     def some(self, batch: Any, source: int) -> Any:
@@ -93,16 +102,14 @@ class Collector:
             paths.append((STUDENT, with_targets(own, tokens)))
         shown: Batch = self.some(batch, TEACHER)
         if len(shown.example_B):
-            paths.append((TEACHER, with_targets(shown, self.teacher_writes(shown, key_data, step))))
-        if self.config.reference_share:
+            paths.append((TEACHER, self.demonstrated(shown, key_data, step)))
+        if self.config.reference_share and not self.apart:
             paths.append((REFERENCE, batch))
         return {source: self.scored(rows) for source, rows in paths}
 
-    def teacher_writes(self, prompts: Batch, key_data: jax.Array, step: int) -> jax.Array:
-        """Has the teacher answer, with its key of a `step` from `key_data`."""
-        noise = jax.random.uniform(step_key(key_data, step, 2), prompts.target_BxT.shape)
-        tokens_BxT: jax.Array = self._teacher(prompts.source_BxS, noise)
-        return tokens_BxT
+    def demonstrated(self, prompts: Batch, key_data: jax.Array, step: int) -> Batch:
+        """Gives prompts the teacher's answers, drawn, if they are, with its key of a `step` from `key_data`."""
+        return self._demonstrate(prompts, step_key(key_data, step, 2))
 
     def scored(self, rows: Batch) -> Trajectories:
         """Makes paths as the buffer keeps them: with the teacher's opinion of every token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from kdtw_jax import parallel
-from kdtw_jax.data.batches import Batch, Bucket, training_batches
+from kdtw_jax.data.batches import Batch, Bucket
 from kdtw_jax.models import Role
 from kdtw_jax.replay import ReplayState, Rows, Sample, make_replay
 from kdtw_jax.training.context import TrainContext
@@ -24,6 +25,7 @@ from kdtw_jax.training.state import (
     make_update,
     step_key,
 )
+from kdtw_jax.training.streams import Streams
 
 Extra = Any  # what a method keeps between steps beside parameters and rows, a pytree of arrays
 
@@ -38,7 +40,10 @@ class Carry(NamedTuple):
 
 
 class Collect(Protocol):
-    """Makes fresh rows by source from prompts, and may change what the method keeps by what they show."""
+    """Makes fresh rows by source from prompts, and may change what the method keeps by what they show.
+
+    Where prompts come apart from the pairs (`Streams`), no ground truth is among the rows.
+    """
 
     def __call__(
         self, params: Params, extra: Extra, batch: Batch, key_data: jax.Array, step: int
@@ -106,23 +111,34 @@ def train_replayed(context: TrainContext, params: Params, method: Replayed) -> t
         return jax.jit(fresh)
 
     sample = {k: draw(k) for k in replays}
-    iterator = training_batches(context.data, buckets, seed=context.seed)
+    streams = Streams(context, paired=method.reference is not None)
+    apart = streams.apart and method.reference is not None  # then no batch of prompts has ground truth
+    further = 0 if method.reference is None else method.reference_batches - (not apart)
+    full_ones: set[str] = set()  # buffers that are known to have rows of all sources: looking waits for the device
     state = init_state(params, optimizer, context.seed, target=method.target_decay > 0)
     key_data = state.key_data
     names = tuple(replays)
+
+    def full(name: str, replay: dict[str, ReplayState]) -> bool:
+        """Whether a minibatch can be drawn: of a bucket, pairs that come apart may come later than prompts."""
+        if name not in full_ones and (not apart or bool(replays[name].can_sample(replay[name]))):
+            full_ones.add(name)
+        return name in full_ones
 
     def advance(carry: Carry, step: int) -> tuple[Carry, Report]:
         train, replay, extra, newest = carry
         current = names[int(newest)]
         if step % method.updates_per_rollout == 0:
-            batch: Batch = next(iterator)
+            batch = streams.prompts()
             current = _buffer_of(batch)
             newest = np.asarray(names.index(current), np.int32)
             rows, extra = method.collect(train.params, extra, batch, key_data, step)
             for source, fresh in rows.items():
                 replay = {**replay, current: add[current](replay[current], fresh, source)}
-            for place in range(method.reference_batches - 1 if method.reference is not None else 0):
-                more: Batch = next(iterator)
+            for place in itertools.count():
+                if place >= further and full(current, replay):
+                    break
+                more = streams.pairs()
                 other, demonstrated = _buffer_of(more), method.demonstrate(more, step + place + 1)
                 replay = {**replay, other: add[other](replay[other], demonstrated, method.reference)}
         sampled = sample[current](replay[current], step_key(key_data, step, 3), extra)
@@ -143,7 +159,7 @@ def train_replayed(context: TrainContext, params: Params, method: Replayed) -> t
         training.loop,
         start,
         advance,
-        iterator,
+        streams,
         freeze=freeze,
         thaw=thaw,
         stop_after=context.stop_after,

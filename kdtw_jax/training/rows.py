@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
 from kdtw_jax.ranges import check_ranges
+from kdtw_jax.training.demonstrations import Demonstrations
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class RowsConfig:
     teacher_temperature: float = 1.0
     # Of the teacher whose log-probability is the reward and whose top k is matched; below 1 it is sharper than it is.
     reward_temperature: float = field(default=1.0, metadata=flags())
+    # The teacher's demonstrations: fresh samples, or, written once for all students, what it finds most likely.
+    demonstrations: Demonstrations = field(default="sampled", metadata=flags())
     reference_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
 
     def __post_init__(self) -> None:
