@@ -31,7 +31,8 @@ def test_prompts_are_new_texts_that_are_near_no_held_out_one_and_the_rest_is_cou
         "Something  ELSE entirely",  # again
         PAIRS[3][0],  # a source of training
         "A short ONE",  # held out
-        f"many other words around them and {' '.join(NUMBERS.split()[:13])}",  # has most of a held-out text
+        # Has most of a held-out text.
+        f"many other words around them, which are these and more, and {' '.join(NUMBERS.split()[:13])}",
         "three four five six seven eight nine ten",  # is a part of one
     ]
     task = Task.from_pairs(PAIRS, TEST, validation=[("v w", "x")], prompts=iter(given))

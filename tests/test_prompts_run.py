@@ -104,7 +104,7 @@ def test_prompts_that_are_not_there_are_told_before_a_folder_is_made(
 
 @pytest.mark.long
 def test_all_methods_learn_on_prompts_from_the_command_line(tmp_path: Path) -> None:
-    config_in(tmp_path)
+    config_in(tmp_path, "mle")
     words = ["--preset", "tiny", "--data", "files", "--text.files.train-source", str(tmp_path / "train.jsonl")]
     words += ["--out", str(tmp_path / "run"), "--text.folder", str(tmp_path), "--methods", *METHODS]
     assert train([*words, "--prompts", str(tmp_path / "more.txt")]) == 0

@@ -55,7 +55,10 @@ class Prompted(World):
         self.open = join(self.data, self.prompts)
         how: dict[str, Any] = {"banned": self.banned, "devices": parallel.select_devices(1)}
         # With what the teacher writes greedily.
-        self.written = write_outputs("t", folder, self.teacher, self.open, WIDE, BeamConfig(1, 0.0), **how).data
+        parts = (("pairs", self.data), ("prompts", self.prompts))
+        self.written = join(
+            *(write_outputs(n, folder / n, self.teacher, x, WIDE, BeamConfig(1, 0.0), **how).data for n, x in parts)
+        )
 
 
 @pytest.fixture(scope="module")

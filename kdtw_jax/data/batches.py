@@ -78,7 +78,9 @@ class Ragged:
         lengths = self.offsets[rows + 1][:, None] - starts
         steps = np.arange(width)[None, :]
         inside = steps < lengths
-        return np.where(inside, self.values[np.where(inside, starts + steps, 0)], np.int32(PAD_ID))
+        found = np.full(inside.shape, PAD_ID, np.int32)
+        found[inside] = self.values[(starts + steps)[inside]]  # of rows that are all empty there is none
+        return found
 
 
 @dataclass(frozen=True)
