@@ -36,14 +36,14 @@ class GKDConfig:
     beta: float = 0.5
     """of the Jensen-Shannon divergence: near 0 it ranks like the forward KL, near 1 like the reverse KL, and 0 and 1
     stand for these themselves"""
-    teacher_temperature: float = field(default=1.0, metadata=flags())
-    """of the teacher that is matched; below 1 it is sharper than it is"""
+    alpha: float = field(default=1.0, metadata=flags())
+    """weight of the entropy: what is matched, and demonstrates, is mu^(1/alpha), normalised per token"""
 
     demonstrations: Literal["reference", "sampled", "greedy", "beam"] = field(default="reference", metadata=flags())
     """the outputs that are not the student's: ground truth, or the teacher's, of prompts, too"""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "gkd.", student_share="[0, 1]", beta="[0, 1]", teacher_temperature="(0, inf)")
+        check_ranges(self, "gkd.", student_share="[0, 1]", beta="[0, 1]", alpha="(0, inf)")
 
 
 def divergence_loss(
@@ -61,7 +61,7 @@ def divergence_loss(
         models = (student, params), (teacher, heard)
 
         how: dict[str, Any] = {"banned": banned, "key": key, **chunks._asdict()}
-        how["teacher_temperature"] = config.teacher_temperature
+        how["teacher_temperature"] = config.alpha
         terms = partial(jsd_terms, beta=config.beta)
         jsd_BxT, _, _ = compare_policies(*models, jnp.asarray(batch.source_BxS), tokens_BxT, terms, **how)
         tokens = jnp.sum(mask_BxT.astype(jnp.float32))
@@ -85,7 +85,9 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
     listener = TeacherForward(teacher, devices)
     write = Sampler(context.student, context.banned, devices)
     check_answered(context, config.demonstrations)
-    demonstrate = Demonstrator(config.demonstrations, teacher[0], listener.teacher, context.banned)
+    demonstrate = Demonstrator(
+        config.demonstrations, teacher[0], listener.teacher, context.banned, temperature=config.alpha
+    )
 
     def draw(streams: Streams, key_data: jax.Array, step: int) -> Batch:
         by_models = config.demonstrations != "reference" or student_writes(config, key_data, step)

@@ -33,21 +33,30 @@ class WordKDConfig(MLEConfig):
 
     kl_weight: float = 0.5
     """weight of the forward KL; the likelihood term gets the rest"""
+    alpha: float = field(default=1.0, metadata=flags())
+    """weight of the entropy: the KL is from mu^(1/alpha), normalised per token, and so are samples of the teacher"""
     demonstrations: Literal["auto", "reference", "sampled", "greedy", "beam"] = field(default="auto", metadata=flags())
     """the targets: ground truth, or the teacher's outputs, of prompts, too; by default the former, but where there are
     prompts what the teacher writes greedily"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, kl_weight="[0, 1]")
+        check_ranges(self, kl_weight="[0, 1]", alpha="(0, inf)")
 
 
 def word_loss(
-    student: Model, teacher: Model, config: MLEConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE
+    student: Model,
+    teacher: Model,
+    config: MLEConfig,
+    banned: tuple[int, ...],
+    chunks: Chunks = WHOLE,
+    *,
+    alpha: float = 1.0,
 ) -> LossFn:
     """Makes the loss with the terms "nll" and "kl" = KL(mu || pi) per token, both on the targets of the batch.
 
-    Rows are `(Batch, TeacherStates)`; in "kl" the distributions are those without the `banned` ids.
+    Rows are `(Batch, TeacherStates)`; in "kl" the distributions are those without the `banned` ids, and that of the
+    teacher is mu^(1/alpha).
     """
 
     def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates], key: jax.Array) -> Metrics:
@@ -61,7 +70,8 @@ def word_loss(
             said = partial(distribution, vocab_chunk=chunks.vocab_chunk)
             own = said(student, params, own_BxXxD, ())
             nll = own.token_loss(target_BxX, config.label_smoothing, config.z_loss)
-            pi, mu = said(student, params, own_BxXxD, banned), said(teacher, output.value, other_BxXxD, banned)
+            pi = said(student, params, own_BxXxD, banned)
+            mu = said(teacher, output.value, other_BxXxD, banned, temperature=alpha)
             return {"nll": nll, "kl": compare_distributions(lambda pi, mu: kl_terms(mu, pi), pi, mu, target_BxX)[0]}
 
         found = over_positions(part, (own_BxTxD, other_BxTxD, target_BxT), chunks.chunk)
@@ -86,7 +96,7 @@ def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Para
     listener = TeacherForward(teacher, context.devices)
     how = demonstrations(config, context.prompts is not None)
     check_answered(context, how)
-    demonstrate = Demonstrator(how, teacher[0], listener.teacher, context.banned)
+    demonstrate = Demonstrator(how, teacher[0], listener.teacher, context.banned, temperature=config.alpha)
     data = how == "reference"
 
     def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
@@ -94,7 +104,7 @@ def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Para
         rows = parallel.shard(answered, context.devices)
         return rows, listener(rows.source_BxS, rows.target_BxT)
 
-    loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks())
+    loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks(), alpha=config.alpha)
     weights = {"nll": 1.0 - config.kl_weight, "kl": config.kl_weight}
     return train_fresh(context, params, loss, weights, prepare, of_pairs if data else of_prompts)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -38,8 +37,8 @@ def minibatch_shares(config: RowsConfig, rows: int) -> tuple[int, int, int]:
 class Collector:
     """Makes fresh rows: student rollouts, teacher samples and ground truth, each scored by one teacher pass.
 
-    `alpha` is the temperature of the student's policy, softmax(logits / alpha). Of prompts that come apart from the
-    pairs, `apart`, the targets are no ground truth, but, where these are written ahead, the teacher's demonstrations.
+    At a weight `alpha` of the entropy the teacher demonstrates, and is matched, by mu^(1/alpha). Of prompts that come
+    apart from the pairs, `apart`, the targets are no ground truth, but, where written ahead, the demonstrations.
     """
 
     def __init__(
@@ -57,25 +56,22 @@ class Collector:
         self.config, self.apart = config, apart
         self.devices = devices
 
-        def roll_out(
-            model: Model, temperature: float, params: Params, source_BxS: jax.Array, noise_BxT: jax.Array
-        ) -> jax.Array:
-            limits: dict[str, Any] = {"max_len": noise_BxT.shape[-1], "banned": banned, "temperature": temperature}
-            return generate(model, params, source_BxS, noise_BxT, **limits).tokens_BxT
+        def roll_out(params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
+            length = noise_BxT.shape[-1]
+            return generate(student, params, source_BxS, noise_BxT, max_len=length, banned=banned).tokens_BxT
 
         def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
-            how: dict[str, Any] = {"top_k": config.top_k, "banned": banned, "temperature": config.reward_temperature}
+            how: dict[str, Any] = {"top_k": config.top_k, "banned": banned, "alpha": alpha}
             return score_paths(teacher[0], params, example, source, tokens, **how, **chunks._asdict())
 
-        # V is that of the student's own samples: no other temperature there.
-        self._student = parallel.data_parallel(partial(roll_out, student, alpha), devices)
+        self._student = parallel.data_parallel(roll_out, devices)
         self.teacher = parallel.place_params(teacher[1], devices)
         self._demonstrate = Demonstrator(
             config.demonstrations if apart else "sampled",
             teacher[0],
             self.teacher,
             banned,
-            temperature=config.teacher_temperature,
+            temperature=alpha * config.teacher_temperature,
         )
         self._score = parallel.map_batch(score_rows, self.teacher)
 

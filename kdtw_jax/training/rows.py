@@ -26,11 +26,9 @@ class RowsConfig:
     reference_share: float = 0.25
     rollout_fraction: float = 1.0  # share of each batch of prompts that the student answers
     demonstration_fraction: float = 0.25  # and that the teacher answers
-    # Below 1 the teacher demonstrates what it finds likely, nearer to what greedy decoding is after. Any path is a
-    # valid demonstration: nothing in the residual asks how it was drawn.
+    # Demonstrations are drawn at alpha times this. Below 1 they are what the teacher finds likely, nearer than the
+    # optimum to what greedy decoding is after. Any path is valid: nothing in the residual asks how it was drawn.
     teacher_temperature: float = 1.0
-    # Of the teacher whose log-probability is the reward and whose top k is matched; below 1 it is sharper than it is.
-    reward_temperature: float = field(default=1.0, metadata=flags())
     # The teacher's demonstrations: fresh samples, or, written once for all students, what it finds most likely.
     demonstrations: Demonstrations = field(default="sampled", metadata=flags())
     reference_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
@@ -38,7 +36,7 @@ class RowsConfig:
     def __post_init__(self) -> None:
         check_ranges(self, top_k="[0, inf)", updates_per_rollout="[1, inf)", capacity="[1, inf)")
         check_ranges(self, rollout_fraction="[0, 1]", demonstration_fraction="[0, 1]", reference_batches="[1, inf)")
-        check_ranges(self, teacher_temperature="(0, inf)", reward_temperature="(0, inf)")
+        check_ranges(self, teacher_temperature="(0, inf)")
         shares = (self.student_share, self.teacher_share, self.reference_share)
         if not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):  # NaN is neither
             raise UserError(
