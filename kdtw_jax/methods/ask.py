@@ -33,6 +33,7 @@ from kdtw_jax.runs.atomic import write_json
 from kdtw_jax.training.collect import empty_row, minibatch_shares
 from kdtw_jax.training.context import StudentTraining, TrainContext
 from kdtw_jax.training.demonstrations import check_answered
+from kdtw_jax.training.ramp import Ramp
 from kdtw_jax.training.replayed import Replayed, train_replayed
 from kdtw_jax.training.scoring import REFERENCE, SOURCES
 from kdtw_jax.training.state import Coefficient, Params
@@ -68,9 +69,9 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
     gate = dict.fromkeys(("saving", "price", "quote", "cost"), config.gate_weight)
     weights: dict[str, Coefficient] = {**coefficients(config.distil), **gate}
 
-    def shares(rows: int) -> tuple[int, ...]:
+    def shares(rows: int, scale: float = 1.0) -> tuple[int, ...]:
         helped = min(max(round(rows * config.helped_share), 1), rows - 1) if rows > 1 else 0
-        return (*minibatch_shares(config.distil, rows - helped), helped)
+        return (*minibatch_shares(config.distil, rows - helped, scale), helped)
 
     def row(bucket: Bucket) -> HelpedRows:
         terms = Terms(jnp.zeros((count,), jnp.float32), jnp.zeros((count,), bool))
@@ -92,6 +93,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         updates_per_rollout=config.distil.updates_per_rollout,
         capacity=config.distil.capacity,
         reference_batches=config.distil.reference_batches,
+        own_rows=config.distil.own_rows,
     )
     learning = replace(context, training=replace(training, optimizer=optimizer))
     params, duals = train_replayed(learning, params, method)
@@ -101,12 +103,13 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
     slow = replace(optimizer, learning_rate=0.1 * optimizer.learning_rate, final_fraction=0.0, warmup_steps=1)
     resting = method._replace(
         coefficients=gate,
-        shares=lambda rows: (*(0 for _ in SOURCES), rows),
+        shares=lambda rows, scale: (*(0 for _ in SOURCES), rows),
         collect=collector.calibrate_gate,
         reference=None,
         refresh=partial(collector.refresh, resting=True),
         extra=collector.prices.frozen(duals),
         capacity=min(config.distil.capacity, _REMEMBERED),
+        own_rows=Ramp(),
         learning=("gate",),
     )
     at_rest = replace(

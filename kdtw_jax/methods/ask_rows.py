@@ -68,6 +68,7 @@ class AskingCollector:
         self.config, self.rules, self.devices, self.seed = config, rules, context.devices, context.seed
         self.steps = context.training.loop.steps
         how: dict[str, Any] = {"alpha": alpha, "chunks": chunks, "apart": context.prompts is not None}
+        how["steps"] = self.steps
         self.plain = Collector(student, teacher, config.distil, banned, self.devices, **how)
         self.prices = Prices(rules.constraints, dual_configs(config, rules.constraints))
         self.prices_at_rest = self.prices.without_push()
@@ -128,11 +129,11 @@ class AskingCollector:
         noise_4xBxT = jax.random.uniform(step_key(key_data, step, 4), (4, *batch.target_BxT.shape))
         helped = self._written(self._as_at_test_time, params, told, *noise_4xBxT[:2])
         found = {HELPED: helped}
-        own, *noises = self.plain.some((told, *noise_4xBxT[2:]), STUDENT)
+        own, *noises = self.plain.some((told, *noise_4xBxT[2:]), STUDENT, step)
         if len(own.rule_BxR):
             found[STUDENT] = self._written(self._sampled, params, own, *noises)
         extra = self._move(extra, *_measured(helped), np.float32(learning_pace(step, self.steps)))
-        shown: Told = self.plain.some(told, TEACHER)
+        shown: Told = self.plain.some(told, TEACHER, step)
         if len(shown.rule_BxR):
             answered = self.plain.demonstrated(shown.batch, key_data, step)
             found[TEACHER] = self._marked(shown._replace(batch=answered), step)

@@ -23,6 +23,7 @@ from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.context import Chunks, TrainContext
 from kdtw_jax.training.demonstrations import Demonstrator, check_answered, prompt_targets
 from kdtw_jax.training.fresh import SIDE_BY_SIDE, Sampler, TeacherForward, TeacherStates, compare_policies, train_fresh
+from kdtw_jax.training.ramp import Ramp
 from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
 from kdtw_jax.training.streams import Streams
 
@@ -36,6 +37,8 @@ class GKDConfig:
     beta: float = 0.5
     """of the Jensen-Shannon divergence: near 0 it ranks like the forward KL, near 1 like the reverse KL, and 0 and 1
     stand for these themselves"""
+    own_rows: Ramp = field(default_factory=Ramp, metadata=flags())
+    """how student_share rises over the training"""
     alpha: float = field(default=1.0, metadata=flags())
     """weight of the entropy: what is matched, and demonstrates, is mu^(1/alpha), normalised per token"""
 
@@ -70,9 +73,10 @@ def divergence_loss(
     return loss
 
 
-def student_writes(config: GKDConfig, key_data: jax.Array, step: int) -> bool:
-    """Draws whether the outputs of this `step` are the student's own, by the key of the run, `key_data`."""
-    return bool(jax.random.uniform(step_key(key_data, step, 5)) < config.student_share)
+def student_writes(config: GKDConfig, key_data: jax.Array, step: int, steps: int = 1) -> bool:
+    """Draws whether the outputs of this `step` of so many are the student's own, by the key of the run, `key_data`."""
+    share = config.student_share * config.own_rows.scale(step, steps)
+    return bool(jax.random.uniform(step_key(key_data, step, 5)) < share)
 
 
 def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
@@ -81,7 +85,7 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
     Raises:
       UserError: there is no teacher, and as `check_answered` and `run_loop` do.
     """
-    teacher, devices = context.needed_teacher(), context.devices
+    teacher, devices, steps = context.needed_teacher(), context.devices, context.training.loop.steps
     listener = TeacherForward(teacher, devices)
     write = Sampler(context.student, context.banned, devices)
     check_answered(context, config.demonstrations)
@@ -90,11 +94,11 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
     )
 
     def draw(streams: Streams, key_data: jax.Array, step: int) -> Batch:
-        by_models = config.demonstrations != "reference" or student_writes(config, key_data, step)
+        by_models = config.demonstrations != "reference" or student_writes(config, key_data, step, steps)
         return streams.prompts() if by_models else streams.pairs()
 
     def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
-        own = student_writes(config, key_data, step)
+        own = student_writes(config, key_data, step, steps)
         if not own and config.demonstrations != "reference":
             batch = demonstrate(batch, step_key(key_data, step, 2))
         rows = parallel.shard(batch, devices)

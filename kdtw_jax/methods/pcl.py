@@ -213,6 +213,7 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
         alpha=config.pcl.alpha,
         chunks=chunks,
         apart=context.prompts is not None,
+        steps=context.training.loop.steps,
     )
     taught = objective or Objective(path_loss(student, config, banned, chunks), coefficients(config))
 
@@ -236,6 +237,7 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
         updates_per_rollout=config.updates_per_rollout,
         capacity=config.capacity,
         reference_batches=config.reference_batches,
+        own_rows=config.own_rows,
     )
     return train_replayed(context, params, method)[0]
 

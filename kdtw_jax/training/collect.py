@@ -25,13 +25,18 @@ def with_targets(batch: Batch, tokens_BxT: Any) -> Batch:
     return batch._replace(target_BxT=tokens_BxT)
 
 
-def minibatch_shares(config: RowsConfig, rows: int) -> tuple[int, int, int]:
-    """Divides the `rows` of a minibatch between `SOURCES`: shares are rounded, ground truth gets the remainder."""
+def minibatch_shares(config: RowsConfig, rows: int, scale: float = 1.0) -> tuple[int, int, int]:
+    """Divides the `rows` of a minibatch between `SOURCES`: shares are rounded, ground truth gets the remainder.
+
+    Of the student's only a part, `scale`, is there; the teacher's, if it has any, make up for the others.
+    """
     student, teacher = round(rows * config.student_share), round(rows * config.teacher_share)
     if config.reference_share == 0:
         teacher = rows - student if config.teacher_share else 0
         student = rows - teacher
-    return student, teacher, rows - student - teacher
+    own = round(student * scale)
+    teacher += student - own if config.teacher_share else 0
+    return own, teacher, rows - own - teacher
 
 
 class Collector:
@@ -39,6 +44,7 @@ class Collector:
 
     At a weight `alpha` of the entropy the teacher demonstrates, and is matched, by mu^(1/alpha). Of prompts that come
     apart from the pairs, `apart`, the targets are no ground truth, but, where written ahead, the demonstrations.
+    Of `steps`, the first may have no rollouts.
     """
 
     def __init__(
@@ -52,8 +58,9 @@ class Collector:
         alpha: float = 1.0,
         chunks: Chunks = WHOLE,
         apart: bool = False,
+        steps: int = 1,
     ):
-        self.config, self.apart = config, apart
+        self.config, self.apart, self.steps = config, apart, steps
         self.devices = devices
 
         def roll_out(params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
@@ -75,11 +82,14 @@ class Collector:
         )
         self._score = parallel.map_batch(score_rows, self.teacher)
 
-    def some(self, batch: Any, source: int) -> Any:
-        """Takes the prompts of a batch that `source`, student or teacher, answers: the first ones, perhaps none."""
+    def some(self, batch: Any, source: int, step: int) -> Any:
+        """Takes the prompts of a batch that `source`, student or teacher, answers at a step: the first, perhaps none.
+
+        The student answers none while its rows are not asked for.
+        """
         config = self.config
         share, part = {
-            STUDENT: (config.student_share, config.rollout_fraction),
+            STUDENT: (config.student_share * config.own_rows.level(step, self.steps), config.rollout_fraction),
             TEACHER: (config.teacher_share, config.demonstration_fraction),
         }[source]
         count = math.ceil(part * len(jax.tree.leaves(batch)[0])) if share else 0
@@ -91,12 +101,12 @@ class Collector:
         Noise is drawn for all answered prompts at once, whatever the number of devices.
         """
         paths: list[tuple[int, Batch]] = []
-        own: Batch = self.some(batch, STUDENT)
+        own: Batch = self.some(batch, STUDENT, step)
         if len(own.example_B):
             noise = jax.random.uniform(step_key(key_data, step, 1), own.target_BxT.shape)
             tokens = parallel.map_rows(self._student, (params,), (own.source_BxS, noise), self.devices)
             paths.append((STUDENT, with_targets(own, tokens)))
-        shown: Batch = self.some(batch, TEACHER)
+        shown: Batch = self.some(batch, TEACHER, step)
         if len(shown.example_B):
             paths.append((TEACHER, self.demonstrated(shown, key_data, step)))
         if self.config.reference_share and not self.apart:

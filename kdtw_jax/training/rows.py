@@ -8,6 +8,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.demonstrations import Demonstrations
+from kdtw_jax.training.ramp import Ramp
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class RowsConfig:
     teacher_temperature: float = 1.0
     # The teacher's demonstrations: fresh samples, or, written once for all students, what it finds most likely.
     demonstrations: Demonstrations = field(default="sampled", metadata=flags())
+    # How student_share rises over the training; demonstrations, or else ground truth, stand for what is not there yet.
+    own_rows: Ramp = field(default_factory=Ramp, metadata=flags())
     reference_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
 
     def __post_init__(self) -> None:
@@ -42,6 +45,8 @@ class RowsConfig:
             raise UserError(
                 f"student_share, teacher_share and reference_share must be at least 0 and add to 1, got {shares}"
             )
+        if self.student_share == 1 and self.own_rows.full > 0:
+            raise UserError("student_share is 1, so own_rows.full must be 0: there are no other rows to begin with")
         for share, fraction in (("student_share", "rollout_fraction"), ("teacher_share", "demonstration_fraction")):
             if vars(self)[share] > 0 and vars(self)[fraction] == 0:
                 raise UserError(f"{share} is above 0, so {fraction} must be too: the buffer would hold no such rows")
