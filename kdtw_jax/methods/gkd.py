@@ -116,7 +116,7 @@ GKD = Method(
     describe="student that goes on by generalised knowledge distillation, in part on its own outputs",
     config=GKDConfig,
     train=gkd,
-    cost=lambda config: Cost(student=1, teacher=1),
+    cost=lambda config: Cost(student=1, teacher=1 + (config.demonstrations == "sampled")),
     prompts=lambda config, given: prompt_targets(config.demonstrations),
     color="#0072B2",
     curve="jsd",

@@ -244,7 +244,8 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
 
 def cost(config: DistilConfig) -> Cost:
     """Counts passes: a batch is written, scored thrice and answered in part once in so many updates."""
-    read = config.rollout_fraction + 2 * config.demonstration_fraction + config.reference_batches
+    written = config.demonstrations == "sampled"  # otherwise that is done ahead
+    read = config.rollout_fraction + (1 + written) * config.demonstration_fraction + config.reference_batches
     often = config.updates_per_rollout
     return Cost(config.rollout_fraction / often, read / often, copies=1 if config.target_decay else 0)
 

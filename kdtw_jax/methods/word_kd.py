@@ -120,7 +120,7 @@ WORD_KD = Method(
     describe="student that goes on by word-level distillation",
     config=WordKDConfig,
     train=word_kd,
-    cost=lambda config: Cost(teacher=1),
+    cost=lambda config: Cost(teacher=1 + (config.demonstrations == "sampled")),
     prompts=prompts,
     color="#56B4E9",
 )
