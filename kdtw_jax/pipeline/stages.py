@@ -26,7 +26,7 @@ from kdtw_jax.metrics.scores import Score, score_all
 from kdtw_jax.models import Model, ModelConfig, Params, count_params, make_model, split_axis
 from kdtw_jax.pipeline.config import Experiment, plain, without
 from kdtw_jax.pipeline.prepare import Setup
-from kdtw_jax.pipeline.teacher_outputs import claim_prompts, prompts_for, teacher_outputs
+from kdtw_jax.pipeline.teacher_outputs import all_sources, claim_prompts, prompts_for, teacher_outputs
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
@@ -128,7 +128,7 @@ def train_students(
             others = {"the model that the student starts from": start}
             if method.uses_teacher and teacher is not None:
                 others = {"the teacher": teacher, **others}
-            whose = blamed(others, setup.train, setup.buckets, error.examples, setup.devices)
+            whose = blamed(others, all_sources(setup), setup.buckets, error.examples, setup.devices)
             if whose is None:
                 raise
             raise UserError(

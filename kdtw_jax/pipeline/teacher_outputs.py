@@ -39,7 +39,12 @@ def prompts_for(
     targets = config.prompt_targets(method)
     if targets == "greedy" or targets == "beam":
         return teacher_outputs(config, setup, teacher, run, targets)
-    return None if targets == "none" or setup.prompts is None else join(setup.train, setup.prompts)
+    return None if targets == "none" or setup.prompts is None else all_sources(setup)
+
+
+def all_sources(setup: Setup) -> EncodedSplit:
+    """The pairs of training, and after them the prompts, if there are any."""
+    return setup.train if setup.prompts is None else join(setup.train, setup.prompts)
 
 
 def teacher_outputs(
