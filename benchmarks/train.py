@@ -95,7 +95,7 @@ def main(args: Args) -> None:
         "teacher pass": "teacher pass (one batch, forward)",
     }
     table: list[Line] = [{"what": words, "ms": 1e3 * seconds[name]} for name, words in what.items()]
-    answered = sum(len(collect.some(batch, writer).example_B) for writer in (STUDENT, TEACHER))
+    answered = sum(len(collect.some(batch, writer, 0).example_B) for writer in (STUDENT, TEACHER))
     # teacher passes of `rows` rows a collection
     scored = config.reference_batches + answered / args.rows
     per_pass = config.updates_per_rollout / scored

@@ -24,6 +24,7 @@ from kdtw_jax.methods.gkd import GKDConfig, divergence_loss, student_writes
 from kdtw_jax.methods.minillm import MiniLLMConfig, mixture, rollout_loss
 from kdtw_jax.methods.path_terms import path_loss
 from kdtw_jax.methods.tb import replayed_balance
+from kdtw_jax.methods.word_kd import WordKDConfig, word_loss
 from kdtw_jax.models import T5Config, make_model, shift_right
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
 from kdtw_jax.replay import Sample
@@ -32,11 +33,11 @@ from kdtw_jax.training.collect import Collector
 from kdtw_jax.training.context import Chunks
 from kdtw_jax.training.fresh import Sampler, TeacherForward
 from kdtw_jax.training.saved import load_model
-from kdtw_jax.training.scoring import score_paths
-from kdtw_jax.training.state import init_state, make_optimizer, make_update
+from kdtw_jax.training.scoring import STUDENT, score_paths
+from kdtw_jax.training.state import PRNG, init_state, make_optimizer, make_update
 from tests.commands import train as command
 from tests.pictures import colours
-from tests.world import DISTIL, TRAINING, WIDE, World, heard, same
+from tests.world import DISTIL, FIT, TRAINING, WIDE, World, heard, same
 
 GKD = GKDConfig()
 MINILLM = MiniLLMConfig()
@@ -173,24 +174,52 @@ def test_one_and_four_devices_write_the_same_and_give_the_same_update(world: Wor
     assert means == pytest.approx(numbers, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["gkd", "pcl"])
+@pytest.mark.parametrize("kind", ["gkd", "word_kd", "pcl"])
 def test_a_sharper_teacher_is_matched_by_a_student_as_much_sharper(world: World, kind: str) -> None:
     model, params = world.teacher
     sharp = model._replace(unembed=lambda *given: model.unembed(*given) / 0.5)
 
     def left(student: Any) -> float:
         if kind == "gkd":
-            loss = divergence_loss(student, model, replace(GKD, teacher_temperature=0.5), world.banned)
+            loss = divergence_loss(student, model, replace(GKD, alpha=0.5), world.banned)
             return float(objective(loss, params, rows_of(world, kind)))
-        config = replace(DISTIL, reward_temperature=0.5, target_decay=0.0)
-        collected = Collector(student, world.teacher, config, world.banned, parallel.select_devices(1))
+        if kind == "word_kd":
+            loss = word_loss(student, model, FIT, world.banned, alpha=0.5)
+            return float(loss(params, (), rows_of(world, "gkd"), jax.random.key(0))["kl"].mean())
+        config = replace(DISTIL, target_decay=0.0)
+        collected = Collector(student, world.teacher, config, world.banned, parallel.select_devices(1), alpha=0.5)
         rows = collected.scored(jax.tree.map(jnp.asarray, batch_of(world)))
         terms = path_loss(student, config, world.banned)(
             params, (), Sample(rows, jnp.zeros(8, jnp.int32)), jax.random.key(0)
         )
-        return max(float(terms["pcl"].mean()), float(terms["kl"].mean()))
+        return float(terms["kl"].mean())
 
     assert left(sharp) < 1e-4 < 1e-3 < left(model)
+
+
+def test_alpha_sharpens_what_the_teacher_demonstrates_and_its_rewards_and_the_students_rows_not(world: World) -> None:
+    """Towards 0 the demonstrations are greedy ones."""
+    devices, batch = parallel.select_devices(1), batch_of(world)
+    params, key = parallel.replicate(world.params, devices), jax.random.key_data(jax.random.key(0, impl=PRNG))
+
+    def collector(alpha: float, temperature: float = 1.0, **changes: Any) -> Collector:
+        config = replace(DISTIL, teacher_temperature=temperature, **changes)
+        return Collector(world.model, world.teacher, config, world.banned, devices, alpha=alpha)
+
+    usual, sharp, as_sharp, least = (collector(*given) for given in ((1.0,), (0.5,), (1.0, 0.5), (1e-4,)))
+    shown = [np.asarray(one.demonstrated(batch, key, 0).target_BxT) for one in (usual, sharp, as_sharp, least)]
+    np.testing.assert_array_equal(shown[1], shown[2])
+    assert (shown[0] != shown[1]).any()
+    write = jax.jit(partial(generate, world.teacher[0], noise_BxT=None, max_len=12, banned=world.banned))
+    greedy = write(jax.tree.map(jnp.asarray, world.teacher[1]), source_BxS=batch.source_BxS)
+    np.testing.assert_array_equal(shown[3], greedy.tokens_BxT)
+
+    alone = {"teacher_share": 0.0, "reference_share": 0.0, "student_share": 1.0}
+    before, after = (collector(alpha, **alone)(params, batch, key, 0)[STUDENT] for alpha in (1.0, 0.5))
+    np.testing.assert_array_equal(before.tokens_BxT, after.tokens_BxT)
+    np.testing.assert_array_equal(before.teacher_log_prob_BxT, after.teacher_log_prob_BxT)
+    first = [np.asarray(rows.top.log_prob_BxTxK)[..., 0] for rows in (before, after)]
+    assert (first[1] > first[0]).mean() > 0.9
 
 
 def test_balance_is_zero_where_the_student_is_the_teacher(world: World) -> None:
@@ -268,7 +297,8 @@ def test_settings_that_cannot_work_are_refused() -> None:
     for config, changes, message in (
         (GKD, {"student_share": 1.5}, r"gkd\.student_share must be in \[0, 1\]"),
         (GKD, {"beta": -0.1}, r"gkd\.beta must be in \[0, 1\]"),
-        (GKD, {"teacher_temperature": 0.0}, r"gkd\.teacher_temperature must be above 0"),
+        (GKD, {"alpha": 0.0}, r"gkd\.alpha must be above 0"),
+        (WordKDConfig(), {"alpha": 0.0}, r"alpha must be above 0"),
         (TRAINING, {"chunk": -1}, r"chunk must be at least 0, got -1"),
         (TRAINING, {"vocab_chunk": -1}, r"vocab_chunk must be at least 0, got -1"),
         (MINILLM, {"teacher_mix": 1.0}, r"minillm\.teacher_mix must be in \[0, 1\)"),

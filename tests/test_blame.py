@@ -14,6 +14,7 @@ from published import TEXTS, V10, V11, tensors, write_folder
 from rich.console import Console
 
 from kdtw_jax import parallel
+from kdtw_jax.data.batches import Ragged
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.mle import mle
@@ -40,6 +41,12 @@ def test_the_first_model_whose_scores_are_none_is_named(devices: int) -> None:
     where: tuple[Any, ...] = (world.data, BUCKETS, (3, 5, 150), parallel.select_devices(devices))
     assert blamed({"a": sound, "b": sound}, *where) is None
     assert blamed({"a": sound, "b": broken, "c": broken}, *where) == "b"
+    unanswered = dataclasses.replace(world.data, targets=Ragged.pack([] for _ in range(len(world.data))))
+    nan = (world.model, jax.tree.map(lambda x: np.full_like(x, np.nan), world.params))
+    full = unanswered.examples[unanswered.sources.lengths <= BUCKETS[0].source][
+        : BUCKETS[0].rows
+    ]  # no row is filled up
+    assert blamed({"a": sound, "b": nan}, unanswered, BUCKETS, full.tolist(), where[-1]) == "b"
 
 
 def test_a_loss_that_is_none_names_the_examples_of_its_batch(tmp_path: Path) -> None:

@@ -71,18 +71,18 @@ def test_chunks_change_no_number(world: World, kind: str, chunks: dict[str, int]
 @pytest.mark.parametrize("chunks", CHUNKS)
 def test_the_teacher_scores_by_chunks_what_it_scores_at_once(world: World, chunks: dict[str, int]) -> None:
     batch = [jnp.asarray(x) for x in next(training_batches(world.data, WIDE, seed=0))]
-    how = {"banned": world.banned, "temperature": 0.7}
+    how = {"banned": world.banned, "alpha": 0.7}
     run = jax.jit(partial(score_paths, world.teacher[0], **how), static_argnames=("top_k", "chunk", "vocab_chunk"))
     model, params = world.teacher
     decoded = model.decode(params, model.encode(params, batch[1]), shift_right(batch[2]))
-    mu_BxTxV = log_policy(decoded.logits_BxTxV, world.banned, 0.7)
+    mu_BxTxV, sharp_BxTxV = (log_policy(decoded.logits_BxTxV, world.banned, heat) for heat in (1.0, 0.7))
     taken_BxT = jnp.take_along_axis(mu_BxTxV, batch[2][..., None], axis=-1)[..., 0]
     want = jnp.where(batch[2] != 0, taken_BxT, 0.0)
     for k in (0, 4):
         whole, parts = (run(world.teacher[1], *batch, top_k=k, **how) for how in ({}, chunks))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, parts)
         np.testing.assert_allclose(whole.teacher_log_prob_BxT, want, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(whole.top.log_prob_BxTxK, jax.lax.top_k(mu_BxTxV, 4)[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(whole.top.log_prob_BxTxK, jax.lax.top_k(sharp_BxTxV, 4)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_students_are_compared_with_their_teacher_by_positions(world: World) -> None:
@@ -93,13 +93,13 @@ def test_students_are_compared_with_their_teacher_by_positions(world: World) -> 
         compare = jax.jit(make_comparison(world.model, world.teacher[0], world.banned, values, 4, chunk))
         return compare(both, source, target)
 
-    def policy(model: Model, params: Any, alpha: float) -> np.ndarray:
+    def policy(model: Model, params: Any) -> np.ndarray:
         decoded = model.decode(params, model.encode(params, source), shift_right(target))
-        return np.asarray(log_policy(decoded.logits_BxTxV, world.banned, alpha))
+        return np.asarray(log_policy(decoded.logits_BxTxV, world.banned))
 
     whole, parts = run(0), run(5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, parts)
-    pi, mu = policy(world.model, world.params, 0.8), policy(*world.teacher, 1.0)
+    pi, mu = policy(world.model, world.params), policy(*world.teacher)
     forward = np.where(np.isfinite(mu), np.exp(mu) * (np.nan_to_num(mu) - np.nan_to_num(pi)), 0.0).sum(-1)
     np.testing.assert_allclose(parts.kl_forward, forward, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(parts.agree, pi.argmax(-1) == mu.argmax(-1))

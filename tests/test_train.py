@@ -279,7 +279,6 @@ def test_settings_that_cannot_work_are_refused(world: World, tmp_path: Path) -> 
         ({"updates_per_rollout": 0}, "at least 1"),
         ({"target_decay": 1.0}, r"target_decay must be in \[0, 1\)"),
         ({"teacher_temperature": 0.0}, "teacher_temperature must be above 0"),
-        ({"reward_temperature": 0.0}, "reward_temperature must be above 0"),
         ({"reference_batches": 0}, "reference_batches must be at least 1"),
         ({"value_warmup": -1}, "value_warmup must be at least 0"),
     ):

@@ -36,6 +36,7 @@ continues an interrupted run; more seeds and methods join what is there.
                      tb       trajectory balance
                      pcl      path consistency
                      ask      path consistency of a student that learns to ask its teacher
+  --prompts FILE     further sources without targets (one a line, or JSON), or own: the teacher answers them
   --seeds ...        a student of each method for each of these numbers
   --family NAME      what kind of models are trained, by default t5; your own is registered first
   --teacher-model, --student-model   a folder or hf:NAME, instead of training one

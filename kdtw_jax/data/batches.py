@@ -78,7 +78,9 @@ class Ragged:
         lengths = self.offsets[rows + 1][:, None] - starts
         steps = np.arange(width)[None, :]
         inside = steps < lengths
-        return np.where(inside, self.values[np.where(inside, starts + steps, 0)], np.int32(PAD_ID))
+        found = np.full(inside.shape, PAD_ID, np.int32)
+        found[inside] = self.values[(starts + steps)[inside]]  # of rows that are all empty there is none
+        return found
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,15 @@ class EncodedSplit:
     dropped: int  # examples left out
     truncated_pairs: int  # examples with a side cut short
     truncated_tokens: int  # tokens cut off, both sides
+    room: Int64 | None = None  # [N] tokens that targets get, where some are yet to be written; None: as they have
 
     def __len__(self) -> int:
         return len(self.examples)
 
     @property
-    def tokens(self) -> int:
-        """Source and target tokens kept, EOS included."""
-        return len(self.sources.values) + len(self.targets.values)
+    def targets_room(self) -> Int64:
+        """int64 [N]."""
+        return self.targets.lengths if self.room is None else self.room
 
 
 class BatchIterator(Protocol):
@@ -214,7 +217,7 @@ def assign_buckets(encoded: EncodedSplit, buckets: Sequence[Bucket]) -> list[Int
     if not buckets or min(min(bucket) for bucket in buckets) < 1:
         raise UserError(f"need at least one bucket, all its sizes positive; got {list(buckets)}")
     order = sorted(range(len(buckets)), key=lambda b: (buckets[b].source + buckets[b].target, buckets[b].source))
-    sources, targets = encoded.sources.lengths, encoded.targets.lengths
+    sources, targets = encoded.sources.lengths, encoded.targets_room
     place = np.full(len(encoded), -1)
     for b in reversed(order):  # the smallest comes last and so wins
         place[(sources <= buckets[b].source) & (targets <= buckets[b].target)] = b

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from kdtw_jax.data.debian_apt import Indices, stanzas
+from kdtw_jax.data.overlap import SHINGLE
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.splits import PairSplits, distinct, family, split_by_group
 
@@ -63,6 +64,28 @@ def summary_pairs(indices: Indices) -> PairSplits:
         if md5 in families and is_summary(long, short):
             pairs.append(Pair(source=long, target=short, group=families[md5]))
     return split_by_group(distinct(pairs), minimum=MINIMUM, salt="debian/summarize")
+
+
+def translation_prompts(indices: Indices, language: str, held_out: Collection[str]) -> Iterator[str]:
+    """Yields the synopses and sentences of a language, but for those of the families in `held_out`."""
+    for description in _others(indices, language, held_out):
+        parts = (part for paragraph in description.paragraphs for part in sentences(paragraph))
+        yield from filter(_in_words, (description.synopsis, *parts))
+
+
+def summary_prompts(indices: Indices, held_out: Collection[str]) -> Iterator[str]:
+    """Yields English descriptions and their paragraphs, of a few words at least; none of the families in `held_out`."""
+    for description in _others(indices, "en", held_out):
+        for text in (" ".join(description.paragraphs), *description.paragraphs):
+            if len(text.split()) >= SHINGLE and _in_words(text):
+                yield text
+
+
+def _others(indices: Indices, language: str, held_out: Collection[str]) -> Iterator[Description]:
+    families = _families(indices)
+    for md5, text in _descriptions(indices.translations[language], language):
+        if md5 in families and families[md5] not in held_out:
+            yield parse(text)
 
 
 def parse(text: str) -> Description:

@@ -1,15 +1,14 @@
-"""Pairs from JSON: an object a line, or an array of objects."""
+"""Texts from JSON: an object a line, or an array of objects."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdtw_jax.data.lines import kind, lines_of_file
-from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.errors import UserError
 from kdtw_jax.text.normal import normalize
@@ -26,8 +25,8 @@ def is_json(path: Path) -> bool:
     return kind(path) in (".jsonl", ".jl", ".ndjson", ".json")
 
 
-def json_pairs(path: Path, keys: tuple[str, str]) -> list[Pair]:
-    """The texts of the two keys of every object, as they are but for halves of surrogate pairs.
+def json_texts(path: Path, keys: Sequence[str]) -> list[tuple[str, ...]]:
+    """The texts that every object has under the keys, as they are but for halves of surrogate pairs.
 
     Those are no characters, and nothing could write them: each becomes U+FFFD, and a line on standard error says so.
 
@@ -38,20 +37,20 @@ def json_pairs(path: Path, keys: tuple[str, str]) -> list[Pair]:
     first = next((line for line in lines if line.strip()), "")
     is_array = first.lstrip().startswith("[")
     values = _of_array("\n".join(lines), path) if is_array else _of_lines(lines, path)
-    pairs, mended = [], []
+    found, mended = [], []
     for number, value in values:
         texts = _texts(value, f"{path} line {number}", keys)
         whole = [_SURROGATE.sub("\ufffd", text) for text in texts]
         mended += [number] * sum(a != b for a, b in zip(texts, whole, strict=True))
-        pairs.append(Pair(source=whole[0], target=whole[1], group=""))
-    if not pairs:
-        raise UserError(f"{path}: the array is empty; it needs objects with the keys {keys[0]} and {keys[1]}")
+        found.append(tuple(whole))
+    if not found:
+        raise UserError(f"{path}: the array is empty; it needs objects with {_named(keys)}")
     if mended:
         remark(
             f"{path} line {mended[0]}: half of a surrogate pair is no character; "
             f"U+FFFD stands for such halves in {len(mended)} of the texts in that file"
         )
-    return pairs
+    return found
 
 
 def _of_lines(lines: list[str], path: Path) -> Iterator[tuple[int, object]]:
@@ -103,15 +102,19 @@ def _space(text: str, at: int) -> int:
     return found.end()
 
 
-def _texts(record: Any, where: str, keys: tuple[str, str]) -> tuple[str, str]:
+def _texts(record: Any, where: str, keys: Sequence[str]) -> tuple[str, ...]:
     if not isinstance(record, dict):
-        raise UserError(f"{where}: not a JSON object; write objects with the keys {keys[0]} and {keys[1]}")
+        raise UserError(f"{where}: not a JSON object; write objects with {_named(keys)}")
     for key in keys:
         if not isinstance(record.get(key), str) or not normalize(record[key]):
             names = [_shown(name) for name in [*record][:_SHOWN_KEYS]]
             have = ", ".join([*names, "..."] if len(record) > _SHOWN_KEYS else names) or "no keys"
             raise UserError(f"{where}: {key!r} must be a text that is not empty; the object has {have}")
-    return record[keys[0]], record[keys[1]]
+    return tuple(record[key] for key in keys)
+
+
+def _named(keys: Sequence[str]) -> str:
+    return f"the key{'s' * (len(keys) > 1)} {' and '.join(keys)}"
 
 
 def _shown(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from kdtw_jax.data.features import Features
 from kdtw_jax.data.pair import Source
 from kdtw_jax.data.pairs import Given, split_pairs
+from kdtw_jax.data.prompts import clean_prompts
 from kdtw_jax.data.store import fingerprint
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import UserError
@@ -38,6 +39,8 @@ class Task:
     """a hash of all text, where the text is prepared here; equal if two runs had the same data"""
     language: str = ""
     """a code for the language of the targets, "" where neither the task nor their script says it"""
+    prompts: Source = ()
+    """further sources, whose targets are empty: a teacher can answer them; none is held out, or near to what is"""
 
     @classmethod
     def from_pairs(
@@ -46,6 +49,7 @@ class Task:
         test: Given | None = None,
         *,
         validation: Given | None = None,
+        prompts: Iterable[str] = (),
         metrics: Sequence[str] = TRANSLATION_METRICS,
         instruction: str = "{source}",
         language: str = "",
@@ -57,6 +61,8 @@ class Task:
         Args:
           train: (source, target) pairs, or mappings with these keys, from any iterable; likewise `test` and
             `validation`. Of a split that is not given, a twentieth of the distinct training sources is held out.
+          prompts: further sources without targets, which a teacher can answer; what is held out, or near to that, is
+            left out, and counted in the notes.
           metrics: of bleu, chrf, rouge1, rouge2, rougeL, exact_match, or your own (`register_metric`); the first
             decides what is shown first.
           instruction: words around a source, with {source} in them, for models that were trained to follow one.
@@ -66,7 +72,7 @@ class Task:
 
         Raises:
           UserError: anything that is no pair of texts, a split without pairs, held-out sources that are in training,
-            or an unknown metric; before anything else.
+            prompts of which none is left, or an unknown metric; before anything else.
         """
         check_metrics(metrics, "metrics")
         if "{source}" not in instruction:
@@ -74,7 +80,15 @@ class Task:
         splits = split_pairs(train, validation, test, seed=seed)
         notes: dict[str, float] = {f"{split}_pairs": len(pairs) for split, pairs in splits.items()}
         language = language or guess_language(pair["target"] for pair in splits["train"][:SCRIPT_FROM])
-        return cls(name, splits, tuple(metrics), instruction, notes, fingerprint(splits), language)
+        given = list(prompts)
+        if not given:
+            return cls(name, splits, tuple(metrics), instruction, notes, fingerprint(splits), language)
+        if wrong := [text for text in given if not isinstance(text, str)]:
+            raise UserError(f"prompts must be texts, got {wrong[0]!r:.80}")
+        cleaned = clean_prompts(given, splits, what=name)
+        texts, parts = cleaned.splits["prompts"], {**splits, **cleaned.splits}
+        notes |= cleaned.notes
+        return cls(name, splits, tuple(metrics), instruction, notes, fingerprint(parts), language, texts)
 
 
 class TaskRequest(NamedTuple):
@@ -88,6 +102,19 @@ class TaskRequest(NamedTuple):
     test_limit: int | None
 
 
+class OwnPrompts(NamedTuple):
+    """The prompts that a source of tasks has itself.
+
+    texts(request, task): sources like the task's, of its relatives none that is held out; they are cleaned elsewhere.
+    recipe: what they depend on beside the pairs, in words.
+    fold_digits: whether texts that differ in numbers alone are the same.
+    """
+
+    texts: Callable[[TaskRequest, Task], Iterable[str]]
+    recipe: str
+    fold_digits: bool
+
+
 class TaskSource(NamedTuple):
     """Where tasks come from.
 
@@ -96,9 +123,11 @@ class TaskSource(NamedTuple):
     form: what a name looks like, for messages.
     language(name): a code for the language of the targets as far as a name tells it, before anything is read.
     notes(request, task): what is measured on the pairs that the limits leave.
+    prompts: further sources without targets; None: it has none.
     """
 
     load: Callable[[TaskRequest], Task]
     form: str
     language: Callable[[str], str] = lambda name: ""
     notes: Callable[[TaskRequest, Task], Mapping[str, float]] = lambda request, task: {}
+    prompts: OwnPrompts | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from babel import Locale, UnknownLocaleError
 from rich.console import Console
 
 from kdtw_jax.data import cldr
-from kdtw_jax.data.debian import RECIPE, summary_pairs, translation_pairs
+from kdtw_jax.data.debian import RECIPE, summary_pairs, summary_prompts, translation_pairs, translation_prompts
 from kdtw_jax.data.debian_apt import download_indices
 from kdtw_jax.data.overlap import RECIPE as OVERLAP
 from kdtw_jax.data.overlap import contained, overlap
-from kdtw_jax.data.record import SUMMARY_METRICS, TRANSLATION_METRICS, Task, TaskRequest, TaskSource
+from kdtw_jax.data.record import SUMMARY_METRICS, TRANSLATION_METRICS, OwnPrompts, Task, TaskRequest, TaskSource
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.data.store import fingerprint, kept_notes, stored
@@ -88,6 +88,16 @@ def _load_debian(request: TaskRequest) -> Task:
     return Task(name, made.splits, TRANSLATION_METRICS, instruction, made.notes, made.fingerprint, target)
 
 
+def _debian_prompts(request: TaskRequest, task: Task) -> Iterator[str]:
+    """Of the archive as it is now: what is held out is known by the families of the pairs, whenever these were made."""
+    held_out = {pair["group"] for split in ("validation", "test") for pair in task.splits[split]}
+    kind, lists = request.name.removeprefix("debian/"), request.data_dir / "apt"
+    if kind == "summarize":
+        return summary_prompts(download_indices(lists, ("en",)), held_out)
+    source, target = kind.split("-")
+    return translation_prompts(download_indices(lists, (source, target)), source, held_out)
+
+
 def _debian_language(name: str) -> str:
     translation = _LANGUAGES.fullmatch(name.removeprefix("debian/"))
     return translation[2] if translation else ""
@@ -155,7 +165,12 @@ def _language(code: str) -> str:
 
 BUILTIN: Mapping[str, TaskSource] = {
     "cldr": TaskSource(_load_cldr, "cldr", lambda name: "de"),
-    "debian/": TaskSource(_load_debian, "debian/en-de, debian/summarize", _debian_language),
+    "debian/": TaskSource(
+        _load_debian,
+        "debian/en-de, debian/summarize",
+        _debian_language,
+        prompts=OwnPrompts(_debian_prompts, RECIPE, fold_digits=True),
+    ),
     "tfds:": TaskSource(_load_tfds, "tfds:NAME", notes=_contained_notes),
     "ways": WAYS,
     "files": TaskSource(_load_files, "files", notes=_file_notes),

@@ -7,21 +7,37 @@ which the command line reads.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.console import Console
+
 from kdtw_jax.data.features import Features
 from kdtw_jax.data.pair import Pair, Source
-from kdtw_jax.data.record import SCRIPT_FROM, Task, TaskRequest, TaskSource
+from kdtw_jax.data.prompts import NONE, OWN, RECIPE, clean_prompts, read_prompts
+from kdtw_jax.data.record import SCRIPT_FROM, OwnPrompts, Task, TaskRequest, TaskSource
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.sources import BUILTIN
+from kdtw_jax.data.splits import PairSplits
+from kdtw_jax.data.store import fingerprint, stored
 from kdtw_jax.data.textfiles import FileSpec
 from kdtw_jax.errors import NotRegistered, UserError
 from kdtw_jax.registry import Registry
 from kdtw_jax.text.language import guess_language, main_language
 
-__all__ = ["SOURCES", "Pair", "Source", "Task", "TaskRequest", "TaskSource", "load_task", "register_source"]
+__all__ = [
+    "SOURCES",
+    "OwnPrompts",
+    "Pair",
+    "Source",
+    "Task",
+    "TaskRequest",
+    "TaskSource",
+    "load_task",
+    "register_source",
+]
 
 # By what a name begins with, up to ":" or "/", or by the whole of it.
 SOURCES = Registry(
@@ -101,6 +117,7 @@ def load_task(
     limit: int | None = None,
     test_limit: int | None = None,
     language: str = "",
+    prompts: str = NONE,
 ) -> Task:
     """The task of that name; what has to be prepared is kept in `data_dir` and found there by a later call.
 
@@ -113,6 +130,8 @@ def load_task(
       limit: training pairs at the most, evenly spaced over the split.
       test_limit: likewise validation and test pairs.
       language: a code for the language of the targets; by default the source or their script says it.
+      prompts: further sources without targets: "own" are the task's own; else a file, one a line, or JSON with the
+        source's key of `files`.
 
     Raises:
       UserError: an unknown name, or whatever is wrong with the data; nothing half-written is left.
@@ -123,7 +142,10 @@ def load_task(
             raise UserError(f"the limit on {split} pairs must be at least 1, got {most}")
     source = find_source(name)
     request = TaskRequest(name, Path(data_dir), files or FileSpec(), features or Features(), limit, test_limit)
+    texts = _texts(prompts, request, source.prompts)  # before anything takes time
     task = source.load(request)
+    if prompts != NONE:
+        task = _with_prompts(task, prompts, texts, request, source.prompts)
     task = replace(task, language=language or task.language)
     script = guess_language(pair["target"] for pair in _Limited(task.splits["train"], SCRIPT_FROM))
     if not task.language:
@@ -137,6 +159,29 @@ def load_task(
             notes[f"{split}_pairs"] = len(splits[split])
     task = replace(task, splits=splits)
     return replace(task, notes=notes | dict(source.notes(request, task)))
+
+
+def _texts(prompts: str, request: TaskRequest, own: OwnPrompts | None) -> list[str]:
+    if prompts == OWN and own is None:
+        raise UserError(f"{request.name} has no prompts of its own; name a file of them: --prompts FILE")
+    return [] if prompts in (NONE, OWN) else read_prompts(Path(prompts), request.files.source_key)
+
+
+def _with_prompts(task: Task, named: str, texts: list[str], request: TaskRequest, own: OwnPrompts | None) -> Task:
+    """The task with the prompts of a file, or its own; they are cleaned once and kept in the folder for data."""
+    recipe = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
+    if named == OWN and own is not None:
+        recipe = own.recipe
+    pairs = task.fingerprint or fingerprint({split: x for split, x in task.splits.items() if split != "train"})
+
+    def make() -> PairSplits:
+        found = own.texts(request, task) if own is not None and named == OWN else texts
+        with Console(stderr=True).status(f"{task.name}: taking prompts that are near no held-out text"):
+            fold = own is not None and own.fold_digits
+            return clean_prompts(found, task.splits, what=f"--prompts {named}", fold_digits=fold)
+
+    made = stored(request.data_dir, f"{task.name} prompts", f"{RECIPE} {recipe} {pairs}", make)
+    return replace(task, prompts=made.splits["prompts"], notes=dict(task.notes) | made.notes)
 
 
 def stated_language(name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from kdtw_jax.data.json_texts import is_json, json_pairs
+from kdtw_jax.data.json_texts import is_json, json_texts
 from kdtw_jax.data.lines import lines_of_file
 from kdtw_jax.data.overlap import caseless
 from kdtw_jax.data.pair import Pair
@@ -107,7 +107,8 @@ def _read_pairs(source: Path, target: Path | None, spec: FileSpec) -> list[Pair]
     if is_json(source):
         if target is not None:
             raise UserError(f"{source}: a file of JSON has both sides; leave out {target}")
-        return json_pairs(source, (spec.source_key, spec.target_key))
+        texts = json_texts(source, (spec.source_key, spec.target_key))
+        return [Pair(source=one, target=other, group="") for one, other in texts]
     if target is None:
         lines_of_file(source)  # what is wrong with it comes first
         raise UserError(f"{source}: the file with its targets is not given; name it, or use a .jsonl file")

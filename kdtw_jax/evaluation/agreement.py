@@ -48,7 +48,7 @@ def compare_with_teacher(
     student_model = student[0]
 
     def roll_out(params: Params, source: jax.Array, noise: jax.Array) -> jax.Array:
-        limits: dict[str, Any] = {"max_len": noise.shape[1], "banned": banned, "temperature": values.alpha}
+        limits: dict[str, Any] = {"max_len": noise.shape[1], "banned": banned}
         return generate(student_model, params, source, noise, **limits).tokens_BxT
 
     devices = devices or parallel.one_device()
@@ -110,7 +110,7 @@ def make_comparison(
     """Makes the function that compares two models at every state of given outputs.
 
     Args:
-      values: what V is made of, and the student's temperature.
+      values: what V is made of.
       top_k: tokens of the teacher that its truncated divergences know; 0: none is computed.
       chunk: positions for which distributions over the vocabulary exist at a time; 0: all.
 
@@ -126,9 +126,9 @@ def make_comparison(
 
         def part(own_BxXxD: jax.Array, other_BxXxD: jax.Array, head_BxX: jax.Array, tokens_BxX: jax.Array) -> _Compared:
             logits_BxXxV = student.unembed(params[0], own_BxXxD)
-            pi = log_policy(logits_BxXxV, banned, values.alpha)
+            pi = log_policy(logits_BxXxV, banned)
             mu = log_policy(teacher.unembed(params[1], other_BxXxD), banned)
-            possible_BxXxV = without_banned(logits_BxXxV, banned)
+            possible_BxXxV = values.alpha * without_banned(logits_BxXxV, banned)  # Q, where V is made of it
             _, value_BxX = policy_and_value(possible_BxXxV, head_BxX, tokens_BxX, **values.of_values)
             top_forward, top_reverse = (
                 topk_divergence(pi, top_k_with_tail(mu, top_k), direction) if top_k else jnp.zeros(tokens_BxX.shape)

@@ -41,7 +41,9 @@ class PCLConfig:
       UserError: values that make no sense.
     """
 
-    alpha: float = 1.0  # weight of the entropy; the policy is softmax(logits / alpha)
+    # Weight of the entropy: the optimum is proportional to mu^(1/alpha), and that is what distributions are matched to.
+    # The policy is softmax(logits) of the student; as Q its logits count alpha times.
+    alpha: float = 1.0
     gamma: float = 1.0  # discount per token
     segment_lengths: tuple[int, ...] = (1,)  # segment lengths d; 0 = to the end of the path
     values: Values = "unified"

@@ -27,12 +27,14 @@ from kdtw_jax.methods.ask_config import AskConfig, Rules, dual_configs, make_rul
 from kdtw_jax.methods.ask_loss import ask_loss
 from kdtw_jax.methods.ask_rows import QUOTES, AskingCollector, HelpedRows
 from kdtw_jax.methods.path_terms import coefficients
-from kdtw_jax.methods.pcl import cost
+from kdtw_jax.methods.pcl import cost, prompts
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import ModelConfig
 from kdtw_jax.runs.atomic import write_json
 from kdtw_jax.training.collect import empty_row, minibatch_shares
 from kdtw_jax.training.context import StudentTraining, TrainContext
+from kdtw_jax.training.demonstrations import check_answered
+from kdtw_jax.training.ramp import Ramp
 from kdtw_jax.training.replayed import Replayed, train_replayed
 from kdtw_jax.training.scoring import REFERENCE, SOURCES
 from kdtw_jax.training.state import Coefficient, Params
@@ -57,8 +59,9 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
       The parameters, and the prices at the end, a table per constraint.
 
     Raises:
-      UserError: as `train_replayed` and `check_training` do.
+      UserError: as `train_replayed`, `check_answered` and `check_training` do.
     """
+    check_answered(context, config.distil.demonstrations)
     check_training(context.training)
     training, student = context.training, context.student
     optimizer = replace(training.optimizer, rates=replace(training.optimizer.rates, gate=config.gate_rate))
@@ -67,9 +70,9 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
     gate = dict.fromkeys(("saving", "price", "quote", "cost"), config.gate_weight)
     weights: dict[str, Coefficient] = {**coefficients(config.distil), **gate}
 
-    def shares(rows: int) -> tuple[int, ...]:
+    def shares(rows: int, scale: float = 1.0) -> tuple[int, ...]:
         helped = min(max(round(rows * config.helped_share), 1), rows - 1) if rows > 1 else 0
-        return (*minibatch_shares(config.distil, rows - helped), helped)
+        return (*minibatch_shares(config.distil, rows - helped, scale), helped)
 
     def row(bucket: Bucket) -> HelpedRows:
         terms = Terms(jnp.zeros((count,), jnp.float32), jnp.zeros((count,), bool))
@@ -91,6 +94,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         updates_per_rollout=config.distil.updates_per_rollout,
         capacity=config.distil.capacity,
         reference_batches=config.distil.reference_batches,
+        own_rows=config.distil.own_rows,
     )
     learning = replace(context, training=replace(training, optimizer=optimizer))
     params, duals = train_replayed(learning, params, method)
@@ -100,12 +104,13 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
     slow = replace(optimizer, learning_rate=0.1 * optimizer.learning_rate, final_fraction=0.0, warmup_steps=1)
     resting = method._replace(
         coefficients=gate,
-        shares=lambda rows: (*(0 for _ in SOURCES), rows),
+        shares=lambda rows, scale: (*(0 for _ in SOURCES), rows),
         collect=collector.calibrate_gate,
         reference=None,
         refresh=partial(collector.refresh, resting=True),
         extra=collector.prices.frozen(duals),
         capacity=min(config.distil.capacity, _REMEMBERED),
+        own_rows=Ramp(),
         learning=("gate",),
     )
     at_rest = replace(
@@ -113,6 +118,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         name=f"{context.name}, at rest",
         folder=context.folder / "gate_calibration",
         data=context.data if context.unseen is None else context.unseen,
+        prompts=None,
         training=replace(training, loop=replace(training.loop, steps=config.gate_calibration_steps), optimizer=slow),
         seed=context.seed + 1,
         stop_after=None if stop_after is None else stop_after - steps,
@@ -170,6 +176,7 @@ ASK = Method(
     cost=lambda config: cost(config.distil)._replace(further_steps=config.gate_calibration_steps),
     student=lambda size, config: replace(size, gate_width=config.gate_width, rule_in_source=config.rule_in_source),
     check=check,
+    prompts=lambda config, given: prompts(config.distil, given),
     unseen=lambda config: config.gate_calibration_steps > 0,
     top_k="distil.top_k",
     further_rows=QUOTES,

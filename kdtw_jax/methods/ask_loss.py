@@ -71,8 +71,7 @@ def ask_loss(
             logits_BxXxV = without_banned(model.unembed(params, hidden_BxXxD), banned)
             own_BxXxV = jax.lax.stop_gradient(jax.nn.log_softmax(logits_BxXxV, axis=-1))
             view = gate_features(own_BxXxV, hidden_BxXxD, past_BxXxT, history)
-            own = DenseLogits(logits_BxXxV if alpha == 1 else logits_BxXxV / alpha)
-            found = student_stats(config.distil, own, head_BxX, tokens_BxX, top)
+            found = student_stats(config.distil, DenseLogits(logits_BxXxV), head_BxX, tokens_BxX, top)
             return found, view, saving(own_BxXxV, top, config.saving)
 
         what = (

@@ -67,7 +67,9 @@ class AskingCollector:
         alpha, chunks = config.distil.pcl.alpha, context.training.chunks()
         self.config, self.rules, self.devices, self.seed = config, rules, context.devices, context.seed
         self.steps = context.training.loop.steps
-        self.plain = Collector(student, teacher, config.distil, banned, self.devices, alpha=alpha, chunks=chunks)
+        how: dict[str, Any] = {"alpha": alpha, "chunks": chunks, "apart": context.prompts is not None}
+        how["steps"] = self.steps
+        self.plain = Collector(student, teacher, config.distil, banned, self.devices, **how)
         self.prices = Prices(rules.constraints, dual_configs(config, rules.constraints))
         self.prices_at_rest = self.prices.without_push()
         self.bank = draw_rules(
@@ -127,15 +129,15 @@ class AskingCollector:
         noise_4xBxT = jax.random.uniform(step_key(key_data, step, 4), (4, *batch.target_BxT.shape))
         helped = self._written(self._as_at_test_time, params, told, *noise_4xBxT[:2])
         found = {HELPED: helped}
-        own, *noises = self.plain.some((told, *noise_4xBxT[2:]), STUDENT)
+        own, *noises = self.plain.some((told, *noise_4xBxT[2:]), STUDENT, step)
         if len(own.rule_BxR):
             found[STUDENT] = self._written(self._sampled, params, own, *noises)
         extra = self._move(extra, *_measured(helped), np.float32(learning_pace(step, self.steps)))
-        shown: Told = self.plain.some(told, TEACHER)
+        shown: Told = self.plain.some(told, TEACHER, step)
         if len(shown.rule_BxR):
-            tokens = self.plain.teacher_writes(shown.batch, key_data, step)
-            found[TEACHER] = self._marked(shown._replace(batch=with_targets(shown.batch, tokens)), step)
-        if self.config.distil.reference_share:
+            answered = self.plain.demonstrated(shown.batch, key_data, step)
+            found[TEACHER] = self._marked(shown._replace(batch=answered), step)
+        if self.config.distil.reference_share and not self.plain.apart:
             found[REFERENCE] = self._marked(told, step)
         return found, extra
 

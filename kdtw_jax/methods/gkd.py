@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,11 @@ from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.context import Chunks, TrainContext
+from kdtw_jax.training.demonstrations import Demonstrator, check_answered, prompt_targets
 from kdtw_jax.training.fresh import SIDE_BY_SIDE, Sampler, TeacherForward, TeacherStates, compare_policies, train_fresh
+from kdtw_jax.training.ramp import Ramp
 from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
+from kdtw_jax.training.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,20 @@ class GKDConfig:
     """Generalised knowledge distillation (arXiv 2306.13649)."""
 
     student_share: float = 0.5
-    """lambda: probability that a batch's outputs are fresh samples of the student; otherwise they are ground truth"""
+    """lambda: probability that a batch's outputs are fresh samples of the student, and not `demonstrations`"""
     beta: float = 0.5
     """of the Jensen-Shannon divergence: near 0 it ranks like the forward KL, near 1 like the reverse KL, and 0 and 1
     stand for these themselves"""
-    teacher_temperature: float = field(default=1.0, metadata=flags())
-    """of the teacher that is matched; below 1 it is sharper than it is"""
+    own_rows: Ramp = field(default_factory=Ramp, metadata=flags())
+    """how student_share rises over the training"""
+    alpha: float = field(default=1.0, metadata=flags())
+    """weight of the entropy: what is matched, and demonstrates, is mu^(1/alpha), normalised per token"""
+
+    demonstrations: Literal["reference", "sampled", "greedy", "beam"] = field(default="reference", metadata=flags())
+    """the outputs that are not the student's: ground truth, or the teacher's, of prompts, too"""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "gkd.", student_share="[0, 1]", beta="[0, 1]", teacher_temperature="(0, inf)")
+        check_ranges(self, "gkd.", student_share="[0, 1]", beta="[0, 1]", alpha="(0, inf)")
 
 
 def divergence_loss(
@@ -56,7 +64,7 @@ def divergence_loss(
         models = (student, params), (teacher, heard)
 
         how: dict[str, Any] = {"banned": banned, "key": key, **chunks._asdict()}
-        how["teacher_temperature"] = config.teacher_temperature
+        how["teacher_temperature"] = config.alpha
         terms = partial(jsd_terms, beta=config.beta)
         jsd_BxT, _, _ = compare_policies(*models, jnp.asarray(batch.source_BxS), tokens_BxT, terms, **how)
         tokens = jnp.sum(mask_BxT.astype(jnp.float32))
@@ -65,30 +73,42 @@ def divergence_loss(
     return loss
 
 
-def student_writes(config: GKDConfig, key_data: jax.Array, step: int) -> bool:
-    """Draws whether the outputs of this `step` are the student's own, by the key of the run, `key_data`."""
-    return bool(jax.random.uniform(step_key(key_data, step, 5)) < config.student_share)
+def student_writes(config: GKDConfig, key_data: jax.Array, step: int, steps: int = 1) -> bool:
+    """Draws whether the outputs of this `step` of so many are the student's own, by the key of the run, `key_data`."""
+    share = config.student_share * config.own_rows.scale(step, steps)
+    return bool(jax.random.uniform(step_key(key_data, step, 5)) < share)
 
 
 def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
     """Distils the teacher into the student from `params`, going on from what the folder holds.
 
     Raises:
-      UserError: there is no teacher, and as `run_loop` does.
+      UserError: there is no teacher, and as `check_answered` and `run_loop` do.
     """
-    teacher, devices = context.needed_teacher(), context.devices
+    teacher, devices, steps = context.needed_teacher(), context.devices, context.training.loop.steps
     listener = TeacherForward(teacher, devices)
     write = Sampler(context.student, context.banned, devices)
+    check_answered(context, config.demonstrations)
+    demonstrate = Demonstrator(
+        config.demonstrations, teacher[0], listener.teacher, context.banned, temperature=config.alpha
+    )
+
+    def draw(streams: Streams, key_data: jax.Array, step: int) -> Batch:
+        by_models = config.demonstrations != "reference" or student_writes(config, key_data, step, steps)
+        return streams.prompts() if by_models else streams.pairs()
 
     def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
+        own = student_writes(config, key_data, step, steps)
+        if not own and config.demonstrations != "reference":
+            batch = demonstrate(batch, step_key(key_data, step, 2))
         rows = parallel.shard(batch, devices)
-        if student_writes(config, key_data, step):
+        if own:
             rows = rows._replace(target_BxT=write(params, batch, step_key(key_data, step, 1)))
         return rows, listener(rows.source_BxS, rows.target_BxT)
 
     chunks = context.training.chunks(SIDE_BY_SIDE)
     loss = divergence_loss(context.student, teacher[0], config, context.banned, chunks)
-    return train_fresh(context, params, loss, {"jsd": 1.0}, prepare)
+    return train_fresh(context, params, loss, {"jsd": 1.0}, prepare, draw)
 
 
 GKD = Method(
@@ -96,7 +116,8 @@ GKD = Method(
     describe="student that goes on by generalised knowledge distillation, in part on its own outputs",
     config=GKDConfig,
     train=gkd,
-    cost=lambda config: Cost(student=1, teacher=1),
+    cost=lambda config: Cost(student=1, teacher=1 + (config.demonstrations == "sampled")),
+    prompts=lambda config, given: prompt_targets(config.demonstrations),
     color="#0072B2",
     curve="jsd",
 )

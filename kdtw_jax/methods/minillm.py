@@ -33,6 +33,7 @@ from kdtw_jax.training.fresh import (
     TeacherForward,
     TeacherStates,
     compare_policies,
+    of_prompts,
     read,
     train_fresh,
 )
@@ -48,7 +49,7 @@ class MiniLLMConfig:
     length_normalize: bool = field(default=True, metadata=flags())
     """divide the rewards to go by the number of tokens they are summed over"""
     reference_weight: float = field(default=1.0, metadata=flags())
-    """of the likelihood of the ground truth, beside the policy gradient"""
+    """of the likelihood of the ground truth, beside the policy gradient; of a batch of prompts, that of its pairs"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "minillm.", teacher_mix="[0, 1)", reference_weight="[0, inf)")
@@ -146,7 +147,7 @@ def minillm(context: TrainContext, params: Params, config: MiniLLMConfig) -> Par
 
     weights = {"single": 1.0, "long": 1.0, **({"nll": config.reference_weight} if config.reference_weight else {})}
     loss = rollout_loss(student, teacher[0], config, banned, context.training.chunks(SIDE_BY_SIDE))
-    return train_fresh(context, params, loss, weights, prepare)
+    return train_fresh(context, params, loss, weights, prepare, of_prompts)
 
 
 MINILLM = Method(
@@ -155,5 +156,6 @@ MINILLM = Method(
     config=MiniLLMConfig,
     train=minillm,
     cost=lambda config: Cost(student=1, teacher=1),
+    prompts=lambda config, given: "open",
     color="#D55E00",
 )

@@ -58,7 +58,7 @@ def make_student_stats(
 
     It holds `chunks` of the distributions at a time.
     """
-    said = partial(distribution, model, banned=banned, vocab_chunk=chunks.vocab_chunk, temperature=config.pcl.alpha)
+    said = partial(distribution, model, banned=banned, vocab_chunk=chunks.vocab_chunk)
 
     def judge(params: Params, rows: Trajectories) -> StudentStats:
         decoded = model.decode(params, model.encode(params, rows.source_BxS), shift_right(rows.tokens_BxT))
@@ -76,7 +76,7 @@ def make_student_stats(
 def student_stats(
     config: DistilConfig, own: Distribution, head_BxX: jax.Array, tokens_BxX: jax.Array, top: TopK
 ) -> StudentStats:
-    """Computes what the student's policy, softmax(logits / alpha), and its value head say of these tokens.
+    """Computes what the student's policy, softmax(logits), and its value head say of these tokens.
 
     Args:
       config: which values and which divergence.

@@ -19,6 +19,7 @@ from kdtw_jax.methods.pcl_config import DistilConfig
 from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.training.collect import Collector, empty_row, minibatch_shares
 from kdtw_jax.training.context import TrainContext
+from kdtw_jax.training.demonstrations import PromptTargets, check_answered, prompt_targets
 from kdtw_jax.training.replayed import Replayed, train_replayed
 from kdtw_jax.training.scoring import REFERENCE, SOURCES, Trajectories
 from kdtw_jax.training.state import Coefficient, LossFn, Params
@@ -37,11 +38,20 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
     The objective is path consistency unless another one is given, which is then trained on the very same rows.
 
     Raises:
-      UserError: there is no teacher, and as `train_replayed` does.
+      UserError: there is no teacher, and as `check_answered` and `train_replayed` do.
     """
     student, banned, chunks = context.student, context.banned, context.training.chunks()
+    check_answered(context, config.demonstrations)
     fresh = Collector(
-        student, context.needed_teacher(), config, banned, context.devices, alpha=config.pcl.alpha, chunks=chunks
+        student,
+        context.needed_teacher(),
+        config,
+        banned,
+        context.devices,
+        alpha=config.pcl.alpha,
+        chunks=chunks,
+        apart=context.prompts is not None,
+        steps=context.training.loop.steps,
     )
     taught = objective or Objective(path_loss(student, config, banned, chunks), coefficients(config))
 
@@ -65,15 +75,22 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
         updates_per_rollout=config.updates_per_rollout,
         capacity=config.capacity,
         reference_batches=config.reference_batches,
+        own_rows=config.own_rows,
     )
     return train_replayed(context, params, method)[0]
 
 
 def cost(config: DistilConfig) -> Cost:
     """Counts passes: a batch is written, scored thrice and answered in part once in so many updates."""
-    read = config.rollout_fraction + 2 * config.demonstration_fraction + config.reference_batches
+    written = config.demonstrations == "sampled"  # otherwise that is done ahead
+    read = config.rollout_fraction + (1 + written) * config.demonstration_fraction + config.reference_batches
     often = config.updates_per_rollout
     return Cost(config.rollout_fraction / often, read / often, copies=1 if config.target_decay else 0)
+
+
+def prompts(config: DistilConfig, given: bool) -> PromptTargets:
+    """Says what prompts have for targets: the teacher's outputs where it does not sample while the student learns."""
+    return prompt_targets(config.demonstrations)
 
 
 PCL = Method(
@@ -82,6 +99,7 @@ PCL = Method(
     config=DistilConfig,
     train=pcl,
     cost=cost,
+    prompts=prompts,
     top_k="top_k",
     color="#009E73",
 )

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import ModelConfig, Params
 from kdtw_jax.training.context import StudentTraining, TrainContext
+from kdtw_jax.training.demonstrations import PromptTargets
 
 
 class Cost(NamedTuple):
@@ -43,6 +44,9 @@ class Method:
     """whether the teacher is there while the student is trained"""
     targets: Literal["data", "beam"] = "data"
     """what `context.data` has for targets: the data's, or the teacher's beam outputs"""
+    prompts: Callable[[Any, bool], PromptTargets] = lambda config, given: "none"
+    """what `context.prompts` has for targets, where prompts are given beside the pairs and where not; "open": the
+    data's, where it has any; "greedy" and "beam": what the teacher wrote, of pairs, too; "none": they are not taken"""
     student: Callable[[ModelConfig, Any], ModelConfig] = lambda size, config: size
     """the student that it trains, where that has further parts"""
     check: Callable[[Any, StudentTraining, ModelConfig], None] = lambda config, training, teacher: None

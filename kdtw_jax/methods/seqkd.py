@@ -129,7 +129,7 @@ def write_outputs(
             progress.update(len(targets))
     packed = Ragged.pack(targets[int(example)].tolist() if int(example) in targets else [] for example in data.examples)
     ended = sum(int(row[-1]) == EOS_ID for row in targets.values())
-    return BeamTargets(dataclasses.replace(data, targets=packed), len(targets) - ended)
+    return BeamTargets(dataclasses.replace(data, targets=packed, room=None), len(targets) - ended)
 
 
 def _parts(data: EncodedSplit, buckets: Sequence[Bucket], size: int) -> Iterator[list[Batch]]:

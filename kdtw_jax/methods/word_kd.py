@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
+from kdtw_jax.flags import flags
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
@@ -19,9 +21,10 @@ from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.context import WHOLE, Chunks, TrainContext
+from kdtw_jax.training.demonstrations import Demonstrator, PromptTargets, check_answered, prompt_targets
 from kdtw_jax.training.distribution import distribution
-from kdtw_jax.training.fresh import TeacherForward, TeacherStates, read, train_fresh
-from kdtw_jax.training.state import LossFn, Metrics, Params
+from kdtw_jax.training.fresh import TeacherForward, TeacherStates, of_pairs, of_prompts, read, train_fresh
+from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
 
 
 @dataclass(frozen=True)
@@ -30,18 +33,30 @@ class WordKDConfig(MLEConfig):
 
     kl_weight: float = 0.5
     """weight of the forward KL; the likelihood term gets the rest"""
+    alpha: float = field(default=1.0, metadata=flags())
+    """weight of the entropy: the KL is from mu^(1/alpha), normalised per token, and so are samples of the teacher"""
+    demonstrations: Literal["auto", "reference", "sampled", "greedy", "beam"] = field(default="auto", metadata=flags())
+    """the targets: ground truth, or the teacher's outputs, of prompts, too; by default the former, but where there are
+    prompts what the teacher writes greedily"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, kl_weight="[0, 1]")
+        check_ranges(self, kl_weight="[0, 1]", alpha="(0, inf)")
 
 
 def word_loss(
-    student: Model, teacher: Model, config: MLEConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE
+    student: Model,
+    teacher: Model,
+    config: MLEConfig,
+    banned: tuple[int, ...],
+    chunks: Chunks = WHOLE,
+    *,
+    alpha: float = 1.0,
 ) -> LossFn:
     """Makes the loss with the terms "nll" and "kl" = KL(mu || pi) per token, both on the targets of the batch.
 
-    Rows are `(Batch, TeacherStates)`; in "kl" the distributions are those without the `banned` ids.
+    Rows are `(Batch, TeacherStates)`; in "kl" the distributions are those without the `banned` ids, and that of the
+    teacher is mu^(1/alpha).
     """
 
     def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates], key: jax.Array) -> Metrics:
@@ -55,7 +70,8 @@ def word_loss(
             said = partial(distribution, vocab_chunk=chunks.vocab_chunk)
             own = said(student, params, own_BxXxD, ())
             nll = own.token_loss(target_BxX, config.label_smoothing, config.z_loss)
-            pi, mu = said(student, params, own_BxXxD, banned), said(teacher, output.value, other_BxXxD, banned)
+            pi = said(student, params, own_BxXxD, banned)
+            mu = said(teacher, output.value, other_BxXxD, banned, temperature=alpha)
             return {"nll": nll, "kl": compare_distributions(lambda pi, mu: kl_terms(mu, pi), pi, mu, target_BxX)[0]}
 
         found = over_positions(part, (own_BxTxD, other_BxTxD, target_BxT), chunks.chunk)
@@ -65,22 +81,38 @@ def word_loss(
     return loss
 
 
+def demonstrations(config: WordKDConfig, given: bool) -> str:
+    """Says who writes the targets, where prompts are `given` beside the pairs and where not."""
+    return config.demonstrations if config.demonstrations != "auto" else "greedy" if given else "reference"
+
+
 def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Params:
     """Distils the teacher on the data's targets, going on from what the folder holds.
 
     Raises:
-      UserError: there is no teacher, and as `run_loop` does.
+      UserError: there is no teacher, and as `check_answered` and `run_loop` do.
     """
     teacher = context.needed_teacher()
     listener = TeacherForward(teacher, context.devices)
+    how = demonstrations(config, context.prompts is not None)
+    check_answered(context, how)
+    demonstrate = Demonstrator(how, teacher[0], listener.teacher, context.banned, temperature=config.alpha)
+    data = how == "reference"
 
     def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
-        rows = parallel.shard(batch, context.devices)
+        answered = batch if data else demonstrate(batch, step_key(key_data, step, 2))
+        rows = parallel.shard(answered, context.devices)
         return rows, listener(rows.source_BxS, rows.target_BxT)
 
-    loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks())
+    loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks(), alpha=config.alpha)
     weights = {"nll": 1.0 - config.kl_weight, "kl": config.kl_weight}
-    return train_fresh(context, params, loss, weights, prepare)
+    return train_fresh(context, params, loss, weights, prepare, of_pairs if data else of_prompts)
+
+
+def prompts(config: WordKDConfig, given: bool) -> PromptTargets:
+    """Says what prompts have for targets."""
+    how = demonstrations(config, given)
+    return "none" if how == "reference" else prompt_targets(how)
 
 
 WORD_KD = Method(
@@ -88,6 +120,7 @@ WORD_KD = Method(
     describe="student that goes on by word-level distillation",
     config=WordKDConfig,
     train=word_kd,
-    cost=lambda config: Cost(teacher=1),
+    cost=lambda config: Cost(teacher=1 + (config.demonstrations == "sampled")),
+    prompts=prompts,
     color="#56B4E9",
 )

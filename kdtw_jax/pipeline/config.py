@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from kdtw_jax.data.prompts import NONE
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import Section, command_line, flags
 from kdtw_jax.methods import METHODS, find
@@ -24,6 +25,7 @@ from kdtw_jax.ranges import check_ranges
 from kdtw_jax.runs.trackers import Tracker
 from kdtw_jax.text.normal import without_surrogates
 from kdtw_jax.training.context import StudentTraining
+from kdtw_jax.training.demonstrations import PromptTargets
 
 _SEEDS = 2**32 - 4096  # students add to theirs, and what shuffles batches takes 32 bits
 
@@ -51,6 +53,9 @@ class Experiment:
     """what students of all methods have in common"""
     settings: Mapping[str, Any] = field(default_factory=dict, metadata=flags())
     """each method's own, by its name; a method that is not named has its defaults"""
+    prompts: str = NONE
+    """further sources without targets for all methods but maximum likelihood: a file (one a line, or JSON with
+    --text.files.source-key), or own, which only the debian tasks have; the teacher and the student answer them"""
     family: str = "t5"
     """what kind of models teacher and student are, where they are trained here"""
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -83,7 +88,7 @@ class Experiment:
     loss, and as the ground truth of a replay buffer"""
     beam_size: int = 4
     """of the teacher's beam search that methods learn from"""
-    length_penalty: float = 0.6
+    length_penalty: float = field(default=0.6, metadata=flags())
     """exponent of its length penalty ((5 + length) / 6)"""
 
     def __post_init__(self) -> None:
@@ -141,6 +146,7 @@ class Experiment:
         are judged may change."""
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *self.methods]
         apart += ["offline", "log_to", "beam_targets", *self.beam(), "eval"]
+        apart += ["prompts"] if self.prompts == NONE else []
         return without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)
 
     def beam(self) -> dict[str, float]:
@@ -151,12 +157,20 @@ class Experiment:
         """Whether the targets of a method are the teacher's beam outputs."""
         return find(method).targets == "beam" or method in self.beam_targets
 
+    def prompt_targets(self, method: str) -> PromptTargets:
+        """What the prompts of a method have for targets."""
+        return find(method).prompts(self.of(method), self.prompts != NONE)
+
+    def takes_prompts(self, method: str) -> bool:
+        """Whether a method learns on sources that have no targets."""
+        return self.prompts != NONE and (self.learns_from_beams(method) or self.prompt_targets(method) != "none")
+
     def identity_of(self, method: str) -> dict[str, Any]:
         """What the students of a method depend on beyond that."""
         own: dict[str, Any] = {method: plain(self.of(method))}
         if method in self.beam_targets and find(method).targets != "beam":
             own["targets"] = "beam"
-        if self.learns_from_beams(method):
+        if self.learns_from_beams(method) or self.prompt_targets(method) == "beam":
             own |= self.beam()
         if find(method).unseen(self.of(method)):  # the pairs of validation that are left
             own["eval"] = {"limit": self.eval.limit}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import time
 from itertools import islice
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from kdtw_jax.data.prompts import OWN
 from kdtw_jax.data.task import Task
 from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.training_figure import distil_figure
@@ -20,7 +22,8 @@ from kdtw_jax.pipeline.config import Experiment, plain
 from kdtw_jax.pipeline.config_file import write_config
 from kdtw_jax.pipeline.prepare import Setup, prepare
 from kdtw_jax.pipeline.presets import TASKS
-from kdtw_jax.pipeline.stages import BEAM_STAGE, Row, evaluation_stage, result_rows, train_students, train_teacher
+from kdtw_jax.pipeline.stages import Row, evaluation_stage, result_rows, train_students, train_teacher
+from kdtw_jax.pipeline.teacher_outputs import stages_written
 from kdtw_jax.runs import (
     Progress,
     RunFolder,
@@ -47,6 +50,8 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
       task: what tables and folders call it, the text being that of `config.data`; or a task of the user's own.
     """
     name, own = (task.name, task) if isinstance(task, Task) else (task, None)
+    if own is not None and len(own.prompts):
+        config = dataclasses.replace(config, prompts=OWN)
     started = time.time()
     running_code()
     check_trackers(config.log_to)
@@ -114,7 +119,7 @@ def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ah
     stages = ["teacher"] if config.teacher_model is None else []
     first = ["warmup"] if config.student_model is None else []
     stages += [f"seed{seed}/{m}" for seed in config.seeds for m in (*first, *config.methods)]
-    stages += [BEAM_STAGE] if any(map(config.learns_from_beams, config.methods)) else []
+    stages += stages_written(config)
     by_stage = {stage: run.info(stage) for stage in stages}
     record = provenance(
         typed(),

@@ -164,7 +164,7 @@ def show_plan(config: Experiment, tflops: float = 312.0, utilization: float = 0.
     total = sum(hours(stage, tflops * utilization, devices) for stage in stages)
     print(
         f"{total:.2f} hours of training at {utilization:.0%} of {tflops:g} TFLOP/s per device; "
-        "evaluation, the teacher's beam outputs, asking's helped rows and compilation not counted. "
+        "evaluation, what the teacher writes ahead, asking's helped rows and compilation not counted. "
         "States: parameters, gradients and Adam's moments."
     )
     return stages

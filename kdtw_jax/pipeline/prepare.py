@@ -12,8 +12,10 @@ from rich.console import Console
 from kdtw_jax import parallel
 from kdtw_jax.constraints import known_constraints, sayings
 from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_buckets
+from kdtw_jax.data.prompts import NONE
 from kdtw_jax.data.task import Task, load_task, stated_language
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from kdtw_jax.data.unanswered import unanswered
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.ceiling import Ceiling
 from kdtw_jax.metrics.scoring import Scoring, bleu_metric, choose_scoring
@@ -52,6 +54,7 @@ class Setup(NamedTuple):
     student: Named | None
     scoring: Scoring
     ceiling: Ceiling  # of the references
+    prompts: EncodedSplit | None = None  # without targets, numbered after the pairs; if a student is to learn on them
 
 
 def check_scoring(config: Experiment) -> None:
@@ -117,8 +120,11 @@ def _task(config: Experiment, own: Task | None) -> Task:
             limit=text.limit or None,
             test_limit=config.eval.limit or None,
             language=config.eval.language,
+            prompts=config.prompts,
         )
 
+    if own is not None and (config.prompts != NONE) != bool(len(own.prompts)):
+        raise UserError("prompts of a task of your own are said with it: Task.from_pairs(..., prompts=texts)")
     task = own or first_alone(load, "data")
     task = dataclasses.replace(
         task, metrics=config.eval.metrics or task.metrics, language=config.eval.language or task.language
@@ -172,8 +178,30 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
     train, test = encoded["train"], encoded[config.eval.split]
     references = [task.splits[config.eval.split][int(i)]["target"] for i in test.examples]
     ceiling = tell_ceiling(config, task, tokenizer, test, references, scoring, console)
+    prompts = _prompts(config, run, task, tokenizer, train, console)
     parts = (task, tokenizer, buckets, train, test, encoded.get("validation"), references, devices)
-    return Setup(*parts, given.teacher, given.student, scoring, ceiling)
+    return Setup(*parts, given.teacher, given.student, scoring, ceiling, prompts)
+
+
+def _prompts(
+    config: Experiment, run: RunFolder, task: Task, tokenizer: Tokenizer, train: EncodedSplit, console: Console
+) -> EncodedSplit | None:
+    learning = [m for m in config.methods if not all(run.done(f"seed{seed}/{m}") for seed in config.seeds)]
+    if not any(map(config.takes_prompts, learning)):
+        return None
+    text = config.text
+    alone = dataclasses.replace(task, splits={"prompts": task.prompts})
+    found = _encoded(config, alone, tokenizer, "prompts")
+    console.print(
+        f"{task.name}: {len(found)} prompts of at most {text.max_source} pieces; "
+        f"{found.dropped} longer ones left out, {found.truncated_pairs} cut ({found.truncated_tokens} pieces lost)"
+    )
+    if not len(found):
+        raise UserError(
+            f"--prompts {config.prompts}: all {found.dropped} are longer than {text.max_source} pieces; give more by "
+            "--text.max-source, or --text.on-long truncate"
+        )
+    return unanswered(found, train, first=len(task.splits["train"]), most=text.max_target)
 
 
 def _check_text(run: RunFolder, task: Task, rules: list[str]) -> None:

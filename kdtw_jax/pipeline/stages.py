@@ -14,7 +14,6 @@ import jax
 
 from kdtw_jax import parallel
 from kdtw_jax.constraints import known_constraints, word_tokens
-from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.decoding.view import with_fixed_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.agreement import compare_with_teacher
@@ -23,11 +22,11 @@ from kdtw_jax.methods import find
 from kdtw_jax.methods.ask_config import Rules, make_rules
 from kdtw_jax.methods.mle import mle
 from kdtw_jax.methods.protocol import Method
-from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.metrics.scores import Score, score_all
 from kdtw_jax.models import Model, ModelConfig, Params, count_params, make_model, split_axis
 from kdtw_jax.pipeline.config import Experiment, plain, without
 from kdtw_jax.pipeline.prepare import Setup
+from kdtw_jax.pipeline.teacher_outputs import all_sources, claim_prompts, prompts_for, teacher_outputs
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
@@ -38,7 +37,6 @@ from kdtw_jax.training.saved import load_model, save_model
 
 Row = dict[str, str | int | float | None]
 
-BEAM_STAGE = "teacher/beam"  # the teacher's outputs for the training sources
 BEAM = ("beam_size", "length_penalty")  # of evaluation: what only the teacher is judged by
 
 
@@ -120,7 +118,8 @@ def train_students(
             # Other batches than in the warm-up.
             _context(f"{method.name} {seed}", folder, model, setup, config.training, seed + 2000),
             teacher=teacher if method.uses_teacher else None,
-            data=beam_outputs(config, setup, teacher, run) if beams else setup.train,
+            data=teacher_outputs(config, setup, teacher, run, "beam") if beams else setup.train,
+            prompts=prompts_for(config, setup, teacher, run, method.name),
             unseen=setup.validation if method.unseen(own) else None,
         )
         try:
@@ -129,7 +128,7 @@ def train_students(
             others = {"the model that the student starts from": start}
             if method.uses_teacher and teacher is not None:
                 others = {"the teacher": teacher, **others}
-            whose = blamed(others, setup.train, setup.buckets, error.examples, setup.devices)
+            whose = blamed(others, all_sources(setup), setup.buckets, error.examples, setup.devices)
             if whose is None:
                 raise
             raise UserError(
@@ -137,6 +136,7 @@ def train_students(
                 "arithmetic, so take another model, or compute in float32"
             ) from error
 
+    claim_prompts(setup, run)
     students: dict[str, Trained] = {}
     for method in map(find, config.methods):
         name = f"seed{seed}/{method.name}"
@@ -160,28 +160,6 @@ def _context(name: str, folder: Path, model: Model, setup: Setup, training: Stud
         banned=setup.tokenizer.banned_ids,
         tokenizer=setup.tokenizer,
     )
-
-
-def beam_outputs(config: Experiment, setup: Setup, teacher: Trained | None, run: RunFolder) -> EncodedSplit:
-    """The training split with the teacher's beam outputs for targets; written once per run, for all seeds."""
-    if teacher is None:
-        raise ValueError("there is no teacher to write the targets")
-    run.claim(BEAM_STAGE, config.beam())
-    started = time.monotonic()
-    written = write_outputs(
-        "teacher's beam outputs",
-        run.path / BEAM_STAGE,
-        teacher,
-        setup.train,
-        setup.buckets,
-        BeamConfig(config.beam_size, config.length_penalty),
-        banned=setup.tokenizer.banned_ids,
-        devices=setup.devices,
-    )
-    if not run.done(BEAM_STAGE):
-        seconds = round(time.monotonic() - started, 1)
-        run.mark_done(BEAM_STAGE, {"seconds": seconds, "unfinished": written.unfinished, **running_code()})
-    return written.data
 
 
 def asking_rules(config: Experiment, setup: Setup, teacher: Trained) -> Rules:

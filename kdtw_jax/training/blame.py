@@ -29,13 +29,14 @@ def blamed(
     """
     places = np.flatnonzero(np.isin(data.examples, np.asarray(examples)))
     sources, targets = (Ragged.pack(side[int(i)].tolist() for i in places) for side in (data.sources, data.targets))
-    part = dataclasses.replace(data, sources=sources, targets=targets, examples=data.examples[places])
+    part = dataclasses.replace(data, sources=sources, targets=targets, examples=data.examples[places], room=None)
     for name, (model, params) in models.items():
 
         def sound(params: Any, source_BxS: jax.Array, tokens_BxT: jax.Array, model: Model = model) -> jax.Array:
             decoded = model.decode(params, model.encode(params, source_BxS), shift_right(tokens_BxT))
             finite_BxT = jnp.all(jnp.isfinite(decoded.logits_BxTxV), axis=-1)
-            return jnp.all(finite_BxT | (tokens_BxT == 0), axis=1)
+            behind_BxT = (tokens_BxT == 0).at[:, 0].set(False)  # the first state every source has, answered or not
+            return jnp.all(finite_BxT | behind_BxT, axis=1)
 
         looking = parallel.map_batch(sound, parallel.place_params(params, devices))
         for batch in evaluation_batches(part, buckets):

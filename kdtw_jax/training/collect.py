@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.models import Model
 from kdtw_jax.training.context import WHOLE, Chunks
+from kdtw_jax.training.demonstrations import Demonstrator
 from kdtw_jax.training.rows import RowsConfig
 from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, Trajectories, score_paths
 from kdtw_jax.training.state import Params, step_key
@@ -25,19 +25,26 @@ def with_targets(batch: Batch, tokens_BxT: Any) -> Batch:
     return batch._replace(target_BxT=tokens_BxT)
 
 
-def minibatch_shares(config: RowsConfig, rows: int) -> tuple[int, int, int]:
-    """Divides the `rows` of a minibatch between `SOURCES`: shares are rounded, ground truth gets the remainder."""
+def minibatch_shares(config: RowsConfig, rows: int, scale: float = 1.0) -> tuple[int, int, int]:
+    """Divides the `rows` of a minibatch between `SOURCES`: shares are rounded, ground truth gets the remainder.
+
+    Of the student's only a part, `scale`, is there; the teacher's, if it has any, make up for the others.
+    """
     student, teacher = round(rows * config.student_share), round(rows * config.teacher_share)
     if config.reference_share == 0:
         teacher = rows - student if config.teacher_share else 0
         student = rows - teacher
-    return student, teacher, rows - student - teacher
+    own = round(student * scale)
+    teacher += student - own if config.teacher_share else 0
+    return own, teacher, rows - own - teacher
 
 
 class Collector:
     """Makes fresh rows: student rollouts, teacher samples and ground truth, each scored by one teacher pass.
 
-    `alpha` is the temperature of the student's policy, softmax(logits / alpha).
+    At a weight `alpha` of the entropy the teacher demonstrates, and is matched, by mu^(1/alpha). Of prompts that come
+    apart from the pairs, `apart`, the targets are no ground truth, but, where written ahead, the demonstrations.
+    Of `steps`, the first may have no rollouts.
     """
 
     def __init__(
@@ -50,31 +57,39 @@ class Collector:
         *,
         alpha: float = 1.0,
         chunks: Chunks = WHOLE,
+        apart: bool = False,
+        steps: int = 1,
     ):
-        self.config = config
+        self.config, self.apart, self.steps = config, apart, steps
         self.devices = devices
 
-        def roll_out(
-            model: Model, temperature: float, params: Params, source_BxS: jax.Array, noise_BxT: jax.Array
-        ) -> jax.Array:
-            limits: dict[str, Any] = {"max_len": noise_BxT.shape[-1], "banned": banned, "temperature": temperature}
-            return generate(model, params, source_BxS, noise_BxT, **limits).tokens_BxT
+        def roll_out(params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
+            length = noise_BxT.shape[-1]
+            return generate(student, params, source_BxS, noise_BxT, max_len=length, banned=banned).tokens_BxT
 
         def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
-            how: dict[str, Any] = {"top_k": config.top_k, "banned": banned, "temperature": config.reward_temperature}
+            how: dict[str, Any] = {"top_k": config.top_k, "banned": banned, "alpha": alpha}
             return score_paths(teacher[0], params, example, source, tokens, **how, **chunks._asdict())
 
-        # V is that of the student's own samples: no other temperature there.
-        self._student = parallel.data_parallel(partial(roll_out, student, alpha), devices)
+        self._student = parallel.data_parallel(roll_out, devices)
         self.teacher = parallel.place_params(teacher[1], devices)
-        self._teacher = parallel.map_batch(partial(roll_out, teacher[0], config.teacher_temperature), self.teacher)
+        self._demonstrate = Demonstrator(
+            config.demonstrations if apart else "sampled",
+            teacher[0],
+            self.teacher,
+            banned,
+            temperature=alpha * config.teacher_temperature,
+        )
         self._score = parallel.map_batch(score_rows, self.teacher)
 
-    def some(self, batch: Any, source: int) -> Any:
-        """Takes the prompts of a batch that `source`, student or teacher, answers: the first ones, perhaps none."""
+    def some(self, batch: Any, source: int, step: int) -> Any:
+        """Takes the prompts of a batch that `source`, student or teacher, answers at a step: the first, perhaps none.
+
+        The student answers none while its rows are not asked for.
+        """
         config = self.config
         share, part = {
-            STUDENT: (config.student_share, config.rollout_fraction),
+            STUDENT: (config.student_share * config.own_rows.level(step, self.steps), config.rollout_fraction),
             TEACHER: (config.teacher_share, config.demonstration_fraction),
         }[source]
         count = math.ceil(part * len(jax.tree.leaves(batch)[0])) if share else 0
@@ -86,23 +101,21 @@ class Collector:
         Noise is drawn for all answered prompts at once, whatever the number of devices.
         """
         paths: list[tuple[int, Batch]] = []
-        own: Batch = self.some(batch, STUDENT)
+        own: Batch = self.some(batch, STUDENT, step)
         if len(own.example_B):
             noise = jax.random.uniform(step_key(key_data, step, 1), own.target_BxT.shape)
             tokens = parallel.map_rows(self._student, (params,), (own.source_BxS, noise), self.devices)
             paths.append((STUDENT, with_targets(own, tokens)))
-        shown: Batch = self.some(batch, TEACHER)
+        shown: Batch = self.some(batch, TEACHER, step)
         if len(shown.example_B):
-            paths.append((TEACHER, with_targets(shown, self.teacher_writes(shown, key_data, step))))
-        if self.config.reference_share:
+            paths.append((TEACHER, self.demonstrated(shown, key_data, step)))
+        if self.config.reference_share and not self.apart:
             paths.append((REFERENCE, batch))
         return {source: self.scored(rows) for source, rows in paths}
 
-    def teacher_writes(self, prompts: Batch, key_data: jax.Array, step: int) -> jax.Array:
-        """Has the teacher answer, with its key of a `step` from `key_data`."""
-        noise = jax.random.uniform(step_key(key_data, step, 2), prompts.target_BxT.shape)
-        tokens_BxT: jax.Array = self._teacher(prompts.source_BxS, noise)
-        return tokens_BxT
+    def demonstrated(self, prompts: Batch, key_data: jax.Array, step: int) -> Batch:
+        """Gives prompts the teacher's answers, drawn, if they are, with its key of a `step` from `key_data`."""
+        return self._demonstrate(prompts, step_key(key_data, step, 2))
 
     def scored(self, rows: Batch) -> Trajectories:
         """Makes paths as the buffer keeps them: with the teacher's opinion of every token."""

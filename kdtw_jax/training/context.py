@@ -67,6 +67,8 @@ class TrainContext:
     """ids that are never written"""
     tokenizer: Tokenizer | None = None
     """for methods that read more than the data"""
+    prompts: EncodedSplit | None = None
+    """what a teacher answers or the student rolls out on, pairs among it, where that is more than `data` (`Streams`)"""
     unseen: EncodedSplit | None = None
     """pairs that no model was trained on, where the method asks for them"""
     stop_after: int | None = None

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax import parallel
-from kdtw_jax.data.batches import Batch, training_batches
+from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.sample import generate
 from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.losses.vocabulary import compare_distributions
@@ -29,6 +29,7 @@ from kdtw_jax.training.state import (
     make_optimizer,
     make_update,
 )
+from kdtw_jax.training.streams import Streams
 
 PyTree = Any
 
@@ -42,12 +43,29 @@ class Prepare(Protocol):
     def __call__(self, params: Params, batch: Batch, key_data: jax.Array, step: int) -> PyTree: ...
 
 
+class Draw(Protocol):
+    """Takes the batch of a step from one of the two streams; by a key, if that is a matter of chance."""
+
+    def __call__(self, streams: Streams, key_data: jax.Array, step: int) -> Batch: ...
+
+
+def of_pairs(streams: Streams, key_data: jax.Array, step: int) -> Batch:
+    """Takes pairs at every step."""
+    return streams.pairs()
+
+
+def of_prompts(streams: Streams, key_data: jax.Array, step: int) -> Batch:
+    """Takes prompts at every step."""
+    return streams.prompts()
+
+
 def train_fresh(
     context: TrainContext,
     params: Params,
     loss: LossFn,
     coefficients: Mapping[str, Coefficient],
     prepare: Prepare,
+    draw: Draw = of_pairs,
 ) -> Params:
     """Trains from `params`, one update per batch, going on from what the folder holds; returns parameters (numpy).
 
@@ -57,6 +75,7 @@ def train_fresh(
       loss: of what `prepare` makes.
       coefficients: weights of its terms.
       prepare: makes the rows of a batch.
+      draw: takes the batches.
 
     Raises:
       UserError: as `run_loop` does.
@@ -65,12 +84,12 @@ def train_fresh(
     optimizer = make_optimizer(context.training.optimizer, loop.steps, context.student.role)
     step_fn = make_update(loss, coefficients, optimizer, accumulate=context.training.optimizer.accumulate)
     update = parallel.data_parallel(step_fn, devices, donate=(0,))
-    iterator = training_batches(context.data, context.buckets, seed=context.seed)
+    streams = Streams(context)
     state = init_state(params, optimizer, context.seed)
     key_data = state.key_data
 
     def advance(carry: TrainState, step: int) -> tuple[TrainState, Report]:
-        batch: Batch = next(iterator)
+        batch = draw(streams, key_data, step)
         state, metrics = update(carry, prepare(carry.params, batch, key_data, step))
         return state, Report(metrics, np.asarray(batch.example_B))
 
@@ -83,7 +102,7 @@ def train_fresh(
         loop,
         thaw(state),
         advance,
-        iterator,
+        streams,
         freeze=parallel.unreplicate,
         thaw=thaw,
         stop_after=context.stop_after,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,11 +43,11 @@ def score_paths(
     *,
     top_k: int,
     banned: tuple[int, ...],
-    temperature: float = 1.0,
+    alpha: float = 1.0,
     chunk: int = 0,
     vocab_chunk: int = 0,
 ) -> Trajectories:
-    """Scores finished paths in one teacher-forced pass of the teacher, softmax(logits / temperature).
+    """Scores finished paths in one teacher-forced pass of the teacher.
 
     Args:
       teacher: the model.
@@ -56,18 +57,20 @@ def score_paths(
       tokens_BxT: the paths.
       top_k: how many of the teacher's likeliest tokens are kept per step.
       banned: ids that are never written.
-      temperature: below 1 the teacher is sharper than it is.
+      alpha: weight of the entropy: the likeliest tokens have their probabilities by mu^(1/alpha), normalised, which a
+        student is matched to; the taken ones have theirs by mu itself, which is the reward.
       chunk: positions whose distributions are held at once; 0: all.
       vocab_chunk: tokens of the vocabulary of which they are; 0: all.
     """
     hidden_BxTxD = teacher.decode(params, teacher.encode(params, source_BxS), shift_right(tokens_BxT)).hidden_BxTxD
-    how: dict[str, Any] = {"vocab_chunk": vocab_chunk, "temperature": temperature}
+    said = partial(distribution, teacher, params, banned=banned, vocab_chunk=vocab_chunk)
 
     def part(hidden_BxXxD: jax.Array, tokens_BxX: jax.Array) -> tuple[jax.Array, TopK]:
-        mu = distribution(teacher, params, hidden_BxXxD, banned, **how)
+        mu = said(hidden_BxXxD)
         partition_BxX, picked_BxX, _ = mu.token_stats(tokens_BxX)
         none = jnp.zeros((*tokens_BxX.shape, 0))
-        return picked_BxX - partition_BxX, mu.top_k(top_k) if top_k else TopK(none, none.astype(jnp.int32))
+        sharp = mu if alpha == 1 else said(hidden_BxXxD, temperature=alpha)
+        return picked_BxX - partition_BxX, sharp.top_k(top_k) if top_k else TopK(none, none.astype(jnp.int32))
 
     mask_BxT = tokens_BxT != 0
     taken_BxT, top = over_positions(part, (hidden_BxTxD, tokens_BxT), chunk)

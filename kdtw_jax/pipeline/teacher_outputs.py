@@ -1,0 +1,96 @@
+"""What the teacher writes ahead for students to learn from: once per run, for all methods and seeds."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from kdtw_jax.data.batches import EncodedSplit
+from kdtw_jax.data.store import fingerprint
+from kdtw_jax.data.unanswered import join
+from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
+from kdtw_jax.models import Model, Params
+from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.prepare import Setup
+from kdtw_jax.runs import RunFolder
+from kdtw_jax.runs.provenance import running_code
+
+PROMPTS_STAGE = "prompts"
+
+How = Literal["greedy", "beam"]
+Teacher = tuple[Model, Params]
+
+
+def claim_prompts(setup: Setup, run: RunFolder) -> None:
+    """Binds a run to its prompts, where a student is yet to learn on them.
+
+    Raises:
+      UserError: others were there before.
+    """
+    if setup.prompts is not None:
+        run.claim(PROMPTS_STAGE, {"fingerprint": fingerprint({"prompts": setup.task.prompts})})
+        run.mark_done(PROMPTS_STAGE, {"prompts": len(setup.prompts)})
+
+
+def prompts_for(
+    config: Experiment, setup: Setup, teacher: Teacher | None, run: RunFolder, method: str
+) -> EncodedSplit | None:
+    """What a method's `TrainContext.prompts` is."""
+    targets = config.prompt_targets(method)
+    if targets == "greedy" or targets == "beam":
+        return teacher_outputs(config, setup, teacher, run, targets)
+    return None if targets == "none" or setup.prompts is None else all_sources(setup)
+
+
+def all_sources(setup: Setup) -> EncodedSplit:
+    """The pairs of training, and after them the prompts, if there are any."""
+    return setup.train if setup.prompts is None else join(setup.train, setup.prompts)
+
+
+def teacher_outputs(
+    config: Experiment, setup: Setup, teacher: Teacher | None, run: RunFolder, how: How
+) -> EncodedSplit:
+    """The training sources, and the prompts if there are any, with what the teacher writes for targets."""
+    if teacher is None:
+        raise ValueError("there is no teacher to write the targets")
+    sources = {stage_of(how): setup.train}
+    if setup.prompts is not None:
+        sources[stage_of(how, prompts=True)] = setup.prompts
+    found = [_write(config, setup, teacher, run, stage, how, data) for stage, data in sources.items()]
+    return found[0] if len(found) == 1 else join(*found)
+
+
+def stages_written(config: Experiment) -> list[str]:
+    """The stages of such outputs that a run has."""
+    stages: list[str] = []
+    for method in config.methods:
+        targets = {"beam"} if config.learns_from_beams(method) else set()
+        for how in sorted({config.prompt_targets(method), *targets} & {"greedy", "beam"}):
+            stages += [stage_of(how), *([stage_of(how, prompts=True)] if config.takes_prompts(method) else [])]
+    return list(dict.fromkeys(stages))
+
+
+def stage_of(how: str, prompts: bool = False) -> str:
+    """Where a run's folder keeps them: for the training sources, or for the prompts."""
+    return f"teacher/{how}{'_prompts' if prompts else ''}"
+
+
+def _write(
+    config: Experiment, setup: Setup, teacher: Teacher, run: RunFolder, stage: str, how: How, data: EncodedSplit
+) -> EncodedSplit:
+    run.claim(stage, config.beam() if how == "beam" else {})
+    started = time.monotonic()
+    written = write_outputs(
+        f"teacher's {how} outputs, {len(data)} {'prompts' if data is setup.prompts else 'pairs'}",
+        run.path / stage,
+        teacher,
+        data,
+        setup.buckets,
+        BeamConfig(config.beam_size, config.length_penalty) if how == "beam" else BeamConfig(1, 0.0),
+        banned=setup.tokenizer.banned_ids,
+        devices=setup.devices,
+    )
+    if not run.done(stage):
+        seconds = round(time.monotonic() - started, 1)
+        run.mark_done(stage, {"seconds": seconds, "unfinished": written.unfinished, **running_code()})
+    return written.data
