@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any
 
 import jax.numpy as jnp
@@ -98,24 +98,31 @@ def test_at_any_time_what_is_finished_is_within_the_account_and_no_output_waits(
     assert account.calls > spent and account.outputs == len(TEXTS) + 10
 
 
-def test_threads_share_an_account(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
-    account, seen, settle = Account(RULE), [], Account.settle
+def test_threads_share_an_account_and_spend_nothing_twice(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, check, seen = RULE.replace("20", "3"), programs.check_written, []
+    account, together = Account(rule), Barrier(5)
+    texts = [f"number {i}" for i in range(5)]
+    account.settle(Rule((make_share(),), (jnp.float32(0.03),)), (0.0,), finished([0], [50]))  # 1.5 saved
 
-    def noted(self: Account, *args: Any) -> None:
-        settle(self, *args)
-        seen.append((self.calls, self.tokens))
+    def wait(*given: Any) -> None:
+        check(*given)
+        together.wait(60)  # all have reserved, and nobody has settled
 
-    monkeypatch.setattr(Account, "settle", noted)
-    asking(TEXTS[:3], account=account)  # compiled once
-    found: list[Any] = []
-    threads = [Thread(target=lambda i=i: found.extend(asking(TEXTS[i::5], account=account))) for i in range(5)]
+    def write(text: str) -> None:
+        asking(text, account=account)
+        seen.append((account.calls, account.tokens))
+
+    asking(texts[0], account=Account(rule))  # compiled
+    free = total(asking(texts, rule, guard=False))[0]
+    monkeypatch.setattr(programs, "check_written", wait)
+    threads = [Thread(target=write, args=(text,)) for text in texts]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == len(TEXTS) and account.outputs == len(TEXTS) + 3
-    assert total(found)[0] + seen[0][0] == account.calls
-    assert all(calls <= 0.2 * tokens + 1e-6 for calls, tokens in seen)
+    assert len(seen) == 5 and account.outputs == 6
+    assert all(calls <= 0.03 * tokens + 1e-6 for calls, tokens in seen)
+    assert account.calls == 1 < free
 
 
 def test_who_fails_gives_back_what_was_reserved(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:

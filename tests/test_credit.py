@@ -90,6 +90,7 @@ def test_what_cannot_be_repaid_holds_after_every_token(constraint: Constraint) -
     some, none = (outputs(rule, Credit(length), 1) for length in (trusted(1), 0 * trusted(1)))
     np.testing.assert_array_equal(some.asked, none.asked)
     assert some.asked.any() and some.ahead == some.withheld == 0
+    assert (excess(constraint, rule.budgets[0], SOURCE, some.tokens, some.asked) <= 1e-4 * constraint.high).all()
 
 
 def test_nobody_trusted_asks_as_the_mask_lets_it() -> None:
