@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kdtw_jax.answers import Answer, Answers
     from kdtw_jax.api import train
     from kdtw_jax.constraints import parse_rule
+    from kdtw_jax.constraints.account import Account
     from kdtw_jax.data.task import Task, load_task
     from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
     from kdtw_jax.decoding import generate, generate_with_help
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 # Where each public name is; imported when it is first used, so that `import kdtw_jax` costs nothing.
 _HOMES = {
+    "Account": "constraints.account",
     "Answer": "answers",
     "Answers": "answers",
     "AskConfig": "methods.ask_config",
@@ -82,6 +84,7 @@ _HOMES = {
 
 __all__ = [
     "METHODS",
+    "Account",
     "Answer",
     "Answers",
     "AskConfig",

@@ -12,7 +12,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.metrics.scores import Score, score_all
 from kdtw_jax.metrics.scoring import choose_scoring
 from kdtw_jax.runs.progress import Progress
-from kdtw_jax.student import Student
+from kdtw_jax.student import Keeping, Student
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     limit: int | None = None,
     guard: bool = True,
+    account: Keeping = "output",
 ) -> Evaluation:
     """Writes an answer for every source of a task's split (or of text pairs) and scores it against the target.
 
@@ -53,6 +54,7 @@ def evaluate(
       metrics: by default the task's; for pairs bleu and chrf.
       limit: pairs at the most, the first ones.
       guard: as in `Student.stream`.
+      account: as in `Student.stream`.
 
     Raises:
       UserError: no such split or metric, no pairs, and as `Student.stream` does.
@@ -68,7 +70,7 @@ def evaluate(
         raise UserError("there are no pairs to evaluate on; give some")
     answers = []
     with Progress("writing", total=len(chosen)) as progress:
-        for answer in student.stream([pair["source"] for pair in chosen], rule, guard=guard):
+        for answer in student.stream([pair["source"] for pair in chosen], rule, guard=guard, account=account):
             answers.append(answer)
             progress.update(len(answers))
     written, references = [answer.text for answer in answers], [pair["target"] for pair in chosen]

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.answers import Answer, Answers
 from kdtw_jax.constraints import Constraint, Rule, known_constraints, pad_words, read_rule, word_tokens
+from kdtw_jax.constraints.account import Account
 from kdtw_jax.data.tokenizer import EOS_ID
-from kdtw_jax.decoding.gate import own_gate
-from kdtw_jax.decoding.help import Helped, generate_with_help
-from kdtw_jax.decoding.sample import generate
-from kdtw_jax.decoding.view import encoder_inputs
+from kdtw_jax.decoding.programs import WritePlan, WriteProgram, program_alone, program_under, write_rows
 from kdtw_jax.errors import UserError
-from kdtw_jax.finite import check_written
 from kdtw_jax.lines import LONGEST
 from kdtw_jax.pipeline.restore import read_json, restore
 from kdtw_jax.pretrained.named import find_config, find_model, read_teacher
@@ -31,10 +27,7 @@ ALONE = "do not ask the teacher"
 _ROWS = 32  # texts written together
 _SHORTEST = 16  # pieces; lengths are this times a power of two: few programs to compile
 
-Array = jax.Array | np.ndarray
-Budgets = tuple[jax.Array, ...]
-# Own parameters, the teacher's, sources, words of the rule, its numbers.
-WriteProgram = Callable[[Any, Any, Array, Array, Budgets], Helped]
+Keeping = Account | Literal["output", "document"]
 
 
 @dataclass(frozen=True)
@@ -56,82 +49,81 @@ class Student:
     """pieces of a source that it was trained to read at the most, instruction and end included"""
     max_target: int
     """tokens that it writes at the most"""
-    _programs: dict[tuple[tuple[str, ...], bool], WriteProgram] = field(default_factory=dict, repr=False, compare=False)
+    _programs: dict[tuple[Any, ...], WriteProgram] = field(default_factory=dict, repr=False, compare=False)
 
     @overload
-    def __call__(self, sources: str, rule: str | None = ..., *, guard: bool = ...) -> Answer: ...  # type: ignore[overload-overlap]
+    def __call__(  # type: ignore[overload-overlap]
+        self, sources: str, rule: str | None = ..., *, guard: bool = ..., account: Keeping = ...
+    ) -> Answer: ...
 
     @overload
-    def __call__(self, sources: Iterable[str], rule: str | None = ..., *, guard: bool = ...) -> Answers: ...
+    def __call__(
+        self, sources: Iterable[str], rule: str | None = ..., *, guard: bool = ..., account: Keeping = ...
+    ) -> Answers: ...
 
     def __call__(
-        self, sources: str | Iterable[str], rule: str | None = None, *, guard: bool = True
+        self,
+        sources: str | Iterable[str],
+        rule: str | None = None,
+        *,
+        guard: bool = True,
+        account: Keeping = "output",
     ) -> Answer | Answers:
         """The answer to a text, or the answers to several; arguments and errors as for `stream`."""
         if isinstance(sources, str):
-            return next(self.stream([sources], rule, guard=guard))
-        return Answers(self.stream(sources, rule, guard=guard))
+            return next(self.stream([sources], rule, guard=guard, account=account))
+        return Answers(self.stream(sources, rule, guard=guard, account=account))
 
-    def stream(self, sources: Iterable[str], rule: str | None = None, *, guard: bool = True) -> Iterator[Answer]:
+    def stream(
+        self,
+        sources: Iterable[str],
+        rule: str | None = None,
+        *,
+        guard: bool = True,
+        account: Keeping = "output",
+    ) -> Iterator[Answer]:
         """An answer for every source, greedy, in order; sources are taken as they are needed, 32 at a time.
 
         Args:
           sources: texts. One without text has an empty answer, and of one beyond `max_source` the beginning is read, as
             in training with `on_long` "truncate" (of 2^18 characters at the most).
           rule: when to ask the teacher, in words; by default it is not asked.
-          guard: enforce the rule, so that no output exceeds it; otherwise the student's own gate alone keeps it.
+          guard: enforce the rule; otherwise the student's own gate alone keeps it.
+          account: who keeps an enforced rule: "output", each output by itself; "document", all outputs of this call
+            together; an `Account`, all that are written on it, under its rule.
 
         Raises:
-          UserError: as `read_rule` does, or a rule for a student that did not learn to ask; before anything is written.
+          UserError: as `read_rule` does, or a rule for a student that did not learn to ask, or an account that does not
+            fit it; before anything is written.
         """
+        if isinstance(account, Account):
+            if rule not in (None, account.rule):
+                raise UserError(f"the account is of the rule {account.rule!r}, not of {rule!r}; leave the rule out")
+            rule = account.rule
         if self.teacher is None and rule is not None:
             raise UserError("this student did not learn to ask: leave the rule out, or load one of the method ask")
-        program = self._program(ALONE if rule is None else rule, guard)
-        return self._write_all(sources, *program, "" if rule is None else f"under the rule {rule!r}")
+        return self._write_all(sources, self._plan(rule, guard, _opened(account, rule, guard)))
 
-    def _program(self, rule: str, guard: bool) -> tuple[np.ndarray, Budgets, WriteProgram]:
-        """The words of a rule, 1xR, its numbers, and what writes under it: one program for all rules about the same
-        things."""
+    def _plan(self, rule: str | None, guard: bool, account: Account | None) -> WritePlan:
+        """How texts are written under a rule: by one program for all rules about the same things."""
         own, other = self.model, self.teacher
-        banned = own.tokenizer.banned_ids
+        limits: dict[str, Any] = {"banned": own.tokenizer.banned_ids, "max_len": self.max_target}
         if other is None:
-
-            def alone(params: Any, _: Any, source_BxS: jax.Array, words_BxR: jax.Array, budgets: Budgets) -> Helped:
-                made = generate(own.model, params, source_BxS, None, max_len=self.max_target, banned=banned)
-                nobody_BxT = jnp.zeros(made.mask_BxT.shape, bool)
-                score_BxT, none_B = nobody_BxT.astype(jnp.float32), jnp.zeros(len(source_BxS), jnp.int32)
-                return Helped(made.tokens_BxT, nobody_BxT, score_BxT, made.mask_BxT, made.finished_B, none_B)
-
-            return np.zeros((1, 1), np.int32), (), self._programs.setdefault(((), guard), jax.jit(alone))
-        read = read_rule(rule, self.constraints)
+            program = self._programs.setdefault((), program_alone(own.model, **limits))
+            return WritePlan(program, Rule((), ()), np.zeros((1, 1), np.int32), None, "")
+        read = read_rule(ALONE if rule is None else rule, self.constraints)
+        if account is not None:
+            account.check(read.rule)
         words = word_tokens(read.words, own.tokenizer.encode)
         words_1xR = pad_words([words], -(-len(words) // _SHORTEST) * _SHORTEST)
+        about = read.rule.constraints
+        made = program_under(about, own.model, other.model, alpha=self.alpha, guard=guard, **limits)
+        program = self._programs.setdefault((guard, *(constraint.name for constraint in about)), made)
+        return WritePlan(program, read.rule, words_1xR, account, "" if rule is None else f"under the rule {rule!r}")
 
-        def write(
-            params: Any, other_params: Any, source_BxS: jax.Array, words_BxR: jax.Array, budgets: Budgets
-        ) -> Helped:
-            read_BxX, rule_BxX = encoder_inputs(own.model.config, words_BxR, source_BxS)
-            return generate_with_help(
-                (own.model, params),
-                (other.model, other_params),
-                read_BxX,
-                source_BxS,
-                None,
-                None,
-                banned=banned,
-                max_len=self.max_target,
-                rule=Rule(read.rule.constraints, budgets) if guard else None,
-                gate=own_gate(own.model, params, own.model.encode(params, rule_BxX), self.alpha),
-            )
-
-        about = tuple(constraint.name for constraint in read.rule.constraints)
-        return words_1xR, read.rule.budgets, self._programs.setdefault((about, guard), jax.jit(write))
-
-    def _write_all(
-        self, sources: Iterable[str], words_1xR: np.ndarray, budgets: Budgets, write: WriteProgram, under: str
-    ) -> Iterator[Answer]:
+    def _write_all(self, sources: Iterable[str], plan: WritePlan) -> Iterator[Answer]:
         pieces, rows, rest = self.model.tokenizer.pieces, 1, iter(sources)
-        other = None if self.teacher is None else self.teacher.params
+        params = (self.model.params, None if self.teacher is None else self.teacher.params)
         while texts := list(islice(rest, _ROWS)):
             encoded = [self._encode(text) for text in texts]
             ids = [_cut(source, self.max_source) for source in encoded if source]
@@ -139,9 +131,7 @@ class Student:
                 rows = max(rows, _doubled(1, len(ids)))  # what is left at the end has the shape of the others
                 room = min(_doubled(_SHORTEST, max(map(len, ids))), self.max_source)
                 source_BxS = pad_words(ids + ids[-1:] * (rows - len(ids)), room)
-                words_BxR = np.broadcast_to(words_1xR, (rows, words_1xR.shape[1]))
-                found = jax.device_get(write(self.model.params, other, source_BxS, words_BxR, budgets))
-                check_written(under, found.tokens_BxT, found.asked_BxT)
+                found = write_rows(plan, params, source_BxS, len(ids))
             row = 0
             for text, source in zip(texts, encoded, strict=True):
                 if not source:
@@ -216,6 +206,19 @@ def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: st
         config.text.max_source,
         config.text.max_target,
     )
+
+
+def _opened(account: Keeping, rule: str | None, guard: bool) -> Account | None:
+    """The account that outputs are written on; None: each keeps its rule by itself."""
+    if account == "output":
+        return None
+    if not isinstance(account, Account) and account != "document":
+        raise UserError(f'account is "output", "document" or an Account, not {account!r}')
+    if rule is None:
+        raise UserError("an account is the budget of a rule; give a rule")
+    if not guard:
+        raise UserError("an account enforces its rule; leave guard=False (--no-guard) out")
+    return account if isinstance(account, Account) else Account(rule)
 
 
 def _cut(ids: list[int], limit: int) -> list[int]:

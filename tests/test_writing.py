@@ -20,6 +20,7 @@ from kdtw_jax import student as writing
 from kdtw_jax.answers import Answer
 from kdtw_jax.cli import main as kdtw
 from kdtw_jax.data.tokenizer import load_tokenizer
+from kdtw_jax.decoding import enforced
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import one_line, read_lines
 from kdtw_jax.models import T5Config, make_model
@@ -63,7 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def echo(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written is what was read."""
 
-    def answers(_: Student, sources: Iterable[str], rule: str, *, guard: bool) -> Iterator[Answer]:
+    def answers(_: Student, sources: Iterable[str], rule: str, **_more: Any) -> Iterator[Answer]:
         yield from (Answer(text, text, (text,), (False,), 0, len(text)) for text in sources)
 
     monkeypatch.setattr("kdtw_jax.cli.write.load", lambda *_, **__: asking)
@@ -264,13 +265,13 @@ def test_a_stream_that_fails_is_named() -> None:
 def test_sources_are_taken_as_needed_and_few_programs_compiled(
     asking: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes, taken, wrapped = [], [], writing.generate_with_help
+    shapes, taken, wrapped = [], [], enforced.generate_with_help
 
     def traced(*args: Any, **more: Any) -> Any:
         shapes.append(args[3].shape)
         return wrapped(*args, **more)
 
-    monkeypatch.setattr(writing, "generate_with_help", traced)
+    monkeypatch.setattr(enforced, "generate_with_help", traced)
 
     def sources() -> Iterator[str]:
         for length in [*range(33), *([1, 50] * 16), *[0] * 40, 30, 2]:
@@ -287,13 +288,13 @@ def test_sources_are_taken_as_needed_and_few_programs_compiled(
 
 
 def test_rules_that_differ_in_a_number_share_a_program(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
-    traced, wrapped = [], writing.generate_with_help
+    traced, wrapped = [], enforced.generate_with_help
 
     def counted(*args: Any, **more: Any) -> Any:
         traced.append(more["rule"])
         return wrapped(*args, **more)
 
-    monkeypatch.setattr(writing, "generate_with_help", counted)
+    monkeypatch.setattr(enforced, "generate_with_help", counted)
     fresh, texts = replace(asking, _programs={}), [f"number {i}" for i in range(20)]
     shares = {}
     for percent in (0, 10, 30, 60):

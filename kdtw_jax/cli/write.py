@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -50,6 +50,9 @@ class Write:
     """the student of this seed; by default the run's first"""
     guard: bool = True
     """enforce the rule; with --no-guard only the student's own gate decides"""
+    account: Literal["output", "document"] = "output"
+    """what keeps an enforced rule: every output by itself, or all of them together, so that easy ones save for hard
+    ones"""
     plain: bool = False
     """leave the marks out"""
     json: bool = False
@@ -74,7 +77,8 @@ def run(arguments: list[str]) -> None:
     remarks = Remarks("text" if options.text else "line")
     sources = map(argument, options.text) if options.text else _standard_input(remarks)
     calls = tokens = positions = 0
-    for number, answer in enumerate(student.stream(sources, options.rule, guard=options.guard), 1):
+    written = student.stream(sources, options.rule, guard=options.guard, account=options.account)
+    for number, answer in enumerate(written, 1):
         if answer.source_tokens > student.max_source:
             most = f"of which the student reads the {student.max_source} that it was trained for"
             remarks(number, "long", f"{answer.source_tokens} pieces, {most}")

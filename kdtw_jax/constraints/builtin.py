@@ -35,6 +35,7 @@ def make_share() -> Constraint:
         cost=lambda history, asked_B, budget: asked_B.astype(jnp.float32),
         limit=lambda budget, history: budget * history.length_B,
         allowed=allowed,
+        spent=lambda history, budget: history.calls_B,
         low=0.0,
         high=0.6,
         wording=Wording(

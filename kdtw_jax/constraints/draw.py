@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.constraints.history import History
@@ -38,7 +39,12 @@ def as_rule(constraints: Sequence[Constraint], terms: Terms) -> Rule:
             may_B: jax.Array = constraint.allowed(history, budget) | ~terms.active_BxC[:, index]
             return may_B
 
-        return constraint._replace(allowed=allowed)
+        def spent(history: History, budget: jax.Array) -> jax.Array:
+            assert constraint.spent is not None
+            spent_B: jax.Array = jnp.where(terms.active_BxC[:, index], constraint.spent(history, budget), -jnp.inf)
+            return spent_B
+
+        return constraint._replace(allowed=allowed, spent=None if constraint.spent is None else spent)
 
     budgets = tuple(terms.budget_BxC[:, index] for index in range(len(constraints)))
     return Rule(tuple(relaxed(i, c) for i, c in enumerate(constraints)), budgets)

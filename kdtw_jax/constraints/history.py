@@ -48,6 +48,17 @@ def advance(history: History, token_B: jax.Array, asked_B: jax.Array, active_B: 
     return History(*(jnp.where(active_B, new, old) for new, old in zip(after, history, strict=True)))
 
 
+def after_own(history: History, count_B: jax.Array, last_B: jax.Array) -> History:
+    """The history after `count_B` more tokens of the student's own, the last of which is `last_B`."""
+    some_B = count_B > 0
+    return history._replace(
+        length_B=history.length_B + count_B,
+        own_B=history.own_B + count_B,
+        in_a_row_B=jnp.where(some_B, 0, history.in_a_row_B),
+        last_B=jnp.where(some_B, last_B, history.last_B).astype(jnp.int32),
+    )
+
+
 def histories(source_BxS: jax.Array, tokens_BxT: jax.Array, asked_BxT: jax.Array) -> History:
     """The history before every token of finished outputs: leaves [T + 1, B], the last being that of the whole.
 

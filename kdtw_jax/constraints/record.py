@@ -21,6 +21,9 @@ class Constraint(NamedTuple):
       its costs would be within the limit. Not asking must always keep within it.
     low, high: the range that training draws budgets from, evenly.
     wording: the constraint in words, and back.
+    spent(history, budget): what the costs have added up to, where every token of the student's own makes more room
+      within `limit` and costs nothing, and the order of tokens is of no consequence: then the constraint may be kept
+      at the end (`kdtw_jax.constraints.credit`). None: it holds after every token, by `allowed`.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Constraint(NamedTuple):
     low: float
     high: float
     wording: Wording
+    spent: Callable[[History, jax.Array], jax.Array] | None = None
 
 
 class Rule(NamedTuple):

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax.constraints.history import after_own
 from kdtw_jax.constraints.record import Rule
-from kdtw_jax.decoding.draft_state import DraftContext, DraftState, after_own, at_place, start_drafts
+from kdtw_jax.decoding.draft_state import DraftContext, DraftState, at_place, start_drafts
 from kdtw_jax.decoding.gate import DecodeState
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos

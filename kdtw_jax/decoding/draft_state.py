@@ -81,14 +81,3 @@ def start_drafts(
 def at_place(x_BxT: jax.Array, place_B: jax.Array) -> jax.Array:
     """Of every row what stands at its place, [B]; past the end, what stands last."""
     return x_BxT[jnp.arange(len(x_BxT)), jnp.minimum(place_B, x_BxT.shape[1] - 1)]
-
-
-def after_own(history: History, count_B: jax.Array, last_B: jax.Array) -> History:
-    """The history after `count_B` more tokens of the student's own, the last of which is `last_B`."""
-    some_B = count_B > 0
-    return history._replace(
-        length_B=history.length_B + count_B,
-        own_B=history.own_B + count_B,
-        in_a_row_B=jnp.where(some_B, 0, history.in_a_row_B),
-        last_B=jnp.where(some_B, last_B, history.last_B).astype(jnp.int32),
-    )

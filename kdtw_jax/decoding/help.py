@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax.constraints.credit import Credit, may_ask
 from kdtw_jax.constraints.history import History, advance, start_history
 from kdtw_jax.constraints.record import Rule
 from kdtw_jax.decoding.gate import DecodeState, Gate, own_gate
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
 from kdtw_jax.decoding.spans import SPAN, decoder_inputs, read_span, successive
+from kdtw_jax.decoding.withhold import withhold_end
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Cache, Model, Params
 
@@ -33,7 +35,12 @@ class Helped(NamedTuple):
     score_BxT: jax.Array  # float32, what the gate said, whether or not the rule let it; 0 after the end
     mask_BxT: jax.Array  # bool, True up to and including the end-of-sequence token
     finished_B: jax.Array  # bool, False where T tokens were not enough
-    positions_B: jax.Array  # int32, decoder positions that the teacher processed
+    history: History  # at the end
+
+    @property
+    def positions_B(self) -> jax.Array:
+        """Decoder positions that the teacher processed, int32."""
+        return self.history.positions_B
 
 
 class _Context(NamedTuple):
@@ -43,6 +50,7 @@ class _Context(NamedTuple):
     teacher: tuple[Model, Params]
     gate: Gate
     rule: Rule | None
+    credit: Credit | None
     gate_noise_BxT: jax.Array | None
     token_noise_BxT: jax.Array | None
     threshold: float | jax.Array
@@ -75,6 +83,7 @@ def generate_with_help(
     max_len: int,
     threshold: float | jax.Array = 0.5,
     rule: Rule | None = None,
+    credit: Credit | None = None,
     gate: Gate | None = None,
     read_along: bool = False,
 ) -> Helped:
@@ -89,6 +98,8 @@ def generate_with_help(
       token_noise_BxT: uniforms in [0, 1) that sample the token, whoever writes it; None: the most probable token.
       banned: never written; the help token is among them.
       rule: enforced: nobody asks where it says no. None: only the gate decides.
+      credit: how far outputs may ask ahead of the rule, which is then kept at their end: end-of-sequence is withheld
+        from both writers before. None: the rule holds after every token.
       gate: who decides; by default the student's own gate.
       read_along: the teacher processes every token as it is written. The same outputs, and `positions_B` still those of
         the lazy teacher; faster for a batch in which some row asks at nearly every step, as in training.
@@ -105,7 +116,11 @@ def generate_with_help(
     (model, params), (other, other_params) = student, teacher
     read = model.encode(params, source_BxS)
     gate = own_gate(model, params, read) if gate is None else gate
-    context = _Context(student, teacher, gate, rule, gate_noise_BxT, token_noise_BxT, threshold, banned, read_along)
+    if credit is not None:
+        credit = credit._replace(length_B=jnp.minimum(credit.length_B, max_len))  # what can be reached
+    context = _Context(
+        student, teacher, gate, rule, credit, gate_noise_BxT, token_noise_BxT, threshold, banned, read_along
+    )
     encoded = other.encode(other_params, teacher_source_BxS)
     start = _State(
         step=jnp.zeros((), jnp.int32),
@@ -129,7 +144,7 @@ def generate_with_help(
         score_BxT=end.score_BxT,
         mask_BxT=mask_to_eos(end.tokens_BxT),
         finished_B=end.finished_B,
-        positions_B=end.history.positions_B,
+        history=end.history,
     )
 
 
@@ -157,8 +172,11 @@ def _decide(context: _Context, state: _State, seen: DecodeState) -> tuple[jax.Ar
     noise_BxT = context.gate_noise_BxT
     level = context.threshold if noise_BxT is None else _column(noise_BxT, state.step)
     asked_B = ~state.finished_B & (score_B > level)
-    if context.rule is not None:
-        asked_B &= context.rule.allowed(state.history)
+    rule, credit = context.rule, context.credit
+    if rule is not None and credit is not None:
+        asked_B = may_ask(rule, credit, state.history, asked_B, ~state.finished_B)
+    elif rule is not None:
+        asked_B &= rule.allowed(state.history)
     return asked_B, score_B, memory
 
 
@@ -193,6 +211,9 @@ def _write(
     active_B, noise_BxT = ~state.finished_B, context.token_noise_BxT
     noise_B = None if noise_BxT is None else _column(noise_BxT, state.step)
     token_B = jnp.where(active_B, choose(log_policy_BxV, noise_B), PAD)
+    rule, credit = context.rule, context.credit
+    if rule is not None and credit is not None:
+        token_B = withhold_end(rule, credit, state.history, log_policy_BxV, noise_B, token_B, asked_B, active_B)
     return state._replace(
         step=state.step + 1,
         token_Bx1=token_B[:, None],

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.constraints.history import advance
-from kdtw_jax.decoding.draft_state import DraftContext, DraftState, after_own, at_place
+from kdtw_jax.constraints.history import advance, after_own
+from kdtw_jax.decoding.draft_state import DraftContext, DraftState, at_place
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose
 from kdtw_jax.decoding.spans import SPAN, decoder_inputs, read_span, successive

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 
 from kdtw_jax import parallel
 from kdtw_jax.constraints import Constraint, Terms, as_rule, excess, start_history
+from kdtw_jax.constraints.credit import Credit
 from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.decoding.enforced import draft_credit
 from kdtw_jax.decoding.gates import GateContext, compared_gates, find_gate, score_by
 from kdtw_jax.decoding.help import generate_with_help
 from kdtw_jax.decoding.policy import log_policy
@@ -97,7 +99,12 @@ def make_decoder(
         own, other = (student[0], params[0]), (teacher[0], params[1])
         read_BxX, rule_BxX = encoder_inputs(own[0].config, words_BxR, source_BxS)
         context = GateContext(*own, own[0].encode(own[1], rule_BxX), alpha, level)
-        terms = Terms(budget_BxC, guard_B[:, None] & said_BxC)
+        rule, length = as_rule(constraints, Terms(budget_BxC, guard_B[:, None] & said_BxC)), noise_Bx2xT.shape[2]
+        credit = jax.lax.cond(
+            guard_B[0],
+            lambda: draft_credit(own, read_BxX, rule, banned=banned, max_len=length),
+            lambda: Credit(jnp.zeros(len(source_BxS), jnp.int32)),
+        )
         helped = generate_with_help(
             own,
             other,
@@ -106,8 +113,9 @@ def make_decoder(
             jnp.where(draw, noise_Bx2xT[:, 0], level),  # a threshold is noise that is the same everywhere
             noise_Bx2xT[:, 1] if sampled_tokens else None,
             banned=banned,
-            max_len=noise_Bx2xT.shape[2],
-            rule=as_rule(constraints, terms),
+            max_len=length,
+            rule=rule,
+            credit=credit,
             gate=score_by([entry.make(context) for entry in entries], which),
             read_along=True,
         )

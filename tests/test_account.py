@@ -1,0 +1,186 @@
+"""One budget for many outputs: never overspent, whoever writes on it and in whatever order they finish."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier, Thread
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdtw_jax import Account
+from kdtw_jax.cli import main as kdtw
+from kdtw_jax.constraints import Rule, make_calls, make_pause, make_share, start_history
+from kdtw_jax.decoding import programs
+from kdtw_jax.errors import UserError
+from kdtw_jax.lines import one_line
+from kdtw_jax.student import Student, load
+from tests.test_writing import RULE, run
+
+__all__ = ["run"]  # a fixture
+SHARED = Rule((make_pause(), make_share()), (jnp.float32(1), jnp.float32(0.2)))
+TEXTS = [f"number {i} " * (i % 3 + 1) for i in range(75)]
+
+
+@pytest.fixture(scope="module")
+def asking(run: Path) -> Student:
+    return load(run)
+
+
+def finished(calls: list[int], lengths: list[int]) -> Any:
+    history = start_history(jnp.ones((len(calls), 1)))
+    return history._replace(length_B=np.array(lengths), calls_B=np.array(calls))
+
+
+def test_what_is_saved_is_reserved_once_and_what_is_left_of_it_comes_back() -> None:
+    account = Account(RULE)
+    first, second = account.reserve(SHARED), account.reserve(SHARED)
+    assert first == second == (0.0, 0.0)
+    account.settle(SHARED, first, finished([0, 3], [10, 20]))
+    assert account.reserve(SHARED) == (0.0, pytest.approx(3.0))  # 30 x 20% less 3 calls; a pause saves nothing
+    assert account.reserve(SHARED) == (0.0, 0.0)  # someone has it
+    account.settle(SHARED, (0.0, 3.0), None)  # who failed and wrote nothing
+    kept = account.reserve(SHARED)
+    assert kept == (0.0, pytest.approx(3.0))
+    account.settle(SHARED, kept, finished([5], [10]))
+    account.settle(SHARED, second, finished([], []))
+    assert account.reserve(SHARED) == (0.0, 0.0)
+    assert (account.outputs, account.tokens, account.calls, account.share) == (3, 40, 8, 0.2)
+    assert "the teacher wrote 8 of 40 tokens in 3 outputs; left: 0.0 of share" in repr(account)
+
+
+def test_a_share_is_the_number_that_was_said_and_not_the_nearest_of_float32() -> None:
+    account, tenths = Account(RULE), Rule((make_share(),), (jnp.float32(0.1),))
+    for _ in range(2000):
+        account.settle(tenths, (0.0,), finished([1], [10]))
+    assert abs(account.reserve(tenths)[0]) < 1e-9
+    account.settle(tenths, (0.0,), finished([0], [10**8]))
+    assert account.reserve(tenths)[0] == 10**7
+
+
+def total(answers: Any) -> tuple[int, int]:
+    return sum(a.calls for a in answers), sum(len(a.tokens) for a in answers)
+
+
+def test_a_document_spends_what_its_outputs_save(asking: Student) -> None:
+    for percent in (3, 10):
+        rule = RULE.replace("20", str(percent))
+        single, together, free = (asking(TEXTS, rule, **how) for how in ({}, {"account": "document"}, {"guard": False}))
+        calls, tokens = total(together)
+        assert total(single)[0] < calls <= 0.01 * percent * tokens + 1e-6 < total(free)[0]
+        assert calls > 0.01 * percent * tokens - 2  # nearly all
+        assert any(a.calls > 0.01 * percent * len(a.tokens) + 1e-3 for a in together)
+        assert all(a.calls <= 0.01 * percent * len(a.tokens) + 1e-3 for a in single)
+
+
+def test_at_any_time_what_is_finished_is_within_the_account_and_no_output_waits(
+    asking: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, taken = Account(RULE), []
+
+    def sources() -> Any:
+        for text in TEXTS:
+            taken.append(text)
+            yield text
+
+    for number, _ in enumerate(asking.stream(sources(), account=account), 1):
+        assert len(taken) == min(-(-number // 32) * 32, len(TEXTS))
+        assert account.outputs == len(taken) and account.calls <= 0.2 * account.tokens + 1e-6
+    spent = account.calls
+    for text in TEXTS[:10]:  # one by one they spend what was saved
+        asking(text, account=account)
+        assert account.calls <= 0.2 * account.tokens + 1e-6
+    assert account.calls > spent and account.outputs == len(TEXTS) + 10
+
+
+def test_threads_share_an_account_and_spend_nothing_twice(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, check, seen = RULE.replace("20", "3"), programs.check_written, []
+    account, together = Account(rule), Barrier(5)
+    texts = [f"number {i}" for i in range(5)]
+    account.settle(Rule((make_share(),), (jnp.float32(0.03),)), (0.0,), finished([0], [50]))  # 1.5 saved
+
+    def wait(*given: Any) -> None:
+        check(*given)
+        together.wait(60)  # all have reserved, and nobody has settled
+
+    def write(text: str) -> None:
+        asking(text, account=account)
+        seen.append((account.calls, account.tokens))
+
+    asking(texts[0], account=Account(rule))  # compiled
+    free = total(asking(texts, rule, guard=False))[0]
+    monkeypatch.setattr(programs, "check_written", wait)
+    threads = [Thread(target=write, args=(text,)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 5 and account.outputs == 6
+    assert all(calls <= 0.03 * tokens + 1e-6 for calls, tokens in seen)
+    assert account.calls == 1 < free
+
+
+def test_who_fails_gives_back_what_was_reserved(asking: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = Account(RULE)
+    asking(TEXTS[:40], account=account)
+    before = repr(account)
+
+    def broken(*_: Any) -> None:
+        raise UserError("scores are not finite")
+
+    monkeypatch.setattr(programs, "check_written", broken)
+    with pytest.raises(UserError, match="not finite"):
+        asking(TEXTS[:40], account=account)
+    assert repr(account) == before
+
+
+def test_rows_that_fill_up_a_batch_neither_save_nor_spend(asking: Student) -> None:
+    told = 0
+    for text in TEXTS[0:10:3]:
+        source = np.array([[*asking.model.tokenizer.encode(text), 1]], np.int32)
+        params = (asking.model.params, asking.teacher.params)  # type: ignore[union-attr]
+        found = []
+        for rows, count in ((1, 1), (4, 1), (4, 4)):
+            plan = asking._plan(RULE, True, Account(RULE))
+            found.append(programs.write_rows(plan, params, np.repeat(source, rows, 0), count))
+        np.testing.assert_array_equal(found[0].asked_BxT[0], found[1].asked_BxT[0])
+        told += bool((found[0].asked_BxT[0] != found[2].asked_BxT[0]).any())
+    assert told  # others in their places would change what is asked for
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: s("x", account="document"), "an account is the budget of a rule; give a rule"),
+        (lambda s: s("x", RULE, account="all"), 'account is "output", "document" or an Account, not \'all\''),
+        (lambda s: s("x", RULE, guard=False, account="document"), "an account enforces its rule"),
+        (lambda s: s("x", "never ask", account=Account(RULE)), f"the account is of the rule '{RULE}', not of 'never"),
+    ],
+)
+def test_accounts_that_make_no_sense_are_refused(asking: Student, call: Callable[[Student], Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        call(asking)
+
+
+def test_a_rule_that_nothing_repays_has_no_account(asking: Student) -> None:
+    knows = replace(asking, constraints=(make_calls(), make_pause()), _programs={})
+    with pytest.raises(UserError, match='this one is on "calls" and "pause": leave the account out'):
+        knows("x", "at most 3 calls to the teacher; pause for 2 words after each call", account="document")
+
+
+def test_the_command_line_keeps_a_rule_over_all_lines(
+    asking: Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kdtw_jax.cli.write.load", lambda *_, **__: asking)
+    arguments = ["write", "run", "--rule", RULE, "--account", "document", "--text", *TEXTS[:40]]
+    assert kdtw(arguments) == 0
+    found = capsys.readouterr()
+    together = asking(TEXTS[:40], RULE, account="document")
+    assert found.out == "".join(f"{one_line(answer.marked, None, {})}\n" for answer in together)
+    assert any(answer.share > 0.2 for answer in together)
+    assert f"the teacher wrote {together.calls} of" in found.err
