@@ -205,11 +205,6 @@ def test_the_policy_waits_for_the_value(world: World) -> None:
     policy = weights["pcl"]
     assert callable(policy)
     assert [float(policy(jnp.int32(step))) for step in range(5)] == [0, 0, 0, 0.5, 0.5]
-    rising = coefficients(replace(config, path_rise=3))["pcl"]
-    assert callable(rising)
-    np.testing.assert_allclose(
-        [rising(jnp.int32(step)) for step in range(8)], [0, 0, 0, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 1 / 2]
-    )
     assert (weights["value_error"], weights["kl"]) == (0.25, 1.0)
 
     devices = parallel.select_devices(1)

@@ -192,14 +192,8 @@ def _expected(
 
 def coefficients(config: DistilConfig) -> dict[str, Coefficient]:
     """Says how the terms of `path_terms` are weighted in the objective."""
-    first, rise = config.value_warmup, config.path_rise
-
-    def of_policy(step: jax.Array) -> jax.Array:
-        """Nothing before the update `first`, and `rise` updates later the whole."""
-        return config.pcl_weight * jnp.clip((step + 1 - first) / (rise + 1), 0.0, 1.0)
-
     weights: dict[str, Coefficient] = {
-        "pcl": of_policy,
+        "pcl": lambda step: config.pcl_weight * (step >= config.value_warmup),
         "value_error": config.value_weight,
     }
     return {**weights, "kl": config.kl_weight} if config.kl_weight else weights

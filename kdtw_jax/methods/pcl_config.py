@@ -26,9 +26,6 @@ class DistilConfig(RowsConfig):
     value_weight: float = field(default=1.0, metadata=flags())  # and in what V learns
     # Updates in which V alone learns from path residuals: until V is about right, all of them say "less of everything"
     value_warmup: int = 0
-    # Further updates in which the weight of the policy rises to the whole: after a rest, Adam would take a sudden
-    # gradient for a step many times too large
-    path_rise: int = field(default=0, metadata=flags())
     kl_weight: float = 1.0  # weight of the exact divergence from the teacher's stored top-k and tail; 0 leaves it out
     kl_direction: Direction = "reverse"
     # EMA decay of the parameters that give V at the far end of a segment; 0: the current ones
@@ -47,8 +44,7 @@ class DistilConfig(RowsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, pcl_weight="[0, inf)", value_weight="[0, inf)")
-        check_ranges(self, value_warmup="[0, inf)", path_rise="[0, inf)")
+        check_ranges(self, pcl_weight="[0, inf)", value_weight="[0, inf)", value_warmup="[0, inf)")
         check_ranges(self, kl_weight="[0, inf)", target_decay="[0, 1)")
         check_ranges(self, path_lambda="[0, 1]", path_bound="(0, inf)")
         expected = self.residuals == "expected"
