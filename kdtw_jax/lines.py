@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 import sys
 import unicodedata
@@ -92,6 +93,14 @@ def one_line(text: str, encoding: str | None, spelled: Mapping[str, str]) -> str
     if marks.encode(encoding, "ignore").decode(encoding) != marks:
         text = text.translate({ord(mark): other for mark, other in spelled.items()})
     return "".join(map(_visible, text)).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def json_line(value: object, encoding: str | None) -> str:
+    """A value as one line of JSON that can be written in `encoding`: what cannot be shown there is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    if one_line(text, encoding, {}) == text:
+        return text
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 class Remarks:

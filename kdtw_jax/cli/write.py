@@ -14,7 +14,6 @@ token, who wrote it.
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import tyro
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.cli.output import drop_output
 from kdtw_jax.errors import UserError
-from kdtw_jax.lines import Remarks, argument, one_line, read_lines, say
+from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
 from kdtw_jax.marks import CLOSE, END, OPEN
 from kdtw_jax.runs.compiled import keep_compiled
 from kdtw_jax.student import load
@@ -77,15 +76,17 @@ def run(arguments: list[str]) -> None:
     remarks = Remarks("text" if options.text else "line")
     sources = map(argument, options.text) if options.text else _standard_input(remarks)
     calls = tokens = positions = 0
+    encoding = None if sys.stdout is None else sys.stdout.encoding
     written = student.stream(sources, options.rule, guard=options.guard, account=options.account)
     for number, answer in enumerate(written, 1):
         if answer.source_tokens > student.max_source:
             most = f"of which the student reads the {student.max_source} that it was trained for"
             remarks(number, "long", f"{answer.source_tokens} pieces, {most}")
         if options.json:
-            _put(json.dumps(answer.to_json(), ensure_ascii=False), {})
+            _put(json_line(answer.to_json(), encoding))
         else:
-            _put(answer.text if options.plain else answer.marked, {} if options.plain else _SPELLED)
+            text, spelled = (answer.text, {}) if options.plain else (answer.marked, _SPELLED)
+            _put(one_line(text, encoding, spelled))
         calls, tokens = calls + answer.calls, tokens + len(answer.tokens)
         positions += answer.positions
     remarks.close()
@@ -100,12 +101,12 @@ def _standard_input(remarks: Remarks) -> Iterable[str]:
     return read_lines(io.BytesIO(sys.stdin.read().encode("utf8", "replace")) if stream is None else stream, remarks)
 
 
-def _put(text: str, spelled: dict[str, str]) -> None:
+def _put(line: str) -> None:
     """One line on standard output."""
     if sys.stdout is None:
         raise UserError("there is no standard output to write to")
     try:
-        print(one_line(text, sys.stdout.encoding, spelled), flush=True)
+        print(line, flush=True)
     except OSError as error:
         drop_output()
         if isinstance(error, BrokenPipeError):
