@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdtw_jax.decoding import gates
+from kdtw_jax.decoding import gates, generate
+from kdtw_jax.decoding.ahead import for_rows
+from kdtw_jax.decoding.branch import States, Writer, look_ahead
 from kdtw_jax.decoding.gate import Gate
+from kdtw_jax.decoding.utility import log_mu, nearness
 from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.evaluation.written import write_split
 from tests.asking import (
@@ -17,8 +21,10 @@ from tests.asking import (
     DECODER,
     LENGTH,
     STUDENT,
+    TEACHER,
     WIDE,
     WORLD,
+    decoder,
     distributions,
     want,
 )
@@ -67,3 +73,49 @@ def test_the_random_gate_asks_never_always_or_at_its_rate() -> None:
     gate: Gate = gates.random_gate(0.25)
     state: Any = type("M", (), {"history": type("H", (), {"length_B": jnp.zeros(3, jnp.int32)})()})()
     np.testing.assert_array_equal(gate.score((), state)[0], [0.25] * 3)
+
+
+AHEAD = decoder(gates=gates.compared_gates(ahead=True))
+
+
+def worth_by_hand(utility: Any, read: jax.Array, source: jax.Array, tokens: jax.Array) -> tuple[np.ndarray, ...]:
+    """What an answer is worth at every state of written rows, the teacher's choice there, and where choices differ."""
+    choices = [x.argmax(-1).astype(jnp.int32) for x in distributions(tokens, source, read)]
+    pair = ((STUDENT, read), (TEACHER, source))
+    writers = [Writer(model, params, model.encode(params, text)) for (model, params), text in pair]
+    reference = generate(*TEACHER, source, None, max_len=LENGTH, banned=WORLD.banned).tokens_BxT
+
+    @jax.jit
+    def at(place: jax.Array) -> jax.Array:
+        states = States(tokens, jnp.full(len(tokens), place))
+        return look_ahead(*writers, states, *(c[:, place] for c in choices), utility, reference, banned=WORLD.banned)
+
+    return np.stack([at(t) for t in range(LENGTH)], 1), np.asarray(choices[1]), np.asarray(choices[0] != choices[1])
+
+
+@pytest.mark.parametrize(("gate", "utility"), [("oracle_rest", log_mu), ("oracle_nearness", nearness)])
+def test_an_oracle_that_looks_ahead_asks_where_what_follows_is_worth_more(gate: str, utility: Any) -> None:
+    """In every state that it visits, with help before or not; and there the teacher writes."""
+    source = jnp.asarray(DATA.sources.padded(np.arange(len(DATA)), LENGTH))
+    levels = [np.inf, 0.0]
+    for level in levels:
+        wanted = want(gate, level=level)
+        found = write_split(AHEAD, DATA, WIDE, wanted)
+        words = wanted.words_KxR[np.arange(len(DATA)) % len(wanted.words_KxR)]
+        read, _ = encoder_inputs(STUDENT[0].config, jnp.asarray(words), source)
+        worth, theirs, differ = worth_by_hand(utility, read, source, jnp.asarray(found.tokens_NxT))
+        mask = found.tokens_NxT != 0
+        np.testing.assert_allclose(found.score_NxT[mask], np.where(differ, worth, 0.0)[mask], atol=1e-3)
+        np.testing.assert_array_equal(found.asked_NxT, mask & (found.score_NxT > level))
+        np.testing.assert_array_equal(found.tokens_NxT[found.asked_NxT], theirs[found.asked_NxT])
+    assert 0 < found.asked_NxT.sum() < (differ & mask).sum()
+
+
+def test_only_wanted_rows_are_computed_some_at_a_time() -> None:
+    rng, value = np.random.default_rng(0), jnp.arange(1.0, 14.0)
+    for count in (0, 1, 4, 5, 13):
+        wanted = jnp.asarray(rng.permutation(13) < count)
+        found = jax.jit(lambda wanted: for_rows(wanted, lambda row: value[row], 4))(wanted)
+        np.testing.assert_array_equal(found, jnp.where(wanted, value, 0.0))
+    nobody = jnp.zeros(13, bool)
+    np.testing.assert_array_equal(for_rows(nobody, lambda row: jnp.full(len(row), jnp.nan), 4), 0.0)

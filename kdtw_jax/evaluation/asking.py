@@ -12,6 +12,7 @@ import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.decoding.gates import find_gate
+from kdtw_jax.evaluation.ahead import PARTS, ahead_cells
 from kdtw_jax.evaluation.calibration import calibrate
 from kdtw_jax.evaluation.cells import EvalCell, Found, Texts, harm, measure, table_row
 from kdtw_jax.evaluation.decoder import Decoder
@@ -36,6 +37,7 @@ def evaluate_asking(
     held_out: Sequence[float],
     twin: Sequence[str] | None,
     resamples: int = 1000,
+    ahead: Decoder | None = None,
 ) -> Found:
     """Everything about one student.
 
@@ -44,6 +46,7 @@ def evaluate_asking(
       training_tokens_X: all tokens of the training targets, for what is rare.
       held_out: budgets never trained.
       twin: outputs of the student trained likewise without help, for the same examples.
+      ahead: of the same student and teacher with gates that look ahead; None: those are not judged.
     """
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
@@ -54,6 +57,7 @@ def evaluate_asking(
     shown = [budget for budget in seen if budget > 0]
     further = further_rules(decoder.constraints, phrasings)
     total = 4 * (len(seen) + len(held_out)) + 2 * len(further) + 2 + len(shown) * (len(drawn) + 2 * len(rivals))
+    total += 0 if ahead is None else 1 + len(rivals) + len(ahead.gates) * (1 + len(PARTS))
     with Progress(f"{name}, decoding", total=total) as bar:
         done = 0
 
@@ -73,10 +77,15 @@ def evaluate_asking(
         levels = {**dict.fromkeys(drawn, shown), **levels}  # of which the level is the share that they ask for
         others = _cells_of_other_gates(decoder, phrasings, test.data, rows, shown, levels, silent, tick)
         clock.lap("rivals")
+        looking: list[EvalCell] = []
+        held: dict[str, Found] = {}
+        if ahead is not None:
+            looking, held = ahead_cells(ahead, decoder, phrasings, test.data, rows, tick)
+            clock.lap("looking ahead")
         masked = DecodeSpec("learned", phrasings.said(["do not ask the teacher"]), 0.0, guard=True)
         forbidden = write_split(decoder, test.data, rows, masked)
         tick()
-    cells = learned + others
+    cells = learned + others + looking
     measured = measure(cells, silent, test, resamples)
     clock.lap("scores")
     found = {
@@ -93,6 +102,8 @@ def evaluate_asking(
     }
     clock.lap("comparison")
     plain = [c for c in learned if not c.guard and c.phrasing == "seen" and c.budget_seen]
+    if held:
+        found["ahead"] = held
     found |= look_back(decoder, test, rows, plain, training_tokens_X)
     clock.lap("looking back")
     return {**found, "seconds": {k: round(v, 1) for k, v in seconds.items()}}

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from kdtw_jax import parallel
 from kdtw_jax.constraints import Constraint, Terms, as_rule, excess, start_history
 from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.decoding.ahead import Ahead, with_teacher
+from kdtw_jax.decoding.branch import Writer
 from kdtw_jax.decoding.gates import GateContext, compared_gates, find_gate, score_by
 from kdtw_jax.decoding.help import generate_with_help
 from kdtw_jax.decoding.policy import log_policy
@@ -61,6 +63,7 @@ def make_decoder(
     sampled_tokens: bool,
     seed: int,
     devices: parallel.Devices | None = None,
+    gates: Sequence[str] | None = None,
 ) -> Decoder:
     """Makes a decoder, which compiles at the first call of a shape.
 
@@ -71,6 +74,7 @@ def make_decoder(
       sampled_tokens: tokens are drawn; otherwise the most probable ones are taken.
       seed: of the gate's and the tokens' noise.
       devices: between which rows are split; None: the first one alone.
+      gates: that its programs have; by default those that are compared and do not look ahead.
 
     Raises:
       UserError: the student has no gate, or does not know the share of words.
@@ -78,7 +82,7 @@ def make_decoder(
     share_index(constraints)
     if not student[0].config.gate_width:
         raise UserError("the student has no gate to judge: its gate_width is 0")
-    banned, gates = tokenizer.banned_ids, compared_gates()
+    banned, gates = tokenizer.banned_ids, compared_gates() if gates is None else tuple(gates)
     entries = [find_gate(name) for name in gates]
 
     def write(
@@ -96,7 +100,10 @@ def make_decoder(
         which, level, draw, budget_C, said_C = (x[0] for x in (which_B, level_B, draw_B, budget_BxC, said_BxC))
         own, other = (student[0], params[0]), (teacher[0], params[1])
         read_BxX, rule_BxX = encoder_inputs(own[0].config, words_BxR, source_BxS)
-        context = GateContext(*own, own[0].encode(own[1], rule_BxX), alpha, level)
+        around = Ahead(Writer(*own, own[0].encode(own[1], read_BxX)), banned)
+        if any(entry.ahead and entry.oracle for entry in entries):
+            around = with_teacher(around, other, source_BxS, noise_Bx2xT.shape[2])
+        context = GateContext(*own, own[0].encode(own[1], rule_BxX), alpha, level, around=around)
         terms = Terms(budget_BxC, guard_B[:, None] & said_BxC)
         helped = generate_with_help(
             own,

@@ -77,7 +77,7 @@ def every_strategy() -> dict[str, Sharing]:
 
 
 def _asks_by_threshold(entry: GateEntry) -> bool:
-    return entry.compared and entry.name != "learned"  # which asks by a rule in words: "asking"
+    return entry.compared and not entry.ahead and entry.name != "learned"  # which asks by a rule in words: "asking"
 
 
 def _of_gate(entry: GateEntry) -> Sharing:

@@ -1,0 +1,106 @@
+"""Gates that look ahead: they ask where the output that follows an answer is worth more than the one without.
+
+Both outputs are written to their ends at every state of every output (`kdtw_jax.decoding.branch`), so these are for
+judging some hundreds of sentences. Where student and teacher would write the same token there is nothing to gain, and
+nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdtw_jax.decoding.branch import States, Writer, look_ahead
+from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
+from kdtw_jax.decoding.sample import EOS, choose, generate
+from kdtw_jax.decoding.utility import Utility
+from kdtw_jax.models import Model, Params
+
+_ROWS = 16  # that look ahead together
+
+
+class Ahead(NamedTuple):
+    """Who writes and reads what follows."""
+
+    student: Writer
+    banned: tuple[int, ...]
+    teacher: Writer | None = None  # for oracles only, as is what follows
+    reference_BxT: jax.Array | None = None  # int32, the teacher's own outputs
+
+
+def with_teacher(ahead: Ahead, teacher: tuple[Model, Params], teacher_source_BxS: jax.Array, max_len: int) -> Ahead:
+    """Has the teacher read its sources and write its own outputs, for oracles.
+
+    Args:
+      teacher_source_BxS: what the teacher reads.
+    """
+    (model, params), text_BxS = teacher, teacher_source_BxS
+    written = generate(model, params, text_BxS, None, max_len=max_len, banned=ahead.banned)
+    writer = Writer(model, params, model.encode(params, text_BxS))
+    return ahead._replace(teacher=writer, reference_BxT=written.tokens_BxT)
+
+
+def oracle_ahead(around: Ahead, utility: Utility) -> Gate:
+    """Asks where what follows is worth more by `utility`, the student writing it alone, as greedy tokens. The teacher
+    has to read along; its reading is not part of what asking costs."""
+
+    teacher, reference_BxT = around.teacher, around.reference_BxT
+
+    def score(state: DecodeState) -> jax.Array:
+        if state.teacher_log_policy_BxV is None or teacher is None or reference_BxT is None:
+            raise ValueError("an oracle needs a teacher that reads along")
+        own_B, other_B = (choose(x, None) for x in (state.log_policy_BxV, state.teacher_log_policy_BxV))
+        states = _states(state)
+
+        def worth(row_X: jax.Array) -> jax.Array:
+            return look_ahead(
+                around.student.take(row_X),
+                teacher.take(row_X),
+                states.take(row_X),
+                own_B[row_X],
+                other_B[row_X],
+                utility,
+                reference_BxT[row_X],
+                banned=around.banned,
+            )
+
+        return for_rows((own_B != other_B) & ~_ended(state), worth)
+
+    return stateless(score)
+
+
+def _states(state: DecodeState) -> States:
+    """Of rows that have ended it is the last one, which counts for nothing."""
+    return States(state.tokens_BxT, jnp.minimum(state.history.length_B, state.tokens_BxT.shape[1] - 1))
+
+
+def _ended(state: DecodeState) -> jax.Array:
+    return jnp.any(state.tokens_BxT == EOS, axis=1)
+
+
+def for_rows(wanted_B: jax.Array, compute: Callable[[jax.Array], jax.Array], rows: int = _ROWS) -> jax.Array:
+    """What `compute` says of the wanted rows, 0 of the others; float32 [B].
+
+    Args:
+      wanted_B: bool.
+      compute: of the numbers of `rows` rows, int32, to float32.
+      rows: how many are computed together, until none is left.
+    """
+    total, count = len(wanted_B), jnp.sum(wanted_B)
+    rows = min(rows, total)
+    order_X = jnp.pad(jnp.argsort(~wanted_B, stable=True), (0, -total % rows))
+
+    def step(now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        start, found_B = now
+        row_X = jax.lax.dynamic_slice_in_dim(order_X, start, rows)
+        # What is no wanted row goes past the end, and so nowhere.
+        place_X = jnp.where(start + jnp.arange(rows) < count, row_X, total)
+        return start + rows, found_B.at[place_X].set(compute(row_X), mode="drop")
+
+    found: jax.Array = jax.lax.while_loop(
+        lambda now: now[0] < count, step, (jnp.zeros((), jnp.int32), jnp.zeros(total, jnp.float32))
+    )[1]
+    return found
