@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdtw_jax.constraints import make_calls, parse_rule
-from kdtw_jax.decoding.gates import GATES, compared_gates
+from kdtw_jax.decoding.gates import GATES, compared_gates, is_oracle
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.ahead import PARTS, concentration, level_of_part
 from kdtw_jax.evaluation.asking import evaluate_asking
@@ -117,17 +117,20 @@ def test_oracles_that_look_ahead_are_judged_beside_the_others_where_that_is_want
         WORLD.data.targets.values, BUCKETS, held_out=(), twin=None, resamples=5, ahead=decoder(gates=names),
     )  # fmt: skip
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["ahead"].keys() == set(names) == {"oracle_rest", "oracle_nearness"}
-    assert not set(names) & {*found["levels"], *compared_gates()}
-    for name in names:
+    oracles = [name for name in names if is_oracle(name)]
+    assert found["ahead"].keys() == set(oracles) and set(names) == {*oracles, "drafts"}
+    assert not set(oracles) & {*found["levels"], *compared_gates()}
+    drafts = [row for row in found["rows"] if row["gate"] == "drafts"]
+    assert [row["asked"] for row in drafts] == [0.0, *map(float, found["levels"]["drafts"])]
+    for name in oracles:
         rows = [row for row in found["rows"] if row["gate"] == name]
         assert [row["asked"] for row in rows] == [0.0, *PARTS]
         assert [row["used"] for row in rows] == sorted(row["used"] for row in rows) and rows[-1]["used"] > 0
         assert rows[0]["value"] == found["alone"]["chrf"]
         held = found["ahead"][name]["held"]
-        assert held.keys() == {name, "learned", "entropy", "max_prob", "oracle_kl", "oracle_regret"}
+        assert held.keys() == {name, "drafts", "learned", "entropy", "max_prob", "oracle_kl", "oracle_regret"}
         assert all(held[name][share] >= other[share] for other in held.values() for share in other)
-    assert found["equal_use"]["chrf"]["ceiling"] in {*names, "oracle_regret"}
+    assert found["equal_use"]["chrf"]["ceiling"] in {*oracles, "oracle_regret"}
 
 
 def test_what_the_best_states_hold_by_hand() -> None:

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdtw_jax.constraints import start_history
 from kdtw_jax.decoding import gates, generate
-from kdtw_jax.decoding.ahead import for_rows
-from kdtw_jax.decoding.branch import States, Writer, look_ahead
-from kdtw_jax.decoding.gate import Gate
-from kdtw_jax.decoding.utility import log_mu, nearness
+from kdtw_jax.decoding.ahead import Ahead, drafts_gate, for_rows
+from kdtw_jax.decoding.branch import States, Writer, branch, look_ahead
+from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
+from kdtw_jax.decoding.utility import log_mu, nearness, ngram_f
 from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.evaluation.written import write_split
 from tests.asking import (
@@ -119,3 +120,28 @@ def test_only_wanted_rows_are_computed_some_at_a_time() -> None:
         np.testing.assert_array_equal(found, jnp.where(wanted, value, 0.0))
     nobody = jnp.zeros(13, bool)
     np.testing.assert_array_equal(for_rows(nobody, lambda row: jnp.full(len(row), jnp.nan), 4), 0.0)
+
+
+def test_drafts_are_drawn_above_a_floor_and_what_they_say_is_how_far_they_lead_apart() -> None:
+    """And their positions are counted."""
+    source = jnp.asarray(DATA.sources.padded(np.arange(16), LENGTH))
+    model, params = STUDENT
+    reader = Writer(model, params, model.encode(params, source))
+    tokens = jax.jit(lambda: generate(*STUDENT, source, None, max_len=LENGTH, banned=WORLD.banned).tokens_BxT)()
+    log_pi = distributions(tokens, source, source)[0]
+    first, second = jnp.moveaxis(jax.lax.top_k(log_pi, 2)[1], -1, 0)
+    row, expected = jnp.arange(16), jnp.linspace(-1.0, 2.0, 16)
+    gate = drafts_gate(Ahead(reader, WORLD.banned), stateless(lambda state: expected), 0.5)
+    place = jnp.minimum(row % 5, (tokens != 0).sum(axis=1) - 1)
+    before = jnp.where(jnp.arange(LENGTH)[None] < place[:, None], tokens, 0)
+    history = start_history(source)._replace(length_B=place)
+    state = DecodeState(log_pi[row, place], jnp.zeros((16, 1)), before, history)
+    score, spent = jax.jit(gate.score)(jnp.full(16, 100), state)
+    own, other = branch(reader, States(tokens, place), first[row, place], second[row, place], banned=WORLD.banned)
+    apart = 1 - ngram_f(own.tokens_BxT, other.tokens_BxT)
+    drawn = expected > 0.5
+    np.testing.assert_allclose(score, jnp.where(drawn, expected * apart, 0.0), atol=1e-5)
+    positions = sum((draft.tokens_BxT != 0).sum(axis=1) - place for draft in (own, other))
+    np.testing.assert_array_equal(spent, 100 + jnp.where(drawn, positions, 0))
+    assert drawn.any() and len(np.unique(score[drawn])) > 3
+    assert jax.jit(gate.score)((), state)[1] == ()

@@ -8,17 +8,18 @@ nothing is written.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.decoding.branch import States, Writer, look_ahead
+from kdtw_jax.decoding.branch import States, Writer, branch, look_ahead
 from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
 from kdtw_jax.decoding.sample import EOS, choose, generate
-from kdtw_jax.decoding.utility import Utility
+from kdtw_jax.decoding.utility import Utility, ngram_f
 from kdtw_jax.models import Model, Params
 
+Found = TypeVar("Found")  # a tree of arrays
 _ROWS = 16  # that look ahead together
 
 
@@ -72,6 +73,36 @@ def oracle_ahead(around: Ahead, utility: Utility) -> Gate:
     return stateless(score)
 
 
+def drafts_gate(around: Ahead, expected: Gate, floor: float) -> Gate:
+    """Asks where a mistake is expected and would matter: the student's own forecast of what an answer saves here, times
+    how far its two most probable tokens lead apart.
+
+    From each of the two the student writes a draft to its end; apart is 1 - F of the n-grams of both outputs. No
+    teacher is needed and no label. A memory of int32 [B] counts the positions that the student processes for them.
+
+    Args:
+      expected: the forecast, nats.
+      floor: of it; below there are no drafts, and nobody asks.
+    """
+
+    def score(memory: Any, state: DecodeState) -> tuple[jax.Array, Any]:
+        expected_B = expected.score((), state)[0]
+        first_B = choose(state.log_policy_BxV, None)
+        first_BxV = jnp.arange(state.log_policy_BxV.shape[-1])[None, :] == first_B[:, None]
+        second_B, states = choose(jnp.where(first_BxV, -jnp.inf, state.log_policy_BxV), None), _states(state)
+
+        def compare(row_X: jax.Array) -> tuple[jax.Array, jax.Array]:
+            writer, those = around.student.take(row_X), states.take(row_X)
+            drafts = branch(writer, those, first_B[row_X], second_B[row_X], banned=around.banned)
+            written_X = sum(jnp.sum(draft.tokens_BxT != 0, axis=1) - those.place_B for draft in drafts)
+            return 1.0 - ngram_f(*(draft.tokens_BxT for draft in drafts)), jnp.asarray(written_X, jnp.int32)
+
+        apart_B, spent_B = for_rows((expected_B > floor) & ~_ended(state), compare)
+        return expected_B * apart_B, jax.tree.map(lambda count_B: count_B + spent_B, memory)
+
+    return Gate(score)
+
+
 def _states(state: DecodeState) -> States:
     """Of rows that have ended it is the last one, which counts for nothing."""
     return States(state.tokens_BxT, jnp.minimum(state.history.length_B, state.tokens_BxT.shape[1] - 1))
@@ -81,26 +112,25 @@ def _ended(state: DecodeState) -> jax.Array:
     return jnp.any(state.tokens_BxT == EOS, axis=1)
 
 
-def for_rows(wanted_B: jax.Array, compute: Callable[[jax.Array], jax.Array], rows: int = _ROWS) -> jax.Array:
-    """What `compute` says of the wanted rows, 0 of the others; float32 [B].
+def for_rows(wanted_B: jax.Array, compute: Callable[[jax.Array], Found], rows: int = _ROWS) -> Found:
+    """What `compute` says of the wanted rows, arrays of B rows; 0 of the others.
 
     Args:
       wanted_B: bool.
-      compute: of the numbers of `rows` rows, int32, to float32.
+      compute: of the numbers of `rows` rows, int32.
       rows: how many are computed together, until none is left.
     """
     total, count = len(wanted_B), jnp.sum(wanted_B)
     rows = min(rows, total)
     order_X = jnp.pad(jnp.argsort(~wanted_B, stable=True), (0, -total % rows))
+    nothing = jax.tree.map(lambda x: jnp.zeros((total, *x.shape[1:]), x.dtype), jax.eval_shape(compute, order_X[:rows]))
 
-    def step(now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        start, found_B = now
+    def step(now: tuple[jax.Array, Found]) -> tuple[jax.Array, Found]:
+        start, found = now
         row_X = jax.lax.dynamic_slice_in_dim(order_X, start, rows)
         # What is no wanted row goes past the end, and so nowhere.
         place_X = jnp.where(start + jnp.arange(rows) < count, row_X, total)
-        return start + rows, found_B.at[place_X].set(compute(row_X), mode="drop")
+        return start + rows, jax.tree.map(lambda a, b: a.at[place_X].set(b, mode="drop"), found, compute(row_X))
 
-    found: jax.Array = jax.lax.while_loop(
-        lambda now: now[0] < count, step, (jnp.zeros((), jnp.int32), jnp.zeros(total, jnp.float32))
-    )[1]
+    found: Found = jax.lax.while_loop(lambda now: now[0] < count, step, (jnp.zeros((), jnp.int32), nothing))[1]
     return found

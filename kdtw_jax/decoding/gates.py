@@ -12,12 +12,12 @@ then compared, tabled and drawn beside the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.decoding.ahead import Ahead, oracle_ahead
+from kdtw_jax.decoding.ahead import Ahead, drafts_gate, oracle_ahead
 from kdtw_jax.decoding.gate import DecodeState, Gate, forecast, own_gate, stateless
 from kdtw_jax.decoding.sample import choose
 from kdtw_jax.decoding.utility import Utility, log_mu, nearness
@@ -25,6 +25,7 @@ from kdtw_jax.losses.masked import entropy, kl_divergence
 from kdtw_jax.models import Encoded, Model, Params
 from kdtw_jax.registry import Registry
 
+_FLOOR = 0.05  # nats that an answer is expected to save: below, drafts are not worth their positions
 Measure = Callable[[jax.Array, jax.Array], jax.Array]  # (log_pi_BxV, log_mu_BxV) -> float32 [B]
 
 
@@ -133,10 +134,15 @@ def looks_ahead(name: str) -> bool:
     return name in GATES and GATES[name].ahead
 
 
-def score_by(gates: Sequence[Gate], which: jax.Array) -> Gate:
-    """The gate of a number (int32 []) that a program is told, of gates without a state."""
-    scores = [lambda state, gate=gate: gate.score((), state)[0] for gate in gates]
-    return stateless(lambda state: jax.lax.switch(which, scores, state))
+def score_by(gates: Sequence[Gate], which: jax.Array, memory: Any = ()) -> Gate:
+    """The gate of a number (int32 []) that a program is told.
+
+    Args:
+      memory: what all of them keep and hand on: int32 [B], where positions are counted that the student processes for
+        its gate.
+    """
+    scores = [gate.score for gate in gates]
+    return Gate(lambda memory, state: jax.lax.switch(which, scores, memory, state), memory)
 
 
 def silent() -> Gate:
@@ -161,6 +167,12 @@ def _looking_ahead(utility: Utility) -> Callable[[GateContext], Gate]:
     return make
 
 
+def _drafts(context: GateContext) -> Gate:
+    if context.around is None:
+        raise ValueError("this gate needs to know who writes what follows")
+    return drafts_gate(context.around, forecast(context.model, context.params, context.rule), _FLOOR)
+
+
 _BUILTIN = (
     GateEntry(
         "learned",
@@ -172,6 +184,7 @@ _BUILTIN = (
     GateEntry("max_prob", lambda given: max_prob_gate(), "#56B4E9", ("#E69F00", "s")),
     GateEntry("oracle_kl", lambda given: oracle_gate(divergence), "#E69F00", ("#000000", "1"), oracle=True),
     GateEntry("oracle_regret", lambda given: oracle_gate(regret), "#D55E00", ("#000000", "2"), oracle=True),
+    GateEntry("drafts", _drafts, "#882255", ("#882255", "P"), ahead=True),
     GateEntry("oracle_rest", _looking_ahead(log_mu), "#009E73", ("#000000", "3"), oracle=True, ahead=True),
     GateEntry("oracle_nearness", _looking_ahead(nearness), "#F0E442", ("#000000", "4"), oracle=True, ahead=True),
     GateEntry("co_llm", _deferral, compared=False),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit
-from kdtw_jax.decoding.gates import find_gate
+from kdtw_jax.decoding.gates import find_gate, is_oracle
 from kdtw_jax.evaluation.cells import EvalCell, Found
 from kdtw_jax.evaluation.decoder import Decoder
 from kdtw_jax.evaluation.phrasings import Phrasings
@@ -34,16 +34,16 @@ def ahead_cells(
     Args:
       decoder: with gates that look ahead.
       beside: with the others.
-      tick: is called 1 + len(PARTS) times for every gate of `decoder`, and once for each of `beside` that is not drawn.
+      tick: is called `ticks_ahead(decoder, beside)` times.
     """
     alone = DecodeSpec("", phrasings.of(0.0, "seen"), 0.0, level=np.inf)
     scores = {}
-    for gate in (gate for gate in beside.gates if not find_gate(gate).drawn):
-        written = write_split(beside, data, buckets, alone._replace(gate=gate))
+    for one, gate in _scored(decoder, beside):
+        written = write_split(one, data, buckets, alone._replace(gate=gate))
         scores[gate] = written.score_NxT[written.tokens_NxT != 0]
         tick()
     cells, held = [], {}
-    for gate in decoder.gates:
+    for gate in filter(is_oracle, decoder.gates):
         wanted = alone._replace(gate=gate)
         written = write_split(decoder, data, buckets, wanted)
         cells.append(EvalCell(gate, False, "seen", True, 0.0, wanted, written))
@@ -55,6 +55,17 @@ def ahead_cells(
             cells.append(EvalCell(gate, False, "seen", True, part, asking, write_split(decoder, data, buckets, asking)))
             tick()
     return cells, held
+
+
+def ticks_ahead(decoder: Decoder, beside: Decoder) -> int:
+    """How many decodings `ahead_cells` makes."""
+    return len(_scored(decoder, beside)) + sum(map(is_oracle, decoder.gates)) * (1 + len(PARTS))
+
+
+def _scored(decoder: Decoder, beside: Decoder) -> list[tuple[Decoder, str]]:
+    """Gates that order states, and the decoder that has them: all but those drawn and those whose worth is the aim."""
+    own = [(decoder, gate) for gate in decoder.gates if not is_oracle(gate)]
+    return [*((beside, gate) for gate in beside.gates if not find_gate(gate).drawn), *own]
 
 
 def level_of_part(worth_X: np.ndarray, part: float) -> float:

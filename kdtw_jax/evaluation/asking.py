@@ -12,7 +12,7 @@ import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.decoding.gates import find_gate
-from kdtw_jax.evaluation.ahead import PARTS, ahead_cells
+from kdtw_jax.evaluation.ahead import ahead_cells, ticks_ahead
 from kdtw_jax.evaluation.calibration import calibrate
 from kdtw_jax.evaluation.cells import EvalCell, Found, Texts, harm, measure, table_row
 from kdtw_jax.evaluation.decoder import Decoder
@@ -57,7 +57,8 @@ def evaluate_asking(
     shown = [budget for budget in seen if budget > 0]
     further = further_rules(decoder.constraints, phrasings)
     total = 4 * (len(seen) + len(held_out)) + 2 * len(further) + 2 + len(shown) * (len(drawn) + 2 * len(rivals))
-    total += 0 if ahead is None else 1 + len(rivals) + len(ahead.gates) * (1 + len(PARTS))
+    drafting = [] if ahead is None else [gate for gate in ahead.gates if not find_gate(gate).oracle]
+    total += 2 * len(drafting) * len(shown) + (0 if ahead is None else ticks_ahead(ahead, decoder))
     with Progress(f"{name}, decoding", total=total) as bar:
         done = 0
 
@@ -80,6 +81,9 @@ def evaluate_asking(
         looking: list[EvalCell] = []
         held: dict[str, Found] = {}
         if ahead is not None:
+            own = _calibrated_levels(ahead, phrasings, validation, rows, drafting, shown, tick)
+            others += _cells_of_other_gates(ahead, phrasings, test.data, rows, shown, own, silent, tick)
+            levels = {**levels, **own}
             looking, held = ahead_cells(ahead, decoder, phrasings, test.data, rows, tick)
             clock.lap("looking ahead")
         masked = DecodeSpec("learned", phrasings.said(["do not ask the teacher"]), 0.0, guard=True)
@@ -92,7 +96,7 @@ def evaluate_asking(
         "rows": [
             table_row(cell, metric, m) for cell, ms in zip(cells, measured.scores, strict=True) for metric, m in ms
         ],
-        "levels": {gate: dict(zip(map(str, shown), levels[gate], strict=True)) for gate in rivals},
+        "levels": {gate: dict(zip(map(str, shown), levels[gate], strict=True)) for gate in (*rivals, *drafting)},
         "obedience": [obedience_of(cell) for cell in cells if cell.gate == "learned"],
         "rules": kept,
         "equal_use": measured.equal_use,
