@@ -126,7 +126,7 @@ def test_oracles_that_look_ahead_are_judged_beside_the_others_where_that_is_want
         rows = [row for row in found["rows"] if row["gate"] == name]
         assert [row["asked"] for row in rows] == [0.0, *PARTS]
         assert [row["used"] for row in rows] == sorted(row["used"] for row in rows) and rows[-1]["used"] > 0
-        assert rows[0]["value"] == found["alone"]["chrf"]
+        assert rows[0]["value"] == found["alone"]["chrf"] and rows[0]["used"] == 0
         held = found["ahead"][name]["held"]
         assert held.keys() == {name, "drafts", "learned", "entropy", "max_prob", "oracle_kl", "oracle_regret"}
         assert all(held[name][share] >= other[share] for other in held.values() for share in other)

@@ -14,6 +14,7 @@ from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.decoding.gates import find_gate, is_oracle
 from kdtw_jax.evaluation.cells import EvalCell, Found
 from kdtw_jax.evaluation.decoder import Decoder
+from kdtw_jax.evaluation.look_back import SHOWN
 from kdtw_jax.evaluation.phrasings import Phrasings
 from kdtw_jax.evaluation.written import DecodeSpec, write_split
 
@@ -27,6 +28,7 @@ def ahead_cells(
     phrasings: Phrasings,
     data: EncodedSplit,
     buckets: Sequence[Bucket],
+    silent: EvalCell,
     tick: Callable[[], None],
 ) -> tuple[list[EvalCell], dict[str, Found]]:
     """The oracles that look ahead, as cells of the table; and by oracle what the best states hold, by every gate.
@@ -34,9 +36,11 @@ def ahead_cells(
     Args:
       decoder: with gates that look ahead.
       beside: with the others.
+      silent: the student that never asks, which is where all gates begin.
       tick: is called `ticks_ahead(decoder, beside)` times.
     """
-    alone = DecodeSpec("", phrasings.of(0.0, "seen"), 0.0, level=np.inf)
+    # Nobody asks; but a student that is told never to sees no state in which asking is probable.
+    alone = DecodeSpec("", phrasings.of(SHOWN, "seen"), SHOWN, level=np.inf)
     scores = {}
     for one, gate in _scored(decoder, beside):
         written = write_split(one, data, buckets, alone._replace(gate=gate))
@@ -46,7 +50,7 @@ def ahead_cells(
     for gate in filter(is_oracle, decoder.gates):
         wanted = alone._replace(gate=gate)
         written = write_split(decoder, data, buckets, wanted)
-        cells.append(EvalCell(gate, False, "seen", True, 0.0, wanted, written))
+        cells.append(silent._replace(gate=gate))
         tick()
         worth_X = written.score_NxT[written.tokens_NxT != 0]
         held[gate] = concentration(worth_X, {**scores, gate: worth_X})

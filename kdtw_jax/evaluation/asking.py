@@ -84,7 +84,7 @@ def evaluate_asking(
             own = _calibrated_levels(ahead, phrasings, validation, rows, drafting, shown, tick)
             others += _cells_of_other_gates(ahead, phrasings, test.data, rows, shown, own, silent, tick)
             levels = {**levels, **own}
-            looking, held = ahead_cells(ahead, decoder, phrasings, test.data, rows, tick)
+            looking, held = ahead_cells(ahead, decoder, phrasings, test.data, rows, silent, tick)
             clock.lap("looking ahead")
         masked = DecodeSpec("learned", phrasings.said(["do not ask the teacher"]), 0.0, guard=True)
         forbidden = write_split(decoder, test.data, rows, masked)
