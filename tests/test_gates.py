@@ -76,7 +76,7 @@ def test_the_random_gate_asks_never_always_or_at_its_rate() -> None:
     np.testing.assert_array_equal(gate.score((), state)[0], [0.25] * 3)
 
 
-AHEAD = decoder(gates=gates.compared_gates(ahead=True))
+AHEAD = decoder(gates=("oracle_rest", "oracle_nearness"))
 
 
 def worth_by_hand(utility: Any, read: jax.Array, source: jax.Array, tokens: jax.Array) -> tuple[np.ndarray, ...]:

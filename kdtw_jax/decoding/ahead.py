@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from kdtw_jax.decoding.branch import States, Writer, branch, look_ahead
 from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
-from kdtw_jax.decoding.sample import EOS, choose, generate
+from kdtw_jax.decoding.sample import EOS, PAD, choose, generate
 from kdtw_jax.decoding.utility import Utility, ngram_f
 from kdtw_jax.models import Model, Params
 
@@ -71,6 +71,48 @@ def oracle_ahead(around: Ahead, utility: Utility) -> Gate:
         return for_rows((own_B != other_B) & ~_ended(state), worth)
 
     return stateless(score)
+
+
+def worth_everywhere(
+    student: Writer,
+    teacher: Writer,
+    tokens_BxT: jax.Array,
+    own_BxT: jax.Array,
+    other_BxT: jax.Array,
+    utility: Utility,
+    reference_BxT: jax.Array,
+    *,
+    banned: tuple[int, ...],
+    rows: int = 128,
+) -> jax.Array:
+    """What asking is worth in every state of outputs, the student writing what follows alone; float32 [B, T].
+
+    Args:
+      tokens_BxT: int32, the outputs.
+      own_BxT: int32, what the student would write in each state.
+      other_BxT: int32, what the teacher would.
+      utility: of whole outputs.
+      reference_BxT: int32, the teacher's own outputs.
+      banned: tokens that are never written.
+      rows: states that are looked at together.
+    """
+    length = tokens_BxT.shape[1]
+    own_X, other_X = own_BxT.reshape(-1), other_BxT.reshape(-1)
+
+    def worth(state_X: jax.Array) -> jax.Array:
+        row_X = state_X // length
+        return look_ahead(
+            student.take(row_X),
+            teacher.take(row_X),
+            States(tokens_BxT[row_X], state_X % length),
+            own_X[state_X],
+            other_X[state_X],
+            utility,
+            reference_BxT[row_X],
+            banned=banned,
+        )
+
+    return for_rows((own_X != other_X) & (tokens_BxT.reshape(-1) != PAD), worth, rows).reshape(tokens_BxT.shape)
 
 
 def drafts_gate(around: Ahead, expected: Gate, floor: float) -> Gate:

@@ -77,6 +77,7 @@ class GateContext(NamedTuple):
     level: jax.Array  # float32 []; of a drawn gate its probability, of another one its threshold
     deferral: Callable[[jax.Array], jax.Array] | None = None  # log-odds of asking from states [B, D], fitted beforehand
     around: Ahead | None = None  # for gates that look ahead
+    foresight: Gate | None = None  # what was learned of that beforehand
 
 
 class GateEntry(NamedTuple):
@@ -167,6 +168,13 @@ def _looking_ahead(utility: Utility) -> Callable[[GateContext], Gate]:
     return make
 
 
+def _foresight(context: GateContext) -> Gate:
+    """Asks by what was learned from branches beforehand."""
+    if context.foresight is None:
+        raise ValueError("this gate needs what is learned from branches")
+    return context.foresight
+
+
 def _drafts(context: GateContext) -> Gate:
     if context.around is None:
         raise ValueError("this gate needs to know who writes what follows")
@@ -184,6 +192,7 @@ _BUILTIN = (
     GateEntry("max_prob", lambda given: max_prob_gate(), "#56B4E9", ("#E69F00", "s")),
     GateEntry("oracle_kl", lambda given: oracle_gate(divergence), "#E69F00", ("#000000", "1"), oracle=True),
     GateEntry("oracle_regret", lambda given: oracle_gate(regret), "#D55E00", ("#000000", "2"), oracle=True),
+    GateEntry("foresight", _foresight, "#332288", ahead=True),
     GateEntry("drafts", _drafts, "#882255", ("#882255", "P"), ahead=True),
     GateEntry("oracle_rest", _looking_ahead(log_mu), "#009E73", ("#000000", "3"), oracle=True, ahead=True),
     GateEntry("oracle_nearness", _looking_ahead(nearness), "#F0E442", ("#000000", "4"), oracle=True, ahead=True),

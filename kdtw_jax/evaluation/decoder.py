@@ -24,6 +24,7 @@ from kdtw_jax.decoding.view import encoder_inputs, gate_features
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.models import Model, Params, shift_right
+from kdtw_jax.training.foresight import Foresight, foresight_gate
 
 
 class Decoder(NamedTuple):
@@ -64,6 +65,7 @@ def make_decoder(
     seed: int,
     devices: parallel.Devices | None = None,
     gates: Sequence[str] | None = None,
+    foresight: Foresight | None = None,
 ) -> Decoder:
     """Makes a decoder, which compiles at the first call of a shape.
 
@@ -75,6 +77,7 @@ def make_decoder(
       seed: of the gate's and the tokens' noise.
       devices: between which rows are split; None: the first one alone.
       gates: that its programs have; by default those that are compared and do not look ahead.
+      foresight: what the gate of that name has learned.
 
     Raises:
       UserError: the student has no gate, or does not know the share of words.
@@ -104,6 +107,9 @@ def make_decoder(
         if any(entry.ahead and entry.oracle for entry in entries):
             around = with_teacher(around, other, source_BxS, noise_Bx2xT.shape[2])
         context = GateContext(*own, own[0].encode(own[1], rule_BxX), alpha, level, around=around)
+        if foresight is not None:
+            read_BxP = own[0].read_rule(own[1], context.rule)
+            context = context._replace(foresight=foresight_gate(foresight, *own, read_BxP))
         terms = Terms(budget_BxC, guard_B[:, None] & said_BxC)
         helped = generate_with_help(
             own,

@@ -48,8 +48,9 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
     """
     (model, _), (other, _) = decoder.student, decoder.teacher
     banned = decoder.tokenizer.banned_ids
-    gates = {name: entry for name, entry in GATES.items() if not entry.oracle}
     strategies = every_strategy()
+    # Of gates that look ahead, those that are ways to share the writing.
+    gates = {name: e for name, e in GATES.items() if not e.oracle and (not e.ahead or name in strategies)}
     judges = list(dict.fromkeys(sharing.judge for sharing in strategies.values()))
     judge_of = {name: judges.index(sharing.judge) for name, sharing in strategies.items()}
 

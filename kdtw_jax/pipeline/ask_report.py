@@ -9,6 +9,7 @@ import numpy as np
 
 from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.decoding.gates import compared_gates
+from kdtw_jax.decoding.utility import nearness
 from kdtw_jax.evaluation.asking import evaluate_asking
 from kdtw_jax.evaluation.asking_figure import asking_figure
 from kdtw_jax.evaluation.cells import Found, Texts
@@ -16,6 +17,7 @@ from kdtw_jax.evaluation.decode import Decoding, decode_split
 from kdtw_jax.evaluation.decoder import Decoder, make_decoder
 from kdtw_jax.evaluation.obedience import obedience
 from kdtw_jax.evaluation.phrasings import make_phrasings
+from kdtw_jax.evaluation.rows import widen_buckets
 from kdtw_jax.evaluation.tradeoff import pool, pooled_difference
 from kdtw_jax.methods.ask_config import Rules
 from kdtw_jax.pipeline.ask_tables import show_ahead, show_asking, show_rules
@@ -23,6 +25,7 @@ from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pipeline.stages import BEAM, Row, Trained, asking_rules, evaluation_stage, judged_with, still_good
 from kdtw_jax.runs import RunFolder, write_csv, write_json, write_text
+from kdtw_jax.training.foresight import Foresight, label_states, train_foresight
 
 COLUMNS = (
     "task",
@@ -45,6 +48,7 @@ COLUMNS = (
 )
 WHERE_COLUMNS = ("task", "data", "preset", "seed", "kind", "group", "states", "help_rate")
 _CALIBRATION_PAIRS = 256
+_FORESIGHT_PAIRS = 4096
 
 
 def asking_stage(config: Experiment, seed: int) -> str:
@@ -73,12 +77,10 @@ def asking_decoder(
     seed: int,
     *,
     greedy: bool,
-    ahead: bool = False,
+    gates: Sequence[str] | None = None,
+    foresight: Foresight | None = None,
 ) -> Decoder:
-    """What writes as the asking student of a seed does at test time, or, if `greedy`, without chance.
-
-    `ahead`: with the gates that look ahead in place of the others.
-    """
+    """What writes as the asking student of a seed does at test time, or, if `greedy`, without chance."""
     return make_decoder(
         student,
         teacher,
@@ -89,7 +91,8 @@ def asking_decoder(
         sampled_tokens=config.of("ask").tokens == "sample" and not greedy,
         seed=seed,
         devices=setup.devices,
-        gates=compared_gates(ahead=ahead),
+        gates=gates,
+        foresight=foresight,
     )
 
 
@@ -127,7 +130,18 @@ def study_asking(
             outputs = [texts[int(i)] for i in data.examples]
         ahead = None
         if config.eval.look_ahead:
-            ahead = asking_decoder(config, setup, teacher, student, rules, seed, greedy=True, ahead=True)
+            foresight = _learn_foresight(setup, teacher, student, seed)
+            ahead = asking_decoder(
+                config,
+                setup,
+                teacher,
+                student,
+                rules,
+                seed,
+                greedy=True,
+                gates=compared_gates(ahead=True),
+                foresight=foresight,
+            )
         found = evaluate_asking(
             f"asking {seed}",
             decoder,
@@ -142,6 +156,14 @@ def study_asking(
         )
         run.mark_done(stage, {**found, "made_with": judged_with(config, *BEAM)})
     return run.info(stage)
+
+
+def _learn_foresight(setup: Setup, teacher: Trained, student: Trained, seed: int) -> Foresight:
+    """On training sources; their targets are not read."""
+    data, tokenizer = spaced_pairs(setup.train, _FORESIGHT_PAIRS), setup.tokenizer
+    rows = widen_buckets(setup.buckets, data)
+    labels = label_states(student, teacher, data, rows, nearness, banned=tokenizer.banned_ids, seed=seed)
+    return train_foresight(labels, tokenizer.vocab_size, seed=seed)
 
 
 def spaced_pairs(data: EncodedSplit, limit: int = _CALIBRATION_PAIRS) -> EncodedSplit:

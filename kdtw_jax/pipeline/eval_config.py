@@ -28,8 +28,8 @@ class EvalConfig:
     ask_limit: int = 0
     """of these, pairs that asking is judged on, in some 150 decodings of them; 0: all"""
     look_ahead: bool = field(default=False, metadata=flags())
-    """also judge the oracles that look ahead, in ten decodings that take some ten times as long each, and measure where
-    help is worth most"""
+    """also judge the gates that look ahead, in some 75 decodings, many of which take ten times as long, and measure
+    where help is worth most"""
     metrics: tuple[str, ...] = ()
     """of bleu, chrf, rouge1, rouge2, rougeL, exact_match; by default those of the data (of files: bleu and chrf)"""
     language: str = ""
