@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kdtw_jax.constraints import make_calls, parse_rule
-from kdtw_jax.decoding.gates import GATES, compared_gates
+from kdtw_jax.decoding.gates import GATES, compared_gates, is_oracle
+from kdtw_jax.decoding.utility import nearness
 from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.ahead import PARTS, concentration, level_of_part
 from kdtw_jax.evaluation.asking import evaluate_asking
 from kdtw_jax.evaluation.asking_figure import asking_figure
 from kdtw_jax.evaluation.cells import Texts
 from kdtw_jax.evaluation.decoder import make_decoder
 from kdtw_jax.evaluation.phrasings import further_rules, make_phrasings
 from kdtw_jax.pipeline.ask_report import COLUMNS, WHERE_COLUMNS, spaced_pairs, summarise_asking
+from kdtw_jax.training.foresight import label_states, train_foresight
 from tests.asking import (
     BUCKETS,
     DATA,
@@ -104,3 +108,53 @@ def test_everything_about_a_student_is_plain_values_in_the_columns_of_the_tables
     without = [r for r in found["rows"] if r["gate"] != "oracle_kl"]
     asking_figure(without, "bleu", {"teacher": 30.0}, tmp_path / "less.png")
     assert GATES["oracle_kl"].color not in colours(tmp_path / "less.png")
+
+
+def test_oracles_that_look_ahead_are_judged_beside_the_others_where_that_is_wanted() -> None:
+    few = spaced_pairs(DATA, 12)
+    references = [WORLD.tokenizer.decode(few.targets[i].tolist()) for i in range(len(few))]
+    names = compared_gates(ahead=True)
+    labels = label_states(STUDENT, TEACHER, few, BUCKETS, nearness, banned=WORLD.banned, seed=0)
+    foresight = train_foresight(labels, WORLD.tokenizer.vocab_size, seed=0, steps=5)
+    ahead = decoder(gates=names, foresight=foresight)
+    found = evaluate_asking(
+        "toy", DECODER, PHRASINGS, Texts(few, references, references, ("chrf",)), spaced_pairs(few, 4),
+        WORLD.data.targets.values, BUCKETS, held_out=(), twin=None, resamples=5, ahead=ahead,
+    )  # fmt: skip
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    oracles = [name for name in names if is_oracle(name)]
+    assert found["ahead"].keys() == set(oracles) and set(names) == {*oracles, "drafts", "foresight"}
+    assert not set(oracles) & {*found["levels"], *compared_gates()}
+    for name in ("drafts", "foresight"):
+        rows = [row for row in found["rows"] if row["gate"] == name]
+        assert [row["asked"] for row in rows] == [0.0, *map(float, found["levels"][name])]
+    for name in oracles:
+        rows = [row for row in found["rows"] if row["gate"] == name]
+        assert [row["asked"] for row in rows] == [0.0, *PARTS]
+        assert [row["used"] for row in rows] == sorted(row["used"] for row in rows) and rows[-1]["used"] > 0
+        assert rows[0]["value"] == found["alone"]["chrf"] and rows[0]["used"] == 0
+        held = found["ahead"][name]["held"]
+        assert held.keys() == {
+            name,
+            "drafts",
+            "foresight",
+            "learned",
+            "entropy",
+            "max_prob",
+            "oracle_kl",
+            "oracle_regret",
+        }
+        assert all(held[name][share] >= other[share] for other in held.values() for share in other)
+    assert found["equal_use"]["chrf"]["ceiling"] in {*oracles, "oracle_regret"}
+
+
+def test_what_the_best_states_hold_by_hand() -> None:
+    worth = np.array([0.0, 6.0, -2.0, 3.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    scores = {"own": worth, "other": np.arange(10.0)[::-1]}
+    found = concentration(worth, scores)
+    assert (found["states"], found["helps"], found["harms"]) == (10, 0.3, 0.1)
+    assert found["held"]["own"] == {"0.02": 0.6, "0.05": 0.6, "0.1": 0.6, "0.2": 0.9, "0.3": 1.0}
+    assert found["held"]["other"] == {"0.02": 0.0, "0.05": 0.0, "0.1": 0.0, "0.2": 0.6, "0.3": 0.4}
+    assert concentration(-abs(worth), scores)["held"] == {}
+    assert [level_of_part(worth, part) for part in (0.3, 0.5, 1.0)] == [3.0, 3.0, 0.0]
+    assert level_of_part(-abs(worth), 0.5) == 0.0

@@ -21,10 +21,11 @@ from kdtw_jax.evaluation.asking_figure import asking_figure
 from kdtw_jax.evaluation.calibration import calibrate
 from kdtw_jax.evaluation.figures import SPARE_COLOURS
 from kdtw_jax.evaluation.harness import make_harness
-from kdtw_jax.evaluation.operating import teacher_log_probs, write_point
+from kdtw_jax.evaluation.operating import costs_per_token, teacher_log_probs, write_point
 from kdtw_jax.evaluation.operating_figure import operating_figure, strategy_styles
 from kdtw_jax.evaluation.strategies import Point, Settings, Sharing
 from kdtw_jax.evaluation.written import write_split
+from kdtw_jax.pipeline.ask_report import spaced_pairs
 from kdtw_jax.training.deferral import Deferral
 from tests.asking import (
     DATA,
@@ -140,3 +141,21 @@ def test_a_way_to_share_the_writing_from_outside_is_written_and_drawn_in_its_sty
     operating_figure(rows, "bleu", tmp_path / "points.png")
     assert {"#123456", SPARE_COLOURS[0], "#56B4E9"} <= colours(tmp_path / "points.png")
     assert strategy_styles(["teacher_only", "halved", "of_another_run"]).keys() == {"halved", "of_another_run"}
+
+
+def test_drafts_for_the_gate_count_as_the_students_positions() -> None:
+    """Where nobody asks the output is the student's own, and what is drafted beside is paid for all the same."""
+    width = STUDENT[0].config.d_model
+    harness = make_harness(DECODER, Deferral(jnp.zeros(width), jnp.zeros(()), jnp.zeros(width), jnp.ones(width)), 1.0)
+    few = spaced_pairs(DATA, 8)
+    alone, forecast, drafts, asking = (
+        write_point(harness, Point("asking", "x", gate=gate, level=level), few, WIDE, PHRASINGS.room)
+        for gate, level in (("silent", np.inf), ("forecast", np.inf), ("drafts", np.inf), ("drafts", 0.0))
+    )
+    assert alone.texts == forecast.texts == drafts.texts != asking.texts
+    np.testing.assert_array_equal(forecast.passes_N, alone.passes_N)
+    assert (drafts.passes_N > 2 * forecast.passes_N).all()
+    assert asking.calls_N.sum() > 0 and drafts.calls_N.sum() == 0
+    one = STUDENT[0].config
+    cost = [costs_per_token(o, one, one, np.asarray(few.sources.lengths))["student_flops"] for o in (forecast, drafts)]
+    assert cost[1] > 1.5 * cost[0]

@@ -22,6 +22,7 @@ from kdtw_jax.cli.train import read
 from kdtw_jax.constraints import CONSTRAINTS, known_constraints, parse_rule, register
 from kdtw_jax.data.task import SOURCES, Task, TaskRequest, TaskSource, load_task, register_source, stated_language
 from kdtw_jax.decoding.gates import GATES
+from kdtw_jax.decoding.utility import UTILITIES
 from kdtw_jax.errors import NotRegistered, UserError
 from kdtw_jax.evaluation.strategies import STRATEGIES
 from kdtw_jax.methods import METHODS
@@ -40,7 +41,7 @@ TRAINED = ["--preset", "tiny", "--methods", "ask", "--ask.constraints", "share",
 TEACHER = T5Config.toy(40)
 
 
-REGISTRIES: tuple[Registry[Any], ...] = (CONSTRAINTS, SOURCES, GATES, STRATEGIES, METRICS, FAMILIES)
+REGISTRIES: tuple[Registry[Any], ...] = (CONSTRAINTS, SOURCES, GATES, UTILITIES, STRATEGIES, METRICS, FAMILIES)
 
 
 @pytest.fixture(autouse=True)
@@ -223,12 +224,14 @@ def test_a_clause_of_a_registered_constraint_that_a_student_does_not_know_is_nam
 PACKAGE = """
 from kdtw_jax.data.task import SOURCES
 from kdtw_jax.decoding.gates import GATES
+from kdtw_jax.decoding.utility import UTILITIES
 from kdtw_jax.evaluation.strategies import STRATEGIES
 from kdtw_jax.metrics.scores import METRICS
 from kdtw_jax.models import FAMILIES, T5Config
 from tests.every_other import make_every_other
 class OwnConfig(T5Config): pass
 GATE = GATES["entropy"]._replace(name="own")
+UTILITY = UTILITIES["nearness"]
 STRATEGY = STRATEGIES["bild"]._replace(name="own")
 METRIC = METRICS["chrf"]._replace(name="own")
 SOURCE = SOURCES["cldr"]._replace(form="own:NAME")
@@ -239,6 +242,7 @@ ADDED = {
     "constraints": ("own = own_package:make_every_other", "every_other"),
     "sources": ("own: = own_package:SOURCE", "own:"),
     "gates": ("own = own_package:GATE", "own"),
+    "utilities": ("own = own_package:UTILITY", "own"),
     "strategies": ("own = own_package:STRATEGY", "own"),
     "metrics": ("own = own_package:METRIC", "own"),
     "families": ("own = own_package:FAMILY", "own"),

@@ -73,6 +73,18 @@ def test_a_student_is_judged_anew_beside_a_gate_registered_since_and_only_then(t
     assert others == first["rows"] and len(second["rows"]) > len(others)
 
 
+def test_looking_ahead_adds_to_what_was_judged_and_what_is_there_stays(tmp_path: Path) -> None:
+    ahead = replace(CONFIG, eval=replace(CONFIG.eval, look_ahead=True))
+    with open_run(tmp_path / "run", {}) as run:
+        first = study(CONFIG, run)
+        assert is_studied(CONFIG, 0, run) and not is_studied(ahead, 0, run)
+        second = study(ahead, run)
+        assert is_studied(CONFIG, 0, run) and is_studied(ahead, 0, run)
+    names = compared_gates(ahead=True)
+    assert [row for row in second["rows"] if row["gate"] not in names] == first["rows"]
+    assert {row["gate"] for row in second["rows"]} > set(names) > second["ahead"].keys()
+
+
 def judged(folder: Path) -> Path:
     """The folder of a run whose student was judged beside the gates of now, as far as reports look at it."""
     begin(folder, CONFIG)

@@ -33,6 +33,9 @@ def test_gates_are_compared_at_equal_use_on_the_same_resamples() -> None:
     assert found["learned_minus"]["random"] == pytest.approx({"value": 3.0, "low": 3.0, "high": 3.0}, abs=1e-4)
     assert found["way"] == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
     assert found["mean_quality"]["oracle_kl"] == pytest.approx((0.1 * (26.25 + 38.75) + 0.1 * 45) / 0.3)
+    assert found["ceiling"] == "oracle_regret"
+    ahead, _ = compare_gates({**curves, "oracle_rest": curve(90, noise)})
+    assert (ahead["ceiling"], ahead["way"]["value"]) == ("oracle_rest", pytest.approx(0.25))
     together = pool([found, found], [draws, draws])
     assert together["learned_minus"]["random"]["value"] == pytest.approx(3.0)
     silent = {gate: c._replace(use_K=np.zeros(3)) for gate, c in curves.items()}

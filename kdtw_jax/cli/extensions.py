@@ -12,6 +12,7 @@ REGISTRIES = {
     "kdtw_jax.metrics": ("kdtw_jax.metrics.scores", "METRICS"),
     "kdtw_jax.sources": ("kdtw_jax.data.task", "SOURCES"),
     "kdtw_jax.constraints": ("kdtw_jax.constraints.known", "CONSTRAINTS"),
+    "kdtw_jax.utilities": ("kdtw_jax.decoding.utility", "UTILITIES"),
     "kdtw_jax.gates": ("kdtw_jax.decoding.gates", "GATES"),
     "kdtw_jax.strategies": ("kdtw_jax.evaluation.strategies", "STRATEGIES"),
     "kdtw_jax.methods": ("kdtw_jax.methods", "METHODS"),

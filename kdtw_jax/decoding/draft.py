@@ -38,7 +38,7 @@ class Checked(NamedTuple):
     finished_B: jax.Array  # bool, False where T tokens were not enough
     calls_B: jax.Array  # int32
     positions_B: jax.Array  # int32, decoder positions that the teacher processed, those rolled back included
-    passes_B: jax.Array  # int32, positions that the student processed, likewise
+    passes_B: jax.Array  # int32, positions that the student processed, likewise, and those for its gate
 
 
 def generate_with_checks(
@@ -85,7 +85,7 @@ def generate_with_checks(
         finished_B=jnp.any(end.tokens_BxT == EOS, axis=1),
         calls_B=end.calls_B,
         positions_B=end.positions_B,
-        passes_B=end.passes_B,
+        passes_B=sum(jax.tree.leaves(end.gate), end.passes_B),
     )
 
 
@@ -115,8 +115,8 @@ def _draft(context: DraftContext, state: DraftState) -> DraftState:
     decoded, cache = model.extend(params, state.student, before_B[:, None], slot_B)
     log_pi_BxV = log_policy(decoded.logits_BxTxV[:, 0], context.banned)
     history = after_own(state.settled, place_B - state.seen_B, before_B)
-    score_B, _ = strategy.gate.score(
-        strategy.gate.start, DecodeState(log_pi_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, history)
+    score_B, memory = strategy.gate.score(
+        state.gate, DecodeState(log_pi_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, history)
     )
     risk_B = jnp.where(active_B, state.risk_B + score_B, state.risk_B)
     risky_B = jnp.where(strategy.summed, risk_B, score_B) > strategy.level
@@ -150,4 +150,5 @@ def _draft(context: DraftContext, state: DraftState) -> DraftState:
         owed_B=jnp.where(writes_B, 0, state.owed_B),  # where the rule says no
         passes_B=state.passes_B + active_B,
         student=cache,
+        gate=jax.tree.map(lambda new_B, old_B: jnp.where(active_B, new_B, old_B), memory, state.gate),
     )

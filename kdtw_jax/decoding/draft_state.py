@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ class DraftState(NamedTuple):
     passes_B: jax.Array  # int32, positions that the student processed
     student: Cache
     teacher: Cache
+    gate: Any  # the gate's own memory: nothing, or int32 [B], positions that the student processed for it
 
 
 def start_drafts(
@@ -75,6 +76,7 @@ def start_drafts(
         student=student.start(student_params, student.encode(student_params, source_BxS), max_len),
         # Spans are written whole, also where they reach past the end.
         teacher=teacher.start(teacher_params, teacher.encode(teacher_params, teacher_source_BxS), max_len + SPAN),
+        gate=context.strategy.gate.start,
     )
 
 

@@ -12,17 +12,20 @@ then compared, tabled and drawn beside the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax.decoding.ahead import Ahead, drafts_gate, oracle_ahead
 from kdtw_jax.decoding.gate import DecodeState, Gate, forecast, own_gate, stateless
 from kdtw_jax.decoding.sample import choose
+from kdtw_jax.decoding.utility import Utility, log_mu, nearness
 from kdtw_jax.losses.masked import entropy, kl_divergence
 from kdtw_jax.models import Encoded, Model, Params
 from kdtw_jax.registry import Registry
 
+_FLOOR = 0.05  # nats that an answer is expected to save: below, drafts are not worth their positions
 Measure = Callable[[jax.Array, jax.Array], jax.Array]  # (log_pi_BxV, log_mu_BxV) -> float32 [B]
 
 
@@ -73,6 +76,8 @@ class GateContext(NamedTuple):
     alpha: float
     level: jax.Array  # float32 []; of a drawn gate its probability, of another one its threshold
     deferral: Callable[[jax.Array], jax.Array] | None = None  # log-odds of asking from states [B, D], fitted beforehand
+    around: Ahead | None = None  # for gates that look ahead
+    foresight: Gate | None = None  # what was learned of that beforehand
 
 
 class GateEntry(NamedTuple):
@@ -84,6 +89,7 @@ class GateEntry(NamedTuple):
     drawn: its score is a probability, and its decisions are drawn.
     oracle: it sees the teacher's distribution, so the teacher reads along.
     compared: it is judged beside the learned gate at equal use; the others are parts of ways to share the writing.
+    ahead: it writes all that may follow at every state, so it is judged only where that is wanted.
     """
 
     name: str
@@ -93,6 +99,7 @@ class GateEntry(NamedTuple):
     drawn: bool = False
     oracle: bool = False
     compared: bool = True
+    ahead: bool = False
 
 
 def register_gate(entry: GateEntry) -> GateEntry:
@@ -113,9 +120,9 @@ def find_gate(name: str) -> GateEntry:
     return GATES.find(name)
 
 
-def compared_gates() -> tuple[str, ...]:
-    """Names of the gates that are judged beside each other, the learned one among them."""
-    return tuple(name for name, entry in GATES.items() if entry.compared)
+def compared_gates(*, ahead: bool = False) -> tuple[str, ...]:
+    """Names of the gates that are judged beside each other, the learned one among them; or of those that look ahead."""
+    return tuple(name for name, entry in GATES.items() if entry.compared and entry.ahead == ahead)
 
 
 def is_oracle(name: str) -> bool:
@@ -123,10 +130,20 @@ def is_oracle(name: str) -> bool:
     return name in GATES and GATES[name].oracle
 
 
-def score_by(gates: Sequence[Gate], which: jax.Array) -> Gate:
-    """The gate of a number (int32 []) that a program is told, of gates without a state."""
-    scores = [lambda state, gate=gate: gate.score((), state)[0] for gate in gates]
-    return stateless(lambda state: jax.lax.switch(which, scores, state))
+def looks_ahead(name: str) -> bool:
+    """Whether a gate of that name writes all that may follow."""
+    return name in GATES and GATES[name].ahead
+
+
+def score_by(gates: Sequence[Gate], which: jax.Array, memory: Any = ()) -> Gate:
+    """The gate of a number (int32 []) that a program is told.
+
+    Args:
+      memory: what all of them keep and hand on: int32 [B], where positions are counted that the student processes for
+        its gate.
+    """
+    scores = [gate.score for gate in gates]
+    return Gate(lambda memory, state: jax.lax.switch(which, scores, memory, state), memory)
 
 
 def silent() -> Gate:
@@ -142,6 +159,28 @@ def _deferral(context: GateContext) -> Gate:
     return stateless(lambda state: jax.nn.sigmoid(deferral(state.hidden_BxD)))
 
 
+def _looking_ahead(utility: Utility) -> Callable[[GateContext], Gate]:
+    def make(context: GateContext) -> Gate:
+        if context.around is None:
+            raise ValueError("this gate needs to know who writes and reads what follows")
+        return oracle_ahead(context.around, utility)
+
+    return make
+
+
+def _foresight(context: GateContext) -> Gate:
+    """Asks by what was learned from branches beforehand."""
+    if context.foresight is None:
+        raise ValueError("this gate needs what is learned from branches")
+    return context.foresight
+
+
+def _drafts(context: GateContext) -> Gate:
+    if context.around is None:
+        raise ValueError("this gate needs to know who writes what follows")
+    return drafts_gate(context.around, forecast(context.model, context.params, context.rule), _FLOOR)
+
+
 _BUILTIN = (
     GateEntry(
         "learned",
@@ -153,6 +192,10 @@ _BUILTIN = (
     GateEntry("max_prob", lambda given: max_prob_gate(), "#56B4E9", ("#E69F00", "s")),
     GateEntry("oracle_kl", lambda given: oracle_gate(divergence), "#E69F00", ("#000000", "1"), oracle=True),
     GateEntry("oracle_regret", lambda given: oracle_gate(regret), "#D55E00", ("#000000", "2"), oracle=True),
+    GateEntry("foresight", _foresight, "#332288", ahead=True),
+    GateEntry("drafts", _drafts, "#882255", ("#882255", "P"), ahead=True),
+    GateEntry("oracle_rest", _looking_ahead(log_mu), "#009E73", ("#000000", "3"), oracle=True, ahead=True),
+    GateEntry("oracle_nearness", _looking_ahead(nearness), "#F0E442", ("#000000", "4"), oracle=True, ahead=True),
     GateEntry("co_llm", _deferral, compared=False),
     GateEntry("forecast", lambda given: forecast(given.model, given.params, given.rule), compared=False),
     GateEntry("silent", lambda given: silent(), compared=False),

@@ -37,7 +37,7 @@ class Strategy(NamedTuple):
     """
 
     judge: Judge
-    gate: Gate  # a score without a state
+    gate: Gate  # without a memory, or with one of int32 [B]: positions that the student processed for it
     level: float | jax.Array = jnp.inf
     summed: bool | jax.Array = False
     draft_length: int | jax.Array = 1 << 20

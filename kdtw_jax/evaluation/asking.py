@@ -12,6 +12,7 @@ import numpy as np
 
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.decoding.gates import find_gate
+from kdtw_jax.evaluation.ahead import ahead_cells, ticks_ahead
 from kdtw_jax.evaluation.calibration import calibrate
 from kdtw_jax.evaluation.cells import EvalCell, Found, Texts, harm, measure, table_row
 from kdtw_jax.evaluation.decoder import Decoder
@@ -36,6 +37,7 @@ def evaluate_asking(
     held_out: Sequence[float],
     twin: Sequence[str] | None,
     resamples: int = 1000,
+    ahead: Decoder | None = None,
 ) -> Found:
     """Everything about one student.
 
@@ -44,6 +46,7 @@ def evaluate_asking(
       training_tokens_X: all tokens of the training targets, for what is rare.
       held_out: budgets never trained.
       twin: outputs of the student trained likewise without help, for the same examples.
+      ahead: of the same student and teacher with gates that look ahead; None: those are not judged.
     """
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
@@ -54,6 +57,8 @@ def evaluate_asking(
     shown = [budget for budget in seen if budget > 0]
     further = further_rules(decoder.constraints, phrasings)
     total = 4 * (len(seen) + len(held_out)) + 2 * len(further) + 2 + len(shown) * (len(drawn) + 2 * len(rivals))
+    drafting = [] if ahead is None else [gate for gate in ahead.gates if not find_gate(gate).oracle]
+    total += 2 * len(drafting) * len(shown) + (0 if ahead is None else ticks_ahead(ahead, decoder))
     with Progress(f"{name}, decoding", total=total) as bar:
         done = 0
 
@@ -73,17 +78,25 @@ def evaluate_asking(
         levels = {**dict.fromkeys(drawn, shown), **levels}  # of which the level is the share that they ask for
         others = _cells_of_other_gates(decoder, phrasings, test.data, rows, shown, levels, silent, tick)
         clock.lap("rivals")
+        looking: list[EvalCell] = []
+        held: dict[str, Found] = {}
+        if ahead is not None:
+            own = _calibrated_levels(ahead, phrasings, validation, rows, drafting, shown, tick)
+            others += _cells_of_other_gates(ahead, phrasings, test.data, rows, shown, own, silent, tick)
+            levels = {**levels, **own}
+            looking, held = ahead_cells(ahead, decoder, phrasings, test.data, rows, silent, tick)
+            clock.lap("looking ahead")
         masked = DecodeSpec("learned", phrasings.said(["do not ask the teacher"]), 0.0, guard=True)
         forbidden = write_split(decoder, test.data, rows, masked)
         tick()
-    cells = learned + others
+    cells = learned + others + looking
     measured = measure(cells, silent, test, resamples)
     clock.lap("scores")
     found = {
         "rows": [
             table_row(cell, metric, m) for cell, ms in zip(cells, measured.scores, strict=True) for metric, m in ms
         ],
-        "levels": {gate: dict(zip(map(str, shown), levels[gate], strict=True)) for gate in rivals},
+        "levels": {gate: dict(zip(map(str, shown), levels[gate], strict=True)) for gate in (*rivals, *drafting)},
         "obedience": [obedience_of(cell) for cell in cells if cell.gate == "learned"],
         "rules": kept,
         "equal_use": measured.equal_use,
@@ -93,6 +106,8 @@ def evaluate_asking(
     }
     clock.lap("comparison")
     plain = [c for c in learned if not c.guard and c.phrasing == "seen" and c.budget_seen]
+    if held:
+        found["ahead"] = held
     found |= look_back(decoder, test, rows, plain, training_tokens_X)
     clock.lap("looking back")
     return {**found, "seconds": {k: round(v, 1) for k, v in seconds.items()}}

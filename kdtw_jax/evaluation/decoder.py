@@ -16,6 +16,8 @@ from kdtw_jax import parallel
 from kdtw_jax.constraints import Constraint, Terms, as_rule, excess, start_history
 from kdtw_jax.constraints.credit import Credit
 from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.decoding.ahead import Ahead, with_teacher
+from kdtw_jax.decoding.branch import Writer
 from kdtw_jax.decoding.enforced import draft_credit
 from kdtw_jax.decoding.gates import GateContext, compared_gates, find_gate, score_by
 from kdtw_jax.decoding.help import generate_with_help
@@ -24,6 +26,7 @@ from kdtw_jax.decoding.view import encoder_inputs, gate_features
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.masked import kl_divergence
 from kdtw_jax.models import Model, Params, shift_right
+from kdtw_jax.training.foresight import Foresight, foresight_gate
 
 
 class Decoder(NamedTuple):
@@ -63,6 +66,8 @@ def make_decoder(
     sampled_tokens: bool,
     seed: int,
     devices: parallel.Devices | None = None,
+    gates: Sequence[str] | None = None,
+    foresight: Foresight | None = None,
 ) -> Decoder:
     """Makes a decoder, which compiles at the first call of a shape.
 
@@ -73,6 +78,8 @@ def make_decoder(
       sampled_tokens: tokens are drawn; otherwise the most probable ones are taken.
       seed: of the gate's and the tokens' noise.
       devices: between which rows are split; None: the first one alone.
+      gates: that its programs have; by default those that are compared and do not look ahead.
+      foresight: what the gate of that name has learned.
 
     Raises:
       UserError: the student has no gate, or does not know the share of words.
@@ -80,7 +87,7 @@ def make_decoder(
     share_index(constraints)
     if not student[0].config.gate_width:
         raise UserError("the student has no gate to judge: its gate_width is 0")
-    banned, gates = tokenizer.banned_ids, compared_gates()
+    banned, gates = tokenizer.banned_ids, compared_gates() if gates is None else tuple(gates)
     entries = [find_gate(name) for name in gates]
 
     def write(
@@ -98,7 +105,13 @@ def make_decoder(
         which, level, draw, budget_C, said_C = (x[0] for x in (which_B, level_B, draw_B, budget_BxC, said_BxC))
         own, other = (student[0], params[0]), (teacher[0], params[1])
         read_BxX, rule_BxX = encoder_inputs(own[0].config, words_BxR, source_BxS)
-        context = GateContext(*own, own[0].encode(own[1], rule_BxX), alpha, level)
+        around = Ahead(Writer(*own, own[0].encode(own[1], read_BxX)), banned)
+        if any(entry.ahead and entry.oracle for entry in entries):
+            around = with_teacher(around, other, source_BxS, noise_Bx2xT.shape[2])
+        context = GateContext(*own, own[0].encode(own[1], rule_BxX), alpha, level, around=around)
+        if foresight is not None:
+            read_BxP = own[0].read_rule(own[1], context.rule)
+            context = context._replace(foresight=foresight_gate(foresight, *own, read_BxP))
         rule, length = as_rule(constraints, Terms(budget_BxC, guard_B[:, None] & said_BxC)), noise_Bx2xT.shape[2]
         credit = jax.lax.cond(
             guard_B[0],

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.data.batches import Batch
+from kdtw_jax.decoding.ahead import Ahead
+from kdtw_jax.decoding.branch import Writer
 from kdtw_jax.decoding.draft import Checked, generate_with_checks
 from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
 from kdtw_jax.decoding.gates import GATES, GateContext, GateEntry, find_gate, score_by
@@ -46,8 +48,9 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
     """
     (model, _), (other, _) = decoder.student, decoder.teacher
     banned = decoder.tokenizer.banned_ids
-    gates = {name: entry for name, entry in GATES.items() if not entry.oracle}
     strategies = every_strategy()
+    # Of gates that look ahead, those that are ways to share the writing.
+    gates = {name: e for name, e in GATES.items() if not e.oracle and (not e.ahead or name in strategies)}
     judges = list(dict.fromkeys(sharing.judge for sharing in strategies.values()))
     judge_of = {name: judges.index(sharing.judge) for name, sharing in strategies.items()}
 
@@ -69,8 +72,10 @@ def make_harness(decoder: Decoder, deferral: Deferral, alpha: float) -> Harness:
         read_BxX, rule_BxX = encoder_inputs(model.config, words_BxR, source_BxS)
         rule = model.encode(params[0], rule_BxX)
 
-        context = GateContext(model, params[0], rule, alpha, level, deferral.logit)
-        asking = score_by([_by_threshold(entry, context, noise_BxT) for entry in gates.values()], gate)
+        around = Ahead(Writer(model, params[0], model.encode(params[0], read_BxX)), banned)
+        context = GateContext(model, params[0], rule, alpha, level, deferral.logit, around)
+        made_gates = [_by_threshold(entry, context, noise_BxT) for entry in gates.values()]
+        asking = score_by(made_gates, gate, jnp.zeros(len(source_BxS), jnp.int32))
         made = [one(number) for one in judges]
 
         def verdict(log_pi: jax.Array, log_mu: jax.Array, draft_BxN: jax.Array, noise: jax.Array | None) -> Verdict:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdtw_jax.decoding.gates import is_oracle
+from kdtw_jax.decoding.gates import is_oracle, looks_ahead
 from kdtw_jax.metrics.scores import interval
 
 LEARNED, FLOOR, CEILING = "learned", "random", "oracle_regret"
@@ -49,9 +49,10 @@ def compare_gates(curves: Mapping[str, Curve]) -> tuple[dict[str, Any], dict[str
     """The learned gate beside its rivals at equal use: a summary, and each gate's mean quality on every resample.
 
     The range of use is 0 to the largest that all gates reach, oracles apart: where those have no more to gain they ask
-    no more, and their quality stays what it is. `way`: how much of the way from the random gate to the oracle of regret
-    the learned one makes. Differences are paired: every gate sees the same resamples. There is nothing to compare, and
-    no resample says anything, where some gate uses no help at all.
+    no more, and their quality stays what it is. `way`: how much of the way from the random gate to the best oracle the
+    learned one makes, `ceiling` being the best of the oracle of regret and those that look ahead. Differences are
+    paired: every gate sees the same resamples. There is nothing to compare, and no resample says anything, where some
+    gate uses no help at all.
     """
     top = float(min(curve.use_K.max() for gate, curve in curves.items() if not is_oracle(gate)))
     if top <= 0:
@@ -73,15 +74,17 @@ def summarise(top: float, value: Mapping[str, float], draws: Mapping[str, np.nda
             low, high = interval(draws[LEARNED] - draws[rival], ahead)
             lead[rival] = {"value": ahead, "low": low, "high": high}
     way = None
-    room = value[CEILING] - value[FLOOR] if {CEILING, FLOOR} <= set(value) else 0.0
+    oracles = [gate for gate in value if gate == CEILING or (is_oracle(gate) and looks_ahead(gate))]
+    best = max(oracles, key=lambda gate: value[gate], default=CEILING)
+    room = value[best] - value[FLOOR] if {best, FLOOR} <= set(value) else 0.0
     if room > 0:
         made = (value[LEARNED] - value[FLOOR]) / room
-        rooms = draws[CEILING] - draws[FLOOR]
+        rooms = draws[best] - draws[FLOOR]
         # Of resamples in which there is no way to go nothing can be said.
         kept = rooms > 0
         low, high = interval((draws[LEARNED] - draws[FLOOR])[kept] / rooms[kept], made) if kept.any() else (made, made)
         way = {"value": made, "low": low, "high": high}
-    return {"range": [0.0, top], "mean_quality": dict(value), "learned_minus": lead, "way": way}
+    return {"range": [0.0, top], "mean_quality": dict(value), "learned_minus": lead, "way": way, "ceiling": best}
 
 
 def pooled_difference(parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.decoding.gates import compared_gates
+from kdtw_jax.decoding.utility import nearness
 from kdtw_jax.evaluation.asking import evaluate_asking
 from kdtw_jax.evaluation.asking_figure import asking_figure
 from kdtw_jax.evaluation.cells import Found, Texts
@@ -16,12 +17,15 @@ from kdtw_jax.evaluation.decode import Decoding, decode_split
 from kdtw_jax.evaluation.decoder import Decoder, make_decoder
 from kdtw_jax.evaluation.obedience import obedience
 from kdtw_jax.evaluation.phrasings import make_phrasings
-from kdtw_jax.evaluation.tradeoff import pool, pooled_difference, quality_at
+from kdtw_jax.evaluation.rows import widen_buckets
+from kdtw_jax.evaluation.tradeoff import pool, pooled_difference
 from kdtw_jax.methods.ask_config import Rules
+from kdtw_jax.pipeline.ask_tables import show_ahead, show_asking, show_rules
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pipeline.stages import BEAM, Row, Trained, asking_rules, evaluation_stage, judged_with, still_good
-from kdtw_jax.runs import RunFolder, print_table, write_csv, write_json, write_text
+from kdtw_jax.runs import RunFolder, write_csv, write_json, write_text
+from kdtw_jax.training.foresight import Foresight, label_states, train_foresight
 
 COLUMNS = (
     "task",
@@ -44,6 +48,7 @@ COLUMNS = (
 )
 WHERE_COLUMNS = ("task", "data", "preset", "seed", "kind", "group", "states", "help_rate")
 _CALIBRATION_PAIRS = 256
+_FORESIGHT_PAIRS = 4096
 
 
 def asking_stage(config: Experiment, seed: int) -> str:
@@ -59,11 +64,21 @@ def is_studied(config: Experiment, seed: int, run: RunFolder) -> bool:
     stage = asking_stage(config, seed)
     if not still_good(run, stage, judged_with(config, *BEAM)):
         return False
-    return {row["gate"] for row in run.info(stage)["rows"]}.issuperset(compared_gates())
+    wanted = {*compared_gates(), *(compared_gates(ahead=True) if config.eval.look_ahead else ())}
+    return {row["gate"] for row in run.info(stage)["rows"]}.issuperset(wanted)
 
 
 def asking_decoder(
-    config: Experiment, setup: Setup, teacher: Trained, student: Trained, rules: Rules, seed: int, *, greedy: bool
+    config: Experiment,
+    setup: Setup,
+    teacher: Trained,
+    student: Trained,
+    rules: Rules,
+    seed: int,
+    *,
+    greedy: bool,
+    gates: Sequence[str] | None = None,
+    foresight: Foresight | None = None,
 ) -> Decoder:
     """What writes as the asking student of a seed does at test time, or, if `greedy`, without chance."""
     return make_decoder(
@@ -76,6 +91,8 @@ def asking_decoder(
         sampled_tokens=config.of("ask").tokens == "sample" and not greedy,
         seed=seed,
         devices=setup.devices,
+        gates=gates,
+        foresight=foresight,
     )
 
 
@@ -111,6 +128,20 @@ def study_asking(
             parts = (twin.model, twin.params, data, setup.buckets, setup.tokenizer, mode)
             texts = decode_split(f"pcl {seed}, without help", *parts, devices=setup.devices).texts
             outputs = [texts[int(i)] for i in data.examples]
+        ahead = None
+        if config.eval.look_ahead:
+            foresight = _learn_foresight(setup, teacher, student, seed)
+            ahead = asking_decoder(
+                config,
+                setup,
+                teacher,
+                student,
+                rules,
+                seed,
+                greedy=True,
+                gates=compared_gates(ahead=True),
+                foresight=foresight,
+            )
         found = evaluate_asking(
             f"asking {seed}",
             decoder,
@@ -121,9 +152,18 @@ def study_asking(
             setup.buckets,
             held_out=config.of("ask").held_out,
             twin=outputs,
+            ahead=ahead,
         )
         run.mark_done(stage, {**found, "made_with": judged_with(config, *BEAM)})
     return run.info(stage)
+
+
+def _learn_foresight(setup: Setup, teacher: Trained, student: Trained, seed: int) -> Foresight:
+    """On training sources; their targets are not read."""
+    data, tokenizer = spaced_pairs(setup.train, _FORESIGHT_PAIRS), setup.tokenizer
+    rows = widen_buckets(setup.buckets, data)
+    labels = label_states(student, teacher, data, rows, nearness, banned=tokenizer.banned_ids, seed=seed)
+    return train_foresight(labels, tokenizer.vocab_size, seed=seed)
 
 
 def spaced_pairs(data: EncodedSplit, limit: int = _CALIBRATION_PAIRS) -> EncodedSplit:
@@ -174,8 +214,9 @@ def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -
         write_json(folder / "asking.json", summary)
         asking_figure(rows, first, levels, folder / "asking.png")
     write_text(run.path / "samples.txt", _samples(found))  # the data's text stays out of what is published
-    _show(config, rows, first)
-    _show_rules([f["rules"] for f in found.values()])
+    show_asking(config, rows, first)
+    show_rules([f["rules"] for f in found.values()])
+    show_ahead([f["ahead"] for f in found.values() if "ahead" in f])
     return rows
 
 
@@ -209,59 +250,3 @@ def _samples(found: Mapping[int, Found]) -> str:
         for sample in f["samples"]:
             lines += [f"seed {seed}", *(f"  {name}: {text}" for name, text in sample.items()), ""]
     return "\n".join(lines)
-
-
-def _show(config: Experiment, rows: Sequence[Row], metric: str) -> None:
-    """One line per budget: means over seeds, and what each rival would have made of as much help."""
-    chosen = [r for r in rows if r["metric"] == metric and r["phrasing"] == "seen" and r["budget_seen"]]
-
-    def curve(gate: str, guard: int, name: str, seed: int) -> np.ndarray:
-        own = [r for r in chosen if (r["gate"], r["guard"], r["seed"]) == (gate, guard, seed)]
-        return np.array([r[name] for r in sorted(own, key=lambda r: float(r["asked"] or 0))], float)
-
-    def mean(gate: str, guard: int, name: str) -> np.ndarray:
-        found: np.ndarray = np.mean([curve(gate, guard, name, seed) for seed in config.seeds], axis=0)
-        return found
-
-    def equal(rival: str) -> np.ndarray:
-        """A rival's quality at the use of the learned gate, each seed by itself."""
-        parts = [
-            quality_at(curve(rival, 0, "used", s), curve(rival, 0, "value", s), curve("learned", 0, "used", s))
-            for s in config.seeds
-        ]
-        found: np.ndarray = np.mean(parts, axis=0)
-        return found
-
-    budget = {"asked %": 100 * mean("learned", 0, "asked"), "used %": 100 * mean("learned", 0, "used")}
-    ends = {"unfinished %": 100 * mean("learned", 0, "unfinished")}
-    quality = {metric: mean("learned", 0, "value")}
-    cost = {"calls": mean("learned", 0, "calls"), "positions": mean("learned", 0, "positions")}
-    guarded = {"kept: used %": 100 * mean("learned", 1, "used"), f"kept: {metric}": mean("learned", 1, "value")}
-    guarded["kept: unfinished %"] = 100 * mean("learned", 1, "unfinished")
-    rivals = {
-        gate.replace("_", " "): equal(gate) for gate in dict.fromkeys(str(r["gate"]) for r in rows) if gate != "learned"
-    }
-    seeds = f"mean of seeds {', '.join(map(str, config.seeds))}" if len(config.seeds) > 1 else f"seed {config.seeds[0]}"
-    _table(f"{config.data}, asking, {seeds}; kept: the rule enforced", {**budget, **quality, **cost, **ends, **guarded})
-    _table(f"{metric} of other gates at the same use", {**budget, **ends, "learned": quality[metric], **rivals})
-
-
-def _show_rules(by_seed: Sequence[Sequence[Found]]) -> None:
-    """One line per rule beside that on the share of words: means over seeds."""
-    lines: list[Row] = []
-    for kept in zip(*by_seed, strict=True):
-        mean = {name: float(np.mean([k[name] for k in kept])) for name in ("used", "excess_calls_mean")}
-        over = 100 * sum(k["outputs_over"] for k in kept) / sum(k["outputs"] for k in kept)
-        line = {"rule": kept[0]["rule"], "phrasing": kept[0]["phrasing"], "enforced": kept[0]["guard"]}
-        numbers = {"used %": 100 * mean["used"], "beyond it": mean["excess_calls_mean"], "outputs over %": over}
-        lines.append({**line, **numbers, "unfinished %": 100 * float(np.mean([k["unfinished"] for k in kept]))})
-    if lines:
-        print_table("further rules; beyond it: costs of an output less what is allowed", lines, list(lines[0]))
-
-
-def _table(title: str, columns: Mapping[str, np.ndarray]) -> None:
-    lines = [
-        {name: float(x) if np.isfinite(x) else None for name, x in zip(columns, line, strict=True)}
-        for line in zip(*columns.values(), strict=True)
-    ]
-    print_table(title, lines, list(columns))

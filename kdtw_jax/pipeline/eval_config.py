@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.flags import flags
 from kdtw_jax.metrics.scores import check_metrics
 from kdtw_jax.metrics.scoring import BLEU_TOKENIZERS
 from kdtw_jax.ranges import check_ranges
@@ -26,6 +27,9 @@ class EvalConfig:
     """pairs of it to judge on at the most; 0: all"""
     ask_limit: int = 0
     """of these, pairs that asking is judged on, in some 150 decodings of them; 0: all"""
+    look_ahead: bool = field(default=False, metadata=flags())
+    """also judge the gates that look ahead, in some 75 decodings, many of which take ten times as long, and measure
+    where help is worth most"""
     metrics: tuple[str, ...] = ()
     """of bleu, chrf, rouge1, rouge2, rougeL, exact_match; by default those of the data (of files: bleu and chrf)"""
     language: str = ""

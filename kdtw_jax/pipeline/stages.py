@@ -220,8 +220,8 @@ def result_rows(
 
 
 def judged_with(config: Experiment, *apart: str) -> dict[str, Any]:
-    """The settings of evaluation that a stage of it depends on: all but those named."""
-    return without(plain(config.eval), apart)
+    """The settings of evaluation that a stage of it depends on: all but those named and what only adds to it."""
+    return without(plain(config.eval), ("look_ahead", *apart))
 
 
 def still_good(run: RunFolder, stage: str, made_with: Mapping[str, Any]) -> bool:
