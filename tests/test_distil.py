@@ -176,10 +176,10 @@ def test_expected_residuals_are_of_the_reverse_kl_whatever_direction_is_matched(
     expected = replace(DISTIL, path_rows="student", residuals="expected", path_lambda=0.0, target_decay=0.0)
     sample = replayed(world)._replace(source_X=jnp.full(8, STUDENT))
     forward, reverse = (
-        path_loss(world.model, replace(expected, kl_direction=direction), world.banned)(
-            world.params, (), sample, jax.random.key(0)
+        over_one_device(path_loss(world.model, replace(expected, kl_direction=name), world.banned), world.params)(
+            sample
         )
-        for direction in ("forward", "reverse")
+        for name in ("forward", "reverse")
     )
     assert float(forward["pcl"].mean()) == pytest.approx(float(reverse["kl"].mean()), rel=1e-6)
     assert abs(float(forward["kl"].mean()) - float(reverse["kl"].mean())) > 1e-3

@@ -8,8 +8,8 @@ import pytest
 
 from kdtw_jax.evaluation import Scoring, differences, score, score_all
 from kdtw_jax.evaluation.cells import Texts, harm
-from kdtw_jax.metrics import scores as metrics
 from kdtw_jax.text.normal import normalize
+from tests.comparing import COMPARING
 
 # Vietnamese, Hindi with letters that NFC takes apart, Korean, Hebrew with points, Greek, a compatibility ideograph that
 # is canonically another, a Kelvin sign.
@@ -24,7 +24,7 @@ CANONICAL = [
 ]
 
 
-@pytest.mark.parametrize("name", tuple(metrics.METRICS))
+@pytest.mark.parametrize("name", COMPARING)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_canonically_equal_texts_score_as_the_same_text(name: str, form: str) -> None:
     turned = [unicodedata.normalize(form, text) for text in CANONICAL]

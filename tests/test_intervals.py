@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from kdtw_jax.evaluation import differences, score
-from kdtw_jax.metrics import scores as metrics
+from tests.comparing import COMPARING
 from tests.sentences import corpus
 
 
-@pytest.mark.parametrize("name", tuple(metrics.METRICS))
+@pytest.mark.parametrize("name", COMPARING)
 def test_the_interval_holds_the_value_repeats_with_the_seed_and_moves_with_another(name: str) -> None:
     hypotheses, references = corpus(60, 0.9)
     s = score(name, hypotheses, references, resamples=150, seed=3)
@@ -19,7 +19,7 @@ def test_the_interval_holds_the_value_repeats_with_the_seed_and_moves_with_anoth
     assert s[2:4] != score(name, hypotheses, references, resamples=150, seed=4)[2:4]
 
 
-@pytest.mark.parametrize("name", tuple(metrics.METRICS))
+@pytest.mark.parametrize("name", COMPARING)
 def test_even_one_draw_gives_an_interval_that_holds_the_value(name: str) -> None:
     hypotheses, references = corpus(60, 0.9)
     s = score(name, hypotheses, references, resamples=1)

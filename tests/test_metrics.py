@@ -16,6 +16,7 @@ from kdtw_jax.evaluation import Scoring, differences, score, score_all
 from kdtw_jax.metrics import scores as metrics
 from kdtw_jax.pipeline.eval_config import EvalConfig
 from kdtw_jax.text.normal import words
+from tests.comparing import COMPARING
 from tests.sentences import corpus
 
 
@@ -49,7 +50,7 @@ def test_rouge_is_the_mean_f1_and_exact_match_the_share_of_equal_texts() -> None
     assert found.value == 50.0  # white space does not count, case does
 
 
-@pytest.mark.parametrize("name", [name for name in metrics.METRICS if name != "long_way"])  # which asks of no reference
+@pytest.mark.parametrize("name", COMPARING)
 def test_a_text_against_itself_scores_100_on_every_resample(name: str) -> None:
     _, references = corpus(30, 1.0)
     references = [f"the red house runs {r}" for r in references]  # long enough for 4-grams, never without letters
@@ -59,7 +60,7 @@ def test_a_text_against_itself_scores_100_on_every_resample(name: str) -> None:
 
 def test_the_order_of_sentences_does_not_change_a_value() -> None:
     hypotheses, references = corpus(50, 0.7)
-    for name in tuple(metrics.METRICS):
+    for name in COMPARING:
         forth = score(name, hypotheses, references, resamples=1).value
         back = score(name, hypotheses[::-1], references[::-1], resamples=1).value
         assert forth == pytest.approx(back)

@@ -12,9 +12,9 @@ from rouge_score.tokenizers import DefaultTokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import Scoring, choose_scoring, differences, score
 from kdtw_jax.evaluation.cells import Texts, harm
-from kdtw_jax.metrics import scores as metrics
 from kdtw_jax.metrics.scoring import BLEU_TOKENIZERS, bleu_metric, look_tokenized
 from kdtw_jax.text.normal import words
+from tests.comparing import COMPARING
 from tests.sentences import corpus
 
 
@@ -57,7 +57,7 @@ def test_without_spaces_a_right_output_is_right_and_a_nearly_right_one_nearly(
     language: str, reference: str, worse: str
 ) -> None:
     scoring = choose_scoring(language)
-    for name in tuple(metrics.METRICS):
+    for name in COMPARING:
         assert score(name, [reference], [reference], scoring=scoring, resamples=2).value == pytest.approx(100.0)
     for name in ("bleu", "chrf", "rouge1", "rougeL"):
         assert 20 < score(name, [worse], [reference], scoring=scoring, resamples=2).value < 95

@@ -31,7 +31,8 @@ class EvalConfig:
     """also judge the gates that look ahead, in some 75 decodings, many of which take ten times as long, and measure
     where help is worth most"""
     metrics: tuple[str, ...] = ()
-    """of bleu, chrf, rouge1, rouge2, rougeL, exact_match, answer, long_way; by default those of the data (of files: bleu and chrf)"""
+    """of bleu, chrf, rouge1, rouge2, rougeL, exact_match, answer, long_way; by default those of the data (of files:
+    bleu and chrf)"""
     language: str = ""
     """code of the targets' language (en, zh, pt_BR ...), by which scores take words apart; by default the data or their
     script says it"""
