@@ -103,7 +103,7 @@ class PathTerms(NamedTuple):
     reward_BxT: jax.Array
     value_BxT: jax.Array
     far_value_BxT: jax.Array | None
-    reverse_kl_BxT: jax.Array | None = None  # KL(pi || mu) there, for residuals that are expected
+    reverse_kl_BxT: jax.Array  # what they cost in expectation, KL(pi || mu), for residuals that are expected
 
 
 def path_terms(
@@ -124,7 +124,7 @@ def path_terms(
     """
     mask_BxT = rows.tokens_BxT != 0
     path_BxT, match_BxT = tokens_that_teach(config, mask_BxT, on_policy_B)
-    residual_loss = _expected if taken.reverse_kl_BxT is not None and config.residuals == "expected" else _sampled
+    residual_loss = _expected if config.residuals == "expected" else _sampled
     of_policy, of_value, diagnostics = residual_loss(config, rows, taken, path_BxT, on_policy_B)
     terms = {
         "pcl": of_policy,
@@ -173,7 +173,6 @@ def _sampled(
 def _expected(
     config: DistilConfig, rows: Trajectories, taken: PathTerms, path_BxT: jax.Array, on_policy_B: jax.Array
 ) -> Learned:
-    assert taken.reverse_kl_BxT is not None
     return expected_path_loss(
         taken.log_pi_BxT,
         taken.reverse_kl_BxT,
