@@ -217,7 +217,7 @@ WAYS_PATHS: dict[str, Any] = {
     "kl_weight": 0.05,
     "kl_direction": "forward",
 }
-# What it plans may depend on the rule: with a call for the one hard token the short way is as good.
+# What it plans may depend on the rule: with a call for the hard token the short way should do. Not yet measured.
 WAYS_ASKING: dict[str, Any] = {
     "distil": path_consistency(800, **WAYS_ROWS, **WAYS_PATHS),
     "rule_in_source": True,
