@@ -27,7 +27,7 @@ from kdtw_jax.methods.ask_config import AskConfig, Rules, dual_configs, make_rul
 from kdtw_jax.methods.ask_loss import ask_loss
 from kdtw_jax.methods.ask_rows import QUOTES, AskingCollector, HelpedRows
 from kdtw_jax.methods.path_terms import coefficients
-from kdtw_jax.methods.pcl import cost, prompts
+from kdtw_jax.methods.pcl import cost, kept_ahead, prompts
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import ModelConfig
 from kdtw_jax.runs.atomic import write_json
@@ -61,7 +61,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
     Raises:
       UserError: as `train_replayed`, `check_answered` and `check_training` do.
     """
-    check_answered(context, config.distil.demonstrations)
+    check_answered(context, config.distil.demonstrations, kept_ahead(config.distil))
     check_training(context.training)
     training, student = context.training, context.student
     optimizer = replace(training.optimizer, rates=replace(training.optimizer.rates, gate=config.gate_rate))
@@ -177,6 +177,7 @@ ASK = Method(
     student=lambda size, config: replace(size, gate_width=config.gate_width, rule_in_source=config.rule_in_source),
     check=check,
     prompts=lambda config, given: prompts(config.distil, given),
+    readings=lambda config: kept_ahead(config.distil),
     unseen=lambda config: config.gate_calibration_steps > 0,
     top_k="distil.top_k",
     further_rows=QUOTES,

@@ -68,7 +68,7 @@ class AskingCollector:
         self.config, self.rules, self.devices, self.seed = config, rules, context.devices, context.seed
         self.steps = context.training.loop.steps
         how: dict[str, Any] = {"alpha": alpha, "chunks": chunks, "apart": context.prompts is not None}
-        how["steps"] = self.steps
+        how |= {"steps": self.steps, "readings": context.readings}
         self.plain = Collector(student, teacher, config.distil, banned, self.devices, **how)
         self.prices = Prices(rules.constraints, dual_configs(config, rules.constraints))
         self.prices_at_rest = self.prices.without_push()
@@ -135,10 +135,9 @@ class AskingCollector:
         extra = self._move(extra, *_measured(helped), np.float32(learning_pace(step, self.steps)))
         shown: Told = self.plain.some(told, TEACHER, step)
         if len(shown.rule_BxR):
-            answered = self.plain.demonstrated(shown.batch, key_data, step)
-            found[TEACHER] = self._marked(shown._replace(batch=answered), step)
+            found[TEACHER] = self._marked(shown, self.plain.demonstrated(shown.batch, key_data, step), step)
         if self.config.distil.reference_share and not self.plain.apart:
-            found[REFERENCE] = self._marked(told, step)
+            found[REFERENCE] = self._marked(told, self.plain.scored(batch), step)
         return found, extra
 
     def calibrate_gate(
@@ -158,7 +157,7 @@ class AskingCollector:
 
     def demonstrate(self, batch: Batch, place: int) -> HelpedRows:
         """Puts ground truth under fresh rules, drawn for its `place`."""
-        return self._marked(Told(batch, *self._draw(len(batch.example_B), place)), place)
+        return self._marked(Told(batch, *self._draw(len(batch.example_B), place)), self.plain.scored(batch), place)
 
     def refresh(self, sample: Sample, extra: tuple[Duals, ...], key: jax.Array, *, resting: bool = False) -> Sample:
         """Gives rows today's prices, which `extra` has, and quotes, drawn by `key`."""
@@ -175,18 +174,13 @@ class AskingCollector:
         """What the student writes for them, with help; `how`: noise for the gate and for tokens, and prices, if any."""
         given = (told.batch.source_BxS, told.rule_BxR, *how)
         tokens_BxT, asked_BxT = parallel.map_rows(write, (params,), given, self.devices)
-        return self._rows(told._replace(batch=with_targets(told.batch, tokens_BxT)), asked_BxT)
+        return _rows(told, self.plain.scored(with_targets(told.batch, tokens_BxT)), asked_BxT)
 
-    def _rows(self, told: Told, asked_BxT: Any) -> HelpedRows:
-        terms = Terms(*map(jnp.asarray, told.terms))
-        return HelpedRows(self.plain.scored(told.batch), jnp.asarray(told.rule_BxR), jnp.asarray(asked_BxT), terms)
-
-    def _marked(self, told: Told, place: int) -> HelpedRows:
+    def _marked(self, told: Told, path: Trajectories, place: int) -> HelpedRows:
         """Paths off-policy: some tokens count as asked for, about as many as the rule allows."""
-        batch = told.batch
-        noise_BxT = np.random.default_rng([self.seed, place, 1]).random(batch.target_BxT.shape, np.float32)
+        noise_BxT = np.random.default_rng([self.seed, place, 1]).random(path.tokens_BxT.shape, np.float32)
         terms = Terms(*map(jnp.asarray, told.terms))
-        return self._rows(told, self._flags(batch.source_BxS, batch.target_BxT, terms, noise_BxT))
+        return _rows(told, path, self._flags(path.source_BxS, path.tokens_BxT, terms, noise_BxT))
 
     def _flag(self, source: jax.Array, tokens: jax.Array, terms: Terms, noise_BxT: jax.Array) -> jax.Array:
         end = History(*(leaf[-1] for leaf in histories(source, tokens, jnp.zeros(tokens.shape, bool))))
@@ -195,6 +189,11 @@ class AskingCollector:
             allowed_B = constraint.limit(terms.budget_BxC[:, i], end) / jnp.maximum(end.length_B, 1)
             rate_B = jnp.where(terms.active_BxC[:, i], jnp.maximum(rate_B, allowed_B), rate_B)
         return (noise_BxT < jnp.minimum(rate_B, MOST_FLAGS)[:, None]) & (tokens != 0)
+
+
+def _rows(told: Told, path: Trajectories, asked_BxT: Any) -> HelpedRows:
+    terms = Terms(*map(jnp.asarray, told.terms))
+    return HelpedRows(path, jnp.asarray(told.rule_BxR), jnp.asarray(asked_BxT), terms)
 
 
 def _measured(helped: HelpedRows) -> tuple[jax.Array, jax.Array, jax.Array, Terms]:

@@ -20,6 +20,7 @@ from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.training.collect import Collector, empty_row, minibatch_shares
 from kdtw_jax.training.context import TrainContext
 from kdtw_jax.training.demonstrations import PromptTargets, check_answered, prompt_targets
+from kdtw_jax.training.readings import Kept
 from kdtw_jax.training.replayed import Replayed, train_replayed
 from kdtw_jax.training.scoring import REFERENCE, SOURCES, Trajectories
 from kdtw_jax.training.state import Coefficient, LossFn, Params
@@ -41,7 +42,7 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
       UserError: there is no teacher, and as `check_answered` and `train_replayed` do.
     """
     student, banned, chunks = context.student, context.banned, context.training.chunks()
-    check_answered(context, config.demonstrations)
+    check_answered(context, config.demonstrations, kept_ahead(config))
     fresh = Collector(
         student,
         context.needed_teacher(),
@@ -52,6 +53,7 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
         chunks=chunks,
         apart=context.prompts is not None,
         steps=context.training.loop.steps,
+        readings=context.readings,
     )
     taught = objective or Objective(path_loss(student, config, banned, chunks), coefficients(config))
 
@@ -82,8 +84,8 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
 
 def cost(config: DistilConfig) -> Cost:
     """Counts passes: a batch is written, scored thrice and answered in part once in so many updates."""
-    written = config.demonstrations == "sampled"  # otherwise that is done ahead
-    read = config.rollout_fraction + (1 + written) * config.demonstration_fraction + config.reference_batches
+    shown = 2 if config.demonstrations == "sampled" else 0 if config.read_ahead else 1  # otherwise that is done ahead
+    read = config.rollout_fraction + shown * config.demonstration_fraction + config.reference_batches
     often = config.updates_per_rollout
     return Cost(config.rollout_fraction / often, read / often, copies=1 if config.target_decay else 0)
 
@@ -93,6 +95,11 @@ def prompts(config: DistilConfig, given: bool) -> PromptTargets:
     return prompt_targets(config.demonstrations)
 
 
+def kept_ahead(config: DistilConfig) -> Kept | None:
+    """Says what is kept of the teacher's distributions at what it wrote ahead; None: nothing."""
+    return Kept(config.top_k, config.pcl.alpha) if config.read_ahead else None
+
+
 PCL = Method(
     name="pcl",
     describe="student that goes on by Path Consistency Learning",
@@ -100,6 +107,7 @@ PCL = Method(
     train=pcl,
     cost=cost,
     prompts=prompts,
+    readings=kept_ahead,
     top_k="top_k",
     color="#009E73",
 )

@@ -11,6 +11,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.models import ModelConfig, Params
 from kdtw_jax.training.context import StudentTraining, TrainContext
 from kdtw_jax.training.demonstrations import PromptTargets
+from kdtw_jax.training.readings import Kept
 
 
 class Cost(NamedTuple):
@@ -47,6 +48,8 @@ class Method:
     prompts: Callable[[Any, bool], PromptTargets] = lambda config, given: "none"
     """what `context.prompts` has for targets, where prompts are given beside the pairs and where not; "open": the
     data's, where it has any; "greedy" and "beam": what the teacher wrote, of pairs, too; "none": they are not taken"""
+    readings: Callable[[Any], Kept | None] = lambda config: None
+    """what `context.readings` are to keep of the teacher's distributions; None: they are not needed"""
     student: Callable[[ModelConfig, Any], ModelConfig] = lambda size, config: size
     """the student that it trains, where that has further parts"""
     check: Callable[[Any, StudentTraining, ModelConfig], None] = lambda config, training, teacher: None

@@ -7,27 +7,23 @@ on them by `mle`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from kdtw_jax import parallel
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged, evaluation_batches
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Ragged
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding.beam import beam_search
 from kdtw_jax.finite import check_written
 from kdtw_jax.methods.mle import MLEConfig, mle
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model
-from kdtw_jax.runs.atomic import read_arrays, write_arrays
-from kdtw_jax.runs.progress import Progress
+from kdtw_jax.training.ahead import BATCHES_A_FILE, Made, make_ahead
 from kdtw_jax.training.state import Params
-
-BATCHES_A_FILE = 16
 
 
 class BeamConfig(NamedTuple):
@@ -103,39 +99,17 @@ def write_outputs(
 
     searching = parallel.map_batch(search, parallel.place_params(params, devices))
 
-    def answer(batch: Batch) -> np.ndarray:
-        return np.asarray(searching(batch.source_BxS, batch.target_BxT))
+    def make(batch: Batch) -> list[Made]:
+        outputs = np.asarray(searching(batch.source_BxS, batch.target_BxT))
+        check_written(name, outputs[batch.example_B >= 0])
+        return [{"values": row[row != 0]} for row in outputs]
 
-    targets: dict[int, np.ndarray] = {}
-    made = 0
-    with Progress(name, total=len(data)) as progress:
-        for index, part in enumerate(_parts(data, beam_buckets(buckets), batches_a_file)):
-            path = folder / f"{index:05d}.npz"
-            wanted = np.concatenate([batch.example_B[batch.example_B >= 0] for batch in part])
-            stored = read_arrays(path) if path.exists() else {}
-            # Other batches (another number of devices, say) cut the split at other places.
-            if not stored or not np.array_equal(stored["example"], wanted):
-                if made == stop_after:
-                    break
-                outputs = [answer(batch)[batch.example_B >= 0] for batch in part]
-                for output in outputs:
-                    check_written(name, output)
-                made += 1
-                rows = Ragged.pack(row[row != 0].tolist() for output in outputs for row in output)
-                stored = {"example": wanted, "values": rows.values, "offsets": rows.offsets}
-                write_arrays(path, stored)
-            rows = Ragged(stored["values"], stored["offsets"])
-            targets |= {int(example): rows[i] for i, example in enumerate(wanted)}
-            progress.update(len(targets))
-    packed = Ragged.pack(targets[int(example)].tolist() if int(example) in targets else [] for example in data.examples)
-    ended = sum(int(row[-1]) == EOS_ID for row in targets.values())
-    return BeamTargets(dataclasses.replace(data, targets=packed, room=None), len(targets) - ended)
-
-
-def _parts(data: EncodedSplit, buckets: Sequence[Bucket], size: int) -> Iterator[list[Batch]]:
-    batches = evaluation_batches(data, buckets)
-    while part := list(islice(batches, size)):
-        yield part
+    how: dict[str, Any] = {"batches_a_file": batches_a_file, "stop_after": stop_after}
+    made, offsets = make_ahead(name, folder, data, beam_buckets(buckets), make, **how)
+    targets = Ragged(made["values"].astype(np.int32) if made else np.zeros(0, np.int32), offsets)
+    some_N = targets.lengths > 0
+    ended = int((targets.values[targets.offsets[1:][some_N] - 1] == EOS_ID).sum())
+    return BeamTargets(dataclasses.replace(data, targets=targets, room=None), int(some_N.sum()) - ended)
 
 
 SEQKD = Method(

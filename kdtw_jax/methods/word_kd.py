@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
+from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
+from kdtw_jax.losses.kl import TopK, outcomes_divergence
 from kdtw_jax.losses.masked import kl_terms
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.losses.positions import over_positions
@@ -24,6 +26,7 @@ from kdtw_jax.training.context import WHOLE, Chunks, TrainContext
 from kdtw_jax.training.demonstrations import Demonstrator, PromptTargets, check_answered, prompt_targets
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.fresh import TeacherForward, TeacherStates, of_pairs, of_prompts, read, train_fresh
+from kdtw_jax.training.readings import Kept
 from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
 
 
@@ -38,10 +41,15 @@ class WordKDConfig(MLEConfig):
     demonstrations: Literal["auto", "reference", "sampled", "greedy", "beam"] = field(default="auto", metadata=flags())
     """the targets: ground truth, or the teacher's outputs, of prompts, too; by default the former, but where there are
     prompts what the teacher writes greedily"""
+    top_k: int = field(default=0, metadata=flags())
+    """tokens of the teacher's distributions that the KL is over, with one outcome for all others; the teacher then
+    reads outputs that it wrote ahead once for all students; 0: all tokens, and it reads along"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, kl_weight="[0, 1]", alpha="(0, inf)")
+        check_ranges(self, kl_weight="[0, 1]", alpha="(0, inf)", top_k="[0, inf)")
+        if self.top_k and self.demonstrations in ("reference", "sampled"):
+            raise UserError(f"the teacher does not read {self.demonstrations} outputs ahead, so top_k must be 0")
 
 
 def word_loss(
@@ -55,26 +63,29 @@ def word_loss(
 ) -> LossFn:
     """Makes the loss with the terms "nll" and "kl" = KL(mu || pi) per token, both on the targets of the batch.
 
-    Rows are `(Batch, TeacherStates)`; in "kl" the distributions are those without the `banned` ids, and that of the
-    teacher is mu^(1/alpha).
+    Rows are `(Batch, TeacherStates)`, or `(Batch, TopK)` of what the teacher read ahead; in "kl" the distributions are
+    those without the `banned` ids, and that of the teacher is mu^(1/alpha).
     """
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates], key: jax.Array) -> Metrics:
+    def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates | TopK], key: jax.Array) -> Metrics:
         batch, heard = rows
         target_BxT = jnp.asarray(batch.target_BxT)
         mask = target_BxT != 0
         own_BxTxD = read(student, params, jnp.asarray(batch.source_BxS), target_BxT, key)
-        other_BxTxD, output = jax.lax.stop_gradient(heard)
+        known = heard if isinstance(heard, TopK) else heard.hidden_BxTxD
 
-        def part(own_BxXxD: jax.Array, other_BxXxD: jax.Array, target_BxX: jax.Array) -> dict[str, jax.Array]:
+        def part(own_BxXxD: jax.Array, known: Any, target_BxX: jax.Array) -> dict[str, jax.Array]:
             said = partial(distribution, vocab_chunk=chunks.vocab_chunk)
             own = said(student, params, own_BxXxD, ())
             nll = own.token_loss(target_BxX, config.label_smoothing, config.z_loss)
             pi = said(student, params, own_BxXxD, banned)
-            mu = said(teacher, output.value, other_BxXxD, banned, temperature=alpha)
+            if isinstance(heard, TopK):
+                outcomes_BxXxK: Any = pi.token_stats(target_BxX, known.ids_BxTxK).outcomes_BxXxK
+                return {"nll": nll, "kl": outcomes_divergence(outcomes_BxXxK, known, "forward")}
+            mu = said(teacher, heard.output.value, known, banned, temperature=alpha)
             return {"nll": nll, "kl": compare_distributions(lambda pi, mu: kl_terms(mu, pi), pi, mu, target_BxX)[0]}
 
-        found = over_positions(part, (own_BxTxD, other_BxTxD, target_BxT), chunks.chunk)
+        found = over_positions(part, (own_BxTxD, jax.lax.stop_gradient(known), target_BxT), chunks.chunk)
         tokens = Weighted(jnp.sum(mask.astype(jnp.float32)), jnp.ones(()))
         return {**{name: weighted(x_BxT, mask) for name, x_BxT in found.items()}, "tokens": tokens}
 
@@ -95,11 +106,14 @@ def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Para
     teacher = context.needed_teacher()
     listener = TeacherForward(teacher, context.devices)
     how = demonstrations(config, context.prompts is not None)
-    check_answered(context, how)
+    kept = kept_ahead(config) if prompt_targets(how) != "open" else None
+    check_answered(context, how, kept)
     demonstrate = Demonstrator(how, teacher[0], listener.teacher, context.banned, temperature=config.alpha)
     data = how == "reference"
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates | TopK]:
+        if kept is not None and context.readings is not None:
+            return parallel.shard((batch, context.readings.of(batch).top), context.devices)
         answered = batch if data else demonstrate(batch, step_key(key_data, step, 2))
         rows = parallel.shard(answered, context.devices)
         return rows, listener(rows.source_BxS, rows.target_BxT)
@@ -115,6 +129,11 @@ def prompts(config: WordKDConfig, given: bool) -> PromptTargets:
     return "none" if how == "reference" else prompt_targets(how)
 
 
+def kept_ahead(config: WordKDConfig) -> Kept | None:
+    """Says what is kept of the teacher's distributions, where it writes ahead."""
+    return Kept(config.top_k, config.alpha) if config.top_k else None
+
+
 WORD_KD = Method(
     name="word_kd",
     describe="student that goes on by word-level distillation",
@@ -122,5 +141,6 @@ WORD_KD = Method(
     train=word_kd,
     cost=lambda config: Cost(teacher=1 + (config.demonstrations == "sampled")),
     prompts=prompts,
+    readings=kept_ahead,
     color="#56B4E9",
 )

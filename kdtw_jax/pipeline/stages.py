@@ -26,7 +26,13 @@ from kdtw_jax.metrics.scores import Score, score_all
 from kdtw_jax.models import Model, ModelConfig, Params, count_params, make_model, split_axis
 from kdtw_jax.pipeline.config import Experiment, plain, without
 from kdtw_jax.pipeline.prepare import Setup
-from kdtw_jax.pipeline.teacher_outputs import all_sources, claim_prompts, prompts_for, teacher_outputs
+from kdtw_jax.pipeline.teacher_outputs import (
+    all_sources,
+    claim_prompts,
+    prompts_for,
+    readings_for,
+    teacher_outputs,
+)
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
@@ -120,6 +126,7 @@ def train_students(
             teacher=teacher if method.uses_teacher else None,
             data=teacher_outputs(config, setup, teacher, run, "beam") if beams else setup.train,
             prompts=prompts_for(config, setup, teacher, run, method.name),
+            readings=readings_for(config, setup, teacher, run, method.name),
             unseen=setup.validation if method.unseen(own) else None,
         )
         try:

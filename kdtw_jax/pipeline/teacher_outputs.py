@@ -8,12 +8,14 @@ from typing import Literal
 from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.data.store import fingerprint
 from kdtw_jax.data.unanswered import join
+from kdtw_jax.methods import find
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.models import Model, Params
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
+from kdtw_jax.training.readings import Kept, Readings, read_ahead
 
 PROMPTS_STAGE = "prompts"
 
@@ -67,12 +69,50 @@ def stages_written(config: Experiment) -> list[str]:
         targets = {"beam"} if config.learns_from_beams(method) else set()
         for how in sorted({config.prompt_targets(method), *targets} & {"greedy", "beam"}):
             stages += [stage_of(how), *([stage_of(how, prompts=True)] if config.takes_prompts(method) else [])]
+        kept, of = find(method).readings(config.of(method)), config.prompt_targets(method)
+        if kept is not None and (of == "greedy" or of == "beam"):
+            stages.append(reading_stage(config, method, kept, of))
     return list(dict.fromkeys(stages))
 
 
 def stage_of(how: str, prompts: bool = False) -> str:
     """Where a run's folder keeps them: for the training sources, or for the prompts."""
     return f"teacher/{how}{'_prompts' if prompts else ''}"
+
+
+def readings_for(
+    config: Experiment, setup: Setup, teacher: Teacher | None, run: RunFolder, method: str
+) -> Readings | None:
+    """What a method's `TrainContext.readings` are."""
+    kept, targets = find(method).readings(config.of(method)), config.prompt_targets(method)
+    if kept is None or not (targets == "greedy" or targets == "beam"):
+        return None
+    outputs = teacher_outputs(config, setup, teacher, run, targets)
+    if teacher is None:
+        raise ValueError("there is no teacher to read")
+    stage = reading_stage(config, method, kept, targets)
+    run.claim(stage, {**kept._asdict(), **(config.beam() if targets == "beam" else {})})
+    started = time.monotonic()
+    found = read_ahead(
+        f"teacher's opinion of its {targets} outputs, {len(outputs)}",
+        run.path / stage,
+        teacher,
+        outputs,
+        setup.buckets,
+        kept,
+        banned=setup.tokenizer.banned_ids,
+        devices=setup.devices,
+        chunks=config.training.chunks(),
+    )
+    if not run.done(stage):
+        run.mark_done(stage, {"seconds": round(time.monotonic() - started, 1), **running_code()})
+    return found
+
+
+def reading_stage(config: Experiment, method: str, kept: Kept, how: How) -> str:
+    """Where a run's folder keeps what the teacher makes of its outputs."""
+    sharp = "" if kept.alpha == 1 else f"_alpha{kept.alpha:g}"
+    return f"{stage_of(how, config.takes_prompts(method))}_top{kept.top_k}{sharp}"
 
 
 def _write(

@@ -15,6 +15,7 @@ from kdtw_jax.losses.kl import TopK
 from kdtw_jax.models import Model
 from kdtw_jax.training.context import WHOLE, Chunks
 from kdtw_jax.training.demonstrations import Demonstrator
+from kdtw_jax.training.readings import Readings
 from kdtw_jax.training.rows import RowsConfig
 from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, Trajectories, score_paths
 from kdtw_jax.training.state import Params, step_key
@@ -44,7 +45,7 @@ class Collector:
 
     At a weight `alpha` of the entropy the teacher demonstrates, and is matched, by mu^(1/alpha). Of prompts that come
     apart from the pairs, `apart`, the targets are no ground truth, but, where written ahead, the demonstrations.
-    Of `steps`, the first may have no rollouts.
+    Of `steps`, the first may have no rollouts. What it has read ahead, `readings`, it does not read again.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class Collector:
         chunks: Chunks = WHOLE,
         apart: bool = False,
         steps: int = 1,
+        readings: Readings | None = None,
     ):
-        self.config, self.apart, self.steps = config, apart, steps
+        self.config, self.apart, self.steps, self.readings = config, apart, steps, readings
         self.devices = devices
 
         def roll_out(params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
@@ -100,22 +102,24 @@ class Collector:
 
         Noise is drawn for all answered prompts at once, whatever the number of devices.
         """
-        paths: list[tuple[int, Batch]] = []
+        found: dict[int, Trajectories] = {}
         own: Batch = self.some(batch, STUDENT, step)
         if len(own.example_B):
             noise = jax.random.uniform(step_key(key_data, step, 1), own.target_BxT.shape)
             tokens = parallel.map_rows(self._student, (params,), (own.source_BxS, noise), self.devices)
-            paths.append((STUDENT, with_targets(own, tokens)))
+            found[STUDENT] = self.scored(with_targets(own, tokens))
         shown: Batch = self.some(batch, TEACHER, step)
         if len(shown.example_B):
-            paths.append((TEACHER, self.demonstrated(shown, key_data, step)))
+            found[TEACHER] = self.demonstrated(shown, key_data, step)
         if self.config.reference_share and not self.apart:
-            paths.append((REFERENCE, batch))
-        return {source: self.scored(rows) for source, rows in paths}
+            found[REFERENCE] = self.scored(batch)
+        return found
 
-    def demonstrated(self, prompts: Batch, key_data: jax.Array, step: int) -> Batch:
-        """Gives prompts the teacher's answers, drawn, if they are, with its key of a `step` from `key_data`."""
-        return self._demonstrate(prompts, step_key(key_data, step, 2))
+    def demonstrated(self, prompts: Batch, key_data: jax.Array, step: int) -> Trajectories:
+        """Makes paths of the teacher's answers to prompts, drawn, if they are, by its key of a `step`."""
+        if self.readings is not None:
+            return self.readings.of(prompts)
+        return self.scored(self._demonstrate(prompts, step_key(key_data, step, 2)))
 
     def scored(self, rows: Batch) -> Trajectories:
         """Makes paths as the buffer keeps them: with the teacher's opinion of every token."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit
@@ -15,6 +15,9 @@ from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.loop import LoopConfig
 from kdtw_jax.training.state import OptimizerConfig, Params
+
+if TYPE_CHECKING:
+    from kdtw_jax.training.readings import Readings
 
 
 class Chunks(NamedTuple):
@@ -69,6 +72,8 @@ class TrainContext:
     """for methods that read more than the data"""
     prompts: EncodedSplit | None = None
     """what a teacher answers or the student rolls out on, pairs among it, where that is more than `data` (`Streams`)"""
+    readings: Readings | None = None
+    """what the teacher made of the targets of `prompts`, where it wrote and read them ahead"""
     unseen: EncodedSplit | None = None
     """pairs that no model was trained on, where the method asks for them"""
     stop_after: int | None = None

@@ -12,6 +12,7 @@ from kdtw_jax.decoding.sample import generate
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model
 from kdtw_jax.training.context import TrainContext
+from kdtw_jax.training.readings import Kept
 from kdtw_jax.training.state import Params
 
 Demonstrations = Literal["sampled", "greedy", "beam"]
@@ -25,8 +26,8 @@ def prompt_targets(how: str) -> PromptTargets:
     return "greedy" if how == "greedy" else "beam" if how == "beam" else "open"
 
 
-def check_answered(context: TrainContext, how: str) -> None:
-    """Checks that the teacher's outputs are there, where they are to be written ahead.
+def check_answered(context: TrainContext, how: str, kept: Kept | None = None) -> None:
+    """Checks that the teacher's outputs are there, where they are to be written ahead, and what it makes of them.
 
     Raises:
       UserError: they are not.
@@ -37,6 +38,8 @@ def check_answered(context: TrainContext, how: str) -> None:
             f"{context.name} learns from what the teacher wrote ahead ({how}); give TrainContext prompts whose targets "
             "are that, or let it sample"
         )
+    if kept is not None and (context.readings is None or context.readings.kept != kept):
+        raise UserError(f"{context.name} learns from what the teacher read ahead; give TrainContext readings of {kept}")
 
 
 class Demonstrator:

@@ -32,6 +32,8 @@ class RowsConfig:
     teacher_temperature: float = 1.0
     # The teacher's demonstrations: fresh samples, or, written once for all students, what it finds most likely.
     demonstrations: Demonstrations = field(default="sampled", metadata=flags())
+    # Of those written ahead its distributions are kept, too, read once for all students: (6 top_k + 4) bytes a token
+    read_ahead: bool = field(default=False, metadata=flags())
     # How student_share rises over the training; demonstrations, or else ground truth, stand for what is not there yet.
     own_rows: Ramp = field(default_factory=Ramp, metadata=flags())
     reference_batches: int = 1  # batches of ground truth added with each batch of rollouts: more of the data is seen
@@ -44,6 +46,10 @@ class RowsConfig:
         if not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):  # NaN is neither
             raise UserError(
                 f"student_share, teacher_share and reference_share must be at least 0 and add to 1, got {shares}"
+            )
+        if self.read_ahead and (self.demonstrations == "sampled" or not self.top_k):
+            raise UserError(
+                'read_ahead is set, so demonstrations must be "greedy" or "beam", written ahead, and top_k at least 1'
             )
         if self.student_share == 1 and self.own_rows.full > 0:
             raise UserError("student_share is 1, so own_rows.full must be 0: there are no other rows to begin with")
