@@ -29,6 +29,16 @@ LETTERS = random.Random(0)
 TEXTS = [" ".join("".join(LETTERS.choices("abcdefgh", k=3)) for _ in range(LETTERS.randint(3, 7))) for _ in range(300)]
 
 
+# Two methods may share what was read.
+AHEAD = """
+preset: tiny
+pcl: {demonstrations: greedy, read_ahead: true, top_k: 8}
+tb: {demonstrations: greedy, read_ahead: true, top_k: 8}
+ask: {distil: {demonstrations: greedy, read_ahead: true, top_k: 8}}
+word_kd: {top_k: 4, alpha: 0.5}
+"""
+
+
 def config_in(folder: Path, *methods: str, prompts: list[str] | None = TEXTS[200:]) -> Experiment:
     """Of texts and their reverse."""
     pairs = [json.dumps({"source": text, "target": text[::-1]}) for text in TEXTS[:200]]
@@ -115,5 +125,15 @@ def test_all_methods_learn_on_prompts_from_the_command_line(tmp_path: Path) -> N
     assert {"teacher/greedy_prompts", "teacher/beam_prompts"} <= stages.keys()
     (tmp_path / "more.txt").write_text("\n".join(TEXTS[210:]))
     assert train([*words, "--prompts", str(tmp_path / "more.txt"), "--seeds", "0", "1"]) == 2  # other prompts
+    (tmp_path / "ahead.yaml").write_text(AHEAD)
+    (tmp_path / "more.txt").write_text("\n".join(TEXTS[200:]))
+    ahead = [
+        str(tmp_path / "ahead") if word == str(tmp_path / "run") else word for word in words[: words.index("--methods")]
+    ]
+    ahead += ["--methods", "pcl", "tb", "word_kd", "ask", "--config", str(tmp_path / "ahead.yaml")]
+    assert train([*ahead, "--prompts", str(tmp_path / "more.txt")]) == 0
+    read = {path.name: len(list(path.glob("*.npz"))) for path in (tmp_path / "ahead" / "teacher").glob("greedy_*_*")}
+    assert read == {"greedy_prompts_top8": 1, "greedy_prompts_top4_alpha0.5": 1}
+    assert read.keys() <= {Path(name).name for name in stages_written(restore(tmp_path / "ahead")[1])}
     _, config = restore(tmp_path / "run")
     assert config.prompts == str(tmp_path / "more.txt")
