@@ -87,7 +87,11 @@ def test_what_is_no_configuration_is_refused_in_one_line(text: bytes, message: s
         read_config(tmp_path / "nowhere.yaml")
 
 
-def test_another_preset_beside_the_file_s_is_refused(tmp_path: Path) -> None:
+def test_another_task_or_preset_beside_the_file_s_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("task: translation\npreset: tiny\n")
+    assert read(["--task", "translation", "--config", str(tmp_path / "b.yaml")])[0] == "translation"
+    with pytest.raises(UserError, match="--task and the task translation of"):
+        read(["--task", "summarization", "--config", str(tmp_path / "b.yaml")])
     (tmp_path / "a.yaml").write_text("preset: tiny\n")
     assert read(["--config", str(tmp_path / "a.yaml"), "--preset", "tiny"])[1].preset == "tiny"
     with pytest.raises(UserError, match="--preset and the preset tiny of"):

@@ -87,7 +87,10 @@ def read(arguments: list[str]) -> tuple[str, Experiment]:
 
     load_extensions(constraints)
     said = {} if file is None else read_config(Path(file))
-    task = task or said.pop("task", None) or "translation"
+    stated = said.pop("task", None)
+    if task and stated not in (None, task):
+        raise UserError(f"--task and the task {stated} of {file} contradict each other; keep one of them")
+    task = task or stated or "translation"
     if task not in TASKS:
         raise UserError(f"unknown task {task!r}; known are {', '.join(TASKS)}")
     presets = dict(TASKS[task])
