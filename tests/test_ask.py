@@ -274,6 +274,13 @@ def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: Askin
     assert not same(duals, wavering)
 
 
+def test_a_gate_may_learn_beside_a_student_that_does_not(world: AskingWorld, tmp_path: Path) -> None:
+    context = world.context(tmp_path, student=world.student, buckets=WIDE)
+    params, duals = ask(context, world.params, replace(CONFIG, gate_alone=True), world.rules)
+    assert same({**params, "gate": ()}, {**world.params, "gate": ()})
+    assert not same(params["gate"], world.params["gate"]) and any(np.any(d.violation_K) for d in duals)
+
+
 @pytest.mark.long
 def test_a_student_comes_to_rest_on_other_sources_and_reads_none_of_their_targets(
     world: AskingWorld, tmp_path: Path

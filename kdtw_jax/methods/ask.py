@@ -68,7 +68,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
     collector = AskingCollector(context, config, rules)
     count = len(rules.constraints)
     gate = dict.fromkeys(("saving", "price", "quote", "cost"), config.gate_weight)
-    weights: dict[str, Coefficient] = {**coefficients(config.distil), **gate}
+    weights: dict[str, Coefficient] = {**({} if config.gate_alone else coefficients(config.distil)), **gate}
 
     def shares(rows: int, scale: float = 1.0) -> tuple[int, ...]:
         helped = min(max(round(rows * config.helped_share), 1), rows - 1) if rows > 1 else 0
@@ -95,6 +95,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         capacity=config.distil.capacity,
         reference_batches=config.distil.reference_batches,
         own_rows=config.distil.own_rows,
+        learning=("gate",) if config.gate_alone else (),
     )
     learning = replace(context, training=replace(training, optimizer=optimizer))
     params, duals = train_replayed(learning, params, method)

@@ -43,6 +43,8 @@ class AskConfig:
     greedy tokens, or KL(student || teacher), which fits sampled ones"""
     gate_width: int = field(default=128, metadata=flags())
     """hidden units of the gate"""
+    gate_alone: bool = field(default=False, metadata=flags())
+    """the student writes as it does at the start, and only its gate learns: what learning both together is worth"""
     gate_rate: float = 1.0
     """learning rate of the gate, as a multiple of that of the student's matrices"""
     rule_in_source: bool = field(default=False, metadata=flags())
