@@ -274,6 +274,7 @@ def test_an_interrupted_run_ends_with_the_same_bits_prices_included(world: Askin
     assert not same(duals, wavering)
 
 
+@pytest.mark.long
 def test_a_gate_may_learn_beside_a_student_that_does_not(world: AskingWorld, tmp_path: Path) -> None:
     context = world.context(tmp_path, student=world.student, buckets=WIDE)
     params, duals = ask(context, world.params, replace(CONFIG, gate_alone=True), world.rules)
