@@ -59,7 +59,7 @@ def test_a_student_none_of_whose_outputs_end_is_judged_all_the_same(tmp_path: An
     )  # fmt: skip
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert {r["unfinished"] for r in (*found["rows"], *found["rules"])} == {1.0}
-    asking_figure(found["rows"], "bleu", {}, tmp_path / "asking.png")
+    asking_figure(found["rows"], "bleu", {}, found["equal_use"]["bleu"], tmp_path / "asking.png")
 
 
 def test_a_student_that_does_not_know_the_share_or_has_no_gate_is_refused() -> None:
@@ -103,10 +103,12 @@ def test_everything_about_a_student_is_plain_values_in_the_columns_of_the_tables
     assert len(found["rules"]) == 2 * 9
     for kept in found["rules"]:
         assert kept["outputs"] == len(DATA) and (kept["outputs_over"] == 0 or not kept["guard"])
-    asking_figure(found["rows"], "bleu", {"teacher": 30.0}, tmp_path / "asking.png")
+    compared = found["equal_use"]["bleu"]
+    asking_figure(found["rows"], "bleu", {"teacher": 30.0}, compared, tmp_path / "asking.png")
     assert {GATES[gate].color for gate in compared_gates()} <= colours(tmp_path / "asking.png")
     without = [r for r in found["rows"] if r["gate"] != "oracle_kl"]
-    asking_figure(without, "bleu", {"teacher": 30.0}, tmp_path / "less.png")
+    del compared["learned_minus"]["oracle_kl"]
+    asking_figure(without, "bleu", {"teacher": 30.0}, compared, tmp_path / "less.png")
     assert GATES["oracle_kl"].color not in colours(tmp_path / "less.png")
 
 

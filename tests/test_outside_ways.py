@@ -96,7 +96,7 @@ def test_a_gate_from_outside_writes_is_calibrated_and_drawn_with_its_colour(tmp_
         | {"value": 10 * b, "low": 9 * b, "high": 11 * b}
         for gate in ("learned", "margin", "of_another_run") for b in (0.1, 0.2)
     ]  # fmt: skip
-    asking_figure(rows, "bleu", {}, tmp_path / "asking.png")
+    asking_figure(rows, "bleu", {}, {"uses": [], "learned_minus": {}}, tmp_path / "asking.png")
     assert {"#123456", SPARE_COLOURS[0]} <= colours(tmp_path / "asking.png")
 
 

@@ -30,7 +30,8 @@ def test_gates_are_compared_at_equal_use_on_the_same_resamples() -> None:
     found, draws = compare_gates(curves)
     assert found["range"] == [0.0, 0.3]
     assert found["mean_quality"]["learned"] == pytest.approx(24.5)
-    assert found["learned_minus"]["random"] == pytest.approx({"value": 3.0, "low": 3.0, "high": 3.0}, abs=1e-4)
+    lead = {name: found["learned_minus"]["random"][name] for name in ("value", "low", "high")}
+    assert lead == pytest.approx(dict.fromkeys(lead, 3.0), abs=1e-4)
     assert found["way"] == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
     assert found["mean_quality"]["oracle_kl"] == pytest.approx((0.1 * (26.25 + 38.75) + 0.1 * 45) / 0.3)
     assert found["ceiling"] == "oracle_regret"
@@ -38,5 +39,13 @@ def test_gates_are_compared_at_equal_use_on_the_same_resamples() -> None:
     assert (ahead["ceiling"], ahead["way"]["value"]) == ("oracle_rest", pytest.approx(0.25))
     together = pool([found, found], [draws, draws])
     assert together["learned_minus"]["random"]["value"] == pytest.approx(3.0)
+    # 10 + 20 x use apart from the random gate, with none of the noise of the sentences; level beyond 30%.
+    assert found["uses"] == [0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
+    for use, one in zip(found["uses"], together["learned_minus"]["random"]["at"], strict=True):
+        assert one == pytest.approx(dict.fromkeys(("value", "low", "high"), 20 * use), abs=1e-3)
+    short, fewer = compare_gates({**curves, "entropy": curve(30, noise)._replace(use_K=np.array([0.0, 0.05, 0.1]))})
+    assert short["uses"] == [0.02, 0.05, 0.1]
+    both = pool([found, short], [draws, fewer])
+    assert both["uses"] == short["uses"] and len(both["learned_minus"]["oracle_kl"]["at"]) == 3
     silent = {gate: c._replace(use_K=np.zeros(3)) for gate, c in curves.items()}
     assert compare_gates(silent)[0]["way"] is None

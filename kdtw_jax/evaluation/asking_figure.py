@@ -19,40 +19,69 @@ from kdtw_jax.evaluation.figures import (
 )
 
 
-def asking_figure(rows: Rows, metric: str, levels: Mapping[str, float], path: Path) -> None:
-    """Draws `metric` against use for every gate, and use against what was asked for; writes a PNG to `path`.
+def asking_figure(
+    rows: Rows, metric: str, levels: Mapping[str, float], compared: Mapping[str, Any], path: Path
+) -> None:
+    """Draws `metric` against use for every gate, the learned gate's leads, and use against what was asked for.
 
-    `rows` are those of asking.csv, of any number of seeds. `levels` are drawn across by name (the teacher's score, the
-    student's alone).
+    Args:
+      rows: those of asking.csv, of any number of seeds.
+      metric: which of their metrics.
+      levels: drawn across by name (the teacher's score, the student's alone).
+      compared: the metric's `equal_use` in asking.json.
+      path: of the PNG.
     """
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(16, 4.5), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     draw_use(left, rows, metric, levels)
+    draw_leads_by_use(middle, compared, metric)
     draw_obedience(right, rows)
     save_figure(figure, path)
 
 
 def draw_use(axes: Axes, rows: Rows, metric: str, levels: Mapping[str, float]) -> None:
-    """`metric` against use for every gate: lines and bands are means over seeds; `levels` are drawn across by name."""
+    """`metric` against use for every gate, means over seeds; `levels` are drawn across by name.
+
+    The intervals of single scores say nothing of how gates differ, which are judged on the same sentences: for that see
+    `draw_leads_by_use`.
+    """
     seen = [r for r in rows if r["metric"] == metric and _seen(r)]
     for gate, colour in gate_colours(dict.fromkeys(r["gate"] for r in seen)).items():
         own = [r for r in seen if r["gate"] == gate]
         budgets = sorted({r["asked"] for r in own})
         if not budgets:
             continue
-        use, value, low, high = (
+        use, value = (
             [float(np.mean([r[name] for r in own if r["asked"] == budget])) for budget in budgets]
-            for name in ("used", "value", "low", "high")
+            for name in ("used", "value")
         )
         use = [100 * u for u in use]
         axes.plot(use, value, "o-", color=colour, markersize=4, label=gate, zorder=3 if gate == "learned" else 2)
-        axes.fill_between(use, low, high, color=colour, alpha=0.1, linewidth=0)
     for (name, level), style in zip(levels.items(), ("--", ":", "-."), strict=False):
         axes.axhline(level, color="#000000", linestyle=style, linewidth=1, label=name)
     axes.set_xlabel("tokens from the teacher, %")
-    axes.set_ylabel(f"{metric} ({OVER_SENTENCES})")
+    axes.set_ylabel(metric)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+
+
+def draw_leads_by_use(axes: Axes, compared: Mapping[str, Any], metric: str) -> None:
+    """The learned gate minus each rival at equal use, with bands over the same resamples of the sentences.
+
+    `compared` is the metric's `equal_use` in asking.json.
+    """
+    use = [100 * u for u in compared["uses"]]
+    for gate, colour in gate_colours(compared["learned_minus"]).items():
+        found = compared["learned_minus"][gate]["at"]
+        value, low, high = ([one[name] for one in found] for name in ("value", "low", "high"))
+        axes.plot(use, value, "o-", color=colour, markersize=4, label=gate)
+        axes.fill_between(use, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(0, color="#000000", linewidth=1)
+    axes.set_xlabel("tokens from the teacher, %")
+    axes.set_ylabel(f"learned gate minus rival, {metric} ({OVER_SENTENCES})")
+    axes.grid(alpha=0.3)
+    if use:
+        axes.legend(fontsize=8)
 
 
 def draw_obedience(axes: Axes, rows: Rows) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdtw_jax.data.batches import EncodedSplit
-from kdtw_jax.evaluation.tradeoff import Curve, compare_gates
+from kdtw_jax.evaluation.tradeoff import Curve, Draws, compare_gates
 from kdtw_jax.evaluation.written import DecodeSpec, Written
 from kdtw_jax.metrics.scores import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
 from kdtw_jax.metrics.scoring import ENGLISH, Scoring
@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 
     scores: list[list[tuple[str, tuple[float, float, float]]]]  # for each cell (metric, (value, low, high))
     equal_use: dict[str, Any]  # by metric
-    draws: dict[str, dict[str, list[float]]]  # by metric and gate: mean quality over the range of use, by resample
+    draws: dict[str, Draws]  # by metric
     alone: dict[str, float]  # by metric: the student that never asks
 
 

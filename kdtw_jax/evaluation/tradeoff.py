@@ -11,6 +11,7 @@ from kdtw_jax.decoding.gates import is_oracle, looks_ahead
 from kdtw_jax.metrics.scores import interval
 
 LEARNED, FLOOR, CEILING = "learned", "random", "oracle_regret"
+USES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # at which gates are compared one by one
 
 
 class Curve(NamedTuple):
@@ -45,8 +46,11 @@ def envelope(use_K: np.ndarray, quality_K: np.ndarray) -> tuple[np.ndarray, np.n
     return use_K[kept], quality_K[kept]
 
 
-def compare_gates(curves: Mapping[str, Curve]) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """The learned gate beside its rivals at equal use: a summary, and each gate's mean quality on every resample.
+Draws = Mapping[str, Sequence[Sequence[float]]]  # by gate, for each resample: its mean quality, and that at each use
+
+
+def compare_gates(curves: Mapping[str, Curve]) -> tuple[dict[str, Any], Draws]:
+    """The learned gate beside its rivals at equal use: a summary, and each gate's quality on every resample.
 
     The range of use is 0 to the largest that all gates reach, oracles apart: where those have no more to gain they ask
     no more, and their quality stays what it is. `way`: how much of the way from the random gate to the best oracle the
@@ -56,23 +60,42 @@ def compare_gates(curves: Mapping[str, Curve]) -> tuple[dict[str, Any], dict[str
     """
     top = float(min(curve.use_K.max() for gate, curve in curves.items() if not is_oracle(gate)))
     if top <= 0:
-        return {"range": [0.0, 0.0], "mean_quality": {}, "learned_minus": {}, "way": None}, {}
-    value = {gate: mean_quality(curve.use_K, curve.quality_K, top) for gate, curve in curves.items()}
+        return {"range": [0.0, 0.0], "uses": [], "mean_quality": {}, "learned_minus": {}, "way": None}, {}
+    uses = [use for use in USES if use <= top]
+
+    def qualities(use_K: np.ndarray, quality_K: np.ndarray) -> np.ndarray:
+        at_U = quality_at(use_K, quality_K, np.array(uses))
+        return np.array([mean_quality(use_K, quality_K, top), *at_U])
+
+    value = {gate: qualities(curve.use_K, curve.quality_K) for gate, curve in curves.items()}
     draws = {
-        gate: np.array([mean_quality(u, q, top) for u, q in zip(curve.use_RxK, curve.quality_RxK, strict=True)])
+        gate: np.stack([qualities(u, q) for u, q in zip(curve.use_RxK, curve.quality_RxK, strict=True)])
         for gate, curve in curves.items()
     }
-    return summarise(top, value, draws), {gate: [round(x, 5) for x in found.tolist()] for gate, found in draws.items()}
+    return summarise(top, uses, value, draws), {gate: np.round(found, 4).tolist() for gate, found in draws.items()}
 
 
-def summarise(top: float, value: Mapping[str, float], draws: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Mean quality of gates over use 0 to `top`, the learned gate's lead over each rival, and its way to the oracle."""
-    lead = {}
-    for rival in value:
+def summarise(
+    top: float, uses: Sequence[float], qualities: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Quality of gates over use 0 to `top`, the learned gate's lead over each rival, and its way to the oracle.
+
+    Args:
+      top: the largest use that all reach.
+      uses: at which they are compared one by one, U of them.
+      qualities: by gate, [1 + U]: the mean over the range, and that at each use.
+      drawn: the same of R resamples, [R, 1 + U].
+    """
+    lead: dict[str, dict[str, Any]] = {}
+    for rival in qualities:
         if rival != LEARNED:
-            ahead = value[LEARNED] - value[rival]
-            low, high = interval(draws[LEARNED] - draws[rival], ahead)
-            lead[rival] = {"value": ahead, "low": low, "high": high}
+            ahead, ahead_R = qualities[LEARNED] - qualities[rival], drawn[LEARNED] - drawn[rival]
+            found = [
+                {"value": float(x), **dict(zip(("low", "high"), interval(ahead_R[:, i], float(x)), strict=True))}
+                for i, x in enumerate(ahead)
+            ]
+            lead[rival] = {**found[0], "at": found[1:]}
+    value, draws = ({gate: x[..., 0] for gate, x in all_of.items()} for all_of in (qualities, drawn))
     way = None
     oracles = [gate for gate in value if gate == CEILING or (is_oracle(gate) and looks_ahead(gate))]
     best = max(oracles, key=lambda gate: value[gate], default=CEILING)
@@ -84,7 +107,16 @@ def summarise(top: float, value: Mapping[str, float], draws: Mapping[str, np.nda
         kept = rooms > 0
         low, high = interval((draws[LEARNED] - draws[FLOOR])[kept] / rooms[kept], made) if kept.any() else (made, made)
         way = {"value": made, "low": low, "high": high}
-    return {"range": [0.0, top], "mean_quality": dict(value), "learned_minus": lead, "way": way, "ceiling": best}
+    mean = {gate: float(x) for gate, x in value.items()}
+    return {
+        "range": [0.0, top],
+        "uses": list(uses),
+        "mean_quality": mean,
+        "learned_minus": lead,
+        "way": way,
+        "ceiling": best,
+        "quality_at": {gate: x[1:].tolist() for gate, x in qualities.items()},
+    }
 
 
 def pooled_difference(parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -94,12 +126,17 @@ def pooled_difference(parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {"value": value, "low": low, "high": high}
 
 
-def pool(summaries: list[dict[str, Any]], draws: list[Mapping[str, list[float]]]) -> dict[str, Any]:
+def pool(summaries: list[dict[str, Any]], draws: list[Draws]) -> dict[str, Any]:
     """The mean over seeds of what `compare_gates` says of each. Intervals are over test sentences, jointly for all
     seeds; how much seeds differ shows in the summaries of each."""
     told = [(s, d) for s, d in zip(summaries, draws, strict=True) if d]
     if not told:
         return summaries[0]
-    value = {gate: float(np.mean([s["mean_quality"][gate] for s, _ in told])) for gate in told[0][1]}
-    mean = {gate: np.mean([d[gate] for _, d in told], axis=0) for gate in value}
-    return summarise(float(np.mean([s["range"][1] for s, _ in told])), value, mean)
+    uses = min((s["uses"] for s, _ in told), key=len)  # that all seeds reach
+    kept = slice(1 + len(uses))
+    value = {
+        gate: np.mean([[s["mean_quality"][gate], *s["quality_at"][gate]][kept] for s, _ in told], axis=0)
+        for gate in told[0][1]
+    }
+    mean = {gate: np.mean([np.asarray(d[gate])[:, kept] for _, d in told], axis=0) for gate in value}
+    return summarise(float(np.mean([s["range"][1] for s, _ in told])), uses, value, mean)

@@ -212,7 +212,7 @@ def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -
         write_csv(folder / "asking.csv", rows, COLUMNS)
         write_csv(folder / "where.csv", where, WHERE_COLUMNS)
         write_json(folder / "asking.json", summary)
-        asking_figure(rows, first, levels, folder / "asking.png")
+        asking_figure(rows, first, levels, summary["pooled"]["equal_use"][first], folder / "asking.png")
     write_text(run.path / "samples.txt", _samples(found))  # the data's text stays out of what is published
     show_asking(config, rows, first)
     show_rules([f["rules"] for f in found.values()])
