@@ -54,7 +54,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "compare"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "headroom"])
 def test_a_locked_folder_is_told_before_any_text_is_read(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_run_that_has_nothing_to_lose_is_replaced_once_the_text_is_there(tmp_p
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["evaluate", "compare"])
+@pytest.mark.parametrize("command", ["evaluate", "compare", "headroom"])
 @pytest.mark.parametrize("name", ["dates", "unread"])  # by chance a name may be that of a source
 def test_of_a_run_on_pairs_from_python_commands_name_the_function_that_judges_it(
     command: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
