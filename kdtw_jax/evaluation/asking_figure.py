@@ -45,7 +45,7 @@ def draw_use(axes: Axes, rows: Rows, metric: str, levels: Mapping[str, float]) -
     The intervals of single scores say nothing of how gates differ, which are judged on the same sentences: for that see
     `draw_leads_by_use`.
     """
-    seen = [r for r in rows if r["metric"] == metric and _seen(r)]
+    seen = [r for r in rows if r["metric"] == metric and as_trained(r)]
     for gate, colour in gate_colours(dict.fromkeys(r["gate"] for r in seen)).items():
         own = [r for r in seen if r["gate"] == gate]
         budgets = sorted({r["asked"] for r in own})
@@ -89,8 +89,8 @@ def draw_obedience(axes: Axes, rows: Rows) -> None:
     first = next(iter(rows), {"metric": None})["metric"]  # use is the same in the rows of every metric
     learned = [r for r in rows if r["gate"] == "learned" and r["metric"] == first]
     kinds = {
-        "seen in training": ("o", [r for r in learned if _seen(r)]),
-        "budget or words never seen": ("^", [r for r in learned if not r["guard"] and not _seen(r)]),
+        "seen in training": ("o", [r for r in learned if as_trained(r)]),
+        "budget or words never seen": ("^", [r for r in learned if not r["guard"] and not as_trained(r)]),
         "rule enforced": ("x", [r for r in learned if r["guard"]]),
     }
     for (label, (marker, own)), colour in zip(kinds.items(), ("#CC79A7", "#0072B2", "#000000"), strict=True):
@@ -160,6 +160,6 @@ def draw_expected_calls(axes: Axes, found: Mapping[str, Mapping[str, Any]]) -> N
     axes.legend(fontsize=8)
 
 
-def _seen(row: Mapping[str, Any]) -> bool:
+def as_trained(row: Mapping[str, Any]) -> bool:
     """Not enforced, and a budget and words of training."""
     return bool(not row["guard"] and row["phrasing"] == "seen" and row["budget_seen"])
