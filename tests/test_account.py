@@ -34,7 +34,7 @@ def asking(run: Path) -> Student:
 
 def finished(calls: list[int], lengths: list[int]) -> Any:
     history = start_history(jnp.ones((len(calls), 1)))
-    return history._replace(length_B=np.array(lengths), calls_B=np.array(calls))
+    return history._replace(length_B=np.array(lengths), calls_B=np.array(calls), helped_B=np.array(calls))
 
 
 def test_what_is_saved_is_reserved_once_and_what_is_left_of_it_comes_back() -> None:

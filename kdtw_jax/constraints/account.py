@@ -101,7 +101,7 @@ class Account:
             if history is not None:
                 self._outputs += len(counts.length_B)
                 self._tokens += int(counts.length_B.sum())
-                self._calls += int(counts.calls_B.sum())
+                self._calls += int(counts.helped_B.sum())
 
 
 def _shared(rule: Rule) -> list[Constraint]:

@@ -167,7 +167,7 @@ def _by_threshold(entry: GateEntry, context: GateContext, noise_BxT: jax.Array) 
         return gate
 
     def score(state: DecodeState) -> jax.Array:
-        place_B = jnp.minimum(state.history.length_B, noise_BxT.shape[1] - 1)
+        place_B = jnp.minimum(state.history.tokens_B, noise_BxT.shape[1] - 1)
         probability_B: jax.Array = gate.score((), state)[0]
         return probability_B - noise_BxT[jnp.arange(len(place_B)), place_B]
 

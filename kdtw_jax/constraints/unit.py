@@ -1,0 +1,125 @@
+"""What rules count, what the teacher writes at a call and what is paid for: tokens, words, or n tokens a call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.text.words import WordMarks
+
+_EOS = 1
+_WORD_TO_COME = 2  # owed while an answer is blank so far; 1 while its word may go on
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A unit; `make_unit` makes one. Arrays of tokens are int32 [B], what is asked about them bool [B].
+
+    "token": a call buys a token, and tokens are counted. n: a call buys the next n tokens, and tokens are counted.
+    "word": a call buys the rest of the word, or the next one, and words are counted; white space belongs to none, nor
+    does the end of a text, which is a call all the same.
+    """
+
+    name: str
+    answer: int = 1  # tokens that a call buys, if it buys no word
+    marks: WordMarks | None = field(default=None, repr=False)
+
+    @property
+    def one_token(self) -> bool:
+        """Whether calls and what is counted are tokens."""
+        return self.marks is None and self.answer == 1
+
+    def counts(self, token_B: jax.Array) -> jax.Array:
+        """Whether a token belongs to a unit."""
+        if self.marks is None:
+            return jnp.ones(token_B.shape, bool)
+        return ~jnp.asarray(self.marks.blank_V)[token_B] & (token_B != _EOS)
+
+    def begins(self, token_B: jax.Array, last_B: jax.Array) -> jax.Array:
+        """Whether a token begins a unit, after another one; padding stands before the first."""
+        if self.marks is None:
+            return jnp.ones(token_B.shape, bool)
+        return self.counts(token_B) & (jnp.asarray(self.marks.begins_V)[token_B] | self._blank(last_B))
+
+    def under_way(self, last_B: jax.Array) -> jax.Array:
+        """Whether the unit of the last token may go on."""
+        if self.marks is None:
+            return jnp.zeros(last_B.shape, bool)
+        return self.counts(last_B)
+
+    def goes_on(self, owed_B: jax.Array, token_B: jax.Array, last_B: jax.Array) -> jax.Array:
+        """Whether a token of the teacher's belongs to the answer before it.
+
+        Args:
+          owed_B: int32, as `owed` says; 0: there is no such answer.
+          token_B: the token.
+          last_B: the one before it.
+        """
+        if self.marks is None:
+            return owed_B > 0
+        inside_B = self.counts(token_B) & ~self.begins(token_B, last_B)
+        return jnp.where(owed_B == _WORD_TO_COME, token_B != _EOS, (owed_B > 0) & inside_B)
+
+    def owed(self, owed_B: jax.Array, token_B: jax.Array, asked_B: jax.Array, called_B: jax.Array) -> jax.Array:
+        """What is left of an answer after a token, int32 [B]; 0: nothing can be.
+
+        Args:
+          owed_B: int32, before it.
+          token_B: the token.
+          asked_B: bool, the teacher wrote it.
+          called_B: bool, a call was made for it.
+        """
+        if self.marks is None:
+            left_B = jnp.where(called_B, self.answer - 1, owed_B - 1)
+        else:
+            left_B = jnp.where(self.counts(token_B), 1, _WORD_TO_COME)
+        return jnp.where(asked_B & (token_B != _EOS), left_B, 0).astype(jnp.int32)
+
+    def most(self, tokens_B: jax.Array, blank_B: jax.Array) -> jax.Array:
+        """How many units can be begun in so many tokens, int32 [B].
+
+        Args:
+          tokens_B: int32.
+          blank_B: bool, a blank token stands before them, or nothing.
+        """
+        if self.marks is None or self.marks.begins_V.any():
+            return tokens_B
+        return (tokens_B + blank_B) // 2  # bytes: every other one is a space
+
+    def _blank(self, token_B: jax.Array) -> jax.Array:
+        assert self.marks is not None
+        return jnp.asarray(self.marks.blank_V)[token_B]
+
+
+TOKENS = Unit("token")
+
+
+def check_unit(unit: Literal["token", "word"] | int) -> None:
+    """Refuses what is no unit.
+
+    Raises:
+      UserError: it is neither "token" nor "word" nor a number of tokens.
+    """
+    if unit not in ("token", "word") and not (type(unit) is int and unit >= 1):
+        raise UserError(f'unit must be "token", "word" or a number of tokens of at least 1, got {unit!r}')
+
+
+def make_unit(unit: Literal["token", "word"] | int, marks: WordMarks) -> Unit:
+    """Makes the unit of a vocabulary.
+
+    Args:
+      unit: its name, or how many tokens a call buys.
+      marks: which tokens begin a word.
+
+    Raises:
+      UserError: as `check_unit` does.
+    """
+    check_unit(unit)
+    if unit == "word":
+        return Unit("word", marks=WordMarks(*(np.asarray(marks_V, bool) for marks_V in marks)))
+    return TOKENS if unit in ("token", 1) else Unit(f"{unit} tokens", int(unit))
