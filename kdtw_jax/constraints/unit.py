@@ -38,13 +38,13 @@ class Unit:
         """Whether a token belongs to a unit."""
         if self.marks is None:
             return jnp.ones(token_B.shape, bool)
-        return ~jnp.asarray(self.marks.blank_V)[token_B] & (token_B != _EOS)
+        return ~self.blank(token_B) & (token_B != _EOS)
 
     def begins(self, token_B: jax.Array, last_B: jax.Array) -> jax.Array:
         """Whether a token begins a unit, after another one; padding stands before the first."""
         if self.marks is None:
             return jnp.ones(token_B.shape, bool)
-        return self.counts(token_B) & (jnp.asarray(self.marks.begins_V)[token_B] | self._blank(last_B))
+        return self.counts(token_B) & (jnp.asarray(self.marks.begins_V)[token_B] | self.blank(last_B))
 
     def under_way(self, last_B: jax.Array) -> jax.Array:
         """Whether the unit of the last token may go on."""
@@ -91,9 +91,20 @@ class Unit:
             return tokens_B
         return (tokens_B + blank_B) // 2  # bytes: every other one is a space
 
-    def _blank(self, token_B: jax.Array) -> jax.Array:
-        assert self.marks is not None
+    def unpaid(self, owed_B: jax.Array) -> jax.Array:
+        """Whether the next token of an answer may be a helped unit that is not counted yet."""
+        return owed_B > 0 if self.marks is None else owed_B == _WORD_TO_COME
+
+    def blank(self, token_B: jax.Array) -> jax.Array:
+        """Whether a token is white space that belongs to no unit, or the padding before the first."""
+        if self.marks is None:
+            return jnp.zeros(token_B.shape, bool)
         return jnp.asarray(self.marks.blank_V)[token_B]
+
+    def count(self, tokens_BxT: jax.Array) -> jax.Array:
+        """How many units outputs have, int32 [B]; padding after their ends counts for nothing."""
+        last_BxT = jnp.pad(tokens_BxT[:, :-1], ((0, 0), (1, 0)))
+        return jnp.sum(self.begins(tokens_BxT, last_BxT) & (tokens_BxT != 0), axis=1)
 
 
 TOKENS = Unit("token")

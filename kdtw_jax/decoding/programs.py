@@ -40,7 +40,7 @@ def program_alone(model: Model, *, banned: tuple[int, ...], max_len: int) -> Wri
         made = generate(model, params, source_BxS, None, max_len=max_len, banned=banned)
         nobody_BxT = jnp.zeros(made.mask_BxT.shape, bool)
         score_BxT, nothing = nobody_BxT.astype(jnp.float32), start_history(source_BxS)
-        return Helped(made.tokens_BxT, nobody_BxT, score_BxT, made.mask_BxT, made.finished_B, nothing)
+        return Helped(made.tokens_BxT, nobody_BxT, nobody_BxT, score_BxT, made.mask_BxT, made.finished_B, nothing)
 
     return jax.jit(write)
 
