@@ -17,9 +17,7 @@ BYTES = ("", "</s>", "▁", "a", "b", "c", "d", ".", "e", "f")  # no piece but t
 
 def unit_of(name: str) -> Unit:
     """ "token", "word", "bytes" (words of bytes) or a number."""
-    if name.isdigit():
-        return make_unit(int(name), word_marks(PIECES))
-    return make_unit("token" if name == "token" else "word", word_marks(BYTES if name == "bytes" else PIECES))
+    return make_unit("word" if name == "bytes" else name, word_marks(pieces_of(name)))
 
 
 def pieces_of(name: str) -> tuple[str, ...]:

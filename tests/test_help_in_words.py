@@ -25,7 +25,7 @@ BYTES = ["", "</s>", "", "", "▁", "▁", "▁", *LETTERS[: VOCABULARY - 7]]  #
 UNITS = {
     "word": (make_unit("word", word_marks(PIECES)), PIECES),
     "bytes": (make_unit("word", word_marks(BYTES)), BYTES),
-    "3": (make_unit(3, word_marks(PIECES)), PIECES),
+    "3": (make_unit("3"), PIECES),
 }
 UNSURE = 0.75
 

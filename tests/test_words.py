@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, normalize, train_tokenizer
-from kdtw_jax.text.words import begun_words
+from kdtw_jax.text.words import word_numbers
 from tests.added import ADDED, decoder, fast_json, folder_with
 from tests.test_fast_tokenizer import written
 from tests.test_tokenizer import t5_like
@@ -43,7 +43,11 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
 
 
 def count(tokenizer: Tokenizer, text: str) -> int:
-    return sum(begun_words(tokenizer.words, tokenizer.encode(text)))
+    return words_of(tokenizer, tokenizer.encode(text))
+
+
+def words_of(tokenizer: Tokenizer, ids: list[int]) -> int:
+    return max(word_numbers(tokenizer.words, [*ids, 1])) + 1
 
 
 @pytest.mark.parametrize("name", ["own", "T5", "json", "byt5"])
@@ -57,20 +61,22 @@ def test_as_many_words_are_counted_as_white_space_divides(known: dict[str, Token
 def test_every_begun_word_is_a_word_of_the_text_with_its_punctuation(known: dict[str, Tokenizer]) -> None:
     tokenizer, text = known["own"], normalize(SENTENCES[0])
     ids, found = tokenizer.encode(text), list[str]()
-    for token, begins in zip(ids, begun_words(tokenizer.words, ids), strict=True):
-        piece = tokenizer.pieces[token].replace("\u2581", "")
-        found = [*found, piece] if begins else [*found[:-1], found[-1] + piece] if found else found
+    numbers = word_numbers(tokenizer.words, ids)
+    for word in range(max(numbers) + 1):
+        found.append(
+            "".join(tokenizer.pieces[i] for i, n in zip(ids, numbers, strict=True) if n == word).strip("\u2581")
+        )
     assert found == text.split()
 
 
 def test_blank_tokens_are_no_words_wherever_they_stand(known: dict[str, Tokenizer]) -> None:
     ids = known["byt5"].encode("  two\t\n words  ")
-    assert sum(begun_words(known["byt5"].words, ids)) == 2
+    assert words_of(known["byt5"], ids) == 2
     own = known["own"]
     space, a = own.pieces.index("\u2581"), own.pieces.index("a")
     begins = next(i for i, piece in enumerate(own.pieces) if piece.startswith("\u2581") and len(piece) > 1)
     for tokens, words in (([space, a], 1), ([space], 0), ([space, begins], 1), ([a, space, space, begins, a], 2)):
-        assert sum(begun_words(own.words, tokens)) == words
+        assert words_of(own, tokens) == words
     assert own.words.blank_V[0] and not own.words.begins_V[:16].any()
 
 
@@ -90,5 +96,4 @@ def test_added_tokens_are_words_as_decoding_writes_them(tmp_path: Path) -> None:
     for added, words in (("\n", 2), ("{", 1), ("house", 2)):
         ids = [*tree, tokenizer.pieces.index(added)]
         text = tokenizer.decode([*ids, *(tree if added == "\n" else [])])
-        begun = begun_words(tokenizer.words, [*ids, *(tree if added == "\n" else [])])
-        assert sum(begun) == len(text.split()) == words
+        assert words_of(tokenizer, [*ids, *(tree if added == "\n" else [])]) == len(text.split()) == words

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ _WORD_TO_COME = 2  # owed while an answer is blank so far; 1 while its word may 
 class Unit:
     """A unit; `make_unit` makes one. Arrays of tokens are int32 [B], what is asked about them bool [B].
 
-    "token": a call buys a token, and tokens are counted. n: a call buys the next n tokens, and tokens are counted.
+    "token": a call buys a token, and tokens are counted. "4": a call buys the next 4 tokens, and tokens are counted.
     "word": a call buys the rest of the word, or the next one, and words are counted; white space belongs to none, nor
     does the end of a text, which is a call all the same.
     """
@@ -33,6 +33,11 @@ class Unit:
     def one_token(self) -> bool:
         """Whether calls and what is counted are tokens."""
         return self.marks is None and self.answer == 1
+
+    @property
+    def noun(self) -> str:
+        """What is counted, for messages."""
+        return "tokens" if self.marks is None else "words"
 
     def counts(self, token_B: jax.Array) -> jax.Array:
         """Whether a token belongs to a unit."""
@@ -110,27 +115,29 @@ class Unit:
 TOKENS = Unit("token")
 
 
-def check_unit(unit: Literal["token", "word"] | int) -> None:
+def check_unit(unit: str) -> None:
     """Refuses what is no unit.
 
     Raises:
       UserError: it is neither "token" nor "word" nor a number of tokens.
     """
-    if unit not in ("token", "word") and not (type(unit) is int and unit >= 1):
-        raise UserError(f'unit must be "token", "word" or a number of tokens of at least 1, got {unit!r}')
+    if unit not in ("token", "word") and not re.fullmatch("[1-9][0-9]{0,4}", unit):
+        raise UserError(f'unit must be token, word or a number of tokens, such as "4", got {unit!r}')
 
 
-def make_unit(unit: Literal["token", "word"] | int, marks: WordMarks) -> Unit:
+def make_unit(unit: str, marks: WordMarks | None = None) -> Unit:
     """Makes the unit of a vocabulary.
 
     Args:
-      unit: its name, or how many tokens a call buys.
-      marks: which tokens begin a word.
+      unit: "token", "word", or how many tokens a call buys, in digits.
+      marks: which tokens begin a word; needed where words are counted.
 
     Raises:
       UserError: as `check_unit` does.
     """
     check_unit(unit)
     if unit == "word":
+        if marks is None:
+            raise ValueError("words are counted by their marks")
         return Unit("word", marks=WordMarks(*(np.asarray(marks_V, bool) for marks_V in marks)))
-    return TOKENS if unit in ("token", 1) else Unit(f"{unit} tokens", int(unit))
+    return TOKENS if unit in ("token", "1") else Unit(unit, int(unit))

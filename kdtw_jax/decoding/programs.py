@@ -13,6 +13,7 @@ from kdtw_jax.constraints.account import Account
 from kdtw_jax.constraints.credit import Purse
 from kdtw_jax.constraints.history import History, start_history
 from kdtw_jax.constraints.record import Constraint, Rule
+from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.enforced import write_under_rule
 from kdtw_jax.decoding.help import Helped
 from kdtw_jax.decoding.sample import generate
@@ -54,6 +55,7 @@ def program_under(
     banned: tuple[int, ...],
     max_len: int,
     guard: bool,
+    unit: Unit = TOKENS,
 ) -> WriteProgram:
     """A student that asks, under rules on these constraints; arguments as for `write_under_rule`."""
 
@@ -71,6 +73,7 @@ def program_under(
             max_len=max_len,
             guard=guard,
             purse=purse,
+            unit=unit,
         )
 
     return jax.jit(write)

@@ -11,6 +11,7 @@ import regex
 
 from kdtw_jax.text.normal import UNSPACED
 
+_EOS = 1
 _SPACE = "\u2581"  # as sentencepiece writes it
 _BYTE = re.compile("<0x([0-7][0-9A-F])>")  # of ASCII, as sentencepiece writes it
 _LETTER = regex.compile(UNSPACED, regex.VERSION1)
@@ -43,13 +44,14 @@ def word_marks(pieces: Sequence[str], apart: Collection[int] = ()) -> WordMarks:
     return WordMarks(begins_V & ~blank_V, blank_V)
 
 
-def begun_words(marks: WordMarks, tokens: Sequence[int]) -> list[bool]:
-    """Says which of the `tokens` of a text without its end begin a word."""
-    before = [0, *tokens[:-1]]
-    return [
-        bool(not marks.blank_V[token] and (marks.begins_V[token] or marks.blank_V[last]))
-        for last, token in zip(before, tokens, strict=True)
-    ]
+def word_numbers(marks: WordMarks, tokens: Sequence[int]) -> list[int]:
+    """Says to which word of a text, from 0, each of its `tokens` belongs; -1: to none."""
+    numbers, words = list[int](), 0
+    for last, token in zip([0, *tokens[:-1]], tokens, strict=True):
+        blank = token == _EOS or bool(marks.blank_V[token])
+        words += not blank and bool(marks.begins_V[token] or marks.blank_V[last])
+        numbers.append(-1 if blank else words - 1)
+    return numbers
 
 
 def _text(piece: str) -> str:
