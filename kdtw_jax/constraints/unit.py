@@ -111,6 +111,28 @@ class Unit:
         last_BxT = jnp.pad(tokens_BxT[:, :-1], ((0, 0), (1, 0)))
         return jnp.sum(self.begins(tokens_BxT, last_BxT) & (tokens_BxT != 0), axis=1)
 
+    def bought(self, x_BxT: jax.Array, tokens_BxT: jax.Array) -> jax.Array:
+        """Sums of what tokens have each, from each place to the end of what a call made there would buy, [B, T].
+
+        Args:
+          x_BxT: 0 after the ends of outputs.
+          tokens_BxT: int32, outputs, 0 after their ends.
+        """
+        if self.marks is None:
+            shifted = [jnp.pad(x_BxT[:, n:], ((0, 0), (0, min(n, x_BxT.shape[1])))) for n in range(self.answer)]
+            return x_BxT if self.one_token else sum(shifted[1:], shifted[0])
+        nothing_BxT = jnp.zeros_like(tokens_BxT)
+        owed_BxT = self.owed(nothing_BxT, tokens_BxT, nothing_BxT == 0, nothing_BxT == 0)
+        later_BxT = jnp.pad(tokens_BxT[:, 1:], ((0, 0), (0, 1)))
+        on_BxT = self.goes_on(owed_BxT, later_BxT, tokens_BxT) & (later_BxT != 0)
+
+        def back(after_B: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            here_B, on_B = now
+            sum_B = here_B + jnp.where(on_B, after_B, 0)
+            return sum_B, sum_B
+
+        return jax.lax.scan(back, 0 * x_BxT[:, 0], (x_BxT.T, on_BxT.T), reverse=True)[1].T
+
 
 TOKENS = Unit("token")
 

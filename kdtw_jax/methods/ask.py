@@ -80,7 +80,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         return HelpedRows(empty_row(bucket, config.distil.top_k), said, asked, terms)
 
     method = Replayed(
-        loss=ask_loss(student, config, rules.constraints, context.banned, training.chunks()),
+        loss=ask_loss(student, config, rules.constraints, context.banned, training.chunks(), rules.unit),
         coefficients=weights,
         sources=(*SOURCES, "helped"),
         shares=shares,
