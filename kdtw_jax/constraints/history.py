@@ -120,6 +120,33 @@ def before_unit(history: History, unit: Unit, *, answer: bool = False) -> Histor
     )
 
 
+def after_drafts(
+    history: History, tokens_BxT: jax.Array, place_B: jax.Array, last_B: jax.Array, unit: Unit = TOKENS
+) -> History:
+    """The history after the student has written on up to a place.
+
+    Args:
+      history: of what stands before.
+      tokens_BxT: int32, all that is written.
+      place_B: int32, how many tokens of these.
+      last_B: int32, the last of them.
+      unit: what is counted.
+    """
+    count_B = place_B - history.tokens_B
+    if unit.marks is None:
+        return after_own(history, count_B, last_B)
+    at_T = jnp.arange(tokens_BxT.shape[1])[None, :]
+    new_BxT = (at_T >= history.tokens_B[:, None]) & (at_T < place_B[:, None])
+    before_BxT = jnp.pad(tokens_BxT[:, :-1], ((0, 0), (1, 0)))
+    words_B = jnp.sum(unit.begins(tokens_BxT, before_BxT) & new_BxT, axis=1)
+    after = after_own(history, words_B, last_B)
+    return after._replace(
+        tokens_B=place_B,
+        last_B=jnp.where(count_B > 0, last_B, history.last_B).astype(jnp.int32),
+        owed_B=jnp.where(count_B > 0, 0, history.owed_B),
+    )
+
+
 def after_own(history: History, count_B: jax.Array, last_B: jax.Array) -> History:
     """The history after `count_B` more units of the student's own, a token each, the last of which is `last_B`."""
     some_B = count_B > 0

@@ -72,6 +72,7 @@ def total_cost(
     tokens_BxT: jax.Array,
     asked_BxT: jax.Array,
     unit: Unit = TOKENS,
+    end: History | None = None,
 ) -> jax.Array:
     """Sum of the costs of finished outputs, float32 [B], in units of the constraint.
 
@@ -82,11 +83,13 @@ def total_cost(
       tokens_BxT: as in `histories`; what stands after the end costs nothing.
       asked_BxT: as in `histories`; what stands after the end costs nothing.
       unit: what is counted.
+      end: the history at the end as it was seen while writing; by default as the tokens show it.
     """
     before = histories(source_BxS, tokens_BxT, asked_BxT, unit)
     told = constraint.total or constraint.spent
     if told is not None and not unit.one_token:
-        return jnp.asarray(told(History(*(leaf[-1] for leaf in before)), budget), jnp.float32)
+        end = History(*(leaf[-1] for leaf in before)) if end is None else end
+        return jnp.asarray(told(end, budget), jnp.float32)
     steps = History(*(leaf[:-1] for leaf in before))
 
     def cost(history: History, token_B: jax.Array, asked_B: jax.Array) -> jax.Array:
@@ -107,6 +110,7 @@ def excess(
     tokens_BxT: jax.Array,
     asked_BxT: jax.Array,
     unit: Unit = TOKENS,
+    seen: History | None = None,
 ) -> jax.Array:
     """By how much the costs of finished outputs exceed what `budget` allows them, float32 [B]; negative: within it.
 
@@ -117,6 +121,7 @@ def excess(
       tokens_BxT: as in `total_cost`.
       asked_BxT: as in `total_cost`.
       unit: as in `total_cost`.
+      seen: as `end` in `total_cost`.
     """
     end = History(*(leaf[-1] for leaf in histories(source_BxS, tokens_BxT, asked_BxT, unit)))
-    return total_cost(constraint, budget, source_BxS, tokens_BxT, asked_BxT, unit) - constraint.limit(budget, end)
+    return total_cost(constraint, budget, source_BxS, tokens_BxT, asked_BxT, unit, seen) - constraint.limit(budget, end)

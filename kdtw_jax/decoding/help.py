@@ -41,6 +41,7 @@ class Helped(NamedTuple):
     mask_BxT: jax.Array  # bool, True up to and including the end-of-sequence token
     finished_B: jax.Array  # bool, False where T tokens were not enough
     history: History  # at the end
+    memory: Any = ()  # the gate's own, at the end
 
     @property
     def positions_B(self) -> jax.Array:
@@ -159,6 +160,7 @@ def generate_with_help(
         mask_BxT=mask_to_eos(end.tokens_BxT),
         finished_B=end.finished_B,
         history=end.history,
+        memory=end.gate,
     )
 
 
