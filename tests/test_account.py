@@ -21,6 +21,8 @@ from kdtw_jax.constraints import Rule, make_calls, make_pause, make_share, make_
 from kdtw_jax.decoding import programs
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import one_line
+from kdtw_jax.methods.ask_config import AskConfig
+from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.student import Student, load
 from kdtw_jax.text.words import WordMarks
 from tests.test_writing import RULE, run
@@ -206,6 +208,24 @@ def test_a_student_counts_what_it_was_trained_to_count(run: Path, tmp_path: Path
     (folder / "stages" / "seed0" / "ask.config.json").write_text(json.dumps({"ask": {"unit": "word"}}))
     assert (load(run).unit.name, load(folder).unit.name) == ("token", "word")
     assert load(folder).unit.marks is not None
+
+
+def test_a_run_that_does_not_say_what_it_counts_counts_tokens(run: Path, tmp_path: Path) -> None:
+    """Whatever the default has become since."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    said = folder / "stages" / "seed0" / "ask.config.json"
+    for config, unit in (({"gate_width": 8}, "token"), ({"gate_width": 8, "unit": "4"}, "4")):
+        said.write_text(json.dumps({"ask": config}))
+        assert restore(folder)[1].settings["ask"].unit == unit  # type: ignore[attr-defined]
+    said.write_text(json.dumps({"ask": {"gate_width": 8}}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            AskConfig.__init__,
+            "__defaults__",
+            tuple("word" if d == "token" else d for d in AskConfig.__init__.__defaults__ or ()),
+        )
+        assert AskConfig().unit == "word" and restore(folder)[1].settings["ask"].unit == "token"  # type: ignore[attr-defined]
 
 
 def test_a_rule_that_nothing_repays_has_no_account(asking: Student) -> None:
