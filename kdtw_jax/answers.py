@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from kdtw_jax.marks import CLOSE, OPEN, marked
+from kdtw_jax.marks import CLOSE, OPEN, marked, whole_words
 
 _COLOUR = "background:#ffe08a;color:#000;border-radius:3px"  # of the teacher's words
 _SHOWN = 50  # answers that a notebook shows at the most
@@ -27,16 +27,34 @@ class Answer:
     """decoder positions that the teacher processed"""
     source_tokens: int = 0
     """pieces of the source, instruction and end included; what is beyond the student's longest source was not read"""
+    unit: str = "token"
+    """what its student's rules count and a call buys: "token", "word", or how many tokens"""
+    words: tuple[int, ...] = ()
+    """where words are counted: to which of them, from 0, each token belongs; -1: to none, as the end of the text"""
+    called: tuple[bool, ...] = ()
+    """where a call buys more than a token: the tokens that calls were made for"""
 
     @property
     def calls(self) -> int:
-        """Tokens that the teacher wrote."""
-        return sum(self.by_teacher)
+        """Answers of the teacher."""
+        return sum(self.called or self.by_teacher)
+
+    @property
+    def length(self) -> int:
+        """Words of the text where those are counted, otherwise tokens."""
+        return max(self.words, default=-1) + 1 if self.unit == "word" else len(self.tokens)
+
+    @property
+    def helped(self) -> int:
+        """Those of them that have a token of the teacher's."""
+        if self.unit != "word":
+            return sum(self.by_teacher)
+        return len({word for word, of_teacher in zip(self.words, self.by_teacher, strict=True) if of_teacher} - {-1})
 
     @property
     def share(self) -> float:
-        """The teacher's part of all tokens, 0 to 1; 0 for an empty answer."""
-        return self.calls / len(self.tokens) if self.tokens else 0.0
+        """The teacher's part of all words, or tokens, 0 to 1; 0 for an empty answer."""
+        return self.helped / self.length if self.length else 0.0
 
     @property
     def writers(self) -> tuple[tuple[str, str], ...]:
@@ -45,8 +63,8 @@ class Answer:
 
     @property
     def marked(self) -> str:
-        """The text with what the teacher wrote in ⟦ ⟧, its end of a text as ∎."""
-        return marked(self.tokens, self.by_teacher)
+        """The text with what the teacher wrote in ⟦ ⟧, words whole where those are counted; its end of a text as ∎."""
+        return marked(self.tokens, whole_words(self.by_teacher, self.words) if self.words else self.by_teacher)
 
     def __str__(self) -> str:
         return self.text
@@ -59,7 +77,11 @@ class Answer:
         return f"<span>{text}</span>"
 
     def to_json(self) -> dict[str, object]:
-        """Plain values: source, text, share, calls, positions and [token, writer] pairs."""
+        """Plain values: source, text, share, calls, positions, [token, writer] pairs and the unit.
+
+        Where that is the word, also how many words there are and how many of them were asked for.
+        """
+        words = {"words": self.length, "asked_words": self.helped} if self.unit == "word" else {}
         return {
             "source": self.source,
             "text": self.text,
@@ -67,6 +89,8 @@ class Answer:
             "calls": self.calls,
             "positions": self.positions,
             "writers": [list(pair) for pair in self.writers],
+            "unit": self.unit,
+            **words,
         }
 
 
@@ -95,18 +119,28 @@ class Answers(Sequence[Answer]):
 
     @property
     def calls(self) -> int:
-        """Tokens that the teacher wrote, of all answers."""
+        """Answers of the teacher, of all of them."""
         return sum(answer.calls for answer in self)
 
     @property
+    def helped(self) -> int:
+        """Words, or tokens, that the teacher wrote, of all answers."""
+        return sum(answer.helped for answer in self)
+
+    @property
     def share(self) -> float:
-        """The teacher's part of the tokens of all answers, 0 to 1."""
-        tokens = sum(len(answer.tokens) for answer in self)
-        return self.calls / tokens if tokens else 0.0
+        """The teacher's part of the words, or tokens, of all answers, 0 to 1."""
+        length = sum(answer.length for answer in self)
+        return self.helped / length if length else 0.0
+
+    @property
+    def noun(self) -> str:
+        """What is counted: "words" or "tokens"."""
+        return "words" if any(answer.unit == "word" for answer in self) else "tokens"
 
     def __repr__(self) -> str:
-        tokens = sum(len(answer.tokens) for answer in self)
-        lines = [*map(repr, self), f"the teacher wrote {self.calls} of {tokens} tokens ({self.share:.1%})"]
+        length = sum(answer.length for answer in self)
+        lines = [*map(repr, self), f"the teacher wrote {self.helped} of {length} {self.noun} ({self.share:.1%})"]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -117,5 +151,5 @@ class Answers(Sequence[Answer]):
         left = f"<p>{len(self) - _SHOWN} more</p>" if len(self) > _SHOWN else ""
         return (
             "<table><tr><th>source</th><th>answer</th><th>teacher</th></tr>" + "".join(rows) + f"</table>{left}"
-            f"<p>the teacher wrote {self.calls} tokens, {self.share:.1%}</p>"
+            f"<p>the teacher wrote {self.helped} {self.noun}, {self.share:.1%}</p>"
         )

@@ -25,12 +25,14 @@ class Evaluation:
 
     @property
     def share(self) -> float:
-        """The teacher's part of the tokens, 0 to 1."""
+        """The teacher's part of the words, or tokens, 0 to 1."""
         return self.answers.share
 
     def __repr__(self) -> str:
         lines = [f"{s.name} {s.value:.1f} ({s.low:.1f} to {s.high:.1f})" for s in self.scores.values()]
-        return "\n".join([*lines, f"{len(self.answers)} pairs; the teacher wrote {self.share:.1%} of the tokens"])
+        return "\n".join(
+            [*lines, f"{len(self.answers)} pairs; the teacher wrote {self.share:.1%} of the {self.answers.noun}"]
+        )
 
 
 def evaluate(

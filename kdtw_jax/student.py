@@ -12,15 +12,17 @@ import jax
 import numpy as np
 
 from kdtw_jax.answers import Answer, Answers
-from kdtw_jax.constraints import Constraint, Rule, known_constraints, pad_words, read_rule, word_tokens
+from kdtw_jax.constraints import TOKENS, Constraint, Rule, Unit, known_constraints, pad_words, read_rule, word_tokens
 from kdtw_jax.constraints.account import Account
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding.programs import WritePlan, WriteProgram, program_alone, program_under, write_rows
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import LONGEST
+from kdtw_jax.methods.ask_config import unit_of
 from kdtw_jax.pipeline.restore import read_json, restore
 from kdtw_jax.pretrained.named import find_config, find_model, read_teacher
 from kdtw_jax.text.normal import normalize
+from kdtw_jax.text.words import word_numbers
 from kdtw_jax.training.saved import SavedModel, check_vocabulary, load_model
 
 ALONE = "do not ask the teacher"
@@ -49,6 +51,8 @@ class Student:
     """pieces of a source that it was trained to read at the most, instruction and end included"""
     max_target: int
     """tokens that it writes at the most"""
+    unit: Unit = TOKENS
+    """what its rules count, and what a call buys"""
     _programs: dict[tuple[Any, ...], WriteProgram] = field(default_factory=dict, repr=False, compare=False)
 
     @overload
@@ -113,12 +117,13 @@ class Student:
             return WritePlan(program, Rule((), ()), np.zeros((1, 1), np.int32), None, "")
         read = read_rule(ALONE if rule is None else rule, self.constraints)
         if account is not None:
-            account.check(read.rule)
+            account.check(read.rule, self.unit)
         words = word_tokens(read.words, own.tokenizer.encode)
         words_1xR = pad_words([words], -(-len(words) // _SHORTEST) * _SHORTEST)
         about = read.rule.constraints
-        made = program_under(about, own.model, other.model, alpha=self.alpha, guard=guard, **limits)
-        program = self._programs.setdefault((guard, *(constraint.name for constraint in about)), made)
+        limits |= {"alpha": self.alpha, "guard": guard, "unit": self.unit}
+        made = program_under(about, own.model, other.model, **limits)
+        program = self._programs.setdefault((guard, self.unit.name, *(constraint.name for constraint in about)), made)
         return WritePlan(program, read.rule, words_1xR, account, "" if rule is None else f"under the rule {rule!r}")
 
     def _write_all(self, sources: Iterable[str], plan: WritePlan) -> Iterator[Answer]:
@@ -137,14 +142,18 @@ class Student:
                 if not source:
                     yield Answer(text, "")
                     continue
-                tokens = found.tokens_BxT[row][found.mask_BxT[row]].tolist()
+                mask_T = found.mask_BxT[row]
+                tokens, asked, called = (x[row][mask_T].tolist() for x in found[:3])
                 yield Answer(
                     text,
                     self.model.tokenizer.decode(tokens),
                     tuple(pieces[token] for token in tokens),
-                    tuple(found.asked_BxT[row][found.mask_BxT[row]].tolist()),
+                    tuple(asked),
                     int(found.positions_B[row]),
                     len(source),
+                    self.unit.name,
+                    () if self.unit.marks is None else tuple(word_numbers(self.unit.marks, tokens)),
+                    () if self.unit.one_token else tuple(called),
                 )
                 row += 1
 
@@ -205,6 +214,7 @@ def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: st
         instruction,
         config.text.max_source,
         config.text.max_target,
+        TOKENS if teacher is None else unit_of(config.of("ask").unit, student.tokenizer),
     )
 
 

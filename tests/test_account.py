@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +17,14 @@ import pytest
 
 from kdtw_jax import Account
 from kdtw_jax.cli import main as kdtw
-from kdtw_jax.constraints import Rule, make_calls, make_pause, make_share, start_history
+from kdtw_jax.constraints import Rule, make_calls, make_pause, make_share, make_unit, start_history
 from kdtw_jax.decoding import programs
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import one_line
+from kdtw_jax.methods.ask_config import AskConfig
+from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.student import Student, load
+from kdtw_jax.text.words import WordMarks
 from tests.test_writing import RULE, run
 
 __all__ = ["run"]  # a fixture
@@ -34,7 +39,8 @@ def asking(run: Path) -> Student:
 
 def finished(calls: list[int], lengths: list[int]) -> Any:
     history = start_history(jnp.ones((len(calls), 1)))
-    return history._replace(length_B=np.array(lengths), calls_B=np.array(calls))
+    counts = {"length_B": lengths, "tokens_B": lengths, "calls_B": calls, "helped_B": calls}
+    return history._replace(**{name: np.array(count) for name, count in counts.items()})
 
 
 def test_what_is_saved_is_reserved_once_and_what_is_left_of_it_comes_back() -> None:
@@ -165,6 +171,61 @@ def test_rows_that_fill_up_a_batch_neither_save_nor_spend(asking: Student) -> No
 def test_accounts_that_make_no_sense_are_refused(asking: Student, call: Callable[[Student], Any], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         call(asking)
+
+
+def in_words(student: Student) -> Student:
+    """Every third byte begins a word."""
+    size = student.model.tokenizer.vocab_size
+    marks = WordMarks(np.arange(size) % 3 == 0, np.arange(size) == 0)
+    return replace(student, unit=make_unit("word", marks), _programs={})
+
+
+def test_in_words_answers_accounts_and_the_command_line_count_words(
+    asking: Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student, account = in_words(asking), Account(RULE)
+    assert student.unit.marks is not None
+    monkeypatch.setattr("kdtw_jax.cli.write.load", lambda *_, **__: student)
+    answers = student(TEXTS[:40], account=account)
+    assert any(sum(a.called) < sum(a.by_teacher) for a in answers)
+    assert sum(a.helped for a in answers) <= 0.2 * sum(a.length for a in answers) + 1e-6
+    assert f"the teacher wrote {answers.helped} of {sum(a.length for a in answers)} words in 40" in repr(account)
+    assert account.share == answers.share > 0 and account.calls == answers.calls
+    assert account.tokens == sum(len(a.tokens) for a in answers) > sum(a.length for a in answers)
+    alone = student(TEXTS[:40], RULE)
+    assert all(a.helped <= 0.2 * a.length + 1e-6 for a in alone) and alone.helped > 0
+    assert kdtw(["write", "run", "--rule", RULE, "--json", "--text", *TEXTS[:40]]) == 0
+    found = capsys.readouterr()
+    assert [json.loads(line) for line in found.out.splitlines()] == [answer.to_json() for answer in alone]
+    assert f"the teacher wrote {alone.helped} of {sum(a.length for a in alone)} words (" in found.err
+    with pytest.raises(UserError, match="the account counts words, and this student tokens; open another one"):
+        asking("x", account=account)
+
+
+def test_a_student_counts_what_it_was_trained_to_count(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    (folder / "stages" / "seed0" / "ask.config.json").write_text(json.dumps({"ask": {"unit": "word"}}))
+    assert (load(run).unit.name, load(folder).unit.name) == ("token", "word")
+    assert load(folder).unit.marks is not None
+
+
+def test_a_run_that_does_not_say_what_it_counts_counts_tokens(run: Path, tmp_path: Path) -> None:
+    """Whatever the default has become since."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    said = folder / "stages" / "seed0" / "ask.config.json"
+    for config, unit in (({"gate_width": 8}, "token"), ({"gate_width": 8, "unit": "4"}, "4")):
+        said.write_text(json.dumps({"ask": config}))
+        assert restore(folder)[1].settings["ask"].unit == unit  # type: ignore[attr-defined]
+    said.write_text(json.dumps({"ask": {"gate_width": 8}}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            AskConfig.__init__,
+            "__defaults__",
+            tuple("word" if d == "token" else d for d in AskConfig.__init__.__defaults__ or ()),
+        )
+        assert AskConfig().unit == "word" and restore(folder)[1].settings["ask"].unit == "token"  # type: ignore[attr-defined]
 
 
 def test_a_rule_that_nothing_repays_has_no_account(asking: Student) -> None:

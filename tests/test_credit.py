@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kdtw_jax.constraints import Constraint, Rule, advance, excess, make_pause, make_share, start_history, total_cost
-from kdtw_jax.constraints.credit import Credit, Purse, debt, may_ask, may_end
+from kdtw_jax.constraints.credit import Credit, Purse, debt, may_end, turns
 from kdtw_jax.decoding import generate_with_help
 from kdtw_jax.decoding.gate import stateless
 from tests.test_constraints import ALL, LENGTH, ROWS, SOURCE, eager
@@ -48,7 +48,7 @@ def written(names: tuple[str, ...]) -> Any:
 
         def step(state: Any, now: Any) -> Any:
             history, open_B = state
-            asked_B = may_ask(rule, credit, history, now[0] & open_B, open_B)
+            asked_B = turns(rule, credit, history, now[0] & open_B, open_B).ask_B
             token_B = jnp.where(open_B, 5, 0)
             after = advance(history, token_B, asked_B, open_B)
             over_B = jnp.zeros(ROWS, bool)
@@ -99,7 +99,8 @@ def test_nobody_trusted_asks_as_the_mask_lets_it() -> None:
     history = start_history(SOURCE)
     for _ in range(LENGTH):
         may = rule.allowed(history)
-        np.testing.assert_array_equal(may_ask(rule, Credit(0 * history.length_B), history, everyone, everyone), may)
+        found = turns(rule, Credit(0 * history.length_B), history, everyone, everyone)
+        np.testing.assert_array_equal(found.ask_B, may)
         history = advance(history, jnp.full(ROWS, 5), may, everyone)
 
 

@@ -181,7 +181,7 @@ def test_no_module_is_imported_because_a_file_of_a_run_names_it(
         ("no_such_module:make", "No module named 'no_such_module'; is the folder of no_such_module in PYTHONPATH"),
         ("tests.every_other:make", "has no attribute 'make'"),
         ("kdtw_jax.data.cldr:INSTRUCTION", "a constraint is registered by the function that makes it, not by "),
-        ("kdtw_jax.constraints:History", "History must take nothing or the teacher's costs, it takes 7 values"),
+        ("kdtw_jax.constraints:History", "History must take nothing or the teacher's costs, it takes 13 values"),
     ],
 )
 def test_what_makes_no_constraint_is_refused_in_one_line(

@@ -7,8 +7,8 @@ One output a line on standard output, what the teacher wrote in ⟦ ⟧ (its end
 error. Sources are UTF-8, one a line, read and written a few at a time; an empty line has an empty output. A line break
 in an output is written \\n, other control characters and what the output's encoding lacks with backslashes, too, and
 marks that it lacks [[ ]] and <end>. Of a source that is longer than the student was trained for, the beginning is read,
-and standard error says so. With --json an output is an object: source, text, share, calls, positions and, of each
-token, who wrote it.
+and standard error says so. With --json an output is an object: source, text, share, calls, positions, of each token who
+wrote it, what the share counts ("unit"), and where that is the word, how many words there are and were asked for.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> None:
     student = load(options.run, options.method, options.seed, rule=options.rule)
     remarks = Remarks("text" if options.text else "line")
     sources = map(argument, options.text) if options.text else _standard_input(remarks)
-    calls = tokens = positions = 0
+    helped = length = positions = 0
     encoding = None if sys.stdout is None else sys.stdout.encoding
     written = student.stream(sources, options.rule, guard=options.guard, account=options.account)
     for number, answer in enumerate(written, 1):
@@ -87,11 +87,12 @@ def run(arguments: list[str]) -> None:
         else:
             text, spelled = (answer.text, {}) if options.plain else (answer.marked, _SPELLED)
             _put(one_line(text, encoding, spelled))
-        calls, tokens = calls + answer.calls, tokens + len(answer.tokens)
+        helped, length = helped + answer.helped, length + answer.length
         positions += answer.positions
     remarks.close()
-    if tokens and student.teacher is not None:
-        say(f"the teacher wrote {calls} of {tokens} tokens ({calls / tokens:.1%}) and processed {positions}")
+    if length and student.teacher is not None:
+        told = f"processed {positions}" + (" tokens" if student.unit.noun == "words" else "")
+        say(f"the teacher wrote {helped} of {length} {student.unit.noun} ({helped / length:.1%}) and {told}")
 
 
 def _standard_input(remarks: Remarks) -> Iterable[str]:

@@ -10,23 +10,27 @@ from kdtw_jax.constraints.builtin import (
     make_share,
 )
 from kdtw_jax.constraints.draw import Drawn, Terms, as_rule, draw_rules, pad_words, sayings, word_tokens, words_room
-from kdtw_jax.constraints.history import History, advance, histories, start_history
+from kdtw_jax.constraints.history import History, advance, called, histories, start_history
 from kdtw_jax.constraints.known import CONSTRAINTS, known_constraints, register
 from kdtw_jax.constraints.record import Constraint, Rule, excess, total_cost
 from kdtw_jax.constraints.rules import Read, parse_rule, read_rule, word_rule
+from kdtw_jax.constraints.unit import TOKENS, Unit, make_unit
 from kdtw_jax.constraints.wording import Wording
 
 __all__ = [
     "CONSTRAINTS",
+    "TOKENS",
     "Constraint",
     "Drawn",
     "History",
     "Read",
     "Rule",
     "Terms",
+    "Unit",
     "Wording",
     "advance",
     "as_rule",
+    "called",
     "draw_rules",
     "excess",
     "histories",
@@ -38,6 +42,7 @@ __all__ = [
     "make_in_a_row",
     "make_pause",
     "make_share",
+    "make_unit",
     "pad_words",
     "parse_rule",
     "read_rule",

@@ -8,6 +8,7 @@ import numpy as np
 
 from kdtw_jax.constraints.history import History
 from kdtw_jax.constraints.record import Constraint, Rule
+from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.errors import UserError
 
 
@@ -31,7 +32,8 @@ class Account:
         self.rule = rule
         self._lock = Lock()
         self._saved: dict[str, float] = {}
-        self._outputs = self._tokens = self._calls = 0
+        self._outputs = self._tokens = self._calls = self._units = self._helped = 0
+        self._unit = ""
 
     @property
     def outputs(self) -> int:
@@ -45,28 +47,32 @@ class Account:
 
     @property
     def calls(self) -> int:
-        """Those that the teacher wrote."""
+        """Answers of the teacher."""
         return self._calls
 
     @property
     def share(self) -> float:
-        """The teacher's part of all tokens, 0 to 1."""
+        """The teacher's part of all words, or tokens where those are counted, 0 to 1."""
         with self._lock:
-            return self._calls / self._tokens if self._tokens else 0.0
+            return self._helped / self._units if self._units else 0.0
 
     def __repr__(self) -> str:
         with self._lock:
             saved = ", ".join(f"{max(amount, 0.0):.1f} of {name}" for name, amount in self._saved.items())
             return (
-                f"Account({self.rule!r}): the teacher wrote {self._calls} of {self._tokens} tokens in {self._outputs} "
-                f"outputs{saved and f'; left: {saved}'}"
+                f"Account({self.rule!r}): the teacher wrote {self._helped} of {self._units} {self._unit or 'tokens'} "
+                f"in {self._outputs} outputs{saved and f'; left: {saved}'}"
             )
 
-    def check(self, rule: Rule) -> None:
-        """Raises UserError for a rule of which no constraint can be shared."""
+    def check(self, rule: Rule, unit: Unit = TOKENS) -> None:
+        """Raises UserError for a `rule` of which no constraint can be shared, and for another `unit` than before."""
         if not _shared(rule):
             names = " and ".join(f'"{constraint.name}"' for constraint in rule.constraints)
             raise UserError(f'an account shares rules such as "share"; this one is on {names}: leave the account out')
+        with self._lock:
+            if self._unit not in ("", unit.noun):
+                raise UserError(f"the account counts {self._unit}, and this student {unit.noun}; open another one")
+            self._unit = unit.noun
 
     def reserve(self, rule: Rule) -> tuple[float, ...]:
         """Takes all that is saved for outputs that are about to be written; `settle` has to follow.
@@ -100,8 +106,10 @@ class Account:
                 self._saved[constraint.name] = self._saved.get(constraint.name, 0.0) + change[constraint.name]
             if history is not None:
                 self._outputs += len(counts.length_B)
-                self._tokens += int(counts.length_B.sum())
+                self._tokens += int(counts.tokens_B.sum())
                 self._calls += int(counts.calls_B.sum())
+                self._units += int(counts.length_B.sum())
+                self._helped += int(counts.helped_B.sum())
 
 
 def _shared(rule: Rule) -> list[Constraint]:

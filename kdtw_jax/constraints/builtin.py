@@ -1,4 +1,4 @@
-"""The constraints that come with the package. Words are counted as tokens."""
+"""The constraints that come with the package. They count units: tokens or words (`kdtw_jax.constraints.unit`)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ROUNDING = 1e-5
 
 
 def make_share() -> Constraint:
-    """At most a share of the tokens, from 0 (no help) to 1 (no limit), may come from the teacher."""
+    """At most a share of the units, from 0 (no help) to 1 (no limit), may come from the teacher."""
 
     def allowed(history: History, budget: jax.Array) -> jax.Array:
-        return history.calls_B + 1 <= (budget + _ROUNDING) * (history.length_B + 1)
+        return history.helped_B + 1 <= (budget + _ROUNDING) * (history.length_B + 1)
 
     def read(number: str) -> float:
         if not 0 <= float(number) <= 100:
@@ -35,7 +35,7 @@ def make_share() -> Constraint:
         cost=lambda history, asked_B, budget: asked_B.astype(jnp.float32),
         limit=lambda budget, history: budget * history.length_B,
         allowed=allowed,
-        spent=lambda history, budget: history.calls_B,
+        spent=lambda history, budget: history.helped_B,
         low=0.0,
         high=0.6,
         wording=Wording(
@@ -65,7 +65,7 @@ def make_share() -> Constraint:
 
 
 def make_calls() -> Constraint:
-    """At most n tokens of an output may come from the teacher."""
+    """At most n calls in an output."""
     return Constraint(
         name="calls",
         cost=lambda history, asked_B, budget: asked_B.astype(jnp.float32),
@@ -93,7 +93,7 @@ def make_calls() -> Constraint:
 
 
 def make_pause() -> Constraint:
-    """After each call at least n tokens of the student's own."""
+    """After each call at least n units of the student's own."""
     return _forbidden(
         "pause",
         lambda history, budget: history.own_B >= budget,
@@ -142,7 +142,7 @@ def make_in_a_row() -> Constraint:
 
 
 def make_first() -> Constraint:
-    """Help in the first n tokens only."""
+    """Help in the first n units only."""
     return _forbidden(
         "first",
         lambda history, budget: history.length_B < budget,
@@ -165,7 +165,7 @@ def make_first() -> Constraint:
 
 
 def make_after() -> Constraint:
-    """No help in the first n tokens."""
+    """No help in the first n units."""
     return _forbidden(
         "after",
         lambda history, budget: history.length_B >= budget,
@@ -196,12 +196,12 @@ def make_compute(teacher: Costs) -> Constraint:
     encoder, decoder = (2e-9 * parameters for parameters in teacher[:2])  # GFLOP per position
 
     def spent(history: History) -> jax.Array:
-        encoded_B = jnp.where(history.calls_B > 0, history.source_B, 0)
+        encoded_B = jnp.where(history.positions_B > 0, history.source_B, 0)
         return encoder * encoded_B + decoder * history.positions_B
 
     def cost(history: History, asked_B: jax.Array, budget: jax.Array) -> jax.Array:
-        new_B = decoder * (history.length_B + 1 - history.positions_B)
-        first_B = encoder * jnp.where(history.calls_B == 0, history.source_B, 0)
+        new_B = decoder * (history.tokens_B + 1 - history.positions_B)
+        first_B = encoder * jnp.where(history.positions_B == 0, history.source_B, 0)
         return jnp.where(asked_B, new_B + first_B, 0.0).astype(jnp.float32)
 
     def allowed(history: History, budget: jax.Array) -> jax.Array:
@@ -213,6 +213,7 @@ def make_compute(teacher: Costs) -> Constraint:
         cost=cost,
         limit=lambda budget, history: jnp.broadcast_to(budget, history.length_B.shape).astype(jnp.float32),
         allowed=allowed,
+        total=lambda history, budget: spent(history),
         low=0.0,
         high=32 * (encoder + decoder),
         wording=Wording(

@@ -1,10 +1,14 @@
 """Asking ahead: a rule that is kept at the end of an output, or of several, and not after every token.
 
 An output is trusted to reach some length. While it is shorter, it may ask as if the student alone had written it to
-there (`may_ask`). In turn it may not end before what it asked for is within the limit of what is written (`may_end`).
+there (`turns`). In turn it may not end before what it asked for is within the limit of what is written (`may_end`).
 So the rule holds for every output that is finished, and for one that is cut off at the longest length, too: nobody is
-trusted to go beyond that. What a constraint does not let tokens of the student's own repay (`Constraint.spent`) has to
+trusted to go beyond that. What a constraint does not let units of the student's own repay (`Constraint.spent`) has to
 hold after every token, as `Rule.allowed` says.
+
+Where words are counted, a token need not be one. So no more words are trusted to come than the tokens that are left
+can begin, and where one token more without a new word would be too many, the next one has to begin a word of the
+student's own (`Turns.idle_B`, `keeping`).
 
 With a purse, outputs that are written together have one budget, and what was saved before: their debts and savings
 are added up, in place of each being held to its own.
@@ -17,8 +21,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.constraints.history import History, advance, after_own
+from kdtw_jax.constraints.history import History, advance, after_own, before_unit
 from kdtw_jax.constraints.record import Constraint, Rule
+from kdtw_jax.constraints.unit import TOKENS, Unit
 
 _ROUNDING = 1e-6  # of a limit: float32 cannot say 0.7, and 0.7 x 10 tokens must still allow 7
 
@@ -33,32 +38,109 @@ class Purse(NamedTuple):
 class Credit(NamedTuple):
     """How far B outputs may ask ahead."""
 
-    length_B: jax.Array  # int32, tokens that an output is trusted to reach, at most those that there is room for
+    length_B: jax.Array  # int32, units that an output is trusted to reach, at most those that there is room for
     purse: Purse | None = None  # None: each output is held to its own limits
 
 
-def may_ask(rule: Rule, credit: Credit, history: History, wish_B: jax.Array, open_B: jax.Array) -> jax.Array:
-    """Which of those rows that wish to may ask for their next token, bool [B]: the rule can be kept all the same.
+class Room(NamedTuple):
+    """What is counted, and how much of it there is room for."""
+
+    unit: Unit = TOKENS
+    left: jax.Array | int = 0  # int32 [], tokens that may still be written; of no consequence where tokens are counted
+
+    def most(self, history: History) -> jax.Array | None:
+        """Units that can still be begun, int32 [B]; None: as many as an output is trusted with."""
+        if self.unit.marks is None:
+            return None
+        return self.unit.most(jnp.asarray(self.left), self.unit.blank(history.last_B))
+
+    def less(self) -> Room:
+        """One token later."""
+        return self._replace(left=self.left - 1)
+
+    def most_later(self, blank: bool) -> jax.Array | None:
+        """The same after one token more, which is blank or is not; none can begin fewer than after one that is not."""
+        return None if self.unit.marks is None else self.unit.most(jnp.asarray(self.left - 1), jnp.asarray(blank))
+
+
+TOKEN_ROOM = Room()  # tokens are counted
+
+
+class Turns(NamedTuple):
+    """What may happen at the next token, the rule being kept all the same; bool [B] each."""
+
+    ask_B: jax.Array  # a call may be made for it
+    on_B: jax.Array  # the answer that runs may go on with it
+    idle_B: jax.Array  # it need not be one of those that `keeping` allows
+
+
+def turns(
+    rule: Rule, credit: Credit, history: History, wish_B: jax.Array, open_B: jax.Array, room: Room = TOKEN_ROOM
+) -> Turns:
+    """Says for each output what may happen at its next token.
 
     Args:
       rule: enforced.
       credit: how far it may be asked ahead.
       history: before that token.
-      wish_B: bool; earlier rows are served first where a purse does not suffice for all.
+      wish_B: bool, who would ask; earlier rows are served first where a purse does not suffice for all.
       open_B: bool, the output is not finished.
+      room: that token included.
     """
-    everyone_B = jnp.ones(wish_B.shape, bool)
-    asked = advance(history, history.last_B, everyone_B, everyone_B)
-    for index, (constraint, budget) in enumerate(zip(rule.constraints, rule.budgets, strict=True)):
+    unit, idle_B = room.unit, open_B
+    kept = list(enumerate(zip(rule.constraints, rule.budgets, strict=True)))
+    if unit.marks is not None:
+        for index, (constraint, budget) in kept:
+            if constraint.spent is not None:
+                now_B = _due(constraint, budget, history, credit, room.most(history))
+                then_B = _due(constraint, budget, history, credit, room.most_later(False))
+                now_B = jnp.where(open_B, now_B, debt(constraint, budget, history))
+                idle_B &= _fits(credit.purse, index, now_B, jnp.where(open_B, then_B, now_B), idle_B)
+    wish_B, on_B = wish_B & idle_B, idle_B & (history.owed_B > 0)
+    unpaid_B = unit.unpaid(history.owed_B)
+    within, before = before_unit(history, unit), before_unit(history, unit, answer=True)
+    for index, (constraint, budget) in kept:
         if constraint.spent is None:
             wish_B &= constraint.allowed(history, budget)
+            if not unit.one_token:
+                wish_B &= constraint.allowed(within, budget)
+                on_B &= constraint.allowed(before, budget)
             continue
-        now_B = jnp.where(open_B, _due(constraint, budget, history, credit), debt(constraint, budget, history))
-        wish_B &= _fits(credit.purse, index, now_B, _due(constraint, budget, asked, credit), wish_B)
-    return wish_B & open_B
+        now_B = _due(constraint, budget, history, credit, room.most(history))
+        then_B = _due(constraint, budget, _helped(history), credit, room.most_later(False))
+        if unit.marks is not None:
+            now_B = jnp.where(idle_B, _due(constraint, budget, history, credit, room.most_later(False)), now_B)
+            # It is not known whether the token begins a word.
+            inside_B = _due(constraint, budget, _helped(within), credit, room.most_later(False))
+            then_B = jnp.maximum(then_B, inside_B)
+        now_B = jnp.where(open_B, now_B, debt(constraint, budget, history))
+        granted_B = _fits(credit.purse, index, now_B, then_B, wish_B | (on_B & unpaid_B))
+        wish_B, on_B = wish_B & granted_B, on_B & (granted_B | ~unpaid_B)
+    return Turns(wish_B & open_B, on_B, idle_B)
 
 
-def may_end(rule: Rule, credit: Credit, history: History, ends_B: jax.Array, open_B: jax.Array) -> jax.Array:
+def keeping(rule: Rule, credit: Credit, history: History, room: Room) -> tuple[jax.Array, jax.Array]:
+    """Which tokens of the student's own let a debt be repaid as before: such as begin a word, and blank ones, bool [B].
+
+    Args:
+      rule: enforced.
+      credit: how far it may be asked ahead.
+      history: before the token.
+      room: that token included.
+    """
+    begins_B = blank_B = jnp.ones(history.length_B.shape, bool)
+    for constraint, budget in zip(rule.constraints, rule.budgets, strict=True):
+        if constraint.spent is not None:
+            now_B = _due(constraint, budget, history, credit, room.most(history))
+            word = after_own(history, jnp.ones_like(history.length_B), history.last_B)
+            begins_B &= _due(constraint, budget, word, credit, room.most_later(False)) <= now_B
+            blank_B &= _due(constraint, budget, history, credit, room.most_later(True)) <= now_B
+    return begins_B, blank_B
+
+
+def may_end(
+    rule: Rule, credit: Credit, history: History, ends_B: jax.Array, open_B: jax.Array, room: Room = TOKEN_ROOM
+) -> jax.Array:
     """Which of those rows that would end may do so, bool [B].
 
     Args:
@@ -67,11 +149,12 @@ def may_end(rule: Rule, credit: Credit, history: History, ends_B: jax.Array, ope
       history: with the last token.
       ends_B: bool, the output would end with that token.
       open_B: bool, the output was not finished before it.
+      room: after that token.
     """
     for index, (constraint, budget) in enumerate(zip(rule.constraints, rule.budgets, strict=True)):
         if constraint.spent is not None:
             ended_B = debt(constraint, budget, history)
-            now_B = jnp.where(open_B, _due(constraint, budget, history, credit), ended_B)
+            now_B = jnp.where(open_B, _due(constraint, budget, history, credit, room.most(history)), ended_B)
             ends_B &= _fits(credit.purse, index, now_B, ended_B, ends_B)
     return ends_B
 
@@ -90,11 +173,19 @@ def debt(constraint: Constraint, budget: jax.Array, history: History) -> jax.Arr
     return constraint.spent(history, budget) - limit_B * (1 + _ROUNDING)
 
 
-def _due(constraint: Constraint, budget: jax.Array, history: History, credit: Credit) -> jax.Array:
+def _due(
+    constraint: Constraint, budget: jax.Array, history: History, credit: Credit, most_B: jax.Array | None
+) -> jax.Array:
     """The debt of outputs if the student alone goes on until they are as long as they are trusted to become."""
-    return debt(
-        constraint, budget, after_own(history, jnp.maximum(credit.length_B - history.length_B, 0), history.last_B)
-    )
+    more_B = jnp.maximum(credit.length_B - history.length_B, 0)
+    more_B = more_B if most_B is None else jnp.minimum(more_B, most_B)
+    return debt(constraint, budget, after_own(history, more_B, history.last_B))
+
+
+def _helped(history: History) -> History:
+    """After one unit more, which the teacher was called for."""
+    everyone_B = jnp.ones(history.length_B.shape, bool)
+    return advance(history._replace(owed_B=0 * history.owed_B), history.last_B, everyone_B, everyone_B)
 
 
 def _fits(purse: Purse | None, index: int, now_B: jax.Array, then_B: jax.Array, wish_B: jax.Array) -> jax.Array:

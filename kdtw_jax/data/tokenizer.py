@@ -37,6 +37,7 @@ from kdtw_jax.data.vocabularies import NOTHING, Encoder, Processor, open_vocabul
 from kdtw_jax.data.vocabulary_training import EOS_ID, PAD_ID, UNK_ID, UNKNOWN_TEXT, train_model
 from kdtw_jax.errors import UserError
 from kdtw_jax.text.normal import normalize
+from kdtw_jax.text.words import WordMarks, word_marks
 
 __all__ = [
     "EOS_ID",
@@ -160,6 +161,12 @@ class Tokenizer:
         for i, content in self._writable.items():
             found[i] = content.replace(" ", _SPACE)
         return found
+
+    @property
+    def words(self) -> WordMarks:
+        """Which ids begin a word; before an added token of letters or digits `decode` writes a space, unlike byT5's."""
+        apart = {i for i, content in self._writable.items() if not self.is_bytes and content[:1].isalnum()}
+        return word_marks(self.pieces, apart)
 
     @property
     def _writable(self) -> dict[int, str]:

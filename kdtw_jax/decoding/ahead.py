@@ -147,7 +147,7 @@ def drafts_gate(around: Ahead, expected: Gate, floor: float) -> Gate:
 
 def _states(state: DecodeState) -> States:
     """Of rows that have ended it is the last one, which counts for nothing."""
-    return States(state.tokens_BxT, jnp.minimum(state.history.length_B, state.tokens_BxT.shape[1] - 1))
+    return States(state.tokens_BxT, jnp.minimum(state.history.tokens_B, state.tokens_BxT.shape[1] - 1))
 
 
 def _ended(state: DecodeState) -> jax.Array:

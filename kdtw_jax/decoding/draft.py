@@ -17,8 +17,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.constraints.history import after_own
+from kdtw_jax.constraints.history import after_drafts
 from kdtw_jax.constraints.record import Rule
+from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.draft_state import DraftContext, DraftState, at_place, start_drafts
 from kdtw_jax.decoding.gate import DecodeState
 from kdtw_jax.decoding.policy import log_policy
@@ -52,6 +53,7 @@ def generate_with_checks(
     banned: tuple[int, ...],
     max_len: int,
     rule: Rule | None = None,
+    unit: Unit = TOKENS,
 ) -> Checked:
     """Continues every source until its end-of-sequence token or `max_len` tokens, whichever is first.
 
@@ -66,6 +68,7 @@ def generate_with_checks(
       banned: tokens that are never written.
       rule: enforced: the teacher writes nothing where it says no, so a draft stands there whatever the verdict, and
         nobody calls. Of what the teacher processed, a rule sees the positions that stand.
+      unit: what gates see counted; the teacher is called for tokens.
 
     Raises:
       UserError: `max_len` is below 1, or the noise has another shape.
@@ -75,7 +78,7 @@ def generate_with_checks(
         raise UserError(f"max_len is {max_len}; it has to be at least 1")
     if noise_3xBxT is not None and noise_3xBxT.shape != (3, rows, max_len):
         raise UserError(f"noise has shape {noise_3xBxT.shape}; it has to be {(3, rows, max_len)}, 3 by rows by max_len")
-    context = DraftContext(student, teacher, strategy, banned, rule, noise_3xBxT)
+    context = DraftContext(student, teacher, strategy, banned, rule, noise_3xBxT, unit)
     start = start_drafts(context, source_BxS, teacher_source_BxS, max_len)
     end = jax.lax.while_loop(lambda state: ~jnp.all(state.finished_B), partial(_step, context), start)
     return Checked(
@@ -114,7 +117,7 @@ def _draft(context: DraftContext, state: DraftState) -> DraftState:
     slot_B = jnp.minimum(place_B, max_len - 1)
     decoded, cache = model.extend(params, state.student, before_B[:, None], slot_B)
     log_pi_BxV = log_policy(decoded.logits_BxTxV[:, 0], context.banned)
-    history = after_own(state.settled, place_B - state.seen_B, before_B)
+    history = after_drafts(state.settled, state.tokens_BxT, place_B, before_B, context.unit)
     score_B, memory = strategy.gate.score(
         state.gate, DecodeState(log_pi_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, history)
     )

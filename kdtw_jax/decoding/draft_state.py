@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from kdtw_jax.constraints.history import History, start_history
 from kdtw_jax.constraints.record import Rule
+from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.sample import PAD
 from kdtw_jax.decoding.spans import SPAN
 from kdtw_jax.decoding.strategy import Strategy
@@ -24,6 +25,7 @@ class DraftContext(NamedTuple):
     banned: tuple[int, ...]
     rule: Rule | None  # enforced
     noise_3xBxT: jax.Array | None  # uniforms of the student's tokens, the verdicts and the teacher's tokens
+    unit: Unit = TOKENS  # what is counted
 
     def noise_of(self, index: int) -> jax.Array | None:
         """float32 [B, T]: 0 is that of the student's tokens, 1 of the verdicts, 2 of the teacher's tokens."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from kdtw_jax.constraints.credit import Credit, Purse
 from kdtw_jax.constraints.record import Rule
+from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.gate import own_gate
 from kdtw_jax.decoding.help import Helped, generate_with_help
 from kdtw_jax.decoding.sample import generate
@@ -28,6 +29,7 @@ def write_under_rule(
     max_len: int,
     guard: bool = True,
     purse: Purse | None = None,
+    unit: Unit = TOKENS,
 ) -> Helped:
     """Greedy outputs of a student that asks as its own gate says.
 
@@ -42,13 +44,14 @@ def write_under_rule(
       max_len: tokens of an output at the most.
       guard: the rule is enforced.
       purse: then: outputs keep it together. None: each by itself.
+      unit: what the rule counts, and what a call buys.
     """
     model, params = student
     read_BxX, rule_BxX = encoder_inputs(model.config, words_BxR, source_BxS)
     credit = None
     if guard:
         credit = (
-            draft_credit(student, read_BxX, rule, banned=banned, max_len=max_len)
+            draft_credit(student, read_BxX, rule, banned=banned, max_len=max_len, unit=unit)
             if purse is None
             else Credit(jnp.zeros(len(source_BxS), jnp.int32), purse)
         )
@@ -64,11 +67,18 @@ def write_under_rule(
         rule=rule if guard else None,
         credit=credit,
         gate=own_gate(model, params, model.encode(params, rule_BxX), alpha),
+        unit=unit,
     )
 
 
 def draft_credit(
-    student: tuple[Model, Params], source_BxS: jax.Array, rule: Rule, *, banned: tuple[int, ...], max_len: int
+    student: tuple[Model, Params],
+    source_BxS: jax.Array,
+    rule: Rule,
+    *,
+    banned: tuple[int, ...],
+    max_len: int,
+    unit: Unit = TOKENS,
 ) -> Credit | None:
     """How far outputs may ask ahead, by what the student writes without help: nine tenths of its length.
 
@@ -81,9 +91,11 @@ def draft_credit(
       rule: that will be enforced.
       banned: tokens that are never written.
       max_len: tokens of an output at the most.
+      unit: what the rule counts.
     """
     if all(constraint.spent is None for constraint in rule.constraints):
         return None
     draft = generate(*student, source_BxS, None, max_len=max_len, banned=banned)
-    length_B = jnp.floor(_TRUSTED * jnp.sum(draft.mask_BxT, axis=1) + 1e-3).astype(jnp.int32)
+    count_B = jnp.sum(draft.mask_BxT, axis=1) if unit.marks is None else unit.count(draft.tokens_BxT)
+    length_B = jnp.floor(_TRUSTED * count_B + 1e-3).astype(jnp.int32)
     return Credit(jnp.where(draft.finished_B, length_B, 0))

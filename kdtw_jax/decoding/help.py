@@ -1,8 +1,11 @@
-"""Decoding with help: the student writes, and where it asks, the teacher writes the next token.
+"""Decoding with help: the student writes, and where it asks, the teacher writes the next token, word or tokens.
 
 Two decisions per step: *who* (the gate, sampled or by threshold, within the rule where one is enforced) and *what*
 (greedy or sampled). The teacher is lazy: it has not seen the tokens since its last call, so a call first processes them
 (`kdtw_jax.decoding.spans`) and then answers. Rows that asked are answered together.
+
+Where a call buys more than a token, the teacher goes on unasked. Whether its word is over it says itself: it says the
+next token, and where that begins another word, the gate decides anew who writes it.
 
 Three verbs over one state: `_decide` says who asks, `_answer` what the teacher says to them, `_write` what is written.
 """
@@ -15,27 +18,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.constraints.credit import Credit, may_ask
-from kdtw_jax.constraints.history import History, advance, start_history
+from kdtw_jax.constraints.credit import Credit, Room, Turns, turns
+from kdtw_jax.constraints.history import History, advance, called, start_history
 from kdtw_jax.constraints.record import Rule
+from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.gate import DecodeState, Gate, own_gate
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
-from kdtw_jax.decoding.spans import SPAN, decoder_inputs, read_span, successive
-from kdtw_jax.decoding.withhold import withhold_end
+from kdtw_jax.decoding.spans import SPAN, catch_up
+from kdtw_jax.decoding.withhold import only_keeping, withhold_end
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Cache, Model, Params
 
 
 class Helped(NamedTuple):
-    """Targets written by student and teacher. Calls are `sum(asked_BxT)`."""
+    """Targets written by student and teacher."""
 
     tokens_BxT: jax.Array  # int32, end-of-sequence included, 0 after
     asked_BxT: jax.Array  # bool, the teacher wrote it
+    called_BxT: jax.Array  # bool, it was asked for it, and did not go on
     score_BxT: jax.Array  # float32, what the gate said, whether or not the rule let it; 0 after the end
     mask_BxT: jax.Array  # bool, True up to and including the end-of-sequence token
     finished_B: jax.Array  # bool, False where T tokens were not enough
     history: History  # at the end
+    memory: Any = ()  # the gate's own, at the end
 
     @property
     def positions_B(self) -> jax.Array:
@@ -56,6 +62,10 @@ class _Context(NamedTuple):
     threshold: float | jax.Array
     banned: tuple[int, ...]
     read_along: bool
+    unit: Unit
+
+    def room(self, state: _State) -> Room:
+        return Room(self.unit, state.tokens_BxT.shape[1] - state.step)
 
 
 class _State(NamedTuple):
@@ -64,6 +74,7 @@ class _State(NamedTuple):
     finished_B: jax.Array  # bool
     tokens_BxT: jax.Array  # int32
     asked_BxT: jax.Array  # bool
+    called_BxT: jax.Array  # bool
     score_BxT: jax.Array  # float32
     history: History
     student: Cache
@@ -86,6 +97,7 @@ def generate_with_help(
     credit: Credit | None = None,
     gate: Gate | None = None,
     read_along: bool = False,
+    unit: Unit = TOKENS,
 ) -> Helped:
     """Continues every source until its end-of-sequence token or `max_len` tokens, whichever is first.
 
@@ -103,6 +115,7 @@ def generate_with_help(
       gate: who decides; by default the student's own gate.
       read_along: the teacher processes every token as it is written. The same outputs, and `positions_B` still those of
         the lazy teacher; faster for a batch in which some row asks at nearly every step, as in training.
+      unit: what a call buys, and what the rule counts.
 
     Raises:
       UserError: `max_len` is below 1, or noise has another shape.
@@ -119,7 +132,7 @@ def generate_with_help(
     if credit is not None:
         credit = credit._replace(length_B=jnp.minimum(credit.length_B, max_len))  # what can be reached
     context = _Context(
-        student, teacher, gate, rule, credit, gate_noise_BxT, token_noise_BxT, threshold, banned, read_along
+        student, teacher, gate, rule, credit, gate_noise_BxT, token_noise_BxT, threshold, banned, read_along, unit
     )
     encoded = other.encode(other_params, teacher_source_BxS)
     start = _State(
@@ -128,6 +141,7 @@ def generate_with_help(
         finished_B=jnp.zeros(rows, bool),
         tokens_BxT=jnp.full((rows, max_len), PAD, jnp.int32),
         asked_BxT=jnp.zeros((rows, max_len), bool),
+        called_BxT=jnp.zeros((rows, max_len), bool),
         score_BxT=jnp.zeros((rows, max_len), jnp.float32),
         history=start_history(teacher_source_BxS),
         student=model.start(params, read, max_len),
@@ -141,10 +155,12 @@ def generate_with_help(
     return Helped(
         tokens_BxT=end.tokens_BxT,
         asked_BxT=end.asked_BxT,
+        called_BxT=end.called_BxT,
         score_BxT=end.score_BxT,
         mask_BxT=mask_to_eos(end.tokens_BxT),
         finished_B=end.finished_B,
         history=end.history,
+        memory=end.gate,
     )
 
 
@@ -157,55 +173,59 @@ def _step(context: _Context, state: _State) -> _State:
         heard, teacher = other.extend(other_params, state.teacher, state.token_Bx1, state.step)
         log_mu_BxV = log_policy(heard.logits_BxTxV[:, 0], context.banned)
     seen = DecodeState(log_pi_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, state.history, log_mu_BxV)
-    asked_B, score_B, gate = _decide(context, state, seen)
+    turn, score_B, gate = _decide(context, state, seen)
+    heard_B = turn.ask_B | turn.on_B
     if log_mu_BxV is None:
-        ask, nobody = partial(_answer, context, state, asked_B, log_pi_BxV), lambda: (log_pi_BxV, state.teacher)
-        written_BxV, teacher = jax.lax.cond(jnp.any(asked_B), ask, nobody)
-    else:
-        written_BxV = jnp.where(asked_B[:, None], log_mu_BxV, log_pi_BxV)
-    return _write(context, state, written_BxV, asked_B, score_B)._replace(student=student, gate=gate, teacher=teacher)
+        hear, nobody = partial(_answer, context, state, heard_B, log_pi_BxV), lambda: (log_pi_BxV, state.teacher)
+        log_mu_BxV, teacher = jax.lax.cond(jnp.any(heard_B), hear, nobody)
+    asked_B = turn.ask_B | _goes_on(context, state, turn.on_B, log_mu_BxV)
+    written_BxV = jnp.where(asked_B[:, None], log_mu_BxV, log_pi_BxV)
+    rule, credit = context.rule, context.credit
+    if rule is not None and credit is not None:
+        bound_B = ~turn.idle_B & ~state.finished_B
+        written_BxV = only_keeping(rule, credit, state.history, written_BxV, bound_B, context.room(state))
+    after = _write(context, state, written_BxV, asked_B, score_B, heard_B)
+    return after._replace(student=student, gate=gate, teacher=teacher)
 
 
-def _decide(context: _Context, state: _State, seen: DecodeState) -> tuple[jax.Array, jax.Array, Any]:
-    """Who asks, bool [B]; the gate's score, float32 [B]; and its memory."""
+def _decide(context: _Context, state: _State, seen: DecodeState) -> tuple[Turns, jax.Array, Any]:
+    """Who may ask and would; the gate's score, float32 [B]; and its memory."""
     score_B, memory = context.gate.score(state.gate, seen)
     noise_BxT = context.gate_noise_BxT
     level = context.threshold if noise_BxT is None else _column(noise_BxT, state.step)
-    asked_B = ~state.finished_B & (score_B > level)
-    rule, credit = context.rule, context.credit
+    open_B = ~state.finished_B
+    wish_B, rule, credit = open_B & (score_B > level), context.rule, context.credit
     if rule is not None and credit is not None:
-        asked_B = may_ask(rule, credit, state.history, asked_B, ~state.finished_B)
-    elif rule is not None:
-        asked_B &= rule.allowed(state.history)
-    return asked_B, score_B, memory
+        return turns(rule, credit, state.history, wish_B, open_B, context.room(state)), score_B, memory
+    on_B = open_B & (state.history.owed_B > 0)
+    if rule is not None:
+        wish_B &= rule.allowed(state.history, context.unit)
+        on_B &= context.unit.one_token or rule.lets_go_on(state.history, context.unit)
+    return Turns(wish_B, on_B, open_B), score_B, memory
 
 
-def _answer(context: _Context, state: _State, asked_B: jax.Array, log_pi_BxV: jax.Array) -> tuple[jax.Array, Cache]:
-    """The policy of the next token, the teacher's in rows that asked, and its cache, filled up to there."""
-    inputs_BxX = decoder_inputs(state.tokens_BxT)
+def _goes_on(context: _Context, state: _State, on_B: jax.Array, log_mu_BxV: jax.Array) -> jax.Array:
+    """Where the answer that runs goes on with what the teacher would write, bool [B]."""
+    if context.unit.one_token:
+        return jnp.zeros_like(on_B)
+    noise_BxT = context.token_noise_BxT
+    token_B = choose(log_mu_BxV, None if noise_BxT is None else _column(noise_BxT, state.step))
+    return on_B & context.unit.goes_on(state.history.owed_B, token_B, state.history.last_B)
 
-    def behind(carry: tuple[jax.Array, jax.Array, Cache]) -> jax.Array:
-        return jnp.any(asked_B & (carry[0] <= state.step))
 
-    def catch_up(carry: tuple[jax.Array, jax.Array, Cache]) -> tuple[jax.Array, jax.Array, Cache]:
-        read_B, logits_BxV, cache = carry
-        decoded, cache = read_span(context.teacher, cache, inputs_BxX, successive(read_B, SPAN))
-        place_B = state.step - read_B  # of the position that answers, within the span or beyond it
-        last_B = jnp.clip(place_B, 0, SPAN - 1)
-        found_BxV = jnp.take_along_axis(decoded.logits_BxTxV, last_B[:, None, None], axis=1)[:, 0]
-        here_B = asked_B & (place_B >= 0) & (place_B < SPAN)
-        logits_BxV = jnp.where(here_B[:, None], found_BxV, logits_BxV)
-        read_B = jnp.where(asked_B, jnp.minimum(read_B + SPAN, state.step + 1), read_B)
-        return read_B, logits_BxV, cache
-
-    nothing_BxV = jnp.zeros((len(asked_B), context.teacher[0].config.vocab_size), jnp.float32)
-    start = (state.history.positions_B, nothing_BxV, state.teacher)
-    _, logits_BxV, cache = jax.lax.while_loop(behind, catch_up, start)
-    return jnp.where(asked_B[:, None], log_policy(logits_BxV, context.banned), log_pi_BxV), cache
+def _answer(context: _Context, state: _State, heard_B: jax.Array, log_pi_BxV: jax.Array) -> tuple[jax.Array, Cache]:
+    """The policy of the next token, the teacher's in rows where it is heard, and its cache, filled up to there."""
+    found = catch_up(context.teacher, state.teacher, state.tokens_BxT, state.history.positions_B, state.step, heard_B)
+    return jnp.where(heard_B[:, None], log_policy(found[0], context.banned), log_pi_BxV), found[1]
 
 
 def _write(
-    context: _Context, state: _State, log_policy_BxV: jax.Array, asked_B: jax.Array, score_B: jax.Array
+    context: _Context,
+    state: _State,
+    log_policy_BxV: jax.Array,
+    asked_B: jax.Array,
+    score_B: jax.Array,
+    heard_B: jax.Array,
 ) -> _State:
     """The next token of rows that are not finished, padding in the others."""
     active_B, noise_BxT = ~state.finished_B, context.token_noise_BxT
@@ -213,15 +233,17 @@ def _write(
     token_B = jnp.where(active_B, choose(log_policy_BxV, noise_B), PAD)
     rule, credit = context.rule, context.credit
     if rule is not None and credit is not None:
-        token_B = withhold_end(rule, credit, state.history, log_policy_BxV, noise_B, token_B, asked_B, active_B)
+        given = (rule, credit, state.history, log_policy_BxV, noise_B, token_B, asked_B, active_B)
+        token_B = withhold_end(*given, context.room(state))
     return state._replace(
         step=state.step + 1,
         token_Bx1=token_B[:, None],
         finished_B=state.finished_B | (token_B == EOS),
         tokens_BxT=_put(state.tokens_BxT, token_B, state.step),
         asked_BxT=_put(state.asked_BxT, asked_B, state.step),
+        called_BxT=_put(state.called_BxT, called(state.history, token_B, asked_B, context.unit), state.step),
         score_BxT=_put(state.score_BxT, jnp.where(active_B, score_B, 0.0), state.step),
-        history=advance(state.history, token_B, asked_B, active_B),
+        history=advance(state.history, token_B, asked_B, active_B, context.unit, heard_B),
     )
 
 

@@ -13,6 +13,7 @@ from kdtw_jax.constraints.account import Account
 from kdtw_jax.constraints.credit import Purse
 from kdtw_jax.constraints.history import History, start_history
 from kdtw_jax.constraints.record import Constraint, Rule
+from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.enforced import write_under_rule
 from kdtw_jax.decoding.help import Helped
 from kdtw_jax.decoding.sample import generate
@@ -40,7 +41,7 @@ def program_alone(model: Model, *, banned: tuple[int, ...], max_len: int) -> Wri
         made = generate(model, params, source_BxS, None, max_len=max_len, banned=banned)
         nobody_BxT = jnp.zeros(made.mask_BxT.shape, bool)
         score_BxT, nothing = nobody_BxT.astype(jnp.float32), start_history(source_BxS)
-        return Helped(made.tokens_BxT, nobody_BxT, score_BxT, made.mask_BxT, made.finished_B, nothing)
+        return Helped(made.tokens_BxT, nobody_BxT, nobody_BxT, score_BxT, made.mask_BxT, made.finished_B, nothing)
 
     return jax.jit(write)
 
@@ -54,6 +55,7 @@ def program_under(
     banned: tuple[int, ...],
     max_len: int,
     guard: bool,
+    unit: Unit = TOKENS,
 ) -> WriteProgram:
     """A student that asks, under rules on these constraints; arguments as for `write_under_rule`."""
 
@@ -71,6 +73,7 @@ def program_under(
             max_len=max_len,
             guard=guard,
             purse=purse,
+            unit=unit,
         )
 
     return jax.jit(write)

@@ -40,3 +40,45 @@ def read_span(
 def successive(first_B: jax.Array, count: int) -> jax.Array:
     """The `count` places from `first_B` on, int32 [B, count]."""
     return first_B[:, None] + jnp.arange(count, dtype=jnp.int32)[None, :]
+
+
+def catch_up(
+    network: tuple[Model, Params],
+    cache: Cache,
+    tokens_BxT: jax.Array,
+    read_B: jax.Array,
+    place: jax.Array,
+    heard_B: jax.Array,
+) -> tuple[jax.Array, Cache]:
+    """Feeds a model what it has not read, in rows where it is to be heard: its logits at a place, and its cache.
+
+    Args:
+      network: the model.
+      cache: filled up to `read_B`.
+      tokens_BxT: int32, what was written.
+      read_B: int32, positions that it has processed.
+      place: int32 [], the token it is heard about.
+      heard_B: bool.
+
+    Returns:
+      float32 [B, V], 0 in the other rows; and the cache, filled up to that place.
+    """
+    inputs_BxX = decoder_inputs(tokens_BxT)
+
+    def behind(carry: tuple[jax.Array, jax.Array, Cache]) -> jax.Array:
+        return jnp.any(heard_B & (carry[0] <= place))
+
+    def read(carry: tuple[jax.Array, jax.Array, Cache]) -> tuple[jax.Array, jax.Array, Cache]:
+        read_B, logits_BxV, cache = carry
+        decoded, cache = read_span(network, cache, inputs_BxX, successive(read_B, SPAN))
+        place_B = place - read_B  # of the position that answers, within the span or beyond it
+        last_B = jnp.clip(place_B, 0, SPAN - 1)
+        found_BxV = jnp.take_along_axis(decoded.logits_BxTxV, last_B[:, None, None], axis=1)[:, 0]
+        here_B = heard_B & (place_B >= 0) & (place_B < SPAN)
+        logits_BxV = jnp.where(here_B[:, None], found_BxV, logits_BxV)
+        read_B = jnp.where(heard_B, jnp.minimum(read_B + SPAN, place + 1), read_B)
+        return read_B, logits_BxV, cache
+
+    nothing_BxV = jnp.zeros((len(heard_B), network[0].config.vocab_size), jnp.float32)
+    _, logits_BxV, cache = jax.lax.while_loop(behind, read, (read_B, nothing_BxV, cache))
+    return logits_BxV, cache

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.constraints.history import advance, after_own
+from kdtw_jax.constraints.history import advance, after_drafts
 from kdtw_jax.decoding.draft_state import DraftContext, DraftState, at_place
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose
@@ -99,7 +99,7 @@ def commit(context: DraftContext, state: DraftState, found: Verification) -> Dra
     new_BxT = (place_BxT == found.stands_B[:, None]) & found.writes_B[:, None]
     keep_BxT = place_BxT < found.stands_B[:, None]
     last_B = jnp.where(found.stands_B > 0, at_place(state.tokens_BxT, found.stands_B - 1), PAD)
-    settled = after_own(state.settled, found.stands_B - state.seen_B, last_B)
+    settled = after_drafts(state.settled, state.tokens_BxT, found.stands_B, last_B, context.unit)
     length_B = found.stands_B + found.writes_B
     ended_B = ~found.writes_B | (found.token_B == EOS) | (length_B >= max_len)
     owed_B = jnp.where(state.owed_B > 0, state.owed_B, context.strategy.tokens_per_call) - 1
@@ -113,7 +113,7 @@ def commit(context: DraftContext, state: DraftState, found: Verification) -> Dra
         "asked_BxT": new_BxT | (state.asked_BxT & keep_BxT),
         "risk_B": jnp.zeros_like(state.risk_B),
         "owed_B": jnp.where(ended_B, 0, owed_B),
-        "settled": advance(settled, found.token_B, found.writes_B, found.writes_B),
+        "settled": advance(settled, found.token_B, found.writes_B, found.writes_B, context.unit),
         "calls_B": state.calls_B + (state.owed_B == 0),
         "positions_B": state.positions_B + drafts_B + ~_complete(state),
     }

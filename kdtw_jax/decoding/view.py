@@ -58,7 +58,8 @@ def gate_features(
     first_BxT, best_BxT = first_X.reshape(rows, length), best_X.reshape(rows, length)
     lead_BxT = jnp.minimum(best_X - next_X, _FAR).reshape(rows, length)
     repeats_BxT = jnp.sum(past_BxTxN == first_BxT[:, :, None], axis=-1)
-    written, calls, source = (x.astype(jnp.float32) for x in (history.length_B, history.calls_B, history.source_B))
+    counts = (history.length_B, history.calls_B, history.helped_B, history.tokens_B, history.source_B)
+    written, calls, helped, tokens, source = (x.astype(jnp.float32) for x in counts)
     facts = Facts(
         entropy=entropy(log_policy_BxTxV) / 3,
         surprise=-jnp.maximum(best_BxT, -_FAR) / 3,
@@ -66,11 +67,11 @@ def gate_features(
         repeats=jnp.minimum(repeats_BxT, 4) / 2,
         written=written / 32,
         source=source / 32,
-        left=(source - written) / 16,
+        left=(source - tokens) / 16,
         alone=jnp.log1p(jnp.minimum(history.own_B, 100).astype(jnp.float32)) / 3,
         in_a_row=jnp.minimum(history.in_a_row_B, 4) / 2,
         calls=jnp.log1p(calls) / 2,
-        share=calls / (written + 1),
+        share=helped / (written + 1),
     )
     choices_BxTx2 = jnp.stack([first_X, second_X], axis=-1).reshape(rows, length, 2)
     return GateInputs(hidden_BxTxD, choices_BxTx2, jnp.stack([x.astype(jnp.float32) for x in facts], axis=-1))

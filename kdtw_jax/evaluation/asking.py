@@ -75,7 +75,10 @@ def evaluate_asking(
         tick()
         levels = _calibrated_levels(decoder, phrasings, validation, rows, rivals, shown, tick)
         clock.lap("calibration")
-        levels = {**dict.fromkeys(drawn, shown), **levels}  # of which the level is the share that they ask for
+        # Of a drawn gate the level is the part of the tokens that it asks for: so that of a word one is, or none.
+        tokens = np.count_nonzero(silent.written.tokens_NxT) / max(int(silent.written.lengths_N.sum()), 1)
+        parts = shown if decoder.unit.marks is None else [float(1 - (1 - share) ** (1 / tokens)) for share in shown]
+        levels = {**dict.fromkeys(drawn, parts), **levels}
         others = _cells_of_other_gates(decoder, phrasings, test.data, rows, shown, levels, silent, tick)
         clock.lap("rivals")
         looking: list[EvalCell] = []
@@ -92,9 +95,12 @@ def evaluate_asking(
     cells = learned + others + looking
     measured = measure(cells, silent, test, resamples)
     clock.lap("scores")
+    counted = {"unit": decoder.unit.name, "account": "output"}
     found = {
         "rows": [
-            table_row(cell, metric, m) for cell, ms in zip(cells, measured.scores, strict=True) for metric, m in ms
+            {**table_row(cell, metric, m), **counted}
+            for cell, ms in zip(cells, measured.scores, strict=True)
+            for metric, m in ms
         ],
         "levels": {gate: dict(zip(map(str, shown), levels[gate], strict=True)) for gate in (*rivals, *drafting)},
         "obedience": [obedience_of(cell) for cell in cells if cell.gate == "learned"],

@@ -54,7 +54,8 @@ def measure(cells: Sequence[EvalCell], silent: EvalCell, test: Texts, resamples:
     """Scores with intervals, and gates at equal use. The student that never asks is the first point of every gate."""
     everyone = [*cells, silent]
     counts = [
-        Statistics(np.stack([c.written.calls_N, c.written.lengths_N], 1).astype(float), ratio_of_sums) for c in everyone
+        Statistics(np.stack([c.written.helped_N, c.written.lengths_N], 1).astype(float), ratio_of_sums)
+        for c in everyone
     ]
     use_S, use_RxS = _value_and_draws(counts, resamples)
     scores: list[list[tuple[str, tuple[float, float, float]]]] = [[] for _ in cells]
@@ -96,7 +97,7 @@ def _statistics(metric: str, cells: Sequence[EvalCell], test: Texts) -> list[Sta
 
 def table_row(cell: EvalCell, metric: str, score: tuple[float, float, float]) -> dict[str, Any]:
     """The row of asking.csv of a cell and a metric, whose score is (value, low, high)."""
-    tokens = int(cell.written.lengths_N.sum())
+    tokens = int(np.count_nonzero(cell.written.tokens_NxT))
     return {
         "gate": cell.gate,
         "guard": int(cell.guard),

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax import parallel
-from kdtw_jax.constraints import Constraint, Terms, as_rule, excess, start_history
+from kdtw_jax.constraints import TOKENS, Constraint, Terms, Unit, as_rule, excess, start_history
 from kdtw_jax.constraints.credit import Credit
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.decoding.ahead import Ahead, with_teacher
@@ -41,6 +41,7 @@ class Decoder(NamedTuple):
     seed: int
     write: Callable[..., Any]
     review: Callable[..., Any]
+    unit: Unit = TOKENS  # what a call buys and rules count
 
 
 def share_index(constraints: Sequence[Constraint]) -> int:
@@ -68,6 +69,7 @@ def make_decoder(
     devices: parallel.Devices | None = None,
     gates: Sequence[str] | None = None,
     foresight: Foresight | None = None,
+    unit: Unit = TOKENS,
 ) -> Decoder:
     """Makes a decoder, which compiles at the first call of a shape.
 
@@ -80,6 +82,7 @@ def make_decoder(
       devices: between which rows are split; None: the first one alone.
       gates: that its programs have; by default those that are compared and do not look ahead.
       foresight: what the gate of that name has learned.
+      unit: what a call buys and rules count.
 
     Raises:
       UserError: the student has no gate, or does not know the share of words.
@@ -115,7 +118,7 @@ def make_decoder(
         rule, length = as_rule(constraints, Terms(budget_BxC, guard_B[:, None] & said_BxC)), noise_Bx2xT.shape[2]
         credit = jax.lax.cond(
             guard_B[0],
-            lambda: draft_credit(own, read_BxX, rule, banned=banned, max_len=length),
+            lambda: draft_credit(own, read_BxX, rule, banned=banned, max_len=length, unit=unit),
             lambda: Credit(jnp.zeros(len(source_BxS), jnp.int32)),
         )
         helped = generate_with_help(
@@ -131,11 +134,13 @@ def make_decoder(
             credit=credit,
             gate=score_by([entry.make(context) for entry in entries], which),
             read_along=True,
+            unit=unit,
         )
-        written = (source_BxS, helped.tokens_BxT, helped.asked_BxT)
-        over_CxB = jnp.stack([excess(c, budget_C[i], *written) for i, c in enumerate(constraints)])
+        written, end = (source_BxS, helped.tokens_BxT, helped.asked_BxT, unit), helped.history
+        over_CxB = jnp.stack([excess(c, budget_C[i], *written, end) for i, c in enumerate(constraints)])
         over_B = jnp.max(jnp.where(said_C[:, None], over_CxB, -jnp.inf), axis=0)
-        return helped.tokens_BxT, helped.asked_BxT, helped.score_BxT, helped.positions_B, over_B
+        counts = (end.positions_B, end.length_B, end.helped_B, end.calls_B)
+        return helped.tokens_BxT, helped.asked_BxT, helped.score_BxT, *counts, over_B
 
     def review(
         params: tuple[Params, Params], source_BxS: jax.Array, words_BxR: jax.Array, tokens_BxT: jax.Array
@@ -156,4 +161,4 @@ def make_decoder(
 
     held = parallel.place_params((student[1], teacher[1]), devices or parallel.one_device())
     programs = parallel.map_batch(write, held), parallel.map_batch(review, held)
-    return Decoder(student, teacher, tokenizer, tuple(constraints), gates, sampled_gate, seed, *programs)
+    return Decoder(student, teacher, tokenizer, tuple(constraints), gates, sampled_gate, seed, *programs, unit)

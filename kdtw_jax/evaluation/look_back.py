@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdtw_jax.constraints import Unit
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.evaluation import diagnostics
 from kdtw_jax.evaluation.cells import EvalCell, Found, Texts
 from kdtw_jax.evaluation.decoder import Decoder
 from kdtw_jax.evaluation.places import by_class, by_decile, by_position, piece_classes
 from kdtw_jax.evaluation.written import review_split
-from kdtw_jax.marks import marked
+from kdtw_jax.marks import marked, whole_words
 from kdtw_jax.text.normal import normalize
+from kdtw_jax.text.words import word_numbers
 
 SHOWN = 0.2  # the budget at which it is looked at where the student asks
 
@@ -41,7 +43,7 @@ def look_back(
         *by_position(written.tokens_NxT, written.asked_NxT),
     ]
     # Spread over the split, of outputs in which both wrote.
-    both = np.flatnonzero((written.calls_N > 0) & (written.calls_N < written.lengths_N))
+    both = np.flatnonzero((written.helped_N > 0) & (written.helped_N < written.lengths_N))
     chosen = both[np.linspace(0, len(both) - 1, min(_SAMPLES, len(both))).astype(int)] if len(both) else both
     return {
         "expected_calls": {"by_budget": budgets, **expected_cost_fit(np.concatenate(expected), np.concatenate(made))},
@@ -50,14 +52,18 @@ def look_back(
             {
                 "source": normalize(test.sources[i]),
                 "reference": normalize(test.references[i]),
-                "output": marked(
-                    [pieces[token] for token in written.tokens_NxT[i].tolist() if token],
-                    written.asked_NxT[i, written.tokens_NxT[i] != 0].tolist(),
-                ),
+                "output": _marked(decoder.unit, pieces, written.tokens_NxT[i], written.asked_NxT[i]),
             }
             for i in chosen.tolist()
         ],
     }
+
+
+def _marked(unit: Unit, pieces: Sequence[str], tokens_T: np.ndarray, asked_T: np.ndarray) -> str:
+    tokens, asked = tokens_T[tokens_T != 0].tolist(), asked_T[tokens_T != 0].tolist()
+    if unit.marks is not None:
+        asked = whole_words(asked, word_numbers(unit.marks, tokens))
+    return marked([pieces[token] for token in tokens], asked)
 
 
 def expected_cost_fit(expected_N: np.ndarray, made_N: np.ndarray) -> dict[str, float | None]:

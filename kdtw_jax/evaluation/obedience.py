@@ -33,7 +33,7 @@ def rule_excess(written: Written) -> Found:
         "outputs": len(over_N),
         "outputs_over": int((over_N > _OVER).sum()),
         "excess_calls_p95": float(max(np.quantile(over_N, 0.95), 0.0)),
-        "excess_share_p95": float(max(np.quantile(over_N / written.lengths_N, 0.95), 0.0)),
+        "excess_share_p95": float(max(np.quantile(over_N / np.maximum(written.lengths_N, 1), 0.95), 0.0)),
         "unfinished": written.unfinished,
     }
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from kdtw_jax.constraints import Unit, histories
 from kdtw_jax.data.batches import Bucket, EncodedSplit, Ragged, evaluation_batches
 from kdtw_jax.evaluation.harness import Harness, write_batch
 from kdtw_jax.evaluation.rows import rows_of_batch
@@ -23,8 +24,8 @@ class Outcome(NamedTuple):
 
     texts: list[str]
     tokens_NxT: np.ndarray  # int32, end-of-sequence included, 0 after
-    lengths_N: np.ndarray  # int32, tokens
-    teacher_N: np.ndarray  # int32, those that the teacher wrote
+    lengths_N: np.ndarray  # int32, units: words where those are counted, otherwise tokens
+    teacher_N: np.ndarray  # int32, those with a token of the teacher's, whatever wrote it
     calls_N: np.ndarray  # int32
     positions_N: np.ndarray  # int32, decoder positions that the teacher processed
     passes_N: np.ndarray  # int32, decoder positions that the student processed
@@ -43,19 +44,35 @@ def write_point(harness: Harness, point: Point, data: EncodedSplit, buckets: Seq
     count = len(data)
     length = max(bucket.target for bucket in buckets)
     tokens = np.zeros((count, length), np.int32)
-    numbers = np.zeros((4, count), np.int32)
+    numbers = np.zeros((5, count), np.int32)
     for batch in evaluation_batches(data, buckets):
         rows_B, real_B = rows_of_batch(data, batch.example_B)
         found = jax.device_get(write_batch(harness, point, batch, rows_B, harness.decoder.seed))
         asked_BxT = None if point.alone else found.asked_BxT[real_B]
         check_written(f"{point.method} {point.setting}", found.tokens_BxT[real_B], asked_BxT)
         tokens[rows_B[real_B], : batch.target_BxT.shape[1]] = found.tokens_BxT[real_B]
-        for row, x_B in zip(
-            numbers, (found.asked_BxT.sum(1), found.calls_B, found.positions_B, found.passes_B), strict=True
-        ):
+        counts = units_written(harness.decoder.unit, found.tokens_BxT, found.asked_BxT)
+        for row, x_B in zip(numbers, (*counts, found.calls_B, found.positions_B, found.passes_B), strict=True):
             row[rows_B[real_B]] = x_B[real_B]
     texts = [harness.decoder.tokenizer.decode(row.tolist()) for row in tokens]
-    return Outcome(texts, tokens, (tokens != 0).sum(1).astype(np.int32), *numbers)
+    return Outcome(texts, tokens, *numbers)
+
+
+def units_written(unit: Unit, tokens_BxT: np.ndarray, asked_BxT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts the units of outputs, and those with a token of the teacher's; int32 [B] each.
+
+    Args:
+      unit: what is counted.
+      tokens_BxT: int32, 0 after the end.
+      asked_BxT: bool, the teacher wrote it.
+    """
+    if unit.marks is None:
+        return (tokens_BxT != 0).sum(axis=1).astype(np.int32), asked_BxT.sum(axis=1).astype(np.int32)
+    end = _histories(tokens_BxT[:, :1], tokens_BxT, asked_BxT, unit)  # of sources there is nothing to know
+    return np.asarray(end.length_B[-1]), np.asarray(end.helped_B[-1])
+
+
+_histories = jax.jit(histories, static_argnums=3)
 
 
 def teacher_log_probs(
@@ -97,19 +114,19 @@ def _padded(words_KxR: np.ndarray | None, room: int) -> np.ndarray:
 def costs_per_token(
     outcome: Outcome, student: ModelConfig, teacher: ModelConfig, source_N: np.ndarray
 ) -> dict[str, float]:
-    """Returns what a point cost per output token, by the names of the table's columns.
+    """Returns what a point cost per output token, and the share of the teacher's units, by the table's columns.
 
     FLOPs are two per parameter and position (arXiv 2001.08361, section 2.1): an encoder works where its decoder does.
 
     Args:
       source_N: tokens of each source.
     """
-    tokens = float(outcome.lengths_N.sum())
+    tokens = float(np.count_nonzero(outcome.tokens_NxT))
     called_N = outcome.positions_N > 0
     encoder, decoder = (2.0 * p for p in costs(teacher)[:2])
     own_encoder, own_decoder = (2.0 * p for p in costs(student)[:2])
     return {
-        "teacher_tokens": float(outcome.teacher_N.sum()) / tokens,
+        "teacher_tokens": float(outcome.teacher_N.sum()) / max(float(outcome.lengths_N.sum()), 1.0),
         "calls": float(outcome.calls_N.sum()) / tokens,
         "positions": float(outcome.positions_N.sum()) / tokens,
         "no_call_share": float((~called_N).mean()),

@@ -30,6 +30,8 @@ COLUMNS = (
     "ms_b1",
     "ms_b32",
     "unfinished",
+    "unit",
+    "account",
 )
 ALONE = ("student_only", "teacher_only")  # the two ends: no ways to share the writing
 

@@ -40,6 +40,14 @@ class Point(NamedTuple):
     verify_at_end: bool = False
     words_KxR: np.ndarray | None = None  # int32, a rule that the student reads, in K phrasings
 
+    @property
+    def only_asks(self) -> bool:
+        """Whether a gate decides on each token alone, and nothing that stands is checked."""
+        usual = Point(self.method, self.setting)
+        checks = (self.number, self.summed, self.draft_length, self.check_end, self.verify_at_end)
+        plain = (usual.number, usual.summed, usual.draft_length, usual.check_end, usual.verify_at_end)
+        return self.gate != usual.gate and checks == plain and self.tokens_per_call == 1
+
 
 class Settings(NamedTuple):
     """What points may be made of."""

@@ -36,15 +36,16 @@ class Written(NamedTuple):
     tokens_NxT: np.ndarray  # int32, end-of-sequence included, 0 after
     asked_NxT: np.ndarray  # bool, the teacher wrote it
     score_NxT: np.ndarray  # float32, what the gate said; 0 after the end
-    lengths_N: np.ndarray  # int32, tokens
-    calls_N: np.ndarray  # int32, tokens that the teacher wrote
+    lengths_N: np.ndarray  # int32, units: words where those are counted, otherwise tokens
+    helped_N: np.ndarray  # int32, units with a token of the teacher's
+    calls_N: np.ndarray  # int32, answers of the teacher
     positions_N: np.ndarray  # int32, decoder positions that the teacher processed
     excess_N: np.ndarray  # float32, calls (or other costs) beyond what the rule allows; negative: within it
 
     @property
     def used(self) -> float:
-        """The teacher's share of all tokens, 0 to 1."""
-        return float(np.divide(self.calls_N.sum(), self.lengths_N.sum()))
+        """The teacher's share of all units, 0 to 1."""
+        return float(np.divide(self.helped_N.sum(), max(self.lengths_N.sum(), 1)))
 
     @property
     def unfinished(self) -> float:
@@ -88,7 +89,7 @@ def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket],
     length = max(bucket.target for bucket in buckets)
     tokens, asked = np.zeros((len(data), length), np.int32), np.zeros((len(data), length), bool)
     scores = np.zeros((len(data), length), np.float32)
-    positions, over = np.zeros(len(data), np.int32), np.zeros(len(data), np.float32)
+    counts_4xN, over = np.zeros((4, len(data)), np.int32), np.zeros(len(data), np.float32)
     for index, batch in enumerate(evaluation_batches(data, buckets)):
         place_B, real_B = rows_of_batch(data, batch.example_B)
         words_BxR = wanted.words_KxR[place_B % len(wanted.words_KxR)]
@@ -100,10 +101,10 @@ def write_split(decoder: Decoder, data: EncodedSplit, buckets: Sequence[Bucket],
         rows, width = place_B[real_B], batch.target_BxT.shape[1]
         for whole, part in zip((tokens, asked, scores), found, strict=False):
             whole[rows, :width] = part[real_B]
-        positions[rows], over[rows] = found[3][real_B], found[4][real_B]
+        counts_4xN[:, rows], over[rows] = [count_B[real_B] for count_B in found[3:7]], found[7][real_B]
     texts = [decoder.tokenizer.decode(row.tolist()) for row in tokens]
-    lengths = (tokens != 0).sum(axis=1).astype(np.int32)
-    return Written(texts, tokens, asked, scores, lengths, asked.sum(axis=1).astype(np.int32), positions, over)
+    positions, lengths, helped, calls = counts_4xN
+    return Written(texts, tokens, asked, scores, lengths, helped, calls, positions, over)
 
 
 def review_split(

@@ -80,7 +80,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         return HelpedRows(empty_row(bucket, config.distil.top_k), said, asked, terms)
 
     method = Replayed(
-        loss=ask_loss(student, config, rules.constraints, context.banned, training.chunks()),
+        loss=ask_loss(student, config, rules.constraints, context.banned, training.chunks(), rules.unit),
         coefficients=weights,
         sources=(*SOURCES, "helped"),
         shares=shares,
@@ -140,7 +140,7 @@ def train(context: TrainContext, params: Params, config: AskConfig) -> Params:
         raise UserError(f"{context.name} reads rules; give TrainContext a tokenizer")
     constraints = known_constraints(config.constraints, context.needed_teacher()[0].config)
     fresh = context.student.init(jax.random.key(context.seed + 1000))
-    params, duals = ask(context, {**fresh, **params}, config, make_rules(constraints, context.tokenizer))
+    params, duals = ask(context, {**fresh, **params}, config, make_rules(constraints, context.tokenizer, config.unit))
     table = zip(dual_configs(config, constraints), constraints, duals, strict=True)
     write_json(
         context.folder / "prices.json",

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.constraints import Constraint, words_room
+from kdtw_jax.constraints import TOKENS, Constraint, Unit, make_unit, words_room
+from kdtw_jax.constraints.unit import check_unit
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.duals import DualConfig
 from kdtw_jax.errors import UserError
@@ -34,6 +35,8 @@ class AskConfig:
     distil: DistilConfig = field(default_factory=DistilConfig, metadata=flags("value_warmup"))
     constraints: tuple[str, ...] = ("share",)
     """rules trained for, by name: share, calls, pause, in_a_row, first, after, compute, or your own (--constraint)"""
+    unit: str = field(default="token", metadata=flags())
+    """what a call buys and rules count: token, word, or a number of tokens (of which "4" buys the next four)"""
     gate: Literal["threshold", "sample"] = "threshold"
     """who writes at test time: ask where asking is the more probable, or draw"""
     tokens: Literal["greedy", "sample"] = "greedy"
@@ -74,6 +77,7 @@ class AskConfig:
         check_ranges(self, "ask.", gate_rate="(0, inf)")
         check_ranges(self, "ask.", gate_calibration_steps="[0, inf)", fixed_share="[0, 1)")
         check_held_out(self.held_out)
+        check_unit(self.unit)
         if self.distil.top_k < 1 or self.distil.target_decay:
             raise UserError(
                 "ask needs distil.top_k of at least 1 (savings are read from it) and no distil.target_decay"
@@ -100,12 +104,22 @@ class Rules(NamedTuple):
     constraints: tuple[Constraint, ...]
     encode: Callable[[str], Sequence[int]]
     room: int  # tokens for the words of a rule
+    unit: Unit = TOKENS  # what a call buys and rules count
 
 
-def make_rules(constraints: tuple[Constraint, ...], tokenizer: Tokenizer) -> Rules:
-    """Makes the rules of constraints, with room for the words of two together where there are several."""
-    together = min(len(constraints), 2)
-    return Rules(constraints, tokenizer.encode, words_room(constraints, tokenizer.encode, together=together))
+def make_rules(constraints: tuple[Constraint, ...], tokenizer: Tokenizer, unit: str = "token") -> Rules:
+    """Makes the rules of constraints, with room for the words of two together where there are several.
+
+    Args:
+      unit: as in `AskConfig`.
+    """
+    room = words_room(constraints, tokenizer.encode, together=min(len(constraints), 2))
+    return Rules(constraints, tokenizer.encode, room, unit_of(unit, tokenizer))
+
+
+def unit_of(unit: str, tokenizer: Tokenizer) -> Unit:
+    """Makes what `AskConfig.unit` names, in a vocabulary."""
+    return make_unit(unit, tokenizer.words if unit == "word" else None)
 
 
 def dual_configs(config: AskConfig, constraints: Sequence[Constraint]) -> tuple[DualConfig, ...]:

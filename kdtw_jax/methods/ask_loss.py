@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.constraints import Constraint, History, histories
+from kdtw_jax.constraints import TOKENS, Constraint, History, Unit, called, histories
 from kdtw_jax.decoding.policy import without_banned
 from kdtw_jax.decoding.view import encoder_inputs, gate_features, prefixes_and_history
 from kdtw_jax.losses.help import asked_divergence, asked_path, constraint_value_loss, saving
@@ -34,12 +34,14 @@ def ask_loss(
     constraints: Sequence[Constraint],
     banned: tuple[int, ...],
     chunks: Chunks = WHOLE,
+    unit: Unit = TOKENS,
 ) -> LossFn:
     """Makes the loss of replayed rows (`ask_rows.Priced`) under rules.
 
     Its terms are those of `path_terms`, where asking is an action with its price; and of the gate: "saving" and
     "price", squared errors whose difference is the consistency of asking with writing, "quote", the price of further
-    rules, and "cost", that of V_C.
+    rules, and "cost", that of V_C. Where a call buys more than a token, it saves what its tokens do together, and
+    within an answer there is no decision: no action, no reward, and nothing for the gate to learn but V_C.
 
     Args:
       model: the student, with a gate.
@@ -47,6 +49,7 @@ def ask_loss(
       constraints: those that rules are made of, C of them.
       banned: ids that are never written.
       chunks: positions at a time; the vocabulary is not cut up.
+      unit: what a call buys and rules count.
     """
     alpha = config.distil.pcl.alpha
     least = config.duals.low
@@ -58,7 +61,7 @@ def ask_loss(
         source_BxX, rule_BxX = encoder_inputs(model.config, rows.rule_BxR, rows.path.source_BxS)
         encoded = model.encode(params, source_BxX)
         decoded = model.decode(params, encoded, shift_right(tokens_BxT))
-        before = histories(rows.path.source_BxS, tokens_BxT, rows.asked_BxT)
+        before = histories(rows.path.source_BxS, tokens_BxT, rows.asked_BxT, unit)
 
         def part(
             hidden_BxXxD: jax.Array,
@@ -84,7 +87,9 @@ def ask_loss(
         own, view, saving_BxT = over_positions(part, what, chunks.chunk)
         odds = model.apply_gate(params, model.read_rule(params, model.encode(params, rule_BxX)), view)
         steps = History(*(leaf[:-1] for leaf in before))
-        unit_TxBxC = jax.vmap(partial(unit_costs, constraints, rows.terms))(steps)
+        called_BxT = called(steps, tokens_BxT.T, rows.asked_BxT.T, unit).T
+        within_BxT = rows.asked_BxT & ~called_BxT  # an answer
+        unit_TxBxC = jax.vmap(partial(unit_costs, constraints, rows.terms, unit=unit))(steps)
         unit_BxTxC = jnp.swapaxes(unit_TxBxC, 0, 1)
         price_BxT = jnp.einsum("btc,bc->bt", unit_BxTxC, price_BxC)
         # A quote stands before the source of a row, at a random place of its path.
@@ -94,7 +99,8 @@ def ask_loss(
         read_QxP = model.read_rule(params, model.encode(params, rule_QxX))
         there = GateInputs(*(leaf[row_Q, place_Q][:, None] for leaf in view))
         quoted_Qx1 = model.apply_gate(params, read_QxP, there).log_price_BxT
-        unit_QxC = unit_costs(constraints, quotes.terms, History(*(leaf[place_Q, row_Q] for leaf in before)))
+        now = History(*(leaf[place_Q, row_Q] for leaf in before))
+        unit_QxC = unit_costs(constraints, quotes.terms, now, unit)
         quote_Qx1 = jnp.sum(unit_QxC * quotes.price_QxC, axis=1, keepdims=True)
 
         def price_error(log_price: jax.Array, price: jax.Array, mask: jax.Array) -> Weighted:
@@ -109,16 +115,25 @@ def ask_loss(
         taken = {"teacher_log_prob_BxT": rows.path.teacher_log_prob_BxT, "asked_BxT": rows.asked_BxT}
         log_pi_BxT, reward_BxT = asked_path(own.log_pi_BxT, **taken, **asks)
         expected_BxT = asked_divergence(own.reverse_kl_BxT, **asks)
-        actions = PathTerms(log_pi_BxT, reward_BxT, own.value_BxT, None, expected_BxT)
-        cost_BxT = jnp.where(rows.asked_BxT, unit_BxTxC.sum(-1), 0.0)
+        cost_BxT = jnp.where(called_BxT, unit_BxTxC.sum(-1), 0.0)
         own_rows_B = sampled.source_X == HELPED
+        decided_BxT, quotes_Qx1 = mask_BxT, jnp.ones(quote_Qx1.shape, bool)
+        asked = weighted(rows.asked_BxT, mask_BxT & own_rows_B[:, None])
+        if not unit.one_token:
+            no_action = (log_pi_BxT, reward_BxT, expected_BxT)
+            log_pi_BxT, reward_BxT, expected_BxT = (jnp.where(within_BxT, 0.0, x_BxT) for x_BxT in no_action)
+            saving_BxT = unit.bought(jnp.where(mask_BxT, saving_BxT, 0.0), tokens_BxT)
+            decided_BxT, quotes_Qx1 = mask_BxT & ~within_BxT, ~within_BxT[row_Q, place_Q][:, None]
+            counts = (jnp.where(own_rows_B, leaf[-1], 0.0) for leaf in (before.helped_B, before.length_B))
+            asked = Weighted(*(jnp.sum(count_B) for count_B in counts))
+        actions = PathTerms(log_pi_BxT, reward_BxT, own.value_BxT, None, expected_BxT)
         return {
             **path_terms(config.distil, rows.path, actions, own.divergence_BxT, sampled.source_X == STUDENT),
-            "saving": weighted(0.5 * jnp.square(odds.saving_BxT - saving_BxT), mask_BxT),
-            "price": price_error(odds.log_price_BxT, price_BxT, mask_BxT),
-            "quote": price_error(quoted_Qx1, quote_Qx1, jnp.ones(quote_Qx1.shape, bool)),
+            "saving": weighted(0.5 * jnp.square(odds.saving_BxT - saving_BxT), decided_BxT),
+            "price": price_error(odds.log_price_BxT, price_BxT, decided_BxT),
+            "quote": price_error(quoted_Qx1, quote_Qx1, quotes_Qx1),
             "cost": constraint_value_loss(odds.cost_BxT, cost_BxT, mask_BxT, own_rows_B),
-            "asked": weighted(rows.asked_BxT, mask_BxT & own_rows_B[:, None]),
+            "asked": asked,
         }
 
     return loss

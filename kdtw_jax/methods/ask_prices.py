@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.constraints import Constraint, Drawn, History, Terms, histories, total_cost
+from kdtw_jax.constraints import TOKENS, Constraint, Drawn, History, Terms, Unit, histories, total_cost
+from kdtw_jax.constraints.history import before_unit
 from kdtw_jax.duals import DualConfig, Duals, price, prices, start_duals, update_duals
 from kdtw_jax.methods.ask_config import first_prices
 
@@ -17,12 +18,18 @@ _LAST_PACE = 0.4  # of the prices when the student has learned: slow, but studen
 _REST = 15.0  # how far the pace falls from there at rest: steps of 1, 1/2, 1/3 .. average what they see
 
 
-def unit_costs(constraints: Sequence[Constraint], terms: Terms, history: History) -> jax.Array:
-    """Computes what asking would cost now, [B, C], 0 where a constraint is not active; leaves of `history` [B]."""
+def unit_costs(constraints: Sequence[Constraint], terms: Terms, history: History, unit: Unit = TOKENS) -> jax.Array:
+    """Computes what asking would cost now, [B, C], 0 where a constraint is not active; leaves of `history` [B].
+
+    Where it is not known whether the answer belongs to the word under way, it is what costs more.
+    """
     costs = []
+    within = before_unit(history, unit)
     for index, constraint in enumerate(constraints):
         budget_B = terms.budget_BxC[:, index]
         cost_B = constraint.cost(history, jnp.ones(budget_B.shape, bool), budget_B)
+        if not unit.one_token:
+            cost_B = jnp.maximum(cost_B, constraint.cost(within, jnp.ones(budget_B.shape, bool), budget_B))
         costs.append(jnp.where(terms.active_BxC[:, index], cost_B, 0.0))
     return jnp.stack(costs, axis=-1)
 
@@ -52,6 +59,7 @@ class Prices:
 
     constraints: tuple[Constraint, ...]
     duals: tuple[DualConfig, ...]
+    unit: Unit = TOKENS  # what they count
 
     def start(self) -> tuple[Duals, ...]:
         """Makes the first prices, one table per constraint."""
@@ -106,12 +114,12 @@ class Prices:
           terms: the rules they were written under.
           pace: scales the rate of the prices.
         """
-        end = History(*(leaf[-1] for leaf in histories(source_BxS, tokens_BxT, asked_BxT)))
+        end = History(*(leaf[-1] for leaf in histories(source_BxS, tokens_BxT, asked_BxT, self.unit)))
         moved = []
         for i, constraint in enumerate(self.constraints):
             budget_B = terms.budget_BxC[:, i]
-            spent_B = total_cost(constraint, budget_B, source_BxS, tokens_BxT, asked_BxT)
-            # By the mean length and not by each output's: long outputs count as their tokens do.
+            spent_B = total_cost(constraint, budget_B, source_BxS, tokens_BxT, asked_BxT, self.unit)
+            # By the mean length and not by each output's: long outputs count as their tokens or words do.
             violation_B = (spent_B - constraint.limit(budget_B, end)) / jnp.maximum(jnp.mean(end.length_B), 1.0)
             active_B = terms.active_BxC[:, i]
             moved.append(update_duals(self.duals[i], tables[i], budget_B, violation_B, active_B, pace=pace))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax import parallel
-from kdtw_jax.constraints import History, Terms, draw_rules, histories
+from kdtw_jax.constraints import History, Terms, Unit, draw_rules, histories
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.decoding.gate import own_gate, priced_gate
 from kdtw_jax.decoding.help import generate_with_help
@@ -70,7 +70,7 @@ class AskingCollector:
         how: dict[str, Any] = {"alpha": alpha, "chunks": chunks, "apart": context.prompts is not None}
         how |= {"steps": self.steps, "readings": context.readings}
         self.plain = Collector(student, teacher, config.distil, banned, self.devices, **how)
-        self.prices = Prices(rules.constraints, dual_configs(config, rules.constraints))
+        self.prices = Prices(rules.constraints, dual_configs(config, rules.constraints), rules.unit)
         self.prices_at_rest = self.prices.without_push()
         self.bank = draw_rules(
             rules.constraints,
@@ -99,7 +99,7 @@ class AskingCollector:
                 terms, price_BxC = given
 
                 def due(history: History) -> jax.Array:
-                    return jnp.sum(unit_costs(rules.constraints, terms, history) * price_BxC, axis=1)
+                    return jnp.sum(unit_costs(rules.constraints, terms, history, rules.unit) * price_BxC, axis=1)
 
                 gate = priced_gate(student, params, rule, due, alpha)
             helped = generate_with_help(
@@ -113,6 +113,7 @@ class AskingCollector:
                 max_len=gate_noise_BxT.shape[1],
                 gate=gate,
                 read_along=True,
+                unit=rules.unit,
             )
             return helped.tokens_BxT, helped.asked_BxT
 
@@ -177,18 +178,57 @@ class AskingCollector:
         return _rows(told, self.plain.scored(with_targets(told.batch, tokens_BxT)), asked_BxT)
 
     def _marked(self, told: Told, path: Trajectories, place: int) -> HelpedRows:
-        """Paths off-policy: some tokens count as asked for, about as many as the rule allows."""
+        """Paths off-policy: some tokens or words count as asked for, about as many as the rule allows."""
         noise_BxT = np.random.default_rng([self.seed, place, 1]).random(path.tokens_BxT.shape, np.float32)
         terms = Terms(*map(jnp.asarray, told.terms))
         return _rows(told, path, self._flags(path.source_BxS, path.tokens_BxT, terms, noise_BxT))
 
     def _flag(self, source: jax.Array, tokens: jax.Array, terms: Terms, noise_BxT: jax.Array) -> jax.Array:
-        end = History(*(leaf[-1] for leaf in histories(source, tokens, jnp.zeros(tokens.shape, bool))))
+        unit = self.rules.unit
+        end = History(*(leaf[-1] for leaf in histories(source, tokens, jnp.zeros(tokens.shape, bool), unit)))
         rate_B = jnp.zeros(len(tokens))
         for i, constraint in enumerate(self.rules.constraints):
             allowed_B = constraint.limit(terms.budget_BxC[:, i], end) / jnp.maximum(end.length_B, 1)
             rate_B = jnp.where(terms.active_BxC[:, i], jnp.maximum(rate_B, allowed_B), rate_B)
-        return (noise_BxT < jnp.minimum(rate_B, MOST_FLAGS)[:, None]) & (tokens != 0)
+        return flagged(unit, tokens, noise_BxT, jnp.minimum(rate_B, MOST_FLAGS))
+
+
+def flagged(unit: Unit, tokens_BxT: jax.Array, noise_BxT: jax.Array, rate_B: jax.Array) -> jax.Array:
+    """Marks tokens as asked for, bool [B, T]: about that share of the units, each from a random token of it on.
+
+    Args:
+      unit: what a mark buys.
+      tokens_BxT: int32, 0 after the end.
+      noise_BxT: uniforms in [0, 1).
+      rate_B: float32, the share.
+    """
+    there_BxT = tokens_BxT != 0
+    if unit.one_token:
+        return (noise_BxT < rate_B[:, None]) & there_BxT
+    size_BxT = jnp.maximum(unit.bought(there_BxT.astype(jnp.float32), tokens_BxT), 1.0)
+
+    def step(state: tuple[jax.Array, ...], now: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        owed_B, last_B, tokens_B = state
+        token_B, noise_B, size_B = now
+        if unit.marks is None:
+            chance_B = rate_B / (size_B - (size_B - 1) * rate_B)
+        else:  # at each token of a unit, its space included, so that the unit has one at the rate
+            first_B = (last_B == 0) | ~unit.blank(last_B)
+            anew_B = (unit.begins(token_B, last_B) | ~unit.counts(token_B)) & first_B
+            tokens_B = jnp.where(anew_B, size_B, tokens_B)
+            chance_B = 1 - (1 - rate_B) ** (1 / tokens_B)
+        on_B = unit.goes_on(owed_B, token_B, last_B)
+        call_B = ~on_B & (noise_B < chance_B)
+        asked_B = (on_B | call_B) & (token_B != 0)
+        return (unit.owed(owed_B, token_B, asked_B, call_B), token_B, tokens_B), asked_B
+
+    start: tuple[jax.Array, ...] = (
+        jnp.zeros_like(tokens_BxT[:, 0]),
+        jnp.zeros_like(tokens_BxT[:, 0]),
+        jnp.ones_like(rate_B),
+    )
+    asked_TxB: jax.Array = jax.lax.scan(step, start, (tokens_BxT.T, noise_BxT.T, size_BxT.T))[1]
+    return asked_TxB.T
 
 
 def _rows(told: Told, path: Trajectories, asked_BxT: Any) -> HelpedRows:

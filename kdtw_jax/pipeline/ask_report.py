@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kdtw_jax.constraints import Unit
 from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.decoding.utility import nearness
@@ -45,6 +46,8 @@ COLUMNS = (
     "calls",
     "positions",
     "unfinished",
+    "unit",
+    "account",
 )
 WHERE_COLUMNS = ("task", "data", "preset", "seed", "kind", "group", "states", "help_rate")
 _CALIBRATION_PAIRS = 256
@@ -93,6 +96,7 @@ def asking_decoder(
         devices=setup.devices,
         gates=gates,
         foresight=foresight,
+        unit=rules.unit,
     )
 
 
@@ -130,7 +134,7 @@ def study_asking(
             outputs = [texts[int(i)] for i in data.examples]
         ahead = None
         if config.eval.look_ahead:
-            foresight = _learn_foresight(setup, teacher, student, seed)
+            foresight = _learn_foresight(setup, teacher, student, seed, rules.unit)
             ahead = asking_decoder(
                 config,
                 setup,
@@ -158,11 +162,11 @@ def study_asking(
     return run.info(stage)
 
 
-def _learn_foresight(setup: Setup, teacher: Trained, student: Trained, seed: int) -> Foresight:
+def _learn_foresight(setup: Setup, teacher: Trained, student: Trained, seed: int, unit: Unit) -> Foresight:
     """On training sources; their targets are not read."""
     data, tokenizer = spaced_pairs(setup.train, _FORESIGHT_PAIRS), setup.tokenizer
     rows = widen_buckets(setup.buckets, data)
-    labels = label_states(student, teacher, data, rows, nearness, banned=tokenizer.banned_ids, seed=seed)
+    labels = label_states(student, teacher, data, rows, nearness, banned=tokenizer.banned_ids, seed=seed, unit=unit)
     return train_foresight(labels, tokenizer.vocab_size, seed=seed)
 
 

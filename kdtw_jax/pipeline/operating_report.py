@@ -176,14 +176,16 @@ def _judge(
             rows.append(
                 {"method": method, "setting": setting, "metric": metric, "value": float(values[i]), "low": low}
                 | {"high": high, **costs[i], **timed, "unfinished": unfinished(outcomes[i].tokens_NxT)}
+                | {"unit": harness.decoder.unit.name, "account": "output"}
             )
         frontiers[metric] = areas([name for name, _ in names], costs, values)
     return {"rows": rows, "frontiers": frontiers}
 
 
 def _outcome(written: Written) -> Outcome:
-    calls_N, length_N = written.calls_N, written.lengths_N
-    return Outcome(written.texts, written.tokens_NxT, length_N, calls_N, calls_N, written.positions_N, length_N)
+    units = (written.lengths_N, written.helped_N, written.calls_N)
+    passes_N = np.count_nonzero(written.tokens_NxT, axis=1)
+    return Outcome(written.texts, written.tokens_NxT, *units, written.positions_N, passes_N)
 
 
 def _deferral_levels(harness: Harness, data: EncodedSplit, setup: Setup, room: int) -> dict[str, float]:

@@ -46,6 +46,8 @@ def restore(run: Path) -> tuple[str, Experiment]:
         )
     claimed = {m: read_json(next(iter(begun[m].values())), f"{run} has no {m}") for m in METHODS if m in begun}
     own = {method: stage.pop(method, {}) for method, stage in claimed.items()}
+    if own.get("ask"):  # a run that does not say what it counts is older than words
+        own["ask"] = {"unit": "token", **own["ask"]}
     beams = [method for method, stage in claimed.items() if stage.pop("targets", "") == "beam"]
     if (run / SETTINGS).exists():
         plain["eval"] = read_json(run / SETTINGS, "")

@@ -171,7 +171,8 @@ def _context(name: str, folder: Path, model: Model, setup: Setup, training: Stud
 
 def asking_rules(config: Experiment, setup: Setup, teacher: Trained) -> Rules:
     """What the asking student can be told."""
-    return make_rules(known_constraints(config.of("ask").constraints, teacher.model.config), setup.tokenizer)
+    asking = config.of("ask")
+    return make_rules(known_constraints(asking.constraints, teacher.model.config), setup.tokenizer, asking.unit)
 
 
 def result_rows(

@@ -11,11 +11,11 @@ import regex
 _SPACES = re.compile("[\\x00-\\x1f\\x7f-\\x9f\u2581\\s]+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # Scripts that write no space between words: their letters are words of their own, with the marks on them.
-_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}&&[\p{L}\p{Nl}]]"
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}&&[\p{L}\p{Nl}]]"
 # Of other scripts, runs of letters, marks and digits. `\w` would split Hindi at its vowel signs; the two joiners, which
 # stand inside words of Hindi and Persian, end no word either.
-_SPACED = rf"[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+"
-_WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|{_SPACED}(?:[\u200c\u200d]+{_SPACED})*", regex.VERSION1)
+_SPACED = rf"[[\p{{L}}\p{{M}}\p{{N}}]--{UNSPACED}]+"
+_WORD = regex.compile(rf"{UNSPACED}\p{{M}}*|{_SPACED}(?:[\u200c\u200d]+{_SPACED})*", regex.VERSION1)
 
 
 def normalize(text: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from kdtw_jax.constraints.history import History, histories
+from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
 from kdtw_jax.decoding.ahead import worth_everywhere
 from kdtw_jax.decoding.branch import Writer
@@ -94,12 +95,14 @@ def label_states(
     *,
     banned: tuple[int, ...],
     seed: int,
+    unit: Unit = TOKENS,
 ) -> Labels:
     """Has the student write the outputs of `data`, and labels all of their states.
 
     Args:
       utility: of whole outputs.
       banned: tokens that are never written.
+      unit: what histories count.
     """
     (own, _), (other, _) = student, teacher
 
@@ -111,14 +114,14 @@ def label_states(
         by_chance = stateless(lambda state: jnp.full(len(source_BxS), _HELP))
         both = ((own, params[0]), (other, params[1]))
         written = generate_with_help(
-            *both, source_BxS, source_BxS, noise_BxT, None, gate=by_chance, read_along=True, **limits
+            *both, source_BxS, source_BxS, noise_BxT, None, gate=by_chance, read_along=True, unit=unit, **limits
         )
         reference_BxT = generate(*both[1], source_BxS, None, **limits).tokens_BxT
         tokens_BxT, inputs_BxT = written.tokens_BxT, shift_right(written.tokens_BxT)
         decoded = own.decode(params[0], mine.read, inputs_BxT)
         log_pi_BxTxV = log_policy(decoded.logits_BxTxV, banned)
         log_mu_BxTxV = log_policy(other.decode(params[1], theirs.read, inputs_BxT).logits_BxTxV, banned)
-        before = histories(source_BxS, tokens_BxT, written.asked_BxT)
+        before = histories(source_BxS, tokens_BxT, written.asked_BxT, unit)
         view = gate_features(log_pi_BxTxV, decoded.hidden_BxTxD, *prefixes_and_history(tokens_BxT, before))
         answer_BxT = choose(log_mu_BxTxV.reshape(-1, log_mu_BxTxV.shape[-1]), None).reshape(tokens_BxT.shape)
         worth_BxT = worth_everywhere(
