@@ -254,9 +254,9 @@ def test_settings_that_fit_only_together_may_be_given_together() -> None:
     sliced = replace(tiny, methods=("pcl",), training=replace(tiny.training, vocab_chunk=16))  # ask does not go with it
     with pytest.raises(UserError, match="vocab_chunk must be 0"):
         parse({"tiny": sliced}, None, ["--methods", "ask"])
-    words = ["--methods", "ask", "--training.vocab-chunk", "0", "--ask.gate-rate", "3"]
+    words = ["--methods", "ask", "--training.vocab-chunk", "0", "--ask.unit", "3"]
     config = parse({"tiny": sliced}, None, words)
-    assert config.of("ask").gate_rate == 3
+    assert config.of("ask").unit == "3"
     assert config.of("ask").distil == tiny.of("ask").distil  # what no flag changes is the preset's
     assert config.of("pcl") == tiny.of("pcl")
 

@@ -22,7 +22,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "message"),
     [
         (["--preset", "tiny", "--ask.constraints", "shares"], "unknown constraint 'shares'; known are share, calls"),
-        (["--preset", "tiny", "--ask.gate-rate", "0"], "ask.gate_rate must be above 0"),
+        (["--preset", "tiny", "--ask.unit", "sentence"], "unit must be token, word or a number of tokens, such as"),
         (["--preset", "huge"], "unknown preset 'huge'; known are quickstart, tiny, small, base, paper"),
         (["--preset", "tiny", "--data", "klingon"], "unknown task 'klingon'"),
         (["--preset", "tiny", "--text.limit", "-3"], "text.limit must be at least 0, got -3"),

@@ -35,8 +35,8 @@ class AskConfig:
     distil: DistilConfig = field(default_factory=DistilConfig, metadata=flags("value_warmup"))
     constraints: tuple[str, ...] = ("share",)
     """rules trained for, by name: share, calls, pause, in_a_row, first, after, compute, or your own (--constraint)"""
-    unit: str = field(default="token", metadata=flags())
-    """what a call buys and rules count: token, word, or a number of tokens (of which "4" buys the next four)"""
+    unit: str = "word"
+    """what a call buys and rules count: word, token, or a number of tokens (of which "4" buys the next four)"""
     gate: Literal["threshold", "sample"] = "threshold"
     """who writes at test time: ask where asking is the more probable, or draw"""
     tokens: Literal["greedy", "sample"] = "greedy"
@@ -48,7 +48,7 @@ class AskConfig:
     """hidden units of the gate"""
     gate_alone: bool = field(default=False, metadata=flags())
     """the student writes as it does at the start, and only its gate learns: what learning both together is worth"""
-    gate_rate: float = 1.0
+    gate_rate: float = field(default=1.0, metadata=flags())
     """learning rate of the gate, as a multiple of that of the student's matrices"""
     rule_in_source: bool = field(default=False, metadata=flags())
     """the student reads the rule and its source as one text, so that the words it writes may depend on the rule, too;

@@ -220,6 +220,7 @@ WAYS_PATHS: dict[str, Any] = {
 # What it plans may depend on the rule: with a call for the hard token the short way should do. Not yet measured.
 WAYS_ASKING: dict[str, Any] = {
     "distil": path_consistency(800, **WAYS_ROWS, **WAYS_PATHS),
+    "unit": "token",  # a sum is one word
     "rule_in_source": True,
 }
 WAYS = {
@@ -235,7 +236,10 @@ WAYS = {
         seeds=(0, 1, 2),
     ),
     "tiny": replace(
-        TINY, data="ways", text=replace(WAYS_TEXT, limit=600, batch_tokens=512), teacher_model="ways:program"
+        TINY.with_settings(ask=replace(TINY.of("ask"), unit="token")),
+        data="ways",
+        text=replace(WAYS_TEXT, limit=600, batch_tokens=512),
+        teacher_model="ways:program",
     ),
 }
 
