@@ -134,7 +134,7 @@ def test_drafts_are_drawn_above_a_floor_and_what_they_say_is_how_far_they_lead_a
     gate = drafts_gate(Ahead(reader, WORLD.banned), stateless(lambda state: expected), 0.5)
     place = jnp.minimum(row % 5, (tokens != 0).sum(axis=1) - 1)
     before = jnp.where(jnp.arange(LENGTH)[None] < place[:, None], tokens, 0)
-    history = start_history(source)._replace(length_B=place)
+    history = start_history(source)._replace(length_B=place, tokens_B=place)
     state = DecodeState(log_pi[row, place], jnp.zeros((16, 1)), before, history)
     score, spent = jax.jit(gate.score)(jnp.full(16, 100), state)
     own, other = branch(reader, States(tokens, place), first[row, place], second[row, place], banned=WORLD.banned)

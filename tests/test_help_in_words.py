@@ -142,6 +142,27 @@ def test_no_text_is_over_a_share_of_its_words_wherever_it_is_cut_off(name: str, 
     assert over == 0 and ahead > 100 and cut > 100
 
 
+def test_answers_of_several_tokens_are_cut_short_where_the_share_says_so() -> None:
+    unit, share = UNITS["3"][0], jnp.asarray([0.0, 0.1, 0.2, 0.3, 0.5, 1.0])
+    gate = stateless(lambda state: jnp.asarray(state.history.length_B < 8, jnp.float32))
+
+    @jax.jit
+    def write(noise: jax.Array, credit: Credit | None) -> Any:
+        return run(unit, Rule((make_share(),), (share,)), noise, credit, gate=gate)
+
+    longest, short = 0, 0
+    for seed in range(4):
+        for credit in (Credit(jnp.asarray([9, 99, 20, 10, 0, 5])), None):
+            found = jax.device_get(write(noises(seed, ROWS), credit))
+            assert (found.asked_BxT.sum(1) <= np.asarray(share) * found.mask_BxT.sum(1) + 1e-3).all()
+            np.testing.assert_array_equal(found.history.helped_B, found.asked_BxT.sum(1))
+            longest = max(longest, int((found.asked_BxT.sum(1) - found.called_BxT.sum(1)).max()))
+            asked = np.pad(found.asked_BxT, ((0, 0), (0, 1)))
+            ends = asked[:, :-1] & ~asked[:, 1:]
+            short += int((ends & (np.cumsum(found.called_BxT, 1) * 3 > np.cumsum(found.asked_BxT, 1))).sum())
+    assert longest >= 2 and short > 0
+
+
 def test_a_share_of_half_the_words_is_nearly_used_up() -> None:
     unit = UNITS["word"][0]
     rule = Rule((make_share(),), (jnp.float32(0.5),))
