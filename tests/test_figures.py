@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.asking_figure import draw_obedience, draw_where
+from kdtw_jax.evaluation.figures import written_metric
 from kdtw_jax.evaluation.operating_figure import draw_costs, relative_costs
 from kdtw_jax.evaluation.training_figure import distil_figure, draw_scores
 from kdtw_jax.methods import METHODS
@@ -125,3 +126,8 @@ def test_a_figure_is_in_its_file_and_a_failure_leaves_the_older_one(
     with pytest.raises(UserError, match=r"distil\.png: No space left"):
         distil_figure(rows, {}, "bleu", path)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["distil.png"]
+
+
+def test_metrics_are_written_as_the_field_writes_them() -> None:
+    written = {"bleu": "BLEU", "chrf_sampled": "chrF, sampled", "rougeL": "ROUGE-L", "exact_match": "exact match"}
+    assert {metric: written_metric(metric) for metric in written} == written

@@ -16,6 +16,7 @@ from kdtw_jax.evaluation.figures import (
     Rows,
     gate_colours,
     save_figure,
+    written_metric,
 )
 
 
@@ -59,8 +60,8 @@ def draw_use(axes: Axes, rows: Rows, metric: str, levels: Mapping[str, float]) -
         axes.plot(use, value, "o-", color=colour, markersize=4, label=gate, zorder=3 if gate == "learned" else 2)
     for (name, level), style in zip(levels.items(), ("--", ":", "-."), strict=False):
         axes.axhline(level, color="#000000", linestyle=style, linewidth=1, label=name)
-    axes.set_xlabel("tokens from the teacher, %")
-    axes.set_ylabel(metric)
+    axes.set_xlabel(f"{_counted(rows)} from the teacher, %")
+    axes.set_ylabel(written_metric(metric))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
@@ -77,8 +78,8 @@ def draw_leads_by_use(axes: Axes, compared: Mapping[str, Any], metric: str) -> N
         axes.plot(use, value, "o-", color=colour, markersize=4, label=gate)
         axes.fill_between(use, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(0, color="#000000", linewidth=1)
-    axes.set_xlabel("tokens from the teacher, %")
-    axes.set_ylabel(f"learned gate minus rival, {metric} ({OVER_SENTENCES})")
+    axes.set_xlabel("use of help, %")
+    axes.set_ylabel(f"learned gate minus rival, {written_metric(metric)}")
     axes.grid(alpha=0.3)
     if use:
         axes.legend(fontsize=8)
@@ -106,7 +107,7 @@ def draw_obedience(axes: Axes, rows: Rows) -> None:
     most = 100 * max([r["asked"] for r in learned], default=0.5)
     axes.plot([0, most], [0, most], color="#000000", linewidth=1)
     axes.set_xlabel("allowed by the words of the rule, %")
-    axes.set_ylabel("tokens from the teacher, %")
+    axes.set_ylabel(f"{_counted(rows)} from the teacher, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
@@ -138,7 +139,7 @@ def draw_where(axes: Axes, rows: Rows, kind: str) -> None:
     half_G = np.sqrt(square * (rate_G * (1 - rate_G) * states_G + square / 4)) / (states_G + square)
     error = np.maximum([rate_G - middle_G + half_G, middle_G + half_G - rate_G], 0.0)
     axes.bar(groups, 100 * rate_G, yerr=100 * error, capsize=3, color=GATES["learned"].color, alpha=0.8)
-    axes.set_ylabel("tokens asked for, % (95% interval)")
+    axes.set_ylabel("states asked in, % (95% interval)")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.3)
 
@@ -158,6 +159,11 @@ def draw_expected_calls(axes: Axes, found: Mapping[str, Mapping[str, Any]]) -> N
     axes.set_ylabel("V_C before the first token, mean, calls")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+
+
+def _counted(rows: Rows) -> str:
+    """What shares count; older tables, which do not say so, counted tokens."""
+    return "words" if {row.get("unit") for row in rows} == {"word"} else "tokens"
 
 
 def as_trained(row: Mapping[str, Any]) -> bool:

@@ -31,6 +31,15 @@ Rows = Sequence[Mapping[str, Any]]
 OVER_SENTENCES = "95% interval over sentences"
 
 
+_WRITTEN = {"bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+
+
+def written_metric(metric: str) -> str:
+    """A metric as the field writes it, "bleu_sampled" as "BLEU, sampled"."""
+    name, *more = metric.split("_sampled")
+    return _WRITTEN.get(name, name.replace("_", " ")) + (", sampled" if more else "")
+
+
 def method_colours(names: Sequence[str]) -> dict[str, str]:
     """Each method's own, or the next that is free; methods that are not registered are named by runs of others."""
     spare = itertools.cycle(SPARE_COLOURS)

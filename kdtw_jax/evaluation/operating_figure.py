@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdtw_jax.decoding.gates import is_oracle
-from kdtw_jax.evaluation.figures import SPARE_COLOURS, save_figure
+from kdtw_jax.evaluation.figures import SPARE_COLOURS, save_figure, written_metric
 from kdtw_jax.evaluation.strategies import every_strategy
 from kdtw_jax.evaluation.tradeoff import envelope
 
@@ -82,7 +82,7 @@ def draw_costs(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, kept:
     axes.set_xscale("log")
     axes.set_xlabel("a call's overhead, in the teacher's work for a token")
     axes.set_ylabel("cost, the teacher alone = 1")
-    axes.set_title(f"at least {kept:.0%} of the way from student to teacher, {metric}", fontsize=9)
+    axes.set_title(f"at least {kept:.0%} of the way from student to teacher, {written_metric(metric)}", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
 
@@ -121,6 +121,6 @@ def draw_operating(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, c
     if cost in ("calls", "teacher_tokens"):
         axes.set_xlim(-0.01, 0.8)
     axes.set_xlabel(COSTS[cost])
-    axes.set_ylabel(metric)
+    axes.set_ylabel(written_metric(metric))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)

@@ -13,6 +13,7 @@ from kdtw_jax.evaluation.figures import (
     Rows,
     method_colours,
     save_figure,
+    written_metric,
 )
 from kdtw_jax.methods import METHODS
 
@@ -50,7 +51,7 @@ def draw_scores(axes: Axes, rows: Rows, metric: str, unit: str = OVER_SENTENCES)
             )
     axes.set_xticks(range(len(methods)), methods, rotation=30 if len(methods) > 5 else 0)
     axes.set_xlim(-0.5, max(len(methods), 1) - 0.5)
-    axes.set_ylabel(f"{metric} ({unit})")
+    axes.set_ylabel(f"{written_metric(metric)} ({unit})")
     axes.set_xlabel("training method, one point a seed")
     axes.grid(axis="y", alpha=0.3)
 
