@@ -188,6 +188,11 @@ def _long_help(settings: Settings) -> list[Point]:
     ]
 
 
+def _drafts(settings: Settings) -> list[Point]:
+    """Levels are nats times how far drafts are apart, 0 to 1."""
+    return [Point("drafts", f"level {level:g}", gate="drafts", level=level) for level in (0.01, 0.03, 0.1, 0.3)]
+
+
 _BUILTIN = (
     Sharing("student_only", lambda settings: [Point("student_only", "greedy", alone="student")]),
     Sharing("teacher_only", lambda settings: [Point("teacher_only", "greedy", alone="teacher")]),
@@ -205,6 +210,7 @@ _BUILTIN = (
     ),
     Sharing("long_help", _long_help, style=("#D55E00", "x")),
     Sharing("co_llm", partial(threshold_points, "co_llm"), style=("#E69F00", "^")),
+    Sharing("drafts", _drafts, style=("#882255", "P")),
     Sharing("asking", _asking, style=("#CC79A7", "o")),
 )
 STRATEGIES = Registry(
