@@ -207,7 +207,7 @@ def test_alpha_sharpens_what_the_teacher_demonstrates_and_its_rewards_and_the_st
         return Collector(world.model, world.teacher, config, world.banned, devices, alpha=alpha)
 
     usual, sharp, as_sharp, least = (collector(*given) for given in ((1.0,), (0.5,), (1.0, 0.5), (1e-4,)))
-    shown = [np.asarray(one.demonstrated(batch, key, 0).target_BxT) for one in (usual, sharp, as_sharp, least)]
+    shown = [np.asarray(one.demonstrated(batch, key, 0).tokens_BxT) for one in (usual, sharp, as_sharp, least)]
     np.testing.assert_array_equal(shown[1], shown[2])
     assert (shown[0] != shown[1]).any()
     write = jax.jit(partial(generate, world.teacher[0], noise_BxT=None, max_len=12, banned=world.banned))

@@ -32,6 +32,7 @@ TEXTS = [" ".join("".join(LETTERS.choices("abcdefgh", k=3)) for _ in range(LETTE
 # Two methods may share what was read.
 AHEAD = """
 preset: tiny
+methods: [pcl, tb, word_kd, ask]
 pcl: {demonstrations: greedy, read_ahead: true, top_k: 8}
 tb: {demonstrations: greedy, read_ahead: true, top_k: 8}
 ask: {distil: {demonstrations: greedy, read_ahead: true, top_k: 8}}
@@ -130,7 +131,7 @@ def test_all_methods_learn_on_prompts_from_the_command_line(tmp_path: Path) -> N
     ahead = [
         str(tmp_path / "ahead") if word == str(tmp_path / "run") else word for word in words[: words.index("--methods")]
     ]
-    ahead += ["--methods", "pcl", "tb", "word_kd", "ask", "--config", str(tmp_path / "ahead.yaml")]
+    ahead += ["--config", str(tmp_path / "ahead.yaml")]
     assert train([*ahead, "--prompts", str(tmp_path / "more.txt")]) == 0
     read = {path.name: len(list(path.glob("*.npz"))) for path in (tmp_path / "ahead" / "teacher").glob("greedy_*_*")}
     assert read == {"greedy_prompts_top8": 1, "greedy_prompts_top4_alpha0.5": 1}

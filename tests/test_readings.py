@@ -19,7 +19,8 @@ from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.methods.word_kd import WordKDConfig
 from kdtw_jax.pipeline.presets import path_consistency
 from kdtw_jax.training.loop import Diverged
-from kdtw_jax.training.readings import Kept, Readings, read_ahead
+from kdtw_jax.training.reader import read_ahead
+from kdtw_jax.training.readings import Kept, Readings
 from kdtw_jax.training.rows import RowsConfig
 from kdtw_jax.training.scoring import score_paths
 from tests.world import WIDE, World

@@ -49,7 +49,7 @@ def test_a_teacher_spread_over_four_of_eight_devices_scores_and_answers_as_on_on
     for chosen, teacher in ((parallel.select_devices(1), params), (devices, spread)):
         collect = Collector(world.model, (model, teacher), DISTIL, world.banned, chosen)
         few = type(batch)(*(x[:8] for x in batch))
-        found.append((collect.demonstrated(few, key, 0).target_BxT, collect.scored(batch)))
+        found.append((collect.demonstrated(few, key, 0).tokens_BxT, collect.scored(batch)))
     assert np.array_equal(found[0][0], found[1][0])
     assert np.array_equal(found[0][1].top.ids_BxTxK[..., 0], found[1][1].top.ids_BxTxK[..., 0])
     np.testing.assert_allclose(found[0][1].teacher_log_prob_BxT, found[1][1].teacher_log_prob_BxT, atol=1e-5)

@@ -57,6 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.json").write_text(json.dumps({"task": "translation", **config.identity()}))
     (folder / "stages" / "data.json").write_text(json.dumps({"instruction": "say: {source}"}))
     (folder / "stages" / "seed0" / "ask.json").write_text("{}")
+    (folder / "stages" / "seed0" / "ask.config.json").write_text(json.dumps({"ask": {"unit": "token"}}))
     return folder
 
 

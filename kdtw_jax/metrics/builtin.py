@@ -113,8 +113,8 @@ def _chrf_from_sums(sums: np.ndarray) -> float:
 
 
 def ratio_of_sums(sums: np.ndarray) -> float:
-    """A formula for statistics of two columns: the first of `sums`, [2], over the second."""
-    return float(sums[0] / sums[1])
+    """A formula for statistics of two columns: the first of `sums`, [2], over the second; 0 where that is 0."""
+    return float(sums[0] / sums[1]) if sums[1] else 0.0
 
 
 def mean_rows(values: Sequence[float]) -> np.ndarray:

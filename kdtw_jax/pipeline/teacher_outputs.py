@@ -15,7 +15,8 @@ from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
-from kdtw_jax.training.readings import Kept, Readings, read_ahead
+from kdtw_jax.training.reader import read_ahead
+from kdtw_jax.training.readings import Kept, Readings
 
 PROMPTS_STAGE = "prompts"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit
@@ -14,10 +14,8 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.loop import LoopConfig
+from kdtw_jax.training.readings import Readings
 from kdtw_jax.training.state import OptimizerConfig, Params
-
-if TYPE_CHECKING:
-    from kdtw_jax.training.readings import Readings
 
 
 class Chunks(NamedTuple):
