@@ -133,8 +133,8 @@ def test_all_methods_learn_on_prompts_from_the_command_line(tmp_path: Path) -> N
     ]
     ahead += ["--config", str(tmp_path / "ahead.yaml")]
     assert train([*ahead, "--prompts", str(tmp_path / "more.txt")]) == 0
-    read = {path.name: len(list(path.glob("*.npz"))) for path in (tmp_path / "ahead" / "teacher").glob("greedy_*_*")}
-    assert read == {"greedy_prompts_top8": 1, "greedy_prompts_top4_alpha0.5": 1}
-    assert read.keys() <= {Path(name).name for name in stages_written(restore(tmp_path / "ahead")[1])}
+    read = {path.name for path in (tmp_path / "ahead" / "teacher").glob("greedy_*_*") if any(path.glob("*.npz"))}
+    assert read == {"greedy_prompts_top8", "greedy_prompts_top4_alpha0.5"}
+    assert read <= {Path(name).name for name in stages_written(restore(tmp_path / "ahead")[1])}
     _, config = restore(tmp_path / "run")
     assert config.prompts == str(tmp_path / "more.txt")
