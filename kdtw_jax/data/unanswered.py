@@ -24,7 +24,7 @@ def unanswered(prompts: EncodedSplit, pairs: EncodedSplit, *, first: int, most: 
     """
     by_length = np.argsort(pairs.sources.lengths, kind="stable")
     sources, targets = pairs.sources.lengths[by_length], pairs.targets.lengths[by_length]
-    room_of = np.full(int(prompts.sources.lengths.max(initial=0)) + 1, most)
+    room_of = np.full(max(prompts.sources.lengths.tolist(), default=0) + 1, most)
     for length in np.unique(prompts.sources.lengths):
         middle = (np.searchsorted(sources, length, "left") + np.searchsorted(sources, length, "right")) // 2
         near = targets[max(0, middle - _LIKE // 2) : middle + _LIKE // 2]
