@@ -22,7 +22,7 @@ from kdtw_jax.finite import check_written
 from kdtw_jax.methods.mle import MLEConfig, mle
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model
-from kdtw_jax.training.ahead import BATCHES_A_FILE, Made, make_ahead
+from kdtw_jax.training.beforehand import BATCHES_A_FILE, Made, make_beforehand
 from kdtw_jax.training.state import Params
 
 
@@ -105,7 +105,7 @@ def write_outputs(
         return [{"values": row[row != 0]} for row in outputs]
 
     how: dict[str, Any] = {"batches_a_file": batches_a_file, "stop_after": stop_after}
-    made, offsets = make_ahead(name, folder, data, beam_buckets(buckets), make, **how)
+    made, offsets = make_beforehand(name, folder, data, beam_buckets(buckets), make, **how)
     targets = Ragged(made["values"].astype(np.int32) if made else np.zeros(0, np.int32), offsets)
     some_N = targets.lengths > 0
     ended = int((targets.values[targets.offsets[1:][some_N] - 1] == EOS_ID).sum())

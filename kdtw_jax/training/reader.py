@@ -13,7 +13,7 @@ from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model, Params
-from kdtw_jax.training.ahead import BATCHES_A_FILE, Made, make_ahead
+from kdtw_jax.training.beforehand import BATCHES_A_FILE, Made, make_beforehand
 from kdtw_jax.training.context import WHOLE, Chunks
 from kdtw_jax.training.readings import Kept, Readings
 from kdtw_jax.training.scoring import Trajectories, score_paths
@@ -69,5 +69,5 @@ def read_ahead(
         return [{"log_prob": x[:n], "top": top[:n], "ids": at[:n].astype(ids)} for n, x, top, at in rows]
 
     how: dict[str, Any] = {"batches_a_file": batches_a_file, "stop_after": stop_after}
-    made, offsets = make_ahead(name, folder, data, buckets, make, **how)
+    made, offsets = make_beforehand(name, folder, data, buckets, make, **how)
     return Readings(kept, data.examples, offsets, made["log_prob"], made["top"], made["ids"])

@@ -18,7 +18,7 @@ Made = Mapping[str, np.ndarray]  # by name, all as long as there are tokens
 Make = Callable[[Batch], list[Made]]  # for each row of a batch, fillers included; all rows have the same names
 
 
-def make_ahead(
+def make_beforehand(
     name: str,
     folder: Path,
     data: EncodedSplit,
