@@ -74,6 +74,8 @@ def test_what_was_read_ahead_is_what_the_teacher_says_of_a_batch(world: Written,
             np.testing.assert_allclose(found.teacher_log_prob_BxT, wanted.teacher_log_prob_BxT, atol=1e-5)
             for mine, theirs in zip(found.top, wanted.top, strict=True):
                 np.testing.assert_allclose(mine[real_BxT], theirs[real_BxT], atol=1e-5)
+    with pytest.raises(UserError, match="has read other targets of these examples ahead"):
+        readings.of(batch._replace(target_BxT=np.roll(batch.target_BxT, 1, axis=0)))
     strange = next(evaluation_batches(world.data, WIDE))
     with pytest.raises(UserError, match="has not read all of these examples ahead"):
         readings.of(strange)

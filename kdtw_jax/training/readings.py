@@ -39,13 +39,15 @@ class Readings:
         """The rows of a batch as the teacher read them, numpy; the batch's targets have to be those of the split.
 
         Raises:
-          UserError: an example is not of the split.
+          UserError: an example is not of the split, or its target is of another length.
         """
         place_B = np.searchsorted(self.example_N, batch.example_B)
         if not np.array_equal(self.example_N[np.minimum(place_B, len(self.example_N) - 1)], batch.example_B):
             raise UserError("the teacher has not read all of these examples ahead; give it the split they are of")
         at_BxT = self.offsets[place_B][:, None] + np.arange(batch.target_BxT.shape[1])[None]
         real_BxT = batch.target_BxT != 0
+        if not np.array_equal(real_BxT.sum(axis=1), (self.offsets[1:] - self.offsets[:-1])[place_B]):
+            raise UserError("the teacher has read other targets of these examples ahead; give it those that it wrote")
         at_BxT = np.where(real_BxT, at_BxT, 0)
         rows: Any = batch
         log_prob_BxT: Any = np.where(real_BxT, self.log_prob_X[at_BxT], 0.0).astype(np.float32)
