@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import zlib
 from dataclasses import replace
@@ -68,8 +69,8 @@ class AskingWorld(World):
         context = self.context(Path(), devices, student=self.student)
         return AskingCollector(context, config, self.rules)
 
-    def collected(self, devices: int = 1, step: int = 0, params: Any = None) -> Any:
-        collector = self.collector(devices)
+    def collected(self, devices: int = 1, step: int = 0, params: Any = None, config: AskConfig = CONFIG) -> Any:
+        collector = self.collector(devices, config)
         batch = next(training_batches(self.data, WIDE, seed=0))
         key = init_state(self.params, make_optimizer(TRAINING.optimizer, 8, self.model.role), 0).key_data
         params = parallel.replicate(self.params if params is None else params, collector.devices)
@@ -98,6 +99,14 @@ def test_all_sources_come_under_rules_and_do_not_depend_on_devices(world: Asking
         assert found.terms.active_BxC.any(1).all()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), duals, other_duals)
     assert not np.array_equal(rows[STUDENT].path.tokens_BxT, rows[HELPED].path.tokens_BxT)  # one sampled, one greedy
+
+
+def test_a_part_of_the_prompts_is_answered_with_help(world: AskingWorld, collected: Any) -> None:
+    part = world.collected(config=replace(CONFIG, helped_fraction=0.3))[1]
+    count = math.ceil(0.3 * len(collected[1][HELPED].asked_BxT))
+    for mine, all_of_them in zip(jax.tree.leaves(part[HELPED]), jax.tree.leaves(collected[1][HELPED]), strict=True):
+        np.testing.assert_allclose(mine, np.asarray(all_of_them)[:count], atol=1e-5)
+    assert len(part[STUDENT].asked_BxT) == len(collected[1][STUDENT].asked_BxT)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +375,7 @@ def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingW
         ({"constraints": ()}, "at least one"),
         ({"constraints": ("share", "share")}, "distinct"),
         ({"helped_share": 1.0}, "helped_share"),
+        ({"helped_fraction": 0.0}, "helped_fraction"),
         ({"gate_width": 0}, "gate_width"),
         ({"gate_calibration_steps": -1}, "gate_calibration_steps"),
         ({"distil": replace(DISTIL, target_decay=0.9)}, "target_decay"),

@@ -55,6 +55,8 @@ class AskConfig:
     otherwise only its gate reads the rule"""
     helped_share: float = field(default=0.25, metadata=flags())
     """of a minibatch: rows written as at test time; the shares in `distil` divide what is left"""
+    helped_fraction: float = field(default=1.0, metadata=flags())
+    """of each batch of prompts: those answered as at test time, in which the teacher has to write along"""
     gate_weight: float = field(default=0.01, metadata=flags())
     """of the gate's losses. They reach the gate alone, where Adam does not mind their size; small, they leave the
     clipping of gradients to the rest"""
@@ -74,7 +76,7 @@ class AskConfig:
         if not self.constraints or len(set(self.constraints)) < len(self.constraints):
             raise UserError(f"ask.constraints must be distinct, at least one, got {self.constraints}")
         check_ranges(self, "ask.", gate_width="[1, inf)", helped_share="(0, 1)", gate_weight="(0, inf)")
-        check_ranges(self, "ask.", gate_rate="(0, inf)")
+        check_ranges(self, "ask.", gate_rate="(0, inf)", helped_fraction="(0, 1]")
         check_ranges(self, "ask.", gate_calibration_steps="[0, inf)", fixed_share="[0, 1)")
         check_held_out(self.held_out)
         check_unit(self.unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -128,7 +129,9 @@ class AskingCollector:
         told = Told(batch, *self._draw(len(batch.example_B), step))
         # Two kinds of noise as at test time, two for samples of the student's policy.
         noise_4xBxT = jax.random.uniform(step_key(key_data, step, 4), (4, *batch.target_BxT.shape))
-        helped = self._written(self._as_at_test_time, params, told, *noise_4xBxT[:2])
+        count = math.ceil(self.config.helped_fraction * len(batch.example_B))
+        with_help: tuple[Told, Any] = jax.tree.map(lambda x: x[:count], (told, tuple(noise_4xBxT[:2])))
+        helped = self._written(self._as_at_test_time, params, with_help[0], *with_help[1])
         found = {HELPED: helped}
         own, *noises = self.plain.some((told, *noise_4xBxT[2:]), STUDENT, step)
         if len(own.rule_BxR):
