@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.constraints import Drawn, Terms, make_calls, make_share
+from kdtw_jax.constraints import Drawn, Terms, make_calls, make_price, make_share
 from kdtw_jax.methods.ask_config import AskConfig, dual_configs
 from kdtw_jax.methods.ask_prices import Prices, learning_pace, resting_pace
 
@@ -43,3 +43,15 @@ def test_quotes_have_the_words_the_terms_and_the_price_of_one_rule_each() -> Non
     np.testing.assert_array_equal(quotes.terms.budget_BxC, TERMS.budget_BxC[row])
     np.testing.assert_array_equal(quotes.price_QxC, PRICES.quote(PRICES.start(), TERMS)[row])
     assert ((quotes.place_Q >= 0) & (quotes.place_Q < 1)).all()
+
+
+def test_a_price_that_a_rule_says_is_the_price_and_does_not_move() -> None:
+    constraints = (make_share(), make_price())
+    prices = Prices(constraints, dual_configs(AskConfig(), constraints))
+    terms = Terms(jnp.asarray([[0.1, 2.5], [0.4, 0.5]]), jnp.asarray([[True, True], [True, True]]))
+    tokens = jnp.asarray([[5, 6, 7, 1], [5, 6, 1, 0]], jnp.int32)
+    start = prices.start()
+    moved = prices.move(start, tokens, tokens, tokens != 0, terms, jnp.ones(()))
+    for tables in (start, moved):
+        np.testing.assert_array_equal(prices.quote(tables, terms)[:, 1], [2.5, 0.5])
+    assert not np.allclose(prices.quote(moved, terms)[:, 0], prices.quote(start, terms)[:, 0])

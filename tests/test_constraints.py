@@ -29,6 +29,7 @@ from kdtw_jax.constraints import (
     make_first,
     make_in_a_row,
     make_pause,
+    make_price,
     make_share,
     pad_words,
     parse_rule,
@@ -51,6 +52,7 @@ ALL = (
     make_after(),
     make_compute(costs(TEACHER)),
     make_every_other(),
+    make_price(),  # which limits nothing
 )
 ROWS, LENGTH = 64, 24
 SOURCE = jnp.asarray(np.random.default_rng(0).integers(2, 9, (ROWS, 5)), jnp.int32)
@@ -71,7 +73,7 @@ def eager(rule: Rule | None, seed: int) -> tuple[jax.Array, jax.Array]:
     return jnp.stack(tokens, 1), jnp.stack(asked, 1)
 
 
-@pytest.mark.parametrize("constraint", ALL, ids=lambda c: c.name)
+@pytest.mark.parametrize("constraint", ALL[:-1], ids=lambda c: c.name)
 def test_the_mask_keeps_every_output_within_its_budget_and_no_mask_does_not(constraint: Constraint) -> None:
     rng = np.random.default_rng(1)
     for seed in range(4):
@@ -282,3 +284,20 @@ def test_room_for_words_and_names_of_constraints() -> None:
     assert [c.name for c in known_constraints(["pause", "share"], TEACHER)] == ["pause", "share"]
     with pytest.raises(UserError, match="unknown constraint 'pauses'; known are share"):
         known_constraints(["pauses"], TEACHER)
+
+
+def test_a_price_may_be_the_only_one() -> None:
+    (one,) = known_constraints(["price=2.25"], TEACHER)
+    assert one.price is not None and (one.name, one.low, one.high) == ("price", 2.25, 2.25)
+    drawn = draw_rules([one], 20, lambda text: [ord(c) for c in text], np.random.default_rng(0), room=400)
+    said = {"".join(map(chr, row[row > 0])).removesuffix(":") for row in drawn.words_BxR}
+    assert len(said) > 2 and all(float(parse_rule(text, [one]).budgets[0]) == 2.25 for text in said)
+    assert (drawn.terms.budget_BxC == 2.25).all()
+    for name, message in (
+        ("price=", "must have a number after the =, as in price=2.5"),
+        ("price=-1", "must have a number"),
+        ("share=20", "of a price alone"),
+        ("prize=2", "prize"),
+    ):
+        with pytest.raises(UserError, match=message):
+            known_constraints([name], TEACHER)

@@ -15,7 +15,7 @@ from kdtw_jax.models import T5Config
 from tests.every_other import make_every_other
 from tests.pages import PAGES
 
-NAMES = ("share", "calls", "pause", "in_a_row", "first", "after", "compute")
+NAMES = ("share", "calls", "pause", "in_a_row", "first", "after", "compute", "price")
 KNOWN = known_constraints(NAMES, T5Config.toy(40))
 SHARE = KNOWN[:1]
 
@@ -54,6 +54,11 @@ MEANT = {
         ask as often as you like; ask whenever you want; no limit; ask freely; ask the teacher whenever you like
         no limits; without limit; ask as much as you want; unlimited help; you may ask as often as you wish
         there is no limit; ask as you please; 100%; a hundred percent; ask the teacher freely""",
+    ("price", 2.5): """
+        a call costs 2.5 nats; Each call to the teacher costs 2.5 nats.; ask where an answer saves 2.5 nats or more
+        do not ask unless it is worth 2.5 nats; pay two and a half nats for every call
+        2.5 nats per call; the price of a question is 2.5 nats; every answer costs you 2.5 nats
+        ask only if it saves 2.5 nats; ask for help where an answer is worth at least 2.5 nats""",
     ("share", 0.015): """
         1,5%; one and a half percent; 1½%; 1.5 %; 1 1/2 percent""",
     ("share", 0.005): """
@@ -126,9 +131,10 @@ REFUSED = {
     'may be a duty; say "at most"': "you must ask 3 times; the teacher should write 20% of it; always ask 3 times",
     "has a condition or a choice": "ask if needed; only when unsure; ask only when you need it; 20% unless needed",
     "can be read in two ways": "at most 1,500 calls; at most 12,125% of the words",
-    "does not say of what": "20; at most 20%, 3; at most 20; 0.2; at most 0.2",
+    "does not say of what": "20; a call costs 2; at most 20%, 3; at most 20; 0.2; at most 0.2",
     "0 to 100%, not 120%": "120%; at most 120 percent of the words; six fifths of the words",
     "0 to 100%, not -5%": "-5%; minus five percent; at most −5% of the words",
+    "a call costs at least 0 nats, not -1": "a call costs -1 nats; minus one nat per call",
     "a whole number of at least 0, not 2.5": "2.5 calls; at most two and a half times; wait 2.5 words between calls",
     "contradict each other": "at most 20% and at most 30%; ask freely, up to 20%; never ask, no limit; 1/5 plus 1/4",
     "is not a rule that is understood": """
@@ -139,6 +145,7 @@ REFUSED = {
         not never; do not limit the teacher; no limit on 20%; at most 2 words between calls; wait 2 words
         only in the last 10 words
         the first 10% of the words only; the teacher may help in the first 10 words; a dozen calls; a couple of calls
+        a call costs nothing; at most 2 nats; not for 2 nats
         at most 3 calls, 5 in an emergency; 1/0 of the words; 20% 3 times; at most one in zero words
         ask at will; ask me anything; teacher; please; at most; 2 GFLOP/s; never ask twice; ask the teacher always""",
 }

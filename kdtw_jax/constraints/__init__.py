@@ -7,11 +7,12 @@ from kdtw_jax.constraints.builtin import (
     make_first,
     make_in_a_row,
     make_pause,
+    make_price,
     make_share,
 )
 from kdtw_jax.constraints.draw import Drawn, Terms, as_rule, draw_rules, pad_words, sayings, word_tokens, words_room
 from kdtw_jax.constraints.history import History, advance, called, histories, start_history
-from kdtw_jax.constraints.known import CONSTRAINTS, known_constraints, register
+from kdtw_jax.constraints.known import CONSTRAINTS, known_constraints, register, without_budgets
 from kdtw_jax.constraints.record import Constraint, Rule, excess, total_cost
 from kdtw_jax.constraints.rules import Read, parse_rule, read_rule, word_rule
 from kdtw_jax.constraints.unit import TOKENS, Unit, make_unit
@@ -41,6 +42,7 @@ __all__ = [
     "make_first",
     "make_in_a_row",
     "make_pause",
+    "make_price",
     "make_share",
     "make_unit",
     "pad_words",
@@ -50,6 +52,7 @@ __all__ = [
     "sayings",
     "start_history",
     "total_cost",
+    "without_budgets",
     "word_rule",
     "word_tokens",
     "words_room",

@@ -232,6 +232,34 @@ def make_compute(teacher: Costs) -> Constraint:
     )
 
 
+def make_price() -> Constraint:
+    """No limit, but a price of each call in nats of the teacher's log-probability: ask where that much is saved."""
+    return Constraint(
+        name="price",
+        cost=lambda history, asked_B, budget: asked_B.astype(jnp.float32),
+        limit=lambda budget, history: history.length_B.astype(jnp.float32),
+        allowed=lambda history, budget: jnp.ones(history.length_B.shape, bool),
+        price=lambda budget: budget,
+        low=0.0,
+        high=5.0,
+        wording=Wording(
+            templates=(
+                "a call costs {} nats",
+                "each call to the teacher costs {} nats",
+                "ask where an answer saves {} nats or more",
+                "ask the teacher only if it saves {} nats",
+                "the teacher charges {} nats per call",
+                "pay {} nats for every call",
+            ),
+            held_out=("calls have a price of {} nats", "do not ask unless it is worth {} nats"),
+            write=lambda budget: f"{budget:.3g}",
+            read=_price,
+            fixed={},
+            free=free_words.price,
+        ),
+    )
+
+
 def _forbidden(
     name: str, may: Callable[[History, jax.Array], jax.Array], *, low: float, high: float, wording: Wording
 ) -> Constraint:
@@ -245,6 +273,12 @@ def _forbidden(
         high=high,
         wording=wording,
     )
+
+
+def _price(number: str) -> float:
+    if float(number) < 0:
+        raise UserError(f"a call costs at least 0 nats, not {number}")
+    return float(number)
 
 
 def _whole(budget: float) -> str:

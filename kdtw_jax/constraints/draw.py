@@ -104,8 +104,9 @@ def draw_rules(
     """One rule per row: one constraint, or two for `joint_share` of the rows where several are known.
 
     Budgets come from a constraint's whole range, small ones more often. Two thirds of them are rounded to one or two
-    digits, as people say them, and none is within 0.005 of `held_out`. `fixed_share` of the rows get a sentence without
-    a number, where there are any ("do not ask the teacher"). The row's budget is what its words say.
+    digits, as people say them, and none is within 0.005 of `held_out`, unless it is the only one. `fixed_share` of the
+    rows get a sentence without a number, where there are any ("do not ask the teacher") and more than one budget. The
+    row's budget is what its words say.
 
     Args:
       constraints: those that are known, C of them.
@@ -138,14 +139,15 @@ def _draw(
     constraint: Constraint, rng: np.random.Generator, held_out: Sequence[float], fixed_share: float
 ) -> tuple[float, str]:
     wording = constraint.wording
-    if wording.fixed and rng.random() < fixed_share:
+    if wording.fixed and constraint.low < constraint.high and rng.random() < fixed_share:
         sentence = list(wording.fixed)[rng.integers(len(wording.fixed))]
         return wording.fixed[sentence], sentence
     template = wording.templates[rng.integers(len(wording.templates))]
     while True:
         wish = constraint.low + (constraint.high - constraint.low) * rng.random() ** 1.5
         digits = rng.integers(1, 4)
-        number = wording.write(float(f"{wish:.{digits}g}") if digits < 3 else wish)
+        one = constraint.low == constraint.high
+        number = wording.write(float(f"{wish:.{digits}g}") if digits < 3 and not one else wish)
         budget = wording.read(number)
-        if all(abs(budget - other) > 0.005 for other in held_out):
+        if one or all(abs(budget - other) > 0.005 for other in held_out):
             return budget, template.format(number)

@@ -179,3 +179,20 @@ def compute(said: str) -> str | None:
     if amount.excluded:
         number = number * (1 - _JUST_BELOW) if number > 0 else -1.0
     return written(number)
+
+
+# What a call costs.
+_SOLD = "(?:(?:an?|the|each|every|per|for|of|at|is|to|you|teacher|call|calls|question|questions|answer|answers) )*"
+_FOR = "(?:(?:costs?|prices?|pay|charges?|worth|fees?) )"
+_PRICE = first_of(
+    f"{_SOLD}{_FOR}{_SOLD}{NUMBER} nats? {_SOLD}",
+    f"{_SOLD}{NUMBER} nats? {_SOLD}",
+    f"{_TALK}{ONLY}?{_TALK}(?:where|if|when) (?:(?:an|the) answer |it |that )(?:saves|gains|is worth) "
+    f"(?:at least )?{NUMBER} nats? (?:or more )?",
+)
+
+
+def price(said: str) -> str | None:
+    """Nats: of "each question costs 2 nats", "2 nats per call", "ask only if it saves 2 nats"."""
+    found = _PRICE(said)
+    return found and written(float(found[1]))

@@ -9,6 +9,7 @@ code is looked for by a name that a file says.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -19,6 +20,7 @@ from kdtw_jax.constraints.builtin import (
     make_first,
     make_in_a_row,
     make_pause,
+    make_price,
     make_share,
 )
 from kdtw_jax.constraints.record import Constraint
@@ -64,8 +66,32 @@ def register(maker: Maker) -> Maker:
 
 
 def known_constraints(names: Sequence[str], teacher: ModelConfig) -> tuple[Constraint, ...]:
-    """The constraints of these names; raises UserError for a name that none has."""
-    return tuple(made(CONSTRAINTS.find(name), costs(teacher)) for name in names)
+    """The constraints of these names. Of "price=2.5" only that price is ever drawn.
+
+    Raises:
+      UserError: a name that none has, or a budget that makes no sense or is none of a price: a student is judged over
+        the range of all others.
+    """
+    found = []
+    for name, said in zip(without_budgets(names), names, strict=True):
+        constraint = made(CONSTRAINTS.find(name), costs(teacher))
+        if said != name:
+            number = said.removeprefix(f"{name}=")
+            if constraint.price is None:
+                raise UserError(
+                    f"{said!r:.80}: of a price alone one value may be trained for, as in price=2.5; say {name}"
+                )
+            if not re.fullmatch(r"\d+(?:\.\d+)?", number):
+                raise UserError(f"{said!r:.80} must have a number after the =, as in {name}=2.5")
+            budget = constraint.wording.read(number)
+            constraint = constraint._replace(low=budget, high=budget)
+        found.append(constraint)
+    return tuple(found)
+
+
+def without_budgets(names: Sequence[str]) -> tuple[str, ...]:
+    """Drops what stands after "=": "price" of "price=2.5"."""
+    return tuple(name.partition("=")[0] for name in names)
 
 
 def every_constraint() -> list[Constraint]:
@@ -90,5 +116,5 @@ def _named(maker: Maker) -> str:
     return str(getattr(maker, "__qualname__", maker))
 
 
-for _maker in (make_share, make_calls, make_pause, make_in_a_row, make_first, make_after, make_compute):
+for _maker in (make_share, make_calls, make_pause, make_in_a_row, make_first, make_after, make_compute, make_price):
     register(_maker)

@@ -26,6 +26,8 @@ class Constraint(NamedTuple):
       within `limit` and costs nothing, and the order of tokens is of no consequence: then the constraint may be kept
       at the end (`kdtw_jax.constraints.credit`). None: it holds after every token, by `allowed`.
     total(history, budget): likewise, where costs are not those of calls alone, and the order of tokens may matter.
+    price(budget): nats, what a unit of the cost is worth, where the rule itself says it. None: what keeps the limit on
+      average, which training finds (`kdtw_jax.duals`).
     """
 
     name: str
@@ -37,6 +39,7 @@ class Constraint(NamedTuple):
     wording: Wording
     spent: Callable[[History, jax.Array], jax.Array] | None = None
     total: Callable[[History, jax.Array], jax.Array] | None = None
+    price: Callable[[jax.Array], jax.Array] | None = None
 
 
 class Rule(NamedTuple):

@@ -95,7 +95,7 @@ def evaluate_asking(
     cells = learned + others + looking
     measured = measure(cells, silent, test, resamples)
     clock.lap("scores")
-    counted = {"unit": decoder.unit.name, "account": "output"}
+    counted = {"unit": decoder.unit.name, "account": "output", "rule": phrasings.constraint.name}
     found = {
         "rows": [
             {**table_row(cell, metric, m), **counted}

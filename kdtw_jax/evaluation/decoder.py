@@ -74,7 +74,7 @@ def make_decoder(
     """Makes a decoder, which compiles at the first call of a shape.
 
     Args:
-      constraints: all that the student knows, the share of words among them.
+      constraints: all that the student knows.
       alpha: the temperature of the student's gate, nats.
       sampled_gate: the learned gate's decisions are drawn with its probability, not by threshold.
       sampled_tokens: tokens are drawn; otherwise the most probable ones are taken.
@@ -85,9 +85,8 @@ def make_decoder(
       unit: what a call buys and rules count.
 
     Raises:
-      UserError: the student has no gate, or does not know the share of words.
+      UserError: the student has no gate.
     """
-    share_index(constraints)
     if not student[0].config.gate_width:
         raise UserError("the student has no gate to judge: its gate_width is 0")
     banned, gates = tokenizer.banned_ids, compared_gates() if gates is None else tuple(gates)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.constraints import TOKENS, Constraint, Unit, make_unit, words_room
+from kdtw_jax.constraints import TOKENS, Constraint, Unit, make_unit, without_budgets, words_room
 from kdtw_jax.constraints.unit import check_unit
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.duals import DualConfig
@@ -34,7 +34,8 @@ class AskConfig:
 
     distil: DistilConfig = field(default_factory=DistilConfig, metadata=flags("value_warmup"))
     constraints: tuple[str, ...] = ("share",)
-    """rules trained for, by name: share, calls, pause, in_a_row, first, after, compute, or your own (--constraint)"""
+    """rules trained for, by name: share, calls, pause, in_a_row, first, after, compute, price, or your own
+    (--constraint); price=2.5 is trained for that price alone"""
     unit: str = "word"
     """what a call buys and rules count: word, token, or a number of tokens (of which "4" buys the next four)"""
     gate: Literal["threshold", "sample"] = "threshold"
@@ -47,7 +48,8 @@ class AskConfig:
     gate_width: int = field(default=128, metadata=flags())
     """hidden units of the gate"""
     gate_alone: bool = field(default=False, metadata=flags())
-    """the student writes as it does at the start, and only its gate learns: what learning both together is worth"""
+    """first the student learns as that of pcl, then, in as many steps, its gate alone: what learning both together is
+    worth"""
     gate_rate: float = field(default=1.0, metadata=flags())
     """learning rate of the gate, as a multiple of that of the student's matrices"""
     rule_in_source: bool = field(default=False, metadata=flags())
@@ -73,13 +75,15 @@ class AskConfig:
     """rows under a rule without a number: do not ask, or ask at will"""
 
     def __post_init__(self) -> None:
-        if not self.constraints or len(set(self.constraints)) < len(self.constraints):
+        if not self.constraints or len(set(without_budgets(self.constraints))) < len(self.constraints):
             raise UserError(f"ask.constraints must be distinct, at least one, got {self.constraints}")
         check_ranges(self, "ask.", gate_width="[1, inf)", helped_share="(0, 1)", gate_weight="(0, inf)")
         check_ranges(self, "ask.", gate_rate="(0, inf)", helped_fraction="(0, 1]")
         check_ranges(self, "ask.", gate_calibration_steps="[0, inf)", fixed_share="[0, 1)")
         check_held_out(self.held_out)
         check_unit(self.unit)
+        if self.gate_alone and self.rule_in_source:
+            raise UserError("ask.gate_alone trains a student that reads no rule, so ask.rule_in_source must be off")
         if self.distil.top_k < 1 or self.distil.target_decay:
             raise UserError(
                 "ask needs distil.top_k of at least 1 (savings are read from it) and no distil.target_decay"
@@ -134,6 +138,11 @@ def dual_configs(config: AskConfig, constraints: Sequence[Constraint]) -> tuple[
 
 
 def first_prices(dual: DualConfig, constraint: Constraint) -> jax.Array:
-    """Computes log(-log(share)), [K]: that share is asked for if savings are exponential with mean one nat."""
+    """Computes log(-log(share)), [K]: that share is asked for if savings are exponential with mean one nat.
+
+    A price that is trained for alone is said by its rule, and this is of no consequence.
+    """
+    if constraint.low == constraint.high:
+        return jnp.zeros(len(dual.knots))
     share_K = (jnp.asarray(dual.knots) - constraint.low) / (constraint.high - constraint.low) * MOST_FLAGS
     return jnp.log(-jnp.log(jnp.clip(share_K, 1e-30, 1 - 1e-4)))

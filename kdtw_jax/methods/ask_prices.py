@@ -77,8 +77,12 @@ class Prices:
 
     def quote(self, tables: tuple[Duals, ...], terms: Terms) -> jax.Array:
         """Looks up the price of a unit of each constraint's cost in nats, [B, C]."""
-        pairs = enumerate(zip(self.duals, tables, strict=True))
-        return jnp.stack([jnp.exp(price(d, e, terms.budget_BxC[:, i])) for i, (d, e) in pairs], axis=1)
+        prices = []
+        for i, constraint in enumerate(self.constraints):
+            budget_B = terms.budget_BxC[:, i]
+            said = constraint.price
+            prices.append(jnp.exp(price(self.duals[i], tables[i], budget_B)) if said is None else said(budget_B))
+        return jnp.stack(prices, axis=1)
 
     def draw_quotes(self, tables: tuple[Duals, ...], bank: Drawn, count: int, key: jax.Array) -> Quotes:
         """Draws rules with today's prices and a random place each.
@@ -117,6 +121,9 @@ class Prices:
         end = History(*(leaf[-1] for leaf in histories(source_BxS, tokens_BxT, asked_BxT, self.unit)))
         moved = []
         for i, constraint in enumerate(self.constraints):
+            if constraint.price is not None:
+                moved.append(tables[i])
+                continue
             budget_B = terms.budget_BxC[:, i]
             spent_B = total_cost(constraint, budget_B, source_BxS, tokens_BxT, asked_BxT, self.unit)
             # By the mean length and not by each output's: long outputs count as their tokens or words do.

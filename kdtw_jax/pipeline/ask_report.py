@@ -48,6 +48,7 @@ COLUMNS = (
     "unfinished",
     "unit",
     "account",
+    "rule",
 )
 WHERE_COLUMNS = ("task", "data", "preset", "seed", "kind", "group", "states", "help_rate")
 _CALIBRATION_PAIRS = 256
@@ -122,16 +123,13 @@ def study_asking(
         assert setup.validation is not None
         rules = asking_rules(config, setup, teacher)
         decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=False)
-        pairs = setup.task.splits[config.eval.split]
-        data = spaced_pairs(setup.test, config.eval.ask_limit or len(setup.test))
-        sources, references = ([pairs[int(i)][side] for i in data.examples] for side in ("source", "target"))
-        test = Texts(data, sources, references, setup.task.metrics, setup.scoring)
+        test = judged_texts(config, setup)
         outputs = None
         if twin is not None:
             mode = Decoding("sample" if config.of("ask").tokens == "sample" else "greedy", seed=seed)
-            parts = (twin.model, twin.params, data, setup.buckets, setup.tokenizer, mode)
+            parts = (twin.model, twin.params, test.data, setup.buckets, setup.tokenizer, mode)
             texts = decode_split(f"pcl {seed}, without help", *parts, devices=setup.devices).texts
-            outputs = [texts[int(i)] for i in data.examples]
+            outputs = [texts[int(i)] for i in test.data.examples]
         ahead = None
         if config.eval.look_ahead:
             foresight = _learn_foresight(setup, teacher, student, seed, rules.unit)
@@ -162,6 +160,14 @@ def study_asking(
     return run.info(stage)
 
 
+def judged_texts(config: Experiment, setup: Setup) -> Texts:
+    """What asking is judged on: of the split, as many texts as the configuration says."""
+    pairs = setup.task.splits[config.eval.split]
+    data = spaced_pairs(setup.test, config.eval.ask_limit or len(setup.test))
+    sources, references = ([pairs[int(i)][side] for i in data.examples] for side in ("source", "target"))
+    return Texts(data, sources, references, setup.task.metrics, setup.scoring)
+
+
 def _learn_foresight(setup: Setup, teacher: Trained, student: Trained, seed: int, unit: Unit) -> Foresight:
     """On training sources; their targets are not read."""
     data, tokenizer = spaced_pairs(setup.train, _FORESIGHT_PAIRS), setup.tokenizer
@@ -184,13 +190,15 @@ def spaced_pairs(data: EncodedSplit, limit: int = _CALIBRATION_PAIRS) -> Encoded
     )
 
 
-def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -> list[Row]:
+def report_asking(
+    task: str, config: Experiment, setup: Setup, run: RunFolder, further: Sequence[Row] = ()
+) -> list[Row]:
     """Writes asking.csv, where.csv, asking.json, asking.png and (in the run's folder) samples.txt; prints a table.
 
-    Returns the rows of asking.csv. Every seed has to be studied before.
+    Returns the rows of asking.csv, to which `further` ones are added. Every seed has to be studied before.
     """
     found = {seed: run.info(asking_stage(config, seed)) for seed in config.seeds}
-    rows, where = ([_named(task, config, seed, r) for seed, f in found.items() for r in f[kind]] for kind in _TABLES)
+    rows, where = ([named_row(task, config, seed, r) for seed, f in found.items() for r in f[kind]] for kind in _TABLES)
     teacher_rows = run.info(evaluation_stage(config, "teacher", config.seeds[0]))["rows"]
     first = setup.task.metrics[0]
     suffix = "_sampled" if config.of("ask").tokens == "sample" else ""
@@ -213,7 +221,7 @@ def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -
         },
     }
     for folder in [run.path] + ([config.results] if config.results is not None else []):
-        write_csv(folder / "asking.csv", rows, COLUMNS)
+        write_csv(folder / "asking.csv", [*rows, *further], COLUMNS)
         write_csv(folder / "where.csv", where, WHERE_COLUMNS)
         write_json(folder / "asking.json", summary)
         asking_figure(rows, first, levels, summary["pooled"]["equal_use"][first], folder / "asking.png")
@@ -221,13 +229,14 @@ def report_asking(task: str, config: Experiment, setup: Setup, run: RunFolder) -
     show_asking(config, rows, first)
     show_rules([f["rules"] for f in found.values()])
     show_ahead([f["ahead"] for f in found.values() if "ahead" in f])
-    return rows
+    return [*rows, *further]
 
 
 _TABLES = ("rows", "where")
 
 
-def _named(task: str, config: Experiment, seed: int, row: Mapping[str, Any]) -> Row:
+def named_row(task: str, config: Experiment, seed: int, row: Mapping[str, Any]) -> Row:
+    """A row with what says where it is from."""
     return {"task": task, "data": config.data, "preset": config.preset, "seed": seed, **row}
 
 

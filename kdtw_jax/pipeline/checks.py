@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
+from kdtw_jax.constraints import without_budgets
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
@@ -14,7 +15,7 @@ from kdtw_jax.pipeline.config import Experiment
 
 def needs_validation(config: Experiment) -> bool:
     """Whether thresholds of gates or prices are set on pairs that no model was trained on."""
-    thresholds = "ask" in config.methods and "share" in config.of("ask").constraints
+    thresholds = "ask" in config.methods and "share" in without_budgets(config.of("ask").constraints)
     return thresholds or any(find(name).unseen(config.of(name)) for name in config.methods)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from kdtw_jax.constraints import known_constraints
 from kdtw_jax.data.prompts import OWN
 from kdtw_jax.data.task import Task
 from kdtw_jax.evaluation.differences import differences
@@ -22,6 +23,7 @@ from kdtw_jax.pipeline.config import Experiment, plain
 from kdtw_jax.pipeline.config_file import write_config
 from kdtw_jax.pipeline.prepare import Setup, prepare
 from kdtw_jax.pipeline.presets import TASKS
+from kdtw_jax.pipeline.price_report import price_rows, priced, report_prices, study_prices
 from kdtw_jax.pipeline.stages import Row, evaluation_stage, result_rows, train_students, train_teacher
 from kdtw_jax.pipeline.teacher_outputs import stages_written
 from kdtw_jax.runs import (
@@ -59,7 +61,8 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
     join(config.hosts)
     console = Console(quiet=not is_writer())
     out = config.out or default_folder(name, config)
-    judged = "ask" in config.methods and "share" in config.of("ask").constraints
+    known = known_constraints(config.of("ask").constraints, config.teacher) if "ask" in config.methods else ()
+    judged, sold = any(c.name == "share" for c in known), bool(priced(known))
     with logging_to(config.log_to, out), begin(out, name, config, own) as (run, given):
         setup = prepare(config, run, console, given)
         write_json(run.path / SETTINGS, plain(config.eval))
@@ -73,6 +76,8 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
                 rows += result_rows(config, setup, teacher, student, method, seed, run)
             if judged:
                 study_asking(config, setup, teacher, students["ask"], students.get("pcl"), seed, run)
+            if sold:
+                study_prices(config, setup, teacher, students["ask"], seed, run)
         rows = [{"task": name, **row} for row in rows]
         wait("evaluated")
         if not is_writer():
@@ -80,11 +85,15 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
         ahead = _compare(name, config, setup, run)
         _write(config, setup, run, rows, ahead, started)
         _show(config, setup, rows, ahead)
+        prices = price_rows(name, config, run) if sold else []
         if judged:
-            report_asking(name, config, setup, run)
-        elif "ask" in config.methods:
+            report_asking(name, config, setup, run, prices)
+        if sold:
+            report_prices(config, prices, run)
+        if "ask" in config.methods and not judged and not sold:
             console.print(
-                "asking is judged by the share of words it uses, and ask.constraints has no 'share': no asking.csv"
+                "asking is judged by the share of words it uses and by its price, and ask.constraints has neither "
+                "'share' nor 'price': no asking.csv"
             )
         console.print(f"run folder: {run.path}")
         if judged and own is None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from kdtw_jax import parallel
-from kdtw_jax.constraints import known_constraints, sayings
+from kdtw_jax.constraints import known_constraints, sayings, without_budgets
 from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_buckets
 from kdtw_jax.data.prompts import NONE
 from kdtw_jax.data.task import Task, load_task, stated_language
@@ -143,7 +143,7 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
       UserError: the configuration does not fit; before anything is trained.
     """
     devices, text, task = given.devices, config.text, given.task
-    rules = list(config.of("ask").constraints)  # whose words the vocabulary has, too
+    rules = list(without_budgets(config.of("ask").constraints))  # whose words the vocabulary has, too
     first_alone(lambda: _check_text(run, task, rules), "text")
     found = run.info("data") if run.done("data") else {}
     instruction = task.instruction if text.instruct else "{source}"
@@ -253,7 +253,8 @@ def _tokenizer(config: Experiment, task: Task, path: Path) -> Tokenizer:
         pairs = task.splits["train"]
         texts = [text for pair in pairs for text in (pair["source"], pair["target"])]
         # The student reads rules, too: what only they are written with has to be in the vocabulary.
-        rules = [text for c in known_constraints(config.of("ask").constraints, config.teacher) for text in sayings(c)]
+        known = known_constraints(without_budgets(config.of("ask").constraints), config.teacher)
+        rules = [text for constraint in known for text in sayings(constraint)]
         if set("".join(rules)) - set("".join(texts)):
             texts += rules
         size, coverage = config.text.vocab_size, config.text.character_coverage

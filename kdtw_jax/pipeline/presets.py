@@ -248,11 +248,9 @@ WAYS_PATHS: dict[str, Any] = {
     "kl_weight": 0.05,
     "kl_direction": "forward",
 }
-# What it plans may depend on the rule: with a call for the hard token the short way should do. Not yet measured.
 WAYS_ASKING: dict[str, Any] = {
     "distil": path_consistency(800, **WAYS_ROWS, **WAYS_PATHS),
     "unit": "token",  # a sum is one word
-    "rule_in_source": True,
 }
 WAYS = {
     "ways": Experiment(
