@@ -52,7 +52,7 @@ def small_setup() -> Setup:
     task = Task("toy", {"test": pairs}, ("bleu",), "{source}", notes={})
     devices = parallel.select_devices(1)
     return Setup(
-        task, WORLD.tokenizer, BUCKETS, WORLD.data, few, spaced_pairs(few, 1), texts[:3], devices, None, None,
+        task, WORLD.tokenizer, BUCKETS, WORLD.data, few, spaced_pairs(few, 1), texts[:3], devices, None, {},
         ENGLISH, Ceiling(3, 0, (), {}),
     )  # fmt: skip
 

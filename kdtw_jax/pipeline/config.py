@@ -80,7 +80,8 @@ class Experiment:
     """a model to be the teacher instead of training one: the folder of a saved model, a folder in the Hugging Face
     layout (config.json, safetensors, spiece.model or tokenizer.json), or hf:NAME; sizes and vocabulary are then its"""
     student_model: str | None = None
-    """likewise the start of all students, instead of the warm-up; with the vocabulary of the teacher"""
+    """likewise the start of all students, instead of the warm-up; with the vocabulary of the teacher. {seed} in it
+    stands for each seed: runs/mine/seed{seed}/warmup/model are the starts of another run"""
     offline: bool = False
     """take hf:NAME from the local cache only"""
     beam_targets: tuple[str, ...] = ()
@@ -124,6 +125,11 @@ class Experiment:
     def with_settings(self, **changed: Any) -> Experiment:
         """With other settings of these methods."""
         return dataclasses.replace(self, settings={**self.settings, **changed})
+
+    def named_students(self) -> dict[int, str]:
+        """The name of the start of each seed's students; empty where they are warmed up."""
+        name = self.student_model
+        return {} if name is None else {seed: name.replace("{seed}", str(seed)) for seed in self.seeds}
 
     def in_family(self, name: str) -> Experiment:
         """With models of a family, of the preset's sizes where they were of another one.

@@ -46,7 +46,8 @@ def sizes(config: Experiment) -> Sizes:
     Raises:
       UserError: as `find_config` does.
     """
-    given = [find_config(name, offline=config.offline) for name in (config.teacher_model, config.student_model) if name]
+    names = [config.teacher_model, *dict.fromkeys(config.named_students().values())]
+    given = [find_config(name, offline=config.offline) for name in names if name]
     known = [model.vocab_size for model in given]
     if config.text.tokenizer is not None:
         known.append(load_tokenizer(config.text.tokenizer).vocab_size)

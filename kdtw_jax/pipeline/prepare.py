@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +34,8 @@ class Given(NamedTuple):
     """What a configuration names and a machine has."""
 
     devices: parallel.Devices
-    teacher: Named | None  # models that were named instead of trained
-    student: Named | None
+    teacher: Named | None  # one that was named instead of trained
+    students: Mapping[int, Named]  # likewise by seed the starts of students; empty: they are trained
     tokenizer: Tokenizer | None  # None: one is trained
     task: Task
 
@@ -50,8 +51,8 @@ class Setup(NamedTuple):
     validation: EncodedSplit | None  # pairs that no model was trained on, where thresholds or prices are set on them
     references: list[str]
     devices: parallel.Devices
-    teacher: Named | None  # models that were named instead of trained
-    student: Named | None
+    teacher: Named | None  # one that was named instead of trained
+    students: Mapping[int, Named]  # likewise by seed the starts of students; empty: they are trained
     scoring: Scoring
     ceiling: Ceiling  # of the references
     prompts: EncodedSplit | None = None  # without targets, numbered after the pairs; if a student is to learn on them
@@ -85,26 +86,25 @@ def look_up(config: Experiment, own: Task | None = None) -> Given:
     parallel.check_shards(len(devices), config.teacher_shards)
     if config.results is not None:
         check_place(config.results)
-    teacher, student = (
-        None if name is None else find_model(name, offline=config.offline)
-        for name in (config.teacher_model, config.student_model)
-    )
-    if student is not None and student.program:
-        raise UserError(f"{config.student_model} is a program and cannot learn: give it as --teacher-model")
-    named = [model for model in (teacher, student) if model is not None]
+    names = config.named_students()
+    wanted = dict.fromkeys([*([config.teacher_model] if config.teacher_model is not None else []), *names.values()])
+    found = {name: find_model(name, offline=config.offline) for name in wanted}
+    if some := [name for name in names.values() if found[name].program]:
+        raise UserError(f"{some[0]} is a program and cannot learn: give it as --teacher-model")
+    named = list(found.values())
     known = [model.tokenizer for model in named]
     if config.text.tokenizer is not None:
         known.insert(0, load_tokenizer(config.text.tokenizer))
     if not known:
-        return Given(devices, None, None, None, _task(config, own))
+        return Given(devices, None, {}, None, _task(config, own))
     tokenizer = known[0].padded_to(max(one.vocab_size for one in known))
     for model in named:
         check_vocabulary(str(model.folder), model.tokenizer, tokenizer)
     # Models may differ in rows that no token has: the smaller one is padded.
-    teacher, student = (
-        None if model is None else model.padded_to(tokenizer.vocab_size) for model in (teacher, student)
-    )
-    return Given(devices, teacher, student, tokenizer, _task(config, own))
+    padded = {name: model.padded_to(tokenizer.vocab_size) for name, model in found.items()}
+    teacher = None if config.teacher_model is None else padded[config.teacher_model]
+    students = {seed: padded[name] for seed, name in names.items()}
+    return Given(devices, teacher, students, tokenizer, _task(config, own))
 
 
 def _task(config: Experiment, own: Task | None) -> Task:
@@ -180,7 +180,7 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
     ceiling = tell_ceiling(config, task, tokenizer, test, references, scoring, console)
     prompts = _prompts(config, run, task, tokenizer, train, console)
     parts = (task, tokenizer, buckets, train, test, encoded.get("validation"), references, devices)
-    return Setup(*parts, given.teacher, given.student, scoring, ceiling, prompts)
+    return Setup(*parts, given.teacher, given.students, scoring, ceiling, prompts)
 
 
 def _prompts(

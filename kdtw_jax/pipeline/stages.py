@@ -106,7 +106,7 @@ def train_students(
     Raises:
       UserError: losses or scores that are not finite.
     """
-    named = setup.student
+    named = setup.students.get(seed)
     size = _with_vocabulary(config.student, setup) if named is None else student_config(named.config, config.student)
     if named is None:
 
