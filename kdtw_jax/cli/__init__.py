@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "judge the models of a run on another split or by other metrics",
     "write": "write texts of your own with a student that asks under a rule of your own",
     "compare": "compare ways to share the writing between a student and its teacher",
+    "prices": "train a student for each price of a call: what they plan as help gets dear",
     "headroom": "say what planning ahead could give a run's students",
     "export": "write a model of a run in the Hugging Face layout",
     "plan": "say what a run would take (memory, FLOPs, hours); nothing is trained",

@@ -115,10 +115,11 @@ def make_decoder(
             read_BxP = own[0].read_rule(own[1], context.rule)
             context = context._replace(foresight=foresight_gate(foresight, *own, read_BxP))
         rule, length = as_rule(constraints, Terms(budget_BxC, guard_B[:, None] & said_BxC)), noise_Bx2xT.shape[2]
+        none = Credit(jnp.zeros(len(source_BxS), jnp.int32))
         credit = jax.lax.cond(
             guard_B[0],
-            lambda: draft_credit(own, read_BxX, rule, banned=banned, max_len=length, unit=unit),
-            lambda: Credit(jnp.zeros(len(source_BxS), jnp.int32)),
+            lambda: draft_credit(own, read_BxX, rule, banned=banned, max_len=length, unit=unit) or none,
+            lambda: none,
         )
         helped = generate_with_help(
             own,

@@ -27,7 +27,7 @@ from kdtw_jax.methods.ask_config import AskConfig, Rules, dual_configs, make_rul
 from kdtw_jax.methods.ask_loss import ask_loss
 from kdtw_jax.methods.ask_rows import QUOTES, AskingCollector, HelpedRows
 from kdtw_jax.methods.path_terms import coefficients
-from kdtw_jax.methods.pcl import cost, kept_ahead, pcl, prompts
+from kdtw_jax.methods.pcl import cost, kept_ahead, prompts
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import ModelConfig
 from kdtw_jax.runs.atomic import write_json
@@ -64,12 +64,6 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
     check_answered(context, config.distil.demonstrations, kept_ahead(config.distil))
     check_training(context.training)
     training, student = context.training, context.student
-    steps = training.loop.steps
-    if config.gate_alone:
-        first = replace(context, name=f"{context.name}, without help", folder=context.folder / "without_help")
-        params = pcl(first, params, config.distil)
-        if context.stop_after is not None:
-            context = replace(context, stop_after=context.stop_after - steps)
     optimizer = replace(training.optimizer, rates=replace(training.optimizer.rates, gate=config.gate_rate))
     collector = AskingCollector(context, config, rules)
     count = len(rules.constraints)
@@ -103,11 +97,9 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         own_rows=config.distil.own_rows,
         learning=("gate",) if config.gate_alone else (),
     )
-    stop_after = context.stop_after
-    if stop_after is not None and stop_after <= 0:
-        return params, method.extra
     learning = replace(context, training=replace(training, optimizer=optimizer))
     params, duals = train_replayed(learning, params, method)
+    steps, stop_after = training.loop.steps, context.stop_after
     if not config.gate_calibration_steps or (stop_after is not None and stop_after <= steps):
         return params, duals
     slow = replace(optimizer, learning_rate=0.1 * optimizer.learning_rate, final_fraction=0.0, warmup_steps=1)
@@ -152,11 +144,7 @@ def train(context: TrainContext, params: Params, config: AskConfig) -> Params:
     table = zip(dual_configs(config, constraints), constraints, duals, strict=True)
     write_json(
         context.folder / "prices.json",
-        {
-            c.name: {"budget": list(d.knots), "price": np.exp(prices(d, x)).tolist()}
-            for d, c, x in table
-            if c.price is None
-        },
+        {c.name: {"budget": list(d.knots), "price": np.exp(prices(d, x)).tolist()} for d, c, x in table if not c.price},
     )
     return params
 

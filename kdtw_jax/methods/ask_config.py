@@ -48,8 +48,7 @@ class AskConfig:
     gate_width: int = field(default=128, metadata=flags())
     """hidden units of the gate"""
     gate_alone: bool = field(default=False, metadata=flags())
-    """first the student learns as that of pcl, then, in as many steps, its gate alone: what learning both together is
-    worth"""
+    """the student writes as it does at the start, and only its gate learns: what learning both together is worth"""
     gate_rate: float = field(default=1.0, metadata=flags())
     """learning rate of the gate, as a multiple of that of the student's matrices"""
     rule_in_source: bool = field(default=False, metadata=flags())
@@ -83,7 +82,7 @@ class AskConfig:
         check_held_out(self.held_out)
         check_unit(self.unit)
         if self.gate_alone and self.rule_in_source:
-            raise UserError("ask.gate_alone trains a student that reads no rule, so ask.rule_in_source must be off")
+            raise UserError("ask.gate_alone is for a student that reads no rule, so ask.rule_in_source must be off")
         if self.distil.top_k < 1 or self.distil.target_decay:
             raise UserError(
                 "ask needs distil.top_k of at least 1 (savings are read from it) and no distil.target_decay"
