@@ -3,8 +3,8 @@
     python experiments/prices.py                                    # seven prices, three seeds
     python experiments/prices.py --preset tiny --prices 1 3         # some minutes, to see that it runs
 
-The command `kdtw prices --task ways --teacher-model ways:hasty` from a clone, without installing. Its teacher seldom goes
-the long way, which a student of one layer can go; the short way it can go where it asks for the one hard token.
+The command `kdtw prices --task ways --teacher-model ways:hasty` from a clone, without installing. Its teacher seldom
+goes the long way, which a student of one layer can go; the short way it can go where it asks for the one hard token.
 """
 
 from __future__ import annotations
