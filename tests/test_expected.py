@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,48 +10,13 @@ import numpy as np
 import pytest
 
 from kdtw_jax.losses.expected import expected_path_loss
-from kdtw_jax.tabular.mdp import EnumerableMDP, all_paths, path_log_prob, policy_value, random_mdp
+from kdtw_jax.tabular.limited import expected_gradient, tables, train_limited, two_ways
+from kdtw_jax.tabular.mdp import all_paths, path_log_prob, policy_value, random_mdp
 
 MDP = random_mdp(3, 4, seed=1)
 PATHS = all_paths(MDP)
 LOGITS = jnp.asarray(np.random.default_rng(2).normal(size=MDP.log_mu_SxA.shape), jnp.float32)
 VALUE = jnp.asarray(np.random.default_rng(3).normal(size=len(MDP.prefixes)), jnp.float32)
-
-
-class Tables(NamedTuple):
-    log_pi_SxA: jax.Array
-    divergence_S: jax.Array
-
-
-def tables(mdp: EnumerableMDP, logits_SxA: jax.Array) -> Tables:
-    log_pi = jax.nn.log_softmax(jnp.where(mdp.allowed_SxA, logits_SxA, -1e30), axis=-1)
-    apart = jnp.where(mdp.allowed_SxA, log_pi - jnp.where(mdp.allowed_SxA, mdp.log_mu_SxA, 0.0), 0.0)
-    return Tables(log_pi, jnp.sum(jnp.exp(log_pi) * apart, axis=-1))
-
-
-def expected_gradient(
-    path_lambda: float,
-    segment_lengths: tuple[int, ...],
-    value_S: jax.Array,
-    mdp: EnumerableMDP = MDP,
-    logits_SxA: jax.Array = LOGITS,
-) -> jax.Array:
-    """Of the sum over a path's tokens, in expectation over the student's paths."""
-    paths = all_paths(mdp)
-    weight = jnp.exp(path_log_prob(tables(mdp, logits_SxA).log_pi_SxA, paths))
-
-    def total(logits: jax.Array) -> jax.Array:
-        found = tables(mdp, logits)
-
-        def one(states: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-            row = (found.log_pi_SxA[states, tokens], found.divergence_S[states], value_S[states], mask)
-            how = {"path_lambda": path_lambda, "segment_lengths": segment_lengths}
-            return expected_path_loss(*(x[None] for x in row), jnp.ones(1, bool), **how)[0].total  # type: ignore[arg-type]
-
-        rows = (jnp.asarray(x) for x in (paths.states_NxT, paths.tokens_NxT, paths.mask_NxT))
-        return jnp.sum(weight * jax.vmap(one)(*rows))
-
-    return jax.grad(total)(logits_SxA)
 
 
 def sequence_kl(logits: jax.Array) -> jax.Array:
@@ -65,7 +28,7 @@ def sequence_kl(logits: jax.Array) -> jax.Array:
 @pytest.mark.parametrize("values", ["zero", "wrong"])
 def test_lambda_1_to_the_end_is_the_gradient_of_the_sequences_whatever_v_is(values: str) -> None:
     value = VALUE if values == "wrong" else jnp.zeros_like(VALUE)
-    np.testing.assert_allclose(expected_gradient(1.0, (0,), value), jax.grad(sequence_kl)(LOGITS), atol=2e-5)
+    np.testing.assert_allclose(expected_gradient(MDP, LOGITS, 1.0, value), jax.grad(sequence_kl)(LOGITS), atol=2e-5)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -73,8 +36,8 @@ def test_with_the_right_v_any_segment_is_as_good(d: int) -> None:
     """V is then what the rest will cost, so that one step tells as much as all."""
     right = jnp.asarray(policy_value(MDP, np.asarray(tables(MDP, LOGITS).log_pi_SxA, np.float64)), jnp.float32)
     whole = jax.grad(sequence_kl)(LOGITS)
-    np.testing.assert_allclose(expected_gradient(1.0, (d,), right), whole, atol=2e-5)
-    assert np.abs(expected_gradient(1.0, (d,), VALUE) - whole).max() > 1e-2  # with a wrong one it is not
+    np.testing.assert_allclose(expected_gradient(MDP, LOGITS, 1.0, right, (d,)), whole, atol=2e-5)
+    assert np.abs(expected_gradient(MDP, LOGITS, 1.0, VALUE, (d,)) - whole).max() > 1e-2  # with a wrong one it is not
 
 
 def test_lambda_0_matches_distributions_where_the_paths_lead() -> None:
@@ -82,28 +45,15 @@ def test_lambda_0_matches_distributions_where_the_paths_lead() -> None:
     reach = jnp.exp(path_log_prob(tables(MDP, LOGITS).log_pi_SxA, PATHS))
     counts = jnp.zeros(len(MDP.prefixes)).at[PATHS.states_NxT].add(jnp.where(PATHS.mask_NxT, reach[:, None], 0.0))
     want = jax.grad(lambda logits: jnp.sum(counts * tables(MDP, logits).divergence_S))(LOGITS)
-    np.testing.assert_allclose(expected_gradient(0.0, (0,), VALUE), want, atol=2e-5)
+    np.testing.assert_allclose(expected_gradient(MDP, LOGITS, 0.0, VALUE), want, atol=2e-5)
     assert np.abs(want - jax.grad(sequence_kl)(LOGITS)).max() > 1e-2
 
 
 def test_a_student_that_cannot_follow_everywhere_goes_where_it_can_only_with_lambda_1() -> None:
     """After either first word it has one and the same distribution. With lambda 0 its first token is the teacher's, a
     coin toss; with lambda 1 it is that times exp(-KL of the rest), the optimum of the sequences."""
-    drawn = random_mdp(3, 3, seed=4, spread=2.0)
-    either = np.log([[0.02, 0.49, 0.49]])
-    mdp = replace(drawn, log_mu_SxA=np.concatenate([either, drawn.log_mu_SxA[1:]]))
-    row_S = jnp.asarray([0, 1, 1, *range(2, len(mdp.prefixes) - 1)])
-    logits_S = jnp.zeros((len(mdp.prefixes) - 1, 3))
-    value = jnp.zeros(len(mdp.prefixes))
-
-    @jax.jit
-    def trained(path_lambda: jax.Array) -> jax.Array:
-        def step(_: int, logits_R: jax.Array) -> jax.Array:
-            slope_S = expected_gradient(path_lambda, (0,), value, mdp, logits_R[row_S])  # type: ignore[arg-type]
-            return logits_R - 0.5 * jnp.zeros_like(logits_R).at[row_S].add(slope_S)
-
-        return tables(mdp, jax.lax.fori_loop(0, 3000, step, logits_S)[row_S]).log_pi_SxA
-
+    task = two_ways()
+    mdp, trained = task.mdp, jax.jit(partial(train_limited, task))
     mu_A = np.exp(mdp.log_mu_SxA[0])
     matched, planned = (np.asarray(trained(jnp.float32(x)), np.float64) for x in (0.0, 1.0))
     np.testing.assert_allclose(np.exp(matched[0]), mu_A, atol=1e-4)
@@ -112,6 +62,8 @@ def test_a_student_that_cannot_follow_everywhere_goes_where_it_can_only_with_lam
     np.testing.assert_allclose(np.exp(planned[0]), best_A / best_A.sum(), atol=1e-4)
     assert np.abs(np.exp(planned[0]) - mu_A).max() > 0.3
     assert policy_value(mdp, planned)[0] > policy_value(mdp, matched)[0] + 0.1
+    halfway = policy_value(mdp, np.asarray(trained(jnp.float32(0.5)), np.float64))[0]
+    assert policy_value(mdp, matched)[0] < halfway < policy_value(mdp, planned)[0]
 
 
 @pytest.mark.parametrize("segment_lengths", [(1,), (2,), (0,), (1, 0)])
