@@ -58,8 +58,9 @@ def expected_gradient(
 
         def one(states_T: jax.Array, tokens_T: jax.Array, mask_T: jax.Array) -> jax.Array:
             row = (found.log_pi_SxA[states_T, tokens_T], found.divergence_S[states_T], value_S[states_T], mask_T)
-            policy, _, _ = expected_path_loss(*(x[None] for x in row), jnp.ones(1, bool), **how)
-            return policy.total
+            log_pi_1xT, divergence_1xT, value_1xT, mask_1xT = (x[None] for x in row)
+            ended_1 = jnp.ones(1, bool)
+            return expected_path_loss(log_pi_1xT, divergence_1xT, value_1xT, mask_1xT, ended_1, **how)[0].total
 
         rows = (jnp.asarray(x) for x in (paths.states_NxT, paths.tokens_NxT, paths.mask_NxT))
         return jnp.sum(weight_N * jax.vmap(one)(*rows))
