@@ -13,10 +13,9 @@ from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.decoding import log_policy
 from kdtw_jax.evaluation.decoder import Decoder, make_decoder
 from kdtw_jax.evaluation.phrasings import make_phrasings
-from kdtw_jax.evaluation.rows import widen_buckets
+from kdtw_jax.evaluation.rows import spaced_pairs, widen_buckets
 from kdtw_jax.evaluation.written import DecodeSpec
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
-from kdtw_jax.pipeline.ask_report import spaced_pairs
 from tests.world import World
 
 SHARE = make_share()

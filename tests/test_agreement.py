@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from kdtw_jax.evaluation.agreement import compare_with_teacher
-from kdtw_jax.evaluation.rows import widen_buckets
+from kdtw_jax.evaluation.rows import spaced_pairs, widen_buckets
 from kdtw_jax.losses.pcl import PCLConfig
-from kdtw_jax.pipeline.ask_report import spaced_pairs
 from tests.asking import (
     BUCKETS,
     DATA,

@@ -18,7 +18,8 @@ from kdtw_jax.evaluation.asking_figure import asking_figure
 from kdtw_jax.evaluation.cells import Texts
 from kdtw_jax.evaluation.decoder import make_decoder
 from kdtw_jax.evaluation.phrasings import further_rules, make_phrasings
-from kdtw_jax.pipeline.ask_report import COLUMNS, WHERE_COLUMNS, spaced_pairs, summarise_asking
+from kdtw_jax.evaluation.rows import spaced_pairs
+from kdtw_jax.pipeline.ask_report import COLUMNS, WHERE_COLUMNS, summarise_asking
 from kdtw_jax.training.foresight import label_states, train_foresight
 from tests.asking import (
     BUCKETS,

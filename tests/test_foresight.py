@@ -14,9 +14,9 @@ from kdtw_jax.decoding.ahead import worth_everywhere
 from kdtw_jax.decoding.branch import States, Writer, look_ahead
 from kdtw_jax.decoding.utility import nearness
 from kdtw_jax.decoding.view import encoder_inputs, gate_features, prefixes_and_history
+from kdtw_jax.evaluation.rows import spaced_pairs
 from kdtw_jax.evaluation.written import write_split
 from kdtw_jax.models import shift_right
-from kdtw_jax.pipeline.ask_report import spaced_pairs
 from kdtw_jax.training.foresight import Labels, features, label_states, train_foresight
 from tests.asking import DATA, LENGTH, STUDENT, TEACHER, WIDE, WORLD, decoder, distributions, want
 

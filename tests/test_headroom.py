@@ -14,7 +14,7 @@ from kdtw_jax.cli.headroom import COLUMNS
 from kdtw_jax.decoding.utility import Outcome, log_mu, nearness
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.headroom import Planned, choices, plan_split
-from kdtw_jax.pipeline.ask_report import spaced_pairs
+from kdtw_jax.evaluation.rows import spaced_pairs
 from kdtw_jax.runs import read_csv
 from tests.commands import train
 from tests.world import BUCKETS, World

@@ -23,9 +23,9 @@ from kdtw_jax.evaluation.figures import SPARE_COLOURS
 from kdtw_jax.evaluation.harness import make_harness
 from kdtw_jax.evaluation.operating import costs_per_token, teacher_log_probs, write_point
 from kdtw_jax.evaluation.operating_figure import operating_figure, strategy_styles
+from kdtw_jax.evaluation.rows import spaced_pairs
 from kdtw_jax.evaluation.strategies import Point, Settings, Sharing
 from kdtw_jax.evaluation.written import write_split
-from kdtw_jax.pipeline.ask_report import spaced_pairs
 from kdtw_jax.training.deferral import Deferral
 from tests.asking import (
     DATA,

@@ -16,9 +16,10 @@ from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.task import Task
 from kdtw_jax.decoding.gates import GATES, GateEntry, compared_gates, find_gate, register_gate
 from kdtw_jax.evaluation.ceiling import Ceiling
+from kdtw_jax.evaluation.rows import spaced_pairs
 from kdtw_jax.evaluation.strategies import every_strategy
 from kdtw_jax.metrics.scoring import ENGLISH
-from kdtw_jax.pipeline.ask_report import asking_stage, is_studied, spaced_pairs, study_asking
+from kdtw_jax.pipeline.ask_report import asking_stage, is_studied, study_asking
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.operating_report import check_studied, has_all_ways
 from kdtw_jax.pipeline.prepare import Setup

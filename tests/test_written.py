@@ -19,9 +19,9 @@ from kdtw_jax.evaluation.calibration import calibrate
 from kdtw_jax.evaluation.decode import decode_split
 from kdtw_jax.evaluation.decoder import make_decoder
 from kdtw_jax.evaluation.obedience import rule_excess
+from kdtw_jax.evaluation.rows import spaced_pairs
 from kdtw_jax.evaluation.written import DecodeSpec, review_split, write_split
 from kdtw_jax.models import split_axis
-from kdtw_jax.pipeline.ask_report import spaced_pairs
 from tests.asking import (
     BUCKETS,
     DATA,

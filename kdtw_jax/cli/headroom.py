@@ -22,8 +22,8 @@ from rich.console import Console
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.headroom import Planned, choices, plan_split
+from kdtw_jax.evaluation.rows import spaced_pairs
 from kdtw_jax.metrics.scores import score_all
-from kdtw_jax.pipeline.ask_report import spaced_pairs
 from kdtw_jax.pipeline.begin import begin, check_text_is_named
 from kdtw_jax.pipeline.prepare import Setup, prepare
 from kdtw_jax.pipeline.restore import restore

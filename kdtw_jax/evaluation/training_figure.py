@@ -20,15 +20,26 @@ from kdtw_jax.methods import METHODS
 CURVES = {"nll": "negative log-likelihood", "kl": "KL, student and teacher", "jsd": "Jensen-Shannon"}
 
 
-def distil_figure(rows: Rows, curves: Mapping[str, Sequence[Mapping[str, float]]], metric: str, path: Path) -> None:
-    """Draws `metric` of every model (95% interval) and the token KL or likelihood over steps; writes a PNG to `path`.
+def distil_figure(
+    rows: Rows, curves: Mapping[str, Sequence[Mapping[str, float]]], metric: str, path: Path, learning: Rows = ()
+) -> None:
+    """Draws `metric` of every model (95% interval), and how students learned; writes a PNG to `path`.
 
-    `rows` are those of distil.csv; `curves` maps "method seed" to the lines of its metrics.jsonl.
+    Args:
+      rows: those of distil.csv.
+      curves: maps "method seed" to the lines of its metrics.jsonl.
+      metric: which of the metrics of `rows`.
+      path: of the PNG.
+      learning: rows of curves.csv. Where there are none, the token KL or likelihood over steps is drawn in their place.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(15 if learning else 10, 4), layout="constrained")
+    left, *others = figure.subplots(1, 3 if learning else 2)
     draw_scores(left, rows, metric)
-    draw_curves(right, curves)
+    if learning:
+        draw_learning(others[0], learning, metric, "step")
+        draw_learning(others[1], learning, metric, "seconds")
+    else:
+        draw_curves(others[0], curves)
     save_figure(figure, path)
 
 
@@ -54,6 +65,26 @@ def draw_scores(axes: Axes, rows: Rows, metric: str, unit: str = OVER_SENTENCES)
     axes.set_ylabel(f"{written_metric(metric)} ({unit})")
     axes.set_xlabel("training method, one point a seed")
     axes.grid(axis="y", alpha=0.3)
+
+
+def draw_learning(axes: Axes, rows: Rows, metric: str, by: str) -> None:
+    """`metric` on validation texts while students learned, `by` "step" or "seconds"; a line a seed.
+
+    `rows` are those of curves.csv.
+    """
+    own = [r for r in rows if r["metric"] == metric]
+    methods = list(dict.fromkeys(r["method"] for r in own))
+    colours = method_colours(methods)
+    for method in methods:
+        for i, seed in enumerate(dict.fromkeys(r["seed"] for r in own if r["method"] == method)):
+            line = [r for r in own if (r["method"], r["seed"]) == (method, seed)]
+            x, y = ([r[name] for r in line] for name in (by, "value"))
+            axes.plot(x, y, color=colours[method], linewidth=1, label=None if i else method)
+    axes.set_xlabel("step after the shared warm-up" if by == "step" else "seconds of training")
+    axes.set_ylabel(f"{written_metric(metric)}, validation")
+    axes.grid(alpha=0.3)
+    if own:
+        axes.legend(fontsize=8)
 
 
 def draw_curves(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> None:

@@ -120,6 +120,7 @@ def ask(context: TrainContext, params: Params, config: AskConfig, rules: Rules) 
         folder=context.folder / "gate_calibration",
         data=context.data if context.unseen is None else context.unseen,
         prompts=None,
+        watch=None,
         training=replace(training, loop=replace(training.loop, steps=config.gate_calibration_steps), optimizer=slow),
         seed=context.seed + 1,
         stop_after=None if stop_after is None else stop_after - steps,

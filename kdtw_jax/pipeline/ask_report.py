@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from kdtw_jax.constraints import Unit
-from kdtw_jax.data.batches import EncodedSplit, Ragged
 from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.decoding.utility import nearness
 from kdtw_jax.evaluation.asking import evaluate_asking
@@ -18,7 +17,7 @@ from kdtw_jax.evaluation.decode import Decoding, decode_split
 from kdtw_jax.evaluation.decoder import Decoder, make_decoder
 from kdtw_jax.evaluation.obedience import obedience
 from kdtw_jax.evaluation.phrasings import make_phrasings
-from kdtw_jax.evaluation.rows import widen_buckets
+from kdtw_jax.evaluation.rows import spaced_pairs, widen_buckets
 from kdtw_jax.evaluation.tradeoff import pool, pooled_difference
 from kdtw_jax.methods.ask_config import Rules
 from kdtw_jax.pipeline.ask_tables import show_ahead, show_asking, show_rules
@@ -51,7 +50,6 @@ COLUMNS = (
     "rule",
 )
 WHERE_COLUMNS = ("task", "data", "preset", "seed", "kind", "group", "states", "help_rate")
-_CALIBRATION_PAIRS = 256
 _FORESIGHT_PAIRS = 4096
 
 
@@ -174,20 +172,6 @@ def _learn_foresight(setup: Setup, teacher: Trained, student: Trained, seed: int
     rows = widen_buckets(setup.buckets, data)
     labels = label_states(student, teacher, data, rows, nearness, banned=tokenizer.banned_ids, seed=seed, unit=unit)
     return train_foresight(labels, tokenizer.vocab_size, seed=seed)
-
-
-def spaced_pairs(data: EncodedSplit, limit: int = _CALIBRATION_PAIRS) -> EncodedSplit:
-    """At most `limit` pairs of a split, evenly spaced over it, in its order."""
-    count = min(limit, len(data))
-    rows = [i * len(data) // count for i in range(count)]
-    return EncodedSplit(
-        sources=Ragged.pack([data.sources[i].tolist() for i in rows]),
-        targets=Ragged.pack([data.targets[i].tolist() for i in rows]),
-        examples=data.examples[rows],
-        dropped=data.dropped,
-        truncated_pairs=data.truncated_pairs,
-        truncated_tokens=data.truncated_tokens,
-    )
 
 
 def report_asking(

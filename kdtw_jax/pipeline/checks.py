@@ -14,9 +14,9 @@ from kdtw_jax.pipeline.config import Experiment
 
 
 def needs_validation(config: Experiment) -> bool:
-    """Whether thresholds of gates or prices are set on pairs that no model was trained on."""
+    """Whether thresholds or prices are set, or students are watched, on pairs that no model was trained on."""
     thresholds = "ask" in config.methods and "share" in without_budgets(config.of("ask").constraints)
-    return thresholds or any(find(name).unseen(config.of(name)) for name in config.methods)
+    return thresholds or config.eval.watch > 0 or any(find(name).unseen(config.of(name)) for name in config.methods)
 
 
 def check_fit(config: Experiment, tokenizer: Tokenizer, buckets: Sequence[Bucket], devices: int) -> None:

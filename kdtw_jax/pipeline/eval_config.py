@@ -30,6 +30,8 @@ class EvalConfig:
     look_ahead: bool = field(default=False, metadata=flags())
     """also judge the gates that look ahead, in some 75 decodings, many of which take ten times as long, and measure
     where help is worth most"""
+    watch: int = field(default=0, metadata=flags())
+    """texts of validation that a student writes at every checkpoint of its training, for learning curves; 0: none"""
     metrics: tuple[str, ...] = ()
     """of bleu, chrf, rouge1, rouge2, rougeL, exact_match, answer, long_way; by default those of the data (of files:
     bleu and chrf)"""
@@ -45,7 +47,7 @@ class EvalConfig:
     """exponent of its length penalty ((5 + length) / 6)"""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "eval.", limit="[0, inf)", ask_limit="[0, inf)")
+        check_ranges(self, "eval.", limit="[0, inf)", ask_limit="[0, inf)", watch="[0, inf)")
         check_ranges(self, "eval.", beam_size="[1, inf)", length_penalty="[0, inf)")
         if self.metrics:
             check_metrics(self.metrics, "eval.metrics")

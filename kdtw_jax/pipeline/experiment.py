@@ -26,6 +26,7 @@ from kdtw_jax.pipeline.presets import TASKS
 from kdtw_jax.pipeline.price_report import price_rows, priced, report_prices, study_prices
 from kdtw_jax.pipeline.stages import Row, evaluation_stage, result_rows, train_students, train_teacher
 from kdtw_jax.pipeline.teacher_outputs import stages_written
+from kdtw_jax.pipeline.watching import curve_rows
 from kdtw_jax.runs import (
     Progress,
     RunFolder,
@@ -42,6 +43,7 @@ from kdtw_jax.runs.trackers import check_trackers, logging_to
 
 RULE = "ask the teacher for at most 20% of the words"  # for a first try
 COLUMNS = ("task", "data", "preset", "seed", "method", "metric", "value", "low", "high")
+CURVES = ("task", "data", "preset", "seed", "method", "step", "seconds", "metric", "value")
 DIFFERENCES = ("task", "data", "preset", "seeds", "method", "minus", "metric", "value", "low", "high", "least", "most")
 
 
@@ -154,11 +156,15 @@ def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ah
         for seed in config.seeds
         for method in config.methods
     }
+    named = {"task": rows[0]["task"], "data": config.data, "preset": config.preset}
+    learning = [{**named, **row} for row in curve_rows(curves)]
     for folder in [run.path] + ([config.results] if config.results is not None else []):
         write_csv(folder / "distil.csv", rows, COLUMNS)
         write_csv(folder / "differences.csv", ahead, DIFFERENCES)
         write_json(folder / "provenance.json", {**record, "config": config.to_json()})
-        distil_figure(rows, curves, setup.task.metrics[0], folder / "distil.png")
+        if learning:
+            write_csv(folder / "curves.csv", learning, CURVES)
+        distil_figure(rows, curves, setup.task.metrics[0], folder / "distil.png", learning)
     write_json(run.path / "results.json", {"rows": rows, **record, "config": config.to_json()})
 
 

@@ -21,11 +21,11 @@ from kdtw_jax.evaluation.harness import Harness, make_harness
 from kdtw_jax.evaluation.operating import Outcome, costs_per_token, teacher_log_probs, time_points, write_point
 from kdtw_jax.evaluation.operating_table import areas
 from kdtw_jax.evaluation.phrasings import make_phrasings
-from kdtw_jax.evaluation.rows import widen_buckets
+from kdtw_jax.evaluation.rows import spaced_pairs, widen_buckets
 from kdtw_jax.evaluation.strategies import BUDGETS, Point, Settings, every_strategy
 from kdtw_jax.evaluation.written import DecodeSpec, Written, unfinished, write_split
 from kdtw_jax.metrics.scores import Statistics, bootstrap, interval, ratio_of_sums, sentence_statistics
-from kdtw_jax.pipeline.ask_report import asking_decoder, asking_stage, is_studied, spaced_pairs
+from kdtw_jax.pipeline.ask_report import asking_decoder, asking_stage, is_studied
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pipeline.stages import BEAM, Row, Trained, asking_rules, judged_with, still_good

@@ -181,6 +181,7 @@ SMALL = Experiment(
     warmup=likelihood(600, 6e-3, save=200),
     **on_prompts(4800, 3e-3),
     seeds=(0, 1, 2),
+    eval=EvalConfig(watch=256),
 )
 
 BASE = replace(
@@ -217,7 +218,7 @@ TRANSLATION = {
 LENGTHS = replace(SMALL.text, max_source=64, max_target=24, on_long="truncate")
 
 SUMMARIZATION = {
-    "small": replace(SMALL, data="debian/summarize", text=LENGTHS, eval=EvalConfig(ask_limit=1000)),
+    "small": replace(SMALL, data="debian/summarize", text=LENGTHS, eval=EvalConfig(ask_limit=1000, watch=256)),
     "tiny": replace(TINY, data="debian/summarize", text=replace(TINY.text, max_source=64, max_target=16)),
     "base": replace(BASE, data="tfds:xsum", text=replace(BASE.text, max_source=512, max_target=64)),
     "paper": replace(PAPER, data="tfds:xsum", text=replace(PAPER.text, max_source=512, max_target=64)),

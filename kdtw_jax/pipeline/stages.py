@@ -33,6 +33,7 @@ from kdtw_jax.pipeline.teacher_outputs import (
     readings_for,
     teacher_outputs,
 )
+from kdtw_jax.pipeline.watching import make_watch
 from kdtw_jax.pretrained.named import read_student, read_teacher, student_config
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
@@ -128,6 +129,7 @@ def train_students(
             prompts=prompts_for(config, setup, teacher, run, method.name),
             readings=readings_for(config, setup, teacher, run, method.name),
             unseen=setup.validation if method.unseen(own) else None,
+            watch=make_watch(config, setup, _alone(model, setup)),
         )
         try:
             return method.train(context, start.params, own)
@@ -175,6 +177,13 @@ def asking_rules(config: Experiment, setup: Setup, teacher: Trained) -> Rules:
     return make_rules(known_constraints(asking.constraints, teacher.model.config), setup.tokenizer, asking.unit)
 
 
+def _alone(model: Model, setup: Setup) -> Model:
+    """A model without help: one that could ask is told not to."""
+    if not model.config.gate_width:
+        return model
+    return with_fixed_rule(model, word_tokens("do not ask the teacher", setup.tokenizer.encode))
+
+
 def result_rows(
     config: Experiment, setup: Setup, teacher: Trained, trained: Trained, method: str, seed: int, run: RunFolder
 ) -> list[Row]:
@@ -187,9 +196,7 @@ def result_rows(
     if method != "teacher":
         made_with |= {"pcl.pcl": plain(compared.pcl), "pcl.top_k": compared.top_k}
     if not still_good(run, stage, made_with):
-        if trained.model.config.gate_width:  # alone, it is told so
-            alone = word_tokens("do not ask the teacher", setup.tokenizer.encode)
-            trained = Trained(with_fixed_rule(trained.model, alone), trained.params)
+        trained = Trained(_alone(trained.model, setup), trained.params)
         greedy, scores = _decode_and_score(f"{config.eval.split} {method} {seed}", config, setup, trained, Decoding())
         rows = [_row(s, "") for s in scores]
         sampling = Decoding("sample", seed=seed)
@@ -229,7 +236,7 @@ def result_rows(
 
 def judged_with(config: Experiment, *apart: str) -> dict[str, Any]:
     """The settings of evaluation that a stage of it depends on: all but those named and what only adds to it."""
-    return without(plain(config.eval), ("look_ahead", *apart))
+    return without(plain(config.eval), ("look_ahead", "watch", *apart))
 
 
 def still_good(run: RunFolder, stage: str, made_with: Mapping[str, Any]) -> bool:

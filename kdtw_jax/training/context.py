@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit
@@ -74,8 +74,15 @@ class TrainContext:
     """what the teacher made of the targets of `prompts`, where it wrote and read them ahead"""
     unseen: EncodedSplit | None = None
     """pairs that no model was trained on, where the method asks for them"""
+    watch: Callable[[Params], Mapping[str, float]] | None = None
+    """called at every checkpoint with the parameters, on their host; what it returns is logged"""
     stop_after: int | None = None
     """ends early (tests of resuming)"""
+
+    def watching(self, params: Callable[[Any], Params]) -> Callable[[Any], Mapping[str, float]] | None:
+        """Returns `watch` of what a loop carries, given where it has its `params`."""
+        watch = self.watch
+        return None if watch is None else lambda carry: watch(params(carry))
 
     def needed_teacher(self) -> tuple[Model, Params]:
         """Returns the teacher.

@@ -105,6 +105,7 @@ def train_fresh(
         streams,
         freeze=parallel.unreplicate,
         thaw=thaw,
+        watch=context.watching(lambda state: parallel.unreplicate(state.params)),
         stop_after=context.stop_after,
     )
     return parallel.unreplicate(final.params)

@@ -16,7 +16,7 @@ from kdtw_jax.flags import flags
 from kdtw_jax.losses.metric import Weighted
 from kdtw_jax.parallel.hosts import is_writer
 from kdtw_jax.ranges import check_ranges
-from kdtw_jax.runs.metrics_log import MetricsLog
+from kdtw_jax.runs.metrics_log import MetricsLog, read_metrics
 from kdtw_jax.runs.progress import Progress
 from kdtw_jax.training.checkpoint import Checkpoints
 
@@ -112,6 +112,7 @@ def run_loop(
     *,
     freeze: Callable[[Carry], Any],
     thaw: Callable[[Any], Carry],
+    watch: Callable[[Carry], Mapping[str, float]] | None = None,
     stop_after: int | None = None,
 ) -> Carry:
     """Runs `advance` to `config.steps`, continuing from the newest checkpoint in `folder` if there is one.
@@ -128,6 +129,7 @@ def run_loop(
       iterator: whose state is saved with the carry.
       freeze: turns the carry into plain arrays for a checkpoint.
       thaw: puts them back on their devices.
+      watch: called at the start and at every checkpoint; what it returns is logged, with the seconds trained so far.
       stop_after: ends early (tests of resuming).
 
     Raises:
@@ -142,6 +144,9 @@ def run_loop(
         start, carry = restored.step, thaw(restored.carry)
         iterator.set_state(restored.iterator)
     log = MetricsLog(folder, resume_step=start) if is_writer() else None
+    if watch is not None and log is not None:
+        before = max((line.get("seconds", 0.0) for line in read_metrics(folder)), default=0.0)
+    watched, began = 0.0, time.monotonic()  # seconds, those of watching and when this process began
     averages = _Averages()
     pending: tuple[int, Report] | None = None
     last_saved = start
@@ -177,15 +182,28 @@ def run_loop(
         else:
             progress.update(step)
 
+    def look(step: int) -> None:
+        """Watches, outside of the time that is counted."""
+        nonlocal watched, clock
+        if watch is None or log is None:
+            return
+        now = time.monotonic()
+        log.write(step, {**watch(carry), "seconds": round(before + now - began - watched, 3)})
+        spent = time.monotonic() - now
+        watched, clock = watched + spent, clock + spent
+
     end = config.steps if stop_after is None else min(config.steps, stop_after)
     try:
         with Progress(name, total=config.steps, start=start) as progress:
+            if start == 0:
+                look(0)
             for step in range(start, end):
                 carry, report = advance(carry, step)
                 settle(progress)
                 pending = (step + 1, report)
                 if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                     settle(progress)  # a checkpoint is only written of a state known to be finite
+                    look(step + 1)
                     checkpoints.save(step + 1, freeze(carry), iterator.get_state())
                     last_saved = step + 1
             settle(progress)

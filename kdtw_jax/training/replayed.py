@@ -170,6 +170,7 @@ def train_replayed(context: TrainContext, params: Params, method: Replayed) -> t
         streams,
         freeze=freeze,
         thaw=thaw,
+        watch=context.watching(lambda carry: parallel.unreplicate(carry.train.params)),
         stop_after=context.stop_after,
     )
     return parallel.unreplicate(final.train.params), jax.device_get(final.extra)
