@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from kdtw_jax.constraints import known_constraints
+from kdtw_jax.constraints.wording import student_words
 from kdtw_jax.data.prompts import OWN
 from kdtw_jax.data.task import Task
 from kdtw_jax.evaluation.differences import differences
@@ -98,10 +99,11 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
                 "'share' nor 'price': no asking.csv"
             )
         console.print(f"run folder: {run.path}")
-        if judged and own is None:
+        if (judged or sold) and own is None:
             some = sorted((pair["source"] for pair in islice(setup.task.splits[config.eval.split], 51)), key=len)
             source = some[len(some) // 2]
-            said = f"{program()} write {shlex.quote(str(run.path))} --rule {shlex.quote(RULE)}"
+            rule = RULE if judged else student_words(priced(known)[0].wording, priced(known)[0].high)
+            said = f"{program()} write {shlex.quote(str(run.path))} --rule {shlex.quote(rule)}"
             console.print(f"next: {said} --text {shlex.quote(source)}", soft_wrap=True, markup=False, highlight=False)
     return rows
 
