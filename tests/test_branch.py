@@ -150,7 +150,7 @@ def test_nearness_is_the_f_score_of_n_grams() -> None:
 
 def test_utilities_of_lengths() -> None:
     """Sums reward what ends early; the form per token does not; nearness looks at neither."""
-    rest = Rest(jnp.asarray([[5, 1, 0, 0], [5, 6, 7, 1]]), jnp.zeros((2, 4), bool))
+    rest = Rest(jnp.asarray([[5, 1, 0, 0], [5, 6, 7, 1]]), *jnp.zeros((2, 2, 4), bool))
     reference = jnp.asarray([[5, 6, 1, 0]] * 2)
     seen = outcome(MINE.take(jnp.arange(2)), THEIRS.take(jnp.arange(2)), rest, reference, BANNED)
     seen = seen._replace(log_mu_BxT=jnp.where(rest.tokens_BxT != 0, -0.5, 0.0))

@@ -25,7 +25,7 @@ from kdtw_jax.runs import provenance, write_csv, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-NAMES = ("distillation", "asking", "operating_points", "token_mdp")
+NAMES = ("distillation", "asking", "operating_points", "paths", "token_mdp")
 Notebook = Any  # a mapping with attributes, without types
 
 
@@ -216,3 +216,14 @@ def test_the_walkthrough_trains_to_the_optimum(monkeypatch: pytest.MonkeyPatch) 
     execute([notebook], monkeypatch)
     assert "Warning" not in said(notebook)
     assert figures(notebook) == ["optimum", "pcl", "price", "dual", "tied"]
+
+
+@pytest.mark.long
+def test_the_notebook_of_paths_draws_theorem_head_room_lambda_and_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = load("paths")
+    execute([notebook], monkeypatch)
+    assert "Warning" not in said(notebook)
+    assert figures(notebook) == ["theorem", "headroom", "lambda", "prices"]
+    for path in (ROOT / "results" / "paths").glob("lambda-*/provenance.json"):
+        value = json.loads(path.read_text())["config"]["pcl"]["path_lambda"]
+        assert f"{value:.2f}" in said(notebook) + tables(notebook)

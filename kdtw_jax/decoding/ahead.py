@@ -1,8 +1,8 @@
 """Gates that look ahead: they ask where the output that follows an answer is worth more than the one without.
 
 Both outputs are written to their ends at every state of every output (`kdtw_jax.decoding.branch`), so these are for
-judging some hundreds of sentences. Where student and teacher would write the same token there is nothing to gain, and
-nothing is written.
+judging some hundreds of sentences. Where student and teacher would write the same token, and a call buys no more than
+that, there is nothing to gain, and nothing is written.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.branch import States, Writer, branch, look_ahead
 from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
 from kdtw_jax.decoding.sample import EOS, PAD, choose, generate
@@ -30,6 +31,7 @@ class Ahead(NamedTuple):
     banned: tuple[int, ...]
     teacher: Writer | None = None  # for oracles only, as is what follows
     reference_BxT: jax.Array | None = None  # int32, the teacher's own outputs
+    unit: Unit = TOKENS  # what a call buys
 
 
 def with_teacher(ahead: Ahead, teacher: tuple[Model, Params], teacher_source_BxS: jax.Array, max_len: int) -> Ahead:
@@ -66,9 +68,10 @@ def oracle_ahead(around: Ahead, utility: Utility) -> Gate:
                 utility,
                 reference_BxT[row_X],
                 banned=around.banned,
+                unit=around.unit,
             )
 
-        return for_rows((own_B != other_B) & ~_ended(state), worth)
+        return for_rows(_apart(own_B, other_B, around.unit) & ~_ended(state), worth)
 
     return stateless(score)
 
@@ -84,6 +87,7 @@ def worth_everywhere(
     *,
     banned: tuple[int, ...],
     rows: int = 128,
+    unit: Unit = TOKENS,
 ) -> jax.Array:
     """What asking is worth in every state of outputs, the student writing what follows alone; float32 [B, T].
 
@@ -95,6 +99,7 @@ def worth_everywhere(
       reference_BxT: int32, the teacher's own outputs.
       banned: tokens that are never written.
       rows: states that are looked at together.
+      unit: what a call buys.
     """
     length = tokens_BxT.shape[1]
     own_X, other_X = own_BxT.reshape(-1), other_BxT.reshape(-1)
@@ -110,9 +115,16 @@ def worth_everywhere(
             utility,
             reference_BxT[row_X],
             banned=banned,
+            unit=unit,
         )
 
-    return for_rows((own_X != other_X) & (tokens_BxT.reshape(-1) != PAD), worth, rows).reshape(tokens_BxT.shape)
+    wanted_X = _apart(own_X, other_X, unit) & (tokens_BxT.reshape(-1) != PAD)
+    return for_rows(wanted_X, worth, rows).reshape(tokens_BxT.shape)
+
+
+def _apart(own_B: jax.Array, other_B: jax.Array, unit: Unit) -> jax.Array:
+    """Where an answer may be another than what the student writes: of several tokens the first says little."""
+    return own_B != other_B if unit.one_token else jnp.ones(own_B.shape, bool)
 
 
 def drafts_gate(around: Ahead, expected: Gate, floor: float) -> Gate:

@@ -5,8 +5,9 @@ In a state s the student would write a, the teacher y. Under greedy tokens askin
     D(s) = U(the output that goes on with y) - U(the output that goes on with a),
 
 U a utility of whole outputs (`kdtw_jax.decoding.utility`). With U the sum of log mu, D is the regret at s and what the
-answer changes about all that follows. Both are written by the same writers with the same noise, so that the difference
-has no noise but theirs; for greedy tokens it has none.
+answer changes about all that follows. Where a call buys a word or several tokens, the teacher writes these. Both are
+written by the same writers with the same noise, so that the difference has no noise but theirs; for greedy tokens it
+has none.
 
 Rows may stand at different places of their outputs. Everything is meant to be jitted by the caller.
 """
@@ -18,7 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.constraints.history import History, advance, start_history
+from kdtw_jax.constraints.history import History, advance, called, start_history
+from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.gate import DecodeState, Gate
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose
@@ -64,6 +66,7 @@ class Rest(NamedTuple):
 
     tokens_BxT: jax.Array  # int32, end-of-sequence included, 0 after
     asked_BxT: jax.Array  # bool, the teacher wrote it; False before the place
+    called_BxT: jax.Array  # bool, of these, those that a call was made for
 
 
 class _Loop(NamedTuple):
@@ -86,6 +89,8 @@ def write_rest(
     banned: tuple[int, ...],
     help: Help | None = None,
     horizon: int | None = None,
+    answering: Writer | None = None,
+    unit: Unit = TOKENS,
 ) -> Rest:
     """Writes every output on from its state, after a token that is given.
 
@@ -97,20 +102,26 @@ def write_rest(
       banned: tokens that are never written.
       help: None: the student writes alone.
       horizon: tokens after the first at the most; by default as many as fit.
+      answering: the teacher that ends its answer, where one buys more than a token; None: that of `help`, or nobody.
+      unit: what a call buys.
     """
+    if help is not None:
+        answering = help.teacher
     rows, length = states.tokens_BxT.shape
     row_B, at_T = jnp.arange(rows), jnp.arange(length)[None, :]
     history = start_history(states.tokens_BxT) if states.history is None else states.history
     before_BxT = jnp.where(at_T < states.place_B[:, None], states.tokens_BxT, PAD)
     tokens_BxT = before_BxT.at[row_B, states.place_B].set(first_B)
+    here_BxT = at_T == states.place_B[:, None]
+    calls_B = called(history, first_B, asked_B, unit)
     first = _Loop(
         step=jnp.zeros((), jnp.int32),
         place_B=states.place_B + 1,
         finished_B=(first_B == EOS) | (states.place_B + 1 >= length),
-        rest=Rest(tokens_BxT, (at_T == states.place_B[:, None]) & asked_B[:, None]),
-        history=advance(history, first_B, asked_B, jnp.ones(rows, bool)),
+        rest=Rest(tokens_BxT, here_BxT & asked_B[:, None], here_BxT & calls_B[:, None]),
+        history=advance(history, first_B, asked_B, jnp.ones(rows, bool), unit),
         student=_prefill(student, tokens_BxT),
-        teacher=None if help is None else _prefill(help.teacher, tokens_BxT),
+        teacher=None if answering is None else _prefill(answering, tokens_BxT),
     )
 
     def going(now: _Loop) -> jax.Array:
@@ -121,15 +132,19 @@ def write_rest(
         before_Bx1 = now.rest.tokens_BxT[row_B, slot_B - 1][:, None]
         decoded, own = student.model.extend(student.params, now.student, before_Bx1, slot_B)
         log_policy_BxV, theirs = log_policy(decoded.logits_BxTxV[:, 0], banned), now.teacher
-        asks_B = jnp.zeros(rows, bool)
-        if help is not None:
-            heard, theirs = help.teacher.model.extend(help.teacher.params, now.teacher, before_Bx1, slot_B)
+        asks_B, noise_B = jnp.zeros(rows, bool), None if noise_BxT is None else noise_BxT[row_B, slot_B]
+        if answering is not None:
+            heard, theirs = answering.model.extend(answering.params, now.teacher, before_Bx1, slot_B)
             log_mu_BxV = log_policy(heard.logits_BxTxV[:, 0], banned)
-            seen = (log_policy_BxV, decoded.hidden_BxTxD[:, 0], now.rest.tokens_BxT, now.history, log_mu_BxV)
-            asks_B = help.gate.score(help.gate.start, DecodeState(*seen))[0] > help.level
+            if help is not None:
+                seen = (log_policy_BxV, decoded.hidden_BxTxD[:, 0], now.rest.tokens_BxT, now.history, log_mu_BxV)
+                asks_B = help.gate.score(help.gate.start, DecodeState(*seen))[0] > help.level
+            if not unit.one_token:
+                asks_B |= unit.goes_on(now.history.owed_B, choose(log_mu_BxV, noise_B), now.history.last_B)
             log_policy_BxV = jnp.where(asks_B[:, None], log_mu_BxV, log_policy_BxV)
         active_B = ~now.finished_B
-        token_B = choose(log_policy_BxV, None if noise_BxT is None else noise_BxT[row_B, slot_B])
+        token_B = choose(log_policy_BxV, noise_B)
+        calls_B = called(now.history, token_B, asks_B, unit)
         here_BxT = (at_T == slot_B[:, None]) & active_B[:, None]
         return _Loop(
             step=now.step + 1,
@@ -138,8 +153,9 @@ def write_rest(
             rest=Rest(
                 jnp.where(here_BxT, token_B[:, None], now.rest.tokens_BxT),
                 jnp.where(here_BxT, asks_B[:, None], now.rest.asked_BxT),
+                jnp.where(here_BxT, calls_B[:, None], now.rest.called_BxT),
             ),
-            history=advance(now.history, token_B, asks_B, active_B),
+            history=advance(now.history, token_B, asks_B, active_B, unit),
             student=own,
             teacher=theirs,
         )
@@ -157,6 +173,8 @@ def branch(
     banned: tuple[int, ...],
     help: Help | None = None,
     horizon: int | None = None,
+    answering: Writer | None = None,
+    unit: Unit = TOKENS,
 ) -> tuple[Rest, Rest]:
     """Writes every output on twice: after the student's own token, and after another that the teacher is asked for.
 
@@ -168,13 +186,15 @@ def branch(
       banned: tokens that are never written.
       help: None: the student writes both alone.
       horizon: tokens after those two at the most; by default as many as fit.
+      answering: as in `write_rest`; of no consequence for the student's own token.
+      unit: as in `write_rest`.
     """
-
-    def written(first_B: jax.Array, asked_B: jax.Array) -> Rest:
-        return write_rest(student, states, first_B, asked_B, noise_BxT, banned=banned, help=help, horizon=horizon)
-
+    how: dict[str, Any] = {"banned": banned, "help": help, "horizon": horizon, "unit": unit}
     nobody_B = jnp.zeros(len(own_B), bool)
-    return written(own_B, nobody_B), written(other_B, ~nobody_B)
+    return (
+        write_rest(student, states, own_B, nobody_B, noise_BxT, **how),
+        write_rest(student, states, other_B, ~nobody_B, noise_BxT, answering=answering, **how),
+    )
 
 
 def look_ahead(
@@ -190,12 +210,13 @@ def look_ahead(
     banned: tuple[int, ...],
     help: Help | None = None,
     price: float | jax.Array = 0.0,
+    unit: Unit = TOKENS,
 ) -> jax.Array:
     """What asking is worth in each state, by the outputs that follow: float32 [B], in units of the utility.
 
     Args:
       student: who writes.
-      teacher: who reads what was written.
+      teacher: who reads what was written, and answers.
       own_B: int32, what the student would write at the place.
       other_B: int32, what the teacher would.
       utility: of whole outputs.
@@ -204,10 +225,13 @@ def look_ahead(
       banned: tokens that are never written.
       help: None: the student writes both alone.
       price: of each later question; that of the first is what the worth is to be compared with.
+      unit: what a call buys.
     """
-    both = branch(student, states, own_B, other_B, noise_BxT, banned=banned, help=help)
+    answering = None if unit.one_token else teacher
+    how: dict[str, Any] = {"banned": banned, "help": help, "answering": answering, "unit": unit}
+    both = branch(student, states, own_B, other_B, noise_BxT, **how)
     own, other = (utility(outcome(student, teacher, rest, reference_BxT, banned)) for rest in both)
-    later = jnp.sum(both[1].asked_BxT, axis=1) - 1 - jnp.sum(both[0].asked_BxT, axis=1)
+    later = jnp.sum(both[1].called_BxT, axis=1) - 1 - jnp.sum(both[0].called_BxT, axis=1)
     return other - own - price * later
 
 

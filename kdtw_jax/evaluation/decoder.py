@@ -107,7 +107,7 @@ def make_decoder(
         which, level, draw, budget_C, said_C = (x[0] for x in (which_B, level_B, draw_B, budget_BxC, said_BxC))
         own, other = (student[0], params[0]), (teacher[0], params[1])
         read_BxX, rule_BxX = encoder_inputs(own[0].config, words_BxR, source_BxS)
-        around = Ahead(Writer(*own, own[0].encode(own[1], read_BxX)), banned)
+        around = Ahead(Writer(*own, own[0].encode(own[1], read_BxX)), banned, unit=unit)
         if any(entry.ahead and entry.oracle for entry in entries):
             around = with_teacher(around, other, source_BxS, noise_Bx2xT.shape[2])
         context = GateContext(*own, own[0].encode(own[1], rule_BxX), alpha, level, around=around)

@@ -102,7 +102,7 @@ def label_states(
     Args:
       utility: of whole outputs.
       banned: tokens that are never written.
-      unit: what histories count.
+      unit: what a call buys, and histories count.
     """
     (own, _), (other, _) = student, teacher
 
@@ -124,9 +124,8 @@ def label_states(
         before = histories(source_BxS, tokens_BxT, written.asked_BxT, unit)
         view = gate_features(log_pi_BxTxV, decoded.hidden_BxTxD, *prefixes_and_history(tokens_BxT, before))
         answer_BxT = choose(log_mu_BxTxV.reshape(-1, log_mu_BxTxV.shape[-1]), None).reshape(tokens_BxT.shape)
-        worth_BxT = worth_everywhere(
-            mine, theirs, tokens_BxT, view.choices_BxTx2[..., 0], answer_BxT, utility, reference_BxT, banned=banned
-        )
+        states = (tokens_BxT, view.choices_BxTx2[..., 0], answer_BxT)
+        worth_BxT = worth_everywhere(mine, theirs, *states, utility, reference_BxT, banned=banned, unit=unit)
         features_BxTxF = features(own, params[0], own.read_rule(params[0], mine.read), view)
         return features_BxTxF, view.choices_BxTx2, worth_BxT, tokens_BxT != 0
 
