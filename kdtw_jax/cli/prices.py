@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kdtw_jax.cli.train import help_wanted, read
 from kdtw_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from kdtw_jax.pipeline.config import Experiment
 
 HELP = """\
 usage: kdtw prices [--prices NATS ...] [options of kdtw train]
@@ -26,23 +31,32 @@ def run(arguments: list[str]) -> None:
     """Runs `kdtw prices`.
 
     Raises:
-      UserError: no prices, methods of one's own, and as `read` and `run_sweep` do.
+      UserError: as `read_sweep` and `run_sweep` do.
     """
     if help_wanted(arguments, HELP):
         return
+    task, config, prices = read_sweep(arguments)
+    from kdtw_jax.pipeline.price_sweep import run_sweep
+
+    run_sweep(task, config, prices)
+
+
+def read_sweep(arguments: list[str]) -> tuple[str, Experiment, tuple[float, ...]]:
+    """The task, the configuration and the prices that flags state.
+
+    Raises:
+      UserError: prices that are no numbers, methods of one's own, and as `read` does.
+    """
     from kdtw_jax.pipeline.config import values_of
-    from kdtw_jax.pipeline.price_sweep import PRICES, run_sweep
+    from kdtw_jax.pipeline.price_sweep import PRICES
 
     if values_of("--methods", arguments):
         raise UserError("kdtw prices trains pcl and ask; leave --methods out")
-    said = values_of("--prices", arguments)
+    said, words = values_of("--prices", arguments), list(arguments)
     try:
         prices = tuple(map(float, said)) or PRICES
     except ValueError:
         raise UserError(f"--prices takes numbers, in nats, got {' '.join(said)!r:.80}") from None
-    words, names = list(arguments), [w for w in arguments if w == "--prices" or w.startswith("--prices=")]
-    if names:
-        place = words.index(names[-1])
-        del words[place : place + 1 + (len(said) if names[-1] == "--prices" else 0)]
-    task, config = read([*words, "--methods", "pcl", "ask"])
-    run_sweep(task, config, prices)
+    for place in reversed([i for i, word in enumerate(words) if word.partition("=")[0] == "--prices"]):
+        del words[place : place + 1 + (len(said) if words[place] == "--prices" else 0)]
+    return *read([*words, "--methods", "pcl", "ask"]), prices
