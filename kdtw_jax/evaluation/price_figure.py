@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def draw_prices(axes: Axes, rows: Rows) -> None:
     own = [r for r in rows if is_priced(r) and r["phrasing"] == "seen"]
     metrics = list(dict.fromkeys(str(r["metric"]) for r in own))
     prices = sorted({float(r["asked"]) for r in own})
-    spare = iter(SPARE_COLOURS)
+    spare = itertools.cycle(SPARE_COLOURS)
     lines = [(m, "value", 1.0, *(_WAYS.get(m) or (written_metric(m), next(spare)))) for m in metrics]
     counted = "words" if {r["unit"] for r in own} == {"word"} else "tokens"
     lines += [(m, "used", 100.0, f"{counted} from the teacher", _USE) for m in metrics[:1]]
