@@ -51,7 +51,8 @@ def test_a_price_that_a_rule_says_is_the_price_and_does_not_move() -> None:
     terms = Terms(jnp.asarray([[0.1, 2.5], [0.4, 0.5]]), jnp.asarray([[True, True], [True, True]]))
     tokens = jnp.asarray([[5, 6, 7, 1], [5, 6, 1, 0]], jnp.int32)
     start = prices.start()
-    moved = prices.move(start, tokens, tokens, tokens != 0, terms, jnp.ones(()))
+    moved = prices.move(start, tokens, tokens, tokens < 0, terms, jnp.ones(()))
     for tables in (start, moved):
         np.testing.assert_array_equal(prices.quote(tables, terms)[:, 1], [2.5, 0.5])
+    jax.tree.map(np.testing.assert_array_equal, moved[1], start[1])
     assert not np.allclose(prices.quote(moved, terms)[:, 0], prices.quote(start, terms)[:, 0])
