@@ -268,7 +268,7 @@ def test_rules_in_the_pages_come_out_right() -> None:
 
 def test_rules_in_the_guide_are_of_the_kinds_it_says() -> None:
     lines = re.findall(r'^\| (".*") \| (.*) \|$', PAGES["docs/guides/rule.md"], re.MULTILINE)
-    kinds = {"share": "share", "number": "calls", "pause": "pause", "help": "after", "no": "share"}
+    kinds = {"share": "share", "number": "calls", "pause": "pause", "help": "after", "no": "share", "price": "price"}
     assert {meaning.removeprefix("a ").partition(" ")[0] for _, meaning in lines} == set(kinds)
     for said, meaning in lines:
         for text in re.findall('"([^"]+)"', said):
