@@ -91,7 +91,7 @@ def describe(record: Mapping[str, Any]) -> str:
         f"devices   {', '.join(f'{count} ({kind})' for kind, count in machine['devices'].items())}",
         f"ended     {record['date']}",
     ]
-    if "data" in record:
+    if "train_pairs" in record.get("data", {}):
         pairs = record["data"]["train_pairs"], record["data"]["test_pairs"]
         lines.append(f"pairs     {pairs[0]} to train on, {pairs[1]} to judge on")
     return "\n".join(lines)
