@@ -124,7 +124,7 @@ def test_a_run_has_the_rows_of_its_larger_model(teacher: int, student: int, give
     config, setup = prepared(corpus, "run", **models, **more)
     assert setup.tokenizer.vocab_size == ROWS
     assert {model.vocab_size for model in sizes(config)} == {ROWS}
-    for named in (setup.teacher, setup.student):
+    for named in (setup.teacher, *setup.students.values()):
         assert named is not None and named.config.vocab_size == ROWS and named.tokenizer == setup.tokenizer
 
 

@@ -34,8 +34,8 @@ class AskConfig:
 
     distil: DistilConfig = field(default_factory=DistilConfig, metadata=flags("value_warmup"))
     constraints: tuple[str, ...] = ("share",)
-    """rules trained for, by name: share, calls, pause, in_a_row, first, after, compute, price, or your own
-    (--constraint); price=2.5 is trained for that price alone"""
+    """rules trained for, by name: share, calls, pause, in_a_row, first, after, compute, price (price=2.5: that price
+    alone), or your own (--constraint)"""
     unit: str = "word"
     """what a call buys and rules count: word, token, or a number of tokens (of which "4" buys the next four)"""
     gate: Literal["threshold", "sample"] = "threshold"

@@ -154,9 +154,12 @@ QUICKSTART = Experiment(
 
 
 def on_prompts(steps: int, learning_rate: float, save: int = 400) -> dict[str, Any]:
-    """The training and the settings of students that learn from what the teacher wrote ahead (as `students`).
+    """The training and the settings of students that learn from what the teacher wrote ahead.
 
     Its rivals learn from the same demonstrations, in as many steps, and GKD's own rows come when those of PCL do.
+
+    Args:
+      steps: as for `schedule`, like `learning_rate` and `save`.
     """
     distil = path_consistency(steps, **WRITTEN_AHEAD)
     asking = AskConfig(distil=distil, helped_fraction=0.25, gate_rate=3.0, gate_calibration_steps=400)
