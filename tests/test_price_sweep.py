@@ -87,7 +87,7 @@ def test_a_sweep_is_trained_judged_and_not_done_twice(tmp_path: Path, capsys: py
     assert {row["metric"] for row in rows} == {"answer", "long_way"} and {row["rule"] for row in rows} == {"price"}
     for row in rows:
         assert 0 <= float(str(row["used"])) <= 1 and 0 <= float(str(row["low"])) <= float(str(row["high"])) <= 100
-    for name in ("asking.csv", "prices.json", "prices.png"):
+    for name in ("asking.csv", "asking-provenance.json", "prices.png"):
         assert (tmp_path / "run" / name).exists() and (tmp_path / "published" / name).exists()
     one = read_csv(tmp_path / "run" / "price_1" / "asking.csv")
     assert all(tuple(row) == COLUMNS for row in one) and "price of a call" in capsys.readouterr().out

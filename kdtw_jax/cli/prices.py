@@ -22,7 +22,7 @@ without help. The same command continues an interrupted sweep; further prices jo
 
   --prices ...       what a call costs, by default 0.5 1 1.5 2 2.5 3 4
   --out FOLDER       holds a run for each price, one without help and one of the gate alone, and their table:
-                     asking.csv, prices.png and prices.json
+                     asking.csv, prices.png and asking-provenance.json
   --results FOLDER   also write these there
   all other options are those of kdtw train, whose --methods are pcl and ask here"""
 

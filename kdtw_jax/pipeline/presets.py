@@ -63,6 +63,19 @@ def path_consistency(steps: int, **changes: Any) -> DistilConfig:
     return DistilConfig(**chosen)
 
 
+# Paths are the student's own, in expectation to their ends; others' rows teach distributions.
+OWN_PATHS: dict[str, Any] = {
+    "pcl": PCLConfig(values="head", segment_lengths=(0,), huber=2.0),
+    "residuals": "expected",
+    "path_rows": "student",
+    "path_bound": 8.0,
+    "pcl_weight": 1.0,
+    "value_warmup": 0,
+    "value_weight": 0.01,  # small, it leaves the clipping of gradients to the policy
+    "kl_rows": "others",
+    "kl_direction": "forward",
+}
+
 # The teacher writes and reads its demonstrations once for all students, so a step is the student's own. A student's own
 # rows come when it is near enough for them to be more than noise, and there they only match distributions: where models
 # are alike, looking at what follows adds nothing (`kdtw headroom`). Chosen on validation data of debian/en-de.
@@ -78,17 +91,9 @@ WRITTEN_AHEAD: dict[str, Any] = {
     "reference_batches": 1,
     "capacity": 512,
     "own_rows": Ramp(0.65, 0.8),
-    "residuals": "expected",
-    "path_rows": "student",
-    "path_bound": 8.0,
+    **OWN_PATHS,
     "path_lambda": 0.0,
-    "pcl": PCLConfig(values="head", segment_lengths=(0,), huber=2.0),
-    "pcl_weight": 1.0,
-    "value_weight": 0.01,
-    "value_warmup": 0,
-    "kl_rows": "others",
     "kl_weight": 1.0,
-    "kl_direction": "forward",
 }
 
 # So short a training starts far from its teacher, where a divergence that is bounded has little slope.
@@ -240,18 +245,7 @@ WAYS_ROWS: dict[str, Any] = {
     "capacity": 256,
     "top_k": 16,
 }
-WAYS_PATHS: dict[str, Any] = {
-    "pcl": PCLConfig(values="head", segment_lengths=(0,), huber=2.0),
-    "residuals": "expected",
-    "path_rows": "student",
-    "path_bound": 8.0,
-    "pcl_weight": 1.0,
-    "value_warmup": 0,
-    "value_weight": 0.01,  # small, it leaves the clipping of gradients to the policy
-    "kl_rows": "others",
-    "kl_weight": 0.05,
-    "kl_direction": "forward",
-}
+WAYS_PATHS: dict[str, Any] = {**OWN_PATHS, "kl_weight": 0.05}
 WAYS_ASKING: dict[str, Any] = {
     "distil": path_consistency(800, **WAYS_ROWS, **WAYS_PATHS),
     "unit": "token",  # a sum is one word

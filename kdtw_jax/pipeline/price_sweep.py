@@ -1,7 +1,7 @@
 """Students for several prices of a call, beside a gate on a student that was distilled without help.
 
 What a student plans may depend on what help costs: with a call for the hard token another way may be the better one. A
-gate on a student that is finished can only choose who writes what that student planned without it.
+gate on a finished student leads to another way only by asking for the token that takes it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from kdtw_jax.runs.atomic import read_json
 from kdtw_jax.runs.provenance import typed
 
 PRICES = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
+RECORD = "asking-provenance.json"  # `provenance.json` in a folder of results may be that of ways to train
 SWEEP_COLUMNS = (*COLUMNS, "student")
 TOGETHER, APART = "together", "apart"  # student and gate learn together, or the gate on a student that has learned
 
@@ -39,11 +40,12 @@ def parts(task: str, config: Experiment, prices: Sequence[float]) -> dict[str, E
       prices: in nats.
 
     Raises:
-      UserError: prices that are none or come twice, or no models that learn.
+      UserError: prices that are none or come twice.
     """
     if not prices or len(set(prices)) < len(prices) or min(prices) < 0:
         raise UserError(f"--prices must be distinct numbers of at least 0, at least one, got {list(prices)}")
-    out = config.out or default_folder(task, config).with_name(f"{default_folder(task, config).name}-prices")
+    usual = default_folder(task, config)
+    out = config.out or usual.with_name(f"{usual.name}-prices")
     common = replace(config, results=None)
     alone = replace(common, methods=("pcl",), out=out / "without_help")
     teacher = config.teacher_model or str(out / "without_help" / "teacher" / "model")
@@ -65,7 +67,7 @@ def parts(task: str, config: Experiment, prices: Sequence[float]) -> dict[str, E
 def run_sweep(task: str, config: Experiment, prices: Sequence[float]) -> list[Row]:
     """Trains and judges the students of a sweep; what is done is not done again.
 
-    Writes asking.csv (`student`: who learned how), prices.png and prices.json, the record, into the sweep's folder and
+    Writes asking.csv (`student`: who learned how), prices.png and the record into the sweep's folder and
     `config.results`. Returns the rows of asking.csv.
 
     Raises:
@@ -88,12 +90,11 @@ def run_sweep(task: str, config: Experiment, prices: Sequence[float]) -> list[Ro
     hours = sum(info["seconds"] for info in stages.values()) / 3600
     record = provenance(typed(), config.seeds, started, hours=round(hours, 4), stages=stages, prices=list(prices))
     for place in [folder.parent] + ([config.results] if config.results is not None else []):
-        write(place, rows, record)
+        _write(place, rows, record)
     return rows
 
 
-def write(folder: Path, rows: Sequence[Row], record: dict[str, Any]) -> None:
-    """Writes the table of a sweep, its figure and its record."""
+def _write(folder: Path, rows: Sequence[Row], record: dict[str, Any]) -> None:
     write_csv(folder / "asking.csv", rows, SWEEP_COLUMNS)
     said = {
         "a student for each price, its gate learned with it": TOGETHER,
@@ -101,4 +102,4 @@ def write(folder: Path, rows: Sequence[Row], record: dict[str, Any]) -> None:
     }
     drawn = {name: [row for row in rows if row["student"] == how] for name, how in said.items()}
     price_figure(drawn, folder / "prices.png")
-    write_json(folder / "prices.json", record)
+    write_json(folder / RECORD, record)
