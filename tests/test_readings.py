@@ -15,6 +15,7 @@ from kdtw_jax import parallel
 from kdtw_jax.data.batches import evaluation_batches, training_batches
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import METHODS
+from kdtw_jax.methods.gkd import GKDConfig
 from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.methods.word_kd import WordKDConfig
 from kdtw_jax.pipeline.presets import path_consistency
@@ -121,16 +122,32 @@ def test_path_consistency_learns_the_same_and_needs_no_teacher_then(world: Writt
         trained(world, tmp_path / "other", "pcl", dataclasses.replace(ahead, top_k=4), **known)
 
 
-def test_word_kd_over_all_tokens_is_that_of_a_teacher_that_reads_along(world: Written, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [
+        ("word_kd", WordKDConfig(demonstrations="greedy", kl_weight=0.7)),
+        ("gkd", GKDConfig(demonstrations="greedy", beta=0.3, student_share=0.0)),
+    ],
+)
+def test_over_all_tokens_a_rival_learns_what_a_teacher_that_reads_along_says(
+    world: Written, tmp_path: Path, method: str, config: Any
+) -> None:
     everything = world.teacher[0].config.vocab_size - len(world.banned)
-    readings = world.read(tmp_path / "read", Kept(everything))
-    greedy = WordKDConfig(demonstrations="greedy", kl_weight=0.7)
-    usual = trained(world, tmp_path / "usual", "word_kd", greedy)
-    known: dict[str, Any] = {"readings": readings, "teacher": broken(world)}
-    found = trained(world, tmp_path / "ahead", "word_kd", dataclasses.replace(greedy, top_k=everything), **known)
+    usual = trained(world, tmp_path / "usual", method, config)
+    known: dict[str, Any] = {"readings": world.read(tmp_path / "read", Kept(everything)), "teacher": broken(world)}
+    ahead = dataclasses.replace(config, top_k=everything)
+    found = trained(world, tmp_path / "ahead", method, ahead, **known)
     assert close(usual, found) and not close(usual, world.params)
+    with pytest.raises(UserError, match="readings of Kept"):
+        trained(world, tmp_path / "other", method, dataclasses.replace(ahead, top_k=4), **known)
     with pytest.raises(UserError, match="the teacher does not read sampled outputs ahead, so top_k must be 0"):
-        WordKDConfig(demonstrations="sampled", top_k=3)
+        dataclasses.replace(config, demonstrations="sampled", top_k=3)
+
+
+def test_a_students_own_outputs_are_read_when_it_writes_them(world: Written, tmp_path: Path) -> None:
+    config = GKDConfig(demonstrations="greedy", top_k=5, student_share=1.0)
+    with pytest.raises(Diverged):
+        trained(world, tmp_path / "own", "gkd", config, readings=world.read(tmp_path / "read"), teacher=broken(world))
 
 
 def test_only_outputs_that_are_written_ahead_can_be_read_ahead() -> None:

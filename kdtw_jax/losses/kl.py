@@ -109,10 +109,15 @@ def outcomes_divergence(student: jax.Array, topk: TopK, direction: Direction) ->
       topk: of the teacher.
       direction: as in `token_kl`.
     """
-    teacher = topk.log_prob_BxTxK
-    if teacher.shape[-1] < student.shape[-1]:
-        teacher = jnp.concatenate([teacher, teacher_tail(topk)[..., None]], axis=-1)
-    return divergence(student, teacher, direction)
+    return divergence(student, teacher_outcomes(topk, student.shape[-1]), direction)
+
+
+def teacher_outcomes(topk: TopK, outcomes: int) -> jax.Array:
+    """log-probabilities of the teacher's k tokens and, where there are more `outcomes` than these, of all others."""
+    kept_BxTxK = topk.log_prob_BxTxK
+    if kept_BxTxK.shape[-1] == outcomes:
+        return kept_BxTxK
+    return jnp.concatenate([kept_BxTxK, teacher_tail(topk)[..., None]], axis=-1)
 
 
 def divergence(student: jax.Array, teacher: jax.Array, direction: Direction) -> jax.Array:

@@ -15,15 +15,27 @@ import jax.numpy as jnp
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
 from kdtw_jax.flags import flags
-from kdtw_jax.losses.jsd import jsd_terms
+from kdtw_jax.losses.jsd import generalized_jsd, jsd_terms
+from kdtw_jax.losses.kl import TopK, teacher_outcomes
 from kdtw_jax.losses.metric import Weighted, weighted
+from kdtw_jax.losses.positions import over_positions
 from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.context import Chunks, TrainContext
-from kdtw_jax.training.demonstrations import Demonstrator, check_answered, prompt_targets
-from kdtw_jax.training.fresh import SIDE_BY_SIDE, Sampler, TeacherForward, TeacherStates, compare_policies, train_fresh
+from kdtw_jax.training.demonstrations import Demonstrator, check_answered, check_read_ahead, prompt_targets
+from kdtw_jax.training.distribution import distribution
+from kdtw_jax.training.fresh import (
+    SIDE_BY_SIDE,
+    Sampler,
+    TeacherForward,
+    TeacherStates,
+    compare_policies,
+    read,
+    train_fresh,
+)
 from kdtw_jax.training.ramp import Ramp
+from kdtw_jax.training.readings import Kept
 from kdtw_jax.training.state import LossFn, Metrics, Params, step_key
 from kdtw_jax.training.streams import Streams
 
@@ -44,9 +56,13 @@ class GKDConfig:
 
     demonstrations: Literal["reference", "sampled", "greedy", "beam"] = field(default="reference", metadata=flags())
     """the outputs that are not the student's: ground truth, or the teacher's, of prompts, too"""
+    top_k: int = field(default=0, metadata=flags())
+    """on demonstrations, tokens of the teacher's distributions that the divergence is over, with one outcome for all
+    others; the teacher then reads what it wrote ahead once for all students; 0: all tokens, and it reads along"""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "gkd.", student_share="[0, 1]", beta="[0, 1]", alpha="(0, inf)")
+        check_ranges(self, "gkd.", student_share="[0, 1]", beta="[0, 1]", alpha="(0, inf)", top_k="[0, inf)")
+        check_read_ahead(self.top_k, self.demonstrations)
 
 
 def divergence_loss(
@@ -54,19 +70,30 @@ def divergence_loss(
 ) -> LossFn:
     """Makes the loss with the term "jsd", nats per token, over distributions without the `banned` ids.
 
-    Rows are `(Batch, TeacherStates)`, the batch's targets being the outputs.
+    Rows are `(Batch, TeacherStates)`, the batch's targets being the outputs, or `(Batch, TopK)` of what the teacher
+    read ahead.
     """
+    said = partial(distribution, banned=banned, vocab_chunk=chunks.vocab_chunk)
 
-    def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates], key: jax.Array) -> Metrics:
+    def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates | TopK], key: jax.Array) -> Metrics:
         batch, heard = rows
-        tokens_BxT = jnp.asarray(batch.target_BxT)
+        source_BxS, tokens_BxT = jnp.asarray(batch.source_BxS), jnp.asarray(batch.target_BxT)
         mask_BxT = tokens_BxT != 0
-        models = (student, params), (teacher, heard)
 
-        how: dict[str, Any] = {"banned": banned, "key": key, **chunks._asdict()}
-        how["teacher_temperature"] = config.alpha
-        terms = partial(jsd_terms, beta=config.beta)
-        jsd_BxT, _, _ = compare_policies(*models, jnp.asarray(batch.source_BxS), tokens_BxT, terms, **how)
+        def kept(own_BxXxD: jax.Array, known: TopK, tokens_BxX: jax.Array) -> jax.Array:
+            stats = said(student, params, own_BxXxD).token_stats(tokens_BxX, known.ids_BxTxK)
+            outcomes: Any = stats.outcomes_BxXxK
+            return generalized_jsd(outcomes, teacher_outcomes(known, outcomes.shape[-1]), config.beta)
+
+        if isinstance(heard, TopK):
+            own_BxTxD = read(student, params, source_BxS, tokens_BxT, key)
+            jsd_BxT: jax.Array = over_positions(kept, (own_BxTxD, heard, tokens_BxT), chunks.chunk)
+        else:
+            how: dict[str, Any] = {"banned": banned, "key": key, **chunks._asdict()}
+            how["teacher_temperature"] = config.alpha
+            terms = partial(jsd_terms, beta=config.beta)
+            models = (student, params), (teacher, heard)
+            jsd_BxT, _, _ = compare_policies(*models, source_BxS, tokens_BxT, terms, **how)
         tokens = jnp.sum(mask_BxT.astype(jnp.float32))
         return {"jsd": weighted(jsd_BxT, mask_BxT), "tokens": Weighted(tokens, jnp.ones(()))}
 
@@ -88,7 +115,7 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
     teacher, devices, steps = context.needed_teacher(), context.devices, context.training.loop.steps
     listener = TeacherForward(teacher, devices)
     write = Sampler(context.student, context.banned, devices)
-    check_answered(context, config.demonstrations)
+    check_answered(context, config.demonstrations, kept_ahead(config))
     demonstrate = Demonstrator(
         config.demonstrations, teacher[0], listener.teacher, context.banned, temperature=config.alpha
     )
@@ -97,8 +124,10 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
         by_models = config.demonstrations != "reference" or student_writes(config, key_data, step, steps)
         return streams.prompts() if by_models else streams.pairs()
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates | TopK]:
         own = student_writes(config, key_data, step, steps)
+        if not own and config.top_k and context.readings is not None:
+            return parallel.shard((batch, context.readings.of(batch).top), devices)
         if not own and config.demonstrations != "reference":
             batch = demonstrate(batch, step_key(key_data, step, 2))
         rows = parallel.shard(batch, devices)
@@ -111,6 +140,11 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
     return train_fresh(context, params, loss, {"jsd": 1.0}, prepare, draw)
 
 
+def kept_ahead(config: GKDConfig) -> Kept | None:
+    """Says what is kept of the teacher's distributions, where it writes ahead."""
+    return Kept(config.top_k, config.alpha) if config.top_k else None
+
+
 GKD = Method(
     name="gkd",
     describe="student that goes on by generalised knowledge distillation, in part on its own outputs",
@@ -118,6 +152,7 @@ GKD = Method(
     train=gkd,
     cost=lambda config: Cost(student=1, teacher=1 + (config.demonstrations == "sampled")),
     prompts=lambda config, given: prompt_targets(config.demonstrations),
+    readings=kept_ahead,
     color="#0072B2",
     curve="jsd",
 )

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
-from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
 from kdtw_jax.losses.kl import TopK, outcomes_divergence
 from kdtw_jax.losses.masked import kl_terms
@@ -23,7 +22,13 @@ from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import Model
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.context import WHOLE, Chunks, TrainContext
-from kdtw_jax.training.demonstrations import Demonstrator, PromptTargets, check_answered, prompt_targets
+from kdtw_jax.training.demonstrations import (
+    Demonstrator,
+    PromptTargets,
+    check_answered,
+    check_read_ahead,
+    prompt_targets,
+)
 from kdtw_jax.training.distribution import distribution
 from kdtw_jax.training.fresh import TeacherForward, TeacherStates, of_pairs, of_prompts, read, train_fresh
 from kdtw_jax.training.readings import Kept
@@ -48,8 +53,7 @@ class WordKDConfig(MLEConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, kl_weight="[0, 1]", alpha="(0, inf)", top_k="[0, inf)")
-        if self.top_k and self.demonstrations in ("reference", "sampled"):
-            raise UserError(f"the teacher does not read {self.demonstrations} outputs ahead, so top_k must be 0")
+        check_read_ahead(self.top_k, self.demonstrations)
 
 
 def word_loss(

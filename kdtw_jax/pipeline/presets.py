@@ -175,7 +175,7 @@ def on_prompts(steps: int, learning_rate: float, save: int = 400) -> dict[str, A
             "ask": asking,
             "tb": replace(distil, pcl=PCLConfig(values="head")),
             "word_kd": WordKDConfig(kl_weight=1.0, top_k=64),
-            "gkd": GKDConfig(demonstrations="greedy", own_rows=WRITTEN_AHEAD["own_rows"]),
+            "gkd": GKDConfig(demonstrations="greedy", top_k=64, own_rows=WRITTEN_AHEAD["own_rows"]),
         },
     }
 

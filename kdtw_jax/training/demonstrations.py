@@ -26,6 +26,16 @@ def prompt_targets(how: str) -> PromptTargets:
     return "greedy" if how == "greedy" else "beam" if how == "beam" else "open"
 
 
+def check_read_ahead(top_k: int, how: str) -> None:
+    """Checks that `top_k` tokens are asked for only of outputs that the teacher can read ahead.
+
+    Raises:
+      UserError: they are not.
+    """
+    if top_k and how in ("reference", "sampled"):
+        raise UserError(f"the teacher does not read {how} outputs ahead, so top_k must be 0")
+
+
 def check_answered(context: TrainContext, how: str, kept: Kept | None = None) -> None:
     """Checks that the teacher's outputs are there, where they are to be written ahead, and what it makes of them.
 
