@@ -126,6 +126,7 @@ def test_path_consistency_learns_the_same_and_needs_no_teacher_then(world: Writt
     ("method", "config"),
     [
         ("word_kd", WordKDConfig(demonstrations="greedy", kl_weight=0.7)),
+        ("word_kd", WordKDConfig(demonstrations="greedy", kl_weight=1.0)),
         ("gkd", GKDConfig(demonstrations="greedy", beta=0.3, student_share=0.0)),
     ],
 )

@@ -64,11 +64,13 @@ def word_loss(
     chunks: Chunks = WHOLE,
     *,
     alpha: float = 1.0,
+    likelihood: bool = True,
 ) -> LossFn:
     """Makes the loss with the terms "nll" and "kl" = KL(mu || pi) per token, both on the targets of the batch.
 
-    Rows are `(Batch, TeacherStates)`, or `(Batch, TopK)` of what the teacher read ahead; in "kl" the distributions are
-    those without the `banned` ids, and that of the teacher is mu^(1/alpha).
+    Without the likelihood the student's distributions are made once and not twice, most of a small student's step. Rows
+    are `(Batch, TeacherStates)`, or `(Batch, TopK)` of what the teacher read ahead; in "kl" the distributions are those
+    without the `banned` ids, and that of the teacher is mu^(1/alpha).
     """
 
     def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates | TopK], key: jax.Array) -> Metrics:
@@ -80,14 +82,16 @@ def word_loss(
 
         def part(own_BxXxD: jax.Array, known: Any, target_BxX: jax.Array) -> dict[str, jax.Array]:
             said = partial(distribution, vocab_chunk=chunks.vocab_chunk)
-            own = said(student, params, own_BxXxD, ())
-            nll = own.token_loss(target_BxX, config.label_smoothing, config.z_loss)
+            terms = {}
+            if likelihood:
+                own = said(student, params, own_BxXxD, ())
+                terms["nll"] = own.token_loss(target_BxX, config.label_smoothing, config.z_loss)
             pi = said(student, params, own_BxXxD, banned)
             if isinstance(heard, TopK):
                 outcomes_BxXxK: Any = pi.token_stats(target_BxX, known.ids_BxTxK).outcomes_BxXxK
-                return {"nll": nll, "kl": outcomes_divergence(outcomes_BxXxK, known, "forward")}
+                return {**terms, "kl": outcomes_divergence(outcomes_BxXxK, known, "forward")}
             mu = said(teacher, heard.output.value, known, banned, temperature=alpha)
-            return {"nll": nll, "kl": compare_distributions(lambda pi, mu: kl_terms(mu, pi), pi, mu, target_BxX)[0]}
+            return {**terms, "kl": compare_distributions(lambda pi, mu: kl_terms(mu, pi), pi, mu, target_BxX)[0]}
 
         found = over_positions(part, (own_BxTxD, jax.lax.stop_gradient(known), target_BxT), chunks.chunk)
         tokens = Weighted(jnp.sum(mask.astype(jnp.float32)), jnp.ones(()))
@@ -122,8 +126,9 @@ def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Para
         rows = parallel.shard(answered, context.devices)
         return rows, listener(rows.source_BxS, rows.target_BxT)
 
-    loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks(), alpha=config.alpha)
-    weights = {"nll": 1.0 - config.kl_weight, "kl": config.kl_weight}
+    weights = {"kl": config.kl_weight, **({"nll": 1.0 - config.kl_weight} if config.kl_weight < 1 else {})}
+    how: dict[str, Any] = {"alpha": config.alpha, "likelihood": "nll" in weights}
+    loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks(), **how)
     return train_fresh(context, params, loss, weights, prepare, of_pairs if data else of_prompts)
 
 

@@ -90,7 +90,7 @@ WRITTEN_AHEAD: dict[str, Any] = {
     "updates_per_rollout": 1,
     "reference_batches": 1,
     "capacity": 512,
-    "own_rows": Ramp(0.65, 0.8),
+    "own_rows": Ramp(0.75, 0.85),
     **OWN_PATHS,
     "path_lambda": 0.0,
     "kl_weight": 1.0,
@@ -168,8 +168,9 @@ def on_prompts(steps: int, learning_rate: float, save: int = 400) -> dict[str, A
     """
     distil = path_consistency(steps, **WRITTEN_AHEAD)
     asking = AskConfig(distil=distil, helped_fraction=0.25, gate_rate=3.0, gate_calibration_steps=400)
+    # Distributions of four positions of 64 rows stay in a processor's cache, which makes a step a quarter faster.
     return {
-        "training": StudentTraining(*schedule(steps, learning_rate, save, log=40)),
+        "training": StudentTraining(*schedule(steps, learning_rate, save, log=40), chunk=4),
         "settings": {
             "pcl": distil,
             "ask": asking,
@@ -187,7 +188,7 @@ SMALL = Experiment(
     **models("small"),
     teacher_fit=likelihood(3000, 2e-3),
     warmup=likelihood(600, 6e-3, save=200),
-    **on_prompts(4800, 3e-3),
+    **on_prompts(7200, 6e-3, save=600),
     seeds=(0, 1, 2),
     eval=EvalConfig(watch=256),
 )
