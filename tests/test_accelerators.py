@@ -18,6 +18,7 @@ import pytest
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config, make_model, shift_right
+from kdtw_jax.models.layers import mask_bias
 from kdtw_jax.models.t5 import layers
 
 V = 40
@@ -100,7 +101,7 @@ def test_fused_attention_is_attention(relative: bool, lengths: bool, causal: boo
         visible &= jnp.arange(keys)[None, None, None, :] < lengths_B[:, None, None, None]
     if causal:
         visible &= jnp.tril(jnp.ones((queries, keys), bool))[None, None]
-    bias = layers.mask_bias(visible) + (0.0 if positions is None else positions)
+    bias = mask_bias(visible) + (0.0 if positions is None else positions)
     sight = layers.Sight(bias, positions, lengths_B)
     got = layers.fused_attention(q, (k, v), sight, causal, implementation="xla")
     scores = jnp.einsum("bhte,bhse->bhts", q, k) + bias

@@ -311,7 +311,7 @@ def test_a_family_that_nobody_has_registered_is_refused(world: World, family: An
     file.write_text(json.dumps(stated))
     assert load_model(tmp_path / "model").model.config == world.config  # as before there were families
     file.write_text(json.dumps({**stated, "family": family}))
-    with pytest.raises(UserError, match=r"config.json: unknown family .*; known are t5, recurrent; .*register_family"):
+    with pytest.raises(UserError, match=r"config.json: unknown family .*; known are t5, causal, recurrent; .*register_family"):
         load_model(tmp_path / "model")
 
 
@@ -321,7 +321,7 @@ def test_families_are_told_apart() -> None:
         register_family(RECURRENT._replace(name="t5"))
     with pytest.raises(UserError, match="RecurrentConfig is the config of the family recurrent; give yours"):
         register_family(RECURRENT._replace(name="other"))
-    assert list(FAMILIES) == ["t5", "recurrent"]
+    assert list(FAMILIES) == ["t5", "causal", "recurrent"]
 
     class Other(RecurrentConfig):
         pass
@@ -401,4 +401,4 @@ def test_it_is_trained_from_scratch_by_the_command_line(tmp_path: Path) -> None:
 
 def test_a_family_that_nobody_has_registered_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(["--preset=tiny", "--family=eloquent"]) == 2
-    assert "unknown family of models 'eloquent'; known are t5, recurrent" in capsys.readouterr().err
+    assert "unknown family of models 'eloquent'; known are t5, causal, recurrent" in capsys.readouterr().err

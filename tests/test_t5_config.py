@@ -10,7 +10,7 @@ import pytest
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config, count_params, make_model
-from kdtw_jax.models.t5.layers import dropout
+from kdtw_jax.models.layers import dropout
 
 PLAIN = T5Config.toy(32)
 GATED = T5Config.toy(32, feed_forward="gated-gelu", tie_embeddings=False, num_layers=1)

@@ -1,5 +1,6 @@
 """Models as pure functions: an interface, the families behind it, and the gate beside them."""
 
+from kdtw_jax.models.causal.config import CausalConfig
 from kdtw_jax.models.families import (
     FAMILIES,
     costs,
@@ -35,6 +36,7 @@ __all__ = [
     "FAMILIES",
     "NUMBER_BYTES",
     "Cache",
+    "CausalConfig",
     "Costs",
     "Decoded",
     "Encoded",

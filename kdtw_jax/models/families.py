@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.models.causal import CAUSAL
 from kdtw_jax.models.gate import GateInputs, GateNetwork, GateOutput, init_gate
 from kdtw_jax.models.heads import ValueHead
 from kdtw_jax.models.interface import Cache, Costs, Decoded, Encoded, Family, Model, ModelConfig, Params
@@ -23,7 +24,7 @@ from kdtw_jax.models.two_ways import TWO_WAYS
 from kdtw_jax.registry import Registry
 
 FAMILIES = Registry(
-    {T5.name: T5},
+    {T5.name: T5, CAUSAL.name: CAUSAL},
     kind="family of models",
     group="kdtw_jax.families",
     how="kdtw_jax.models.register_family(Family(...))",

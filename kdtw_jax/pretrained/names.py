@@ -1,4 +1,4 @@
-"""What a parameter of ours is called in a published T5 checkpoint, and how the two hold it."""
+"""What a parameter of ours is called in a published checkpoint, and how the two hold it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from kdtw_jax.models import T5Config, parameter_shapes
+from kdtw_jax.models import CausalConfig, ModelConfig, T5Config, parameter_shapes
 
 Path = tuple[str, ...]
 
@@ -28,23 +28,31 @@ class TensorSlot(NamedTuple):
     matrix: bool  # used in the dtype of the arithmetic; norms and position tables are used in float32
 
 
-def slots(config: T5Config) -> dict[str, TensorSlot]:
+def slots(config: T5Config | CausalConfig) -> dict[str, TensorSlot]:
     """The tensors of a checkpoint of these sizes by their published names, in the order of our tree.
 
-    The names are those of the T5 models of the `transformers` library; which of them a model has follows from our own
+    The names are those of the models of the `transformers` library; which of them a model has follows from our own
     parameters, so none can be forgotten.
     """
-    bare = dataclasses.replace(config, value_heads=False, gate_width=0)
+    bare: ModelConfig = dataclasses.replace(config, value_heads=False, gate_width=0)
+    published = _of_t5 if isinstance(config, T5Config) else _of_causal
     found = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(parameter_shapes(bare)):
         path = tuple(str(key.key) for key in keys)
         transposed = path[-1] == "kernel"
         shape = leaf.shape[::-1] if transposed else leaf.shape
-        found[_published(path)] = TensorSlot(path, shape, transposed, transposed or path[0] == "shared")
+        matrix = transposed or path[0] in ("shared", "embed_tokens")
+        found[published(path)] = TensorSlot(path, shape, transposed, matrix)
     return found
 
 
-def _published(path: Path) -> str:
+def _of_causal(path: Path) -> str:
+    name = {"kernel": "weight", "embedding": "weight", "scale": "weight"}.get(path[-1], path[-1])
+    inner = [part.replace("layers_", "layers.") for part in path[:-1]]
+    return ".".join([*([] if path[0] == "lm_head" else ["model"]), *inner, name])
+
+
+def _of_t5(path: Path) -> str:
     if path[0] == "shared":
         return SHARED
     if path[0] == "lm_head":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import reprlib
 from typing import Any, Literal
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.models.fields import Allowed, check_fields, check_fused, refusal
 from kdtw_jax.models.interface import Fields, Size
 
 FeedForwardKind = Literal["relu", "gated-gelu"]
@@ -21,7 +21,7 @@ FLAGS = (
 
 # What each field may be; the most is far above any model's, and low enough for the sizes of what is made of them to be
 # numbers.
-_ALLOWED: dict[str, range | tuple[bool | str, ...]] = {
+_ALLOWED: Allowed = {
     "vocab_size": range(1, 2**27 + 1),
     **dict.fromkeys(("d_model", "d_kv"), range(1, 2**20 + 1)),
     "d_ff": range(1, 2**24 + 1),
@@ -75,21 +75,13 @@ class T5Config(Fields):
     fused_attention: bool = dataclasses.field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, allowed in _ALLOWED.items():
-            if not _like(value := vars(self)[name], allowed[0]) or value not in allowed:
-                raise _refusal(name, value, _described(allowed))
-        for name, least in _LEAST.items():
-            if not (_like(value := vars(self)[name], 0) or _like(value, 0.0)) or not least <= value < 1.0:
-                raise _refusal(name, value, f"a number {'above' if least else 'of at least'} 0 and below 1")
+        check_fields(self, _ALLOWED, _LEAST)
         buckets, distance = self.relative_attention_num_buckets, self.relative_attention_max_distance
         # The logarithmic buckets need room above the exact ones: half of all buckets in the decoder.
         if distance <= buckets // 2:
-            raise _refusal("relative_attention_max_distance", distance, "above half the number of buckets")
-        if self.fused_attention and (self.dtype != "bfloat16" or self.d_kv % 8):
-            raise UserError(
-                f"model config: fused_attention with dtype {self.dtype!r} and d_kv {self.d_kv}; "
-                "cuDNN's needs 'bfloat16' and a multiple of 8"
-            )
+            raise refusal("relative_attention_max_distance", distance, "above half the number of buckets")
+        if self.fused_attention:
+            check_fused(self, "d_kv")
 
     @classmethod
     def named(cls, name: str, *, version: Version = "v1.0", vocab_size: int = 32128) -> T5Config:
@@ -154,21 +146,6 @@ class T5Config(Fields):
             relative_attention_max_distance=12,
         )
         return dataclasses.replace(toy, **changes)
-
-
-def _like(value: object, other: object) -> bool:
-    """Whether it is of the kind of another one; True is no number."""
-    return isinstance(value, type(other)) and isinstance(value, bool) == isinstance(other, bool)
-
-
-def _described(allowed: range | tuple[bool | str, ...]) -> str:
-    if not isinstance(allowed, range):
-        return " or ".join(map(repr, allowed))
-    return f"{'an even' if allowed.step == 2 else 'a whole'} number of at least {allowed[0]} and at most {allowed[-1]}"
-
-
-def _refusal(name: str, value: object, wanted: str) -> UserError:
-    return UserError(f"model config: {name} is {reprlib.repr(value)}; it has to be {wanted}")
 
 
 _PUBLISHED = ("small", "base", "large", "xl", "xxl")  # as v1.1

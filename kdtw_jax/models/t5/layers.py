@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
-from functools import partial
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -12,12 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdtw_jax.models.layers import KeysValues, Linear, dropout, wide_einsum
 from kdtw_jax.models.t5.config import T5Config
-
-# Far below any score, yet finite: a row whose source is all padding averages instead of turning into NaN.
-MASKED = -1e9
-
-KeysValues = tuple[jax.Array, jax.Array]  # each [B, H, S, d_kv]
 
 
 def relative_position_bucket(
@@ -53,52 +47,6 @@ def _buckets_of_distances(num_buckets: int, max_distance: int) -> np.ndarray:
     return np.where(distance < exact, distance, np.minimum(far, num_buckets - 1)).astype(np.int32)
 
 
-def mask_bias(visible: jax.Array) -> jax.Array:
-    """Additive form of a boolean mask: 0 where visible, `MASKED` elsewhere."""
-    return jnp.where(visible, 0.0, MASKED).astype(jnp.float32)
-
-
-def dropout(x: jax.Array, rate: float, seed_2: jax.Array | None, site: tuple[str, ...]) -> jax.Array:
-    """Inverted dropout of `x`; the identity without a seed.
-
-    `seed_2` (uint32) is drawn once per forward pass; `site` names the place, so that each place has a mask of
-    its own. The bits come from a 32-bit integer mixer over the element's index (the constants are those of
-    the low-bias search in Wellons' "hash-prospector"): XLA fuses it into the neighbouring arithmetic, which
-    makes dropout nearly free on a CPU, where threefry took a quarter of the whole train step.
-    """
-    if seed_2 is None or rate == 0.0:
-        return x
-    salt = np.uint32(zlib.crc32("/".join(site).encode()))
-    bits = jax.lax.iota(jnp.uint32, x.size).reshape(x.shape) * np.uint32(0x9E3779B9) + (seed_2[0] ^ salt)
-    bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D)
-    bits = (bits ^ (bits >> 15) ^ (seed_2[1] + salt)) * np.uint32(0x846CA68B)
-    kept = (bits ^ (bits >> 16)) >= np.uint32(round(rate * 2**32))
-    return jnp.where(kept, x * (1.0 / (1.0 - rate)), 0.0).astype(x.dtype)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def wide_einsum(spec: str, left: jax.Array, right: jax.Array) -> jax.Array:
-    """`jnp.einsum` of two arrays of one dtype, its result in float32.
-
-    The gradient of the result is rounded to that dtype before it is multiplied. Left to differentiation it would stay
-    float32 and make the two products of the backward pass float32 products, half as fast on an accelerator.
-    """
-    return jnp.einsum(spec, left, right, preferred_element_type=jnp.float32)
-
-
-def _wide_forward(spec: str, left: jax.Array, right: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return wide_einsum(spec, left, right), (left, right)
-
-
-def _wide_backward(spec: str, factors: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, ...]:
-    _, pull = jax.vjp(partial(jnp.einsum, spec), *factors)
-    slopes: tuple[jax.Array, ...] = pull(slope.astype(factors[0].dtype))
-    return slopes
-
-
-wide_einsum.defvjp(_wide_forward, _wide_backward)
-
-
 class RMSNorm(nn.Module):
     """x / rms(x) * scale, the mean square taken in float32 (Zhang and Sennrich, arXiv 1910.07467)."""
 
@@ -111,29 +59,6 @@ class RMSNorm(nn.Module):
         mean_square = jnp.mean(jnp.square(x_BxTxD), axis=-1, keepdims=True)
         normed = x_BxTxD * jax.lax.rsqrt(mean_square + self.config.layer_norm_epsilon)
         return (normed * scale_D[None, None, :]).astype(self.config.dtype)
-
-
-class Linear(nn.Module):
-    """A linear map without bias, [B, T, F] to [B, T, `width`], its kernel drawn with standard deviation `std`.
-
-    The product is taken of two matrices: contracting over B and T at once, as the gradient of a three-way
-    product does, makes XLA on a CPU copy its operands first, a fifth of the time of a feed-forward layer. The result is
-    of the config's dtype, or, `wide`, float32.
-    """
-
-    config: T5Config
-    width: int
-    std: float
-    wide: bool = False
-
-    @nn.compact
-    def __call__(self, x_BxTxF: jax.Array) -> jax.Array:
-        rows, length, depth = x_BxTxF.shape
-        shape = (depth, self.width)
-        kernel = self.param("kernel", nn.initializers.normal(self.std), shape, jnp.float32)
-        product = wide_einsum if self.wide else jnp.einsum
-        y_XxW = product("xf,fw->xw", x_BxTxF.reshape(rows * length, depth), kernel.astype(self.config.dtype))
-        return y_XxW.reshape(rows, length, self.width)
 
 
 class RelativeBias(nn.Module):
@@ -183,10 +108,10 @@ class Attention(nn.Module):
     def setup(self) -> None:
         config = self.config
         inner = config.num_heads * config.d_kv
-        self.q = Linear(config, inner, (config.d_model * config.d_kv) ** -0.5)
-        self.k = Linear(config, inner, config.d_model**-0.5)
-        self.v = Linear(config, inner, config.d_model**-0.5)
-        self.o = Linear(config, config.d_model, inner**-0.5)
+        self.q = Linear(config.dtype, inner, (config.d_model * config.d_kv) ** -0.5)
+        self.k = Linear(config.dtype, inner, config.d_model**-0.5)
+        self.v = Linear(config.dtype, inner, config.d_model**-0.5)
+        self.o = Linear(config.dtype, config.d_model, inner**-0.5)
 
     def _heads(self, x_BxTxF: jax.Array) -> jax.Array:
         rows, length, _ = x_BxTxF.shape
@@ -255,11 +180,11 @@ class FeedForward(nn.Module):
     def setup(self) -> None:
         config = self.config
         if config.feed_forward == "gated-gelu":
-            self.wi_0 = Linear(config, config.d_ff, config.d_model**-0.5)
-            self.wi_1 = Linear(config, config.d_ff, config.d_model**-0.5)
+            self.wi_0 = Linear(config.dtype, config.d_ff, config.d_model**-0.5)
+            self.wi_1 = Linear(config.dtype, config.d_ff, config.d_model**-0.5)
         else:
-            self.wi = Linear(config, config.d_ff, config.d_model**-0.5)
-        self.wo = Linear(config, config.d_model, config.d_ff**-0.5)
+            self.wi = Linear(config.dtype, config.d_ff, config.d_model**-0.5)
+        self.wo = Linear(config.dtype, config.d_model, config.d_ff**-0.5)
 
     def __call__(self, x_BxTxD: jax.Array, seed_2: jax.Array | None) -> jax.Array:
         if self.config.feed_forward == "gated-gelu":
@@ -267,14 +192,3 @@ class FeedForward(nn.Module):
         else:
             inner = jax.nn.relu(self.wi(x_BxTxD))
         return self.wo(dropout(inner, self.config.dropout_rate, seed_2, self.path))
-
-
-def write_at(past_BxHxSxE: jax.Array, new_BxHxNxE: jax.Array, position: jax.Array) -> jax.Array:
-    """`past` with slots `position` .. `position` + N - 1 overwritten; `position` is [] or, one per row, [B].
-
-    Positions beyond the cache are the caller's error; XLA clamps them.
-    """
-    if jnp.ndim(position) == 0:
-        return jax.lax.dynamic_update_slice_in_dim(past_BxHxSxE, new_BxHxNxE, position, axis=2)
-    write_rows = jax.vmap(lambda past, new, at: jax.lax.dynamic_update_slice_in_dim(past, new, at, axis=1))
-    return write_rows(past_BxHxSxE, new_BxHxNxE, position)

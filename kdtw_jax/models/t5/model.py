@@ -11,9 +11,9 @@ import numpy as np
 
 from kdtw_jax.models.gate import Memory
 from kdtw_jax.models.interface import Network, Params
+from kdtw_jax.models.layers import KeysValues, wide_einsum
 from kdtw_jax.models.roles import Path, Role
 from kdtw_jax.models.t5.config import T5Config
-from kdtw_jax.models.t5.layers import KeysValues, wide_einsum
 from kdtw_jax.models.t5.network import EncoderDecoder, head
 
 

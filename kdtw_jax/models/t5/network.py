@@ -18,19 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kdtw_jax.models.layers import KeysValues, Linear, dropout, mask_bias, write_at
 from kdtw_jax.models.t5.config import T5Config
-from kdtw_jax.models.t5.layers import (
-    Attention,
-    FeedForward,
-    KeysValues,
-    Linear,
-    RelativeBias,
-    RMSNorm,
-    Sight,
-    dropout,
-    mask_bias,
-    write_at,
-)
+from kdtw_jax.models.t5.layers import Attention, FeedForward, RelativeBias, RMSNorm, Sight
 
 
 class Block(nn.Module):
@@ -189,4 +179,4 @@ class EncoderDecoder(nn.Module):
 
 def head(config: T5Config, width: int) -> Linear:
     """A language-model head of its own, for so many tokens."""
-    return Linear(config, width, config.d_model**-0.5, wide=True)
+    return Linear(config.dtype, width, config.d_model**-0.5, wide=True)
