@@ -14,7 +14,6 @@ import numpy as np
 from kdtw_jax.answers import Answer, Answers
 from kdtw_jax.constraints import TOKENS, Constraint, Rule, Unit, known_constraints, pad_words, read_rule, word_tokens
 from kdtw_jax.constraints.account import Account
-from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.decoding.programs import WritePlan, WriteProgram, program_alone, program_under, write_rows
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import LONGEST
@@ -131,14 +130,14 @@ class Student:
         params = (self.model.params, None if self.teacher is None else self.teacher.params)
         while texts := list(islice(rest, _ROWS)):
             encoded = [self._encode(text) for text in texts]
-            ids = [_cut(source, self.max_source) for source in encoded if source]
+            ids = [source for source, _ in encoded if source]
             if ids:
                 rows = max(rows, _doubled(1, len(ids)))  # what is left at the end has the shape of the others
                 room = min(_doubled(_SHORTEST, max(map(len, ids))), self.max_source)
                 source_BxS = pad_words(ids + ids[-1:] * (rows - len(ids)), room)
                 found = write_rows(plan, params, source_BxS, len(ids))
             row = 0
-            for text, source in zip(texts, encoded, strict=True):
+            for text, (source, cut) in zip(texts, encoded, strict=True):
                 if not source:
                     yield Answer(text, "")
                     continue
@@ -150,19 +149,19 @@ class Student:
                     tuple(pieces[token] for token in tokens),
                     tuple(asked),
                     int(found.positions_B[row]),
-                    len(source),
+                    len(source) + cut,
                     self.unit.name,
                     () if self.unit.marks is None else tuple(word_numbers(self.unit.marks, tokens)),
                     () if self.unit.one_token else tuple(called),
                 )
                 row += 1
 
-    def _encode(self, text: str) -> list[int]:
-        """The pieces of a source with its instruction and end; none if it has no text."""
+    def _encode(self, text: str) -> tuple[list[int], int]:
+        """The ids of a source with its instruction and end, and how many were cut off; none if it has no text."""
         text = text[:LONGEST]
         if not normalize(text):
-            return []
-        return [*self.model.tokenizer.encode(self.instruction.replace("{source}", text)), EOS_ID]
+            return [], 0
+        return self.model.tokenizer.prompt(self.instruction.replace("{source}", text), self.max_source)
 
 
 def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: str | None = None) -> Student:
@@ -229,10 +228,6 @@ def _opened(account: Keeping, rule: str | None, guard: bool) -> Account | None:
     if not guard:
         raise UserError("an account enforces its rule; leave guard=False (--no-guard) out")
     return account if isinstance(account, Account) else Account(rule)
-
-
-def _cut(ids: list[int], limit: int) -> list[int]:
-    return ids if len(ids) <= limit else [*ids[: limit - 1], EOS_ID]
 
 
 def _doubled(start: int, least: int) -> int:

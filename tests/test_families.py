@@ -311,7 +311,9 @@ def test_a_family_that_nobody_has_registered_is_refused(world: World, family: An
     file.write_text(json.dumps(stated))
     assert load_model(tmp_path / "model").model.config == world.config  # as before there were families
     file.write_text(json.dumps({**stated, "family": family}))
-    with pytest.raises(UserError, match=r"config.json: unknown family .*; known are t5, causal, recurrent; .*register_family"):
+    with pytest.raises(
+        UserError, match=r"config.json: unknown family .*; known are t5, causal, recurrent; .*register_family"
+    ):
         load_model(tmp_path / "model")
 
 

@@ -149,12 +149,12 @@ def encode_split(
     total = len(pairs)
     for i, pair in enumerate(pairs):
         text = task.instruction.replace("{source}", pair["source"]) if instruct else pair["source"]
-        source, target = [*tokenizer.encode(text), EOS_ID], [*tokenizer.encode_target(pair["target"]), EOS_ID]
-        excess = max(len(source) - max_source, 0) + max(len(target) - max_target, 0)
+        (source, cut), target = tokenizer.prompt(text, max_source), [*tokenizer.encode_target(pair["target"]), EOS_ID]
+        excess = cut + max(len(target) - max_target, 0)
         if excess and on_long == "error":
             raise UserError(
                 f"example {i} of split {split!r} is too long: "
-                f"source {len(source)} tokens (limit {max_source}), "
+                f"source {len(source) + cut} tokens (limit {max_source}), "
                 f"target {len(target)} tokens (limit {max_target}), EOS included"
             )
         if excess and on_long == "drop":
@@ -162,7 +162,7 @@ def encode_split(
         else:
             truncated_pairs += excess > 0
             truncated_tokens += excess
-            sources.append(_cut(source, max_source))
+            sources.append(source)
             targets.append(_cut(target, max_target))
             examples.append(i)
         if progress and ((i + 1) % _PROGRESS_EVERY == 0 or i + 1 == total):

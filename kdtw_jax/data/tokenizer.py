@@ -29,9 +29,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from kdtw_jax.data.added_tokens import FAST, AddedToken, Stated, read_stated, sentinel_number
 from kdtw_jax.data.byt5 import BYT5, PROTO, ByteProcessor
 from kdtw_jax.data.fast_tokenizer import FastProcessor
+from kdtw_jax.data.prompt_vocabulary import PromptVocabulary
 from kdtw_jax.data.same_vocabulary import Likeness, difference
 from kdtw_jax.data.vocabularies import NOTHING, Encoder, Processor, open_vocabulary, too_few_rows
 from kdtw_jax.data.vocabulary_training import EOS_ID, PAD_ID, UNK_ID, UNKNOWN_TEXT, train_model
@@ -93,6 +96,26 @@ class Tokenizer:
         Our own vocabularies know `normalize(text)` alone; published ones are given the text as it is.
         """
         return self._read(text)
+
+    def prompt(self, text: str, limit: int) -> tuple[list[int], int]:
+        """The ids of a source with what ends it, and how many were left out to keep to `limit`.
+
+        That is EOS, or, of decoder-only models, the chat template around it or the end of its line.
+        """
+        if isinstance(self._processor, PromptVocabulary):
+            return self._processor.prompt(text, limit)
+        whole = [*self.encode(text), EOS_ID]
+        excess = max(len(whole) - limit, 0)
+        return (whole if not excess else [*whole[: limit - 1], EOS_ID]), excess
+
+    @property
+    def published_ids(self) -> np.ndarray | None:
+        """Of a decoder-only model, the id in its checkpoint of each id here, int64 [vocab_size], which may lie beyond
+        its rows; None where they are the same."""
+        if not isinstance(self._processor, PromptVocabulary):
+            return None
+        known_V = self._processor.published_V
+        return np.concatenate([known_V, np.arange(len(known_V), self.vocab_size)])
 
     def encode_target(self, text: str) -> list[int]:
         """Likewise of a text that is to be written: of the banned ids none but the unknown one is among them."""
@@ -239,6 +262,15 @@ def load_vocabulary(folder: Path, *, of_bytes: bool = False) -> Tokenizer:
     if not found:
         raise UserError(f"{folder} has no {PIECES} and no {FAST}, which hold a vocabulary; add the model's own")
     return load_tokenizer(found[0])
+
+
+def open_tokenizer(proto: bytes, name: str) -> Tokenizer:
+    """Reads what `Tokenizer.save` writes; `name` is for messages.
+
+    Raises:
+      UserError: it was not written so.
+    """
+    return _opened(proto, name, NOTHING)
 
 
 def _opened(proto: bytes, name: str, beside: Stated) -> Tokenizer:

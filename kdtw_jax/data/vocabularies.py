@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -26,6 +27,8 @@ from kdtw_jax.data.added_tokens import (
 from kdtw_jax.data.byt5 import PROTO, ByteProcessor
 from kdtw_jax.data.byt5 import SENTINELS as BYTE_SENTINELS
 from kdtw_jax.data.fast_tokenizer import FastProcessor
+from kdtw_jax.data.prompt_vocabulary import CUTTERS, PromptVocabulary, read_saved
+from kdtw_jax.data.prompt_vocabulary import HEADER as PROMPTS
 from kdtw_jax.data.same_vocabulary import BYTES, CutRules, Likeness, rules_of_json, rules_of_model
 from kdtw_jax.data.vocabulary_training import EOS_ID, HELP, PAD_ID, UNK_ID
 from kdtw_jax.errors import UserError
@@ -76,6 +79,8 @@ def open_vocabulary(proto: bytes, name: str, beside: Stated) -> Vocabulary:
     """
     if not proto:
         raise UserError(f"{name} is empty; expected a sentencepiece model")
+    if proto.startswith(PROMPTS):
+        return _of_prompts(proto, name)
     file, stated = proto, beside
     if proto.startswith(_HEADER):
         try:
@@ -173,6 +178,22 @@ def _of_json(file: bytes, name: str) -> Vocabulary:
         file,
         file,
         lambda: rules_of_json(processor),
+    )
+
+
+def _of_prompts(proto: bytes, name: str) -> Vocabulary:
+    kind, ids, chat, file = read_saved(proto, name)
+    found = PromptVocabulary(CUTTERS[kind](file, name), ids, chat)
+    return Vocabulary(
+        found,
+        lambda never: lambda text: [UNK_ID if i in never else i for i in found.encode(text)],
+        found.control,
+        (),
+        found.help_id,
+        0,
+        file,
+        proto,
+        lambda: CutRules((), {}, hashlib.sha256(proto).hexdigest(), b"", ()),
     )
 
 

@@ -127,8 +127,8 @@ def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Para
         return rows, listener(rows.source_BxS, rows.target_BxT)
 
     weights = {"kl": config.kl_weight, **({"nll": 1.0 - config.kl_weight} if config.kl_weight < 1 else {})}
-    how: dict[str, Any] = {"alpha": config.alpha, "likelihood": "nll" in weights}
-    loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks(), **how)
+    terms: dict[str, Any] = {"alpha": config.alpha, "likelihood": "nll" in weights}
+    loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks(), **terms)
     return train_fresh(context, params, loss, weights, prepare, of_pairs if data else of_prompts)
 
 

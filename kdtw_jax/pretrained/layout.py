@@ -1,4 +1,4 @@
-"""The `config.json` of a published T5 model, both ways."""
+"""The `config.json` of a published model, and those of T5 both ways."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from kdtw_jax.data.added_tokens import CONFIG as TOKENIZER
 from kdtw_jax.data.added_tokens import NAMES, RESERVED, AddedToken, read_object, reserved_name, sentinel_number
 from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from kdtw_jax.errors import UserError, told_of
-from kdtw_jax.models import T5Config
+from kdtw_jax.models import CausalConfig, T5Config
 from kdtw_jax.models.t5.config import FeedForwardKind
+from kdtw_jax.pretrained.causal_layout import KINDS as CAUSAL_KINDS
+from kdtw_jax.pretrained.causal_layout import read_causal
 from kdtw_jax.runs.atomic import read_json
 
 CONFIG = "config.json"
@@ -29,8 +31,10 @@ _OPTIONAL = {
 _IDS = {"pad_token_id": PAD_ID, "eos_token_id": EOS_ID, "decoder_start_token_id": PAD_ID}
 
 
-def read_layout(folder: Path) -> T5Config:
+def read_layout(folder: Path) -> T5Config | CausalConfig:
     """Reads the sizes and variant that a `config.json` states, in float32, without heads of our own.
+
+    Decoder-only models are read as `causal_layout.read_causal` says.
 
     v1.0 (ReLU, head tied, states scaled by d_model**-0.5) and v1.1 (gated GELU; FLAN-T5 and mT5 likewise) are read, and
     any mixture of their parts with `tie_embeddings` standing for tied and scaled. Older files say so with
@@ -44,8 +48,10 @@ def read_layout(folder: Path) -> T5Config:
     file = Path(folder) / CONFIG
     stated = _stated(file, f"{folder} is no model in the Hugging Face layout")
     kind = stated.get("model_type")
+    if isinstance(kind, str) and kind in CAUSAL_KINDS:
+        return read_causal(file, stated)
     if kind not in KINDS:
-        known = f"{', '.join(KINDS)} (v1.0, v1.1, FLAN-T5, byT5, mT5)"
+        known = f"{', '.join(KINDS)} (v1.0, v1.1, FLAN-T5, byT5, mT5), {', '.join(CAUSAL_KINDS)}"
         raise UserError(f"{file} is of model_type {reprlib.repr(kind)}; known are {known}")
     if missing := [name for name in _SIZES if name not in stated]:
         raise UserError(f"{file} does not say {', '.join(missing)}")

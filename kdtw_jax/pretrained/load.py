@@ -1,10 +1,11 @@
-"""Published T5 weights as parameters of ours, one tensor at a time."""
+"""Published weights as parameters of ours, one tensor at a time."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,12 @@ import numpy as np
 from kdtw_jax.data.tokenizer import Tokenizer, load_vocabulary
 from kdtw_jax.errors import UserError
 from kdtw_jax.finite import check_finite
-from kdtw_jax.models import ModelConfig, Params, T5Config, init_heads
-from kdtw_jax.models.t5.model import vocabulary_axis
+from kdtw_jax.models import CausalConfig, ModelConfig, Params, T5Config, init_heads, make_model
 from kdtw_jax.models.vocabulary import pad_rows
+from kdtw_jax.pretrained.causal_vocabulary import load_prompt_vocabulary
+from kdtw_jax.pretrained.gguf import SUFFIX, Tensor, open_gguf
 from kdtw_jax.pretrained.layout import head_may_be_shared, of_bytes, read_layout
-from kdtw_jax.pretrained.names import ALIASES, HEAD, SHARED, UNUSED, TensorSlot, slots
+from kdtw_jax.pretrained.names import ALIASES, EMBEDDING, HEAD, SHARED, UNUSED, TensorSlot, slots
 from kdtw_jax.pretrained.tensors import Held, check_tensor, find_tensors, read_tensors, same_tensor
 
 Placement: TypeAlias = jax.Device | jax.sharding.Sharding
@@ -25,24 +27,32 @@ _SHOWN = 3  # tensors named in a message
 
 
 class Published(NamedTuple):
-    """A model in the Hugging Face layout whose names and shapes are as they should be. No weights are read yet."""
+    """A model in the Hugging Face layout, or a GGUF file, whose names and shapes are as they should be.
+
+    No weights are read yet.
+    """
 
     folder: Path
-    config: T5Config  # sizes and variant; float32, no heads of ours
+    config: T5Config | CausalConfig  # sizes and variant; float32, no heads of ours
     tokenizer: Tokenizer  # padded to the rows of the embedding
-    held: dict[str, Held]  # where each wanted tensor lies, by its published name
+    held: Mapping[str, Held | Tensor]  # where each wanted tensor lies, by its published name
     copies: tuple[Held, ...]  # further tensors, which have to equal the embedding
 
 
 def open_published(folder: Path) -> Published:
-    """Looks through a folder with `config.json`, `spiece.model` or `tokenizer.json` (not for byT5), and safetensors.
+    """Looks through a folder with `config.json`, `spiece.model` or `tokenizer.json` (not for byT5), and safetensors,
+    or through a GGUF file.
 
     Raises:
       UserError: anything does not fit: missing, unknown and misshapen tensors, another variant than `config.json` says,
         a vocabulary smaller than the tokenizer's.
     """
     folder = Path(folder)
+    if folder.suffix == SUFFIX:
+        return _of_gguf(folder)
     config = read_layout(folder)
+    if isinstance(config, CausalConfig):
+        return _of_causal(folder, config)
     held = find_tensors(folder)
     wanted = slots(config)
     sources = {name: name for name in wanted}
@@ -63,6 +73,47 @@ def open_published(folder: Path) -> Published:
     tokenizer = tokenizer.padded_to(config.vocab_size)
     taken = {name: held[source] for name, source in sources.items()}
     return Published(folder, config, tokenizer, taken, tuple(held[name] for name in copies))
+
+
+def _of_gguf(file: Path) -> Published:
+    found = open_gguf(file)
+    wanted = slots(found.config)
+    _check_fit(str(file), wanted, {name: name for name in wanted}, found.tensors, set(wanted))
+    return _with_rows(file, found.config, found.tokenizer, {name: found.tensors[name] for name in wanted})
+
+
+def _of_causal(folder: Path, config: CausalConfig) -> Published:
+    held = find_tensors(folder)
+    wanted = slots(config)
+    copy = held[HEAD] if config.tie_embeddings and HEAD in held else None
+    buffers = {name for name in held if name.endswith("rotary_emb.inv_freq")}  # older files keep them
+    _check_fit(str(folder), wanted, {name: name for name in wanted}, held, {*wanted, *buffers, HEAD})
+    tokenizer = load_prompt_vocabulary(folder, config.vocab_size)
+    taken = {name: held[name] for name in wanted}
+    return _with_rows(folder, config, tokenizer, taken, () if copy is None else (copy,))
+
+
+def _with_rows(
+    where: Path,
+    config: CausalConfig,
+    tokenizer: Tokenizer,
+    held: Mapping[str, Held | Tensor],
+    copies: tuple[Held, ...] = (),
+) -> Published:
+    """With as many rows of the embedding as there are ids."""
+    config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
+    return Published(where, config, tokenizer, held, copies)
+
+
+def _check_fit(
+    what: str,
+    wanted: dict[str, TensorSlot],
+    sources: dict[str, str],
+    held: Mapping[str, Held | Tensor],
+    known: set[str],
+) -> None:
+    if misfit := _misfit(wanted, sources, held, known):
+        raise UserError(f"the weights in {what} do not fit its config: {misfit}")
 
 
 def read_published(
@@ -94,21 +145,35 @@ def read_published(
     if dataclasses.replace(config, **ours) != published.config or config.vocab_size < published.config.vocab_size:
         raise ValueError(f"{config} is of other sizes than {published.folder}")
     for copy in published.copies:
-        _check_copy(published.folder, copy, published.held[SHARED])
+        shared = published.held[SHARED if SHARED in published.held else EMBEDDING]
+        _check_copy(published.folder, copy, cast(Held, shared))
     params: Params = {}
-    wanted = slots(published.config)
-    for name, tensor in read_tensors(published.held):
+    wanted, axis_of = slots(published.config), make_model(config).vocabulary_axis
+    published_V = published.tokenizer.padded_to(config.vocab_size).published_ids
+    for name, tensor in _read_all(published.held):
         *path, last = wanted[name].path
         inner = params
         for part in path:
             inner = inner.setdefault(part, {})
         what = f"{published.held[name].file}: {published.held[name].name}"
         converted = _converted(what, tensor, wanted[name], dtype)
-        converted = pad_rows(converted, vocabulary_axis(wanted[name].path[0]), config.vocab_size)
+        axis = axis_of(wanted[name].path[0])
+        converted = pad_rows(converted, axis, config.vocab_size)
+        if axis is not None and published_V is not None:
+            converted = np.take(converted, published_V, axis=axis)
         inner[last] = _put(converted, placement)
     for head, fresh in init_heads(config, key).items():
         params[head] = jax.tree.map(lambda x: _put(np.asarray(x), placement), fresh)
     return params
+
+
+def _read_all(held: Mapping[str, Held | Tensor]) -> Iterator[tuple[str, np.ndarray]]:
+    yield from read_tensors({name: one for name, one in held.items() if isinstance(one, Held)})
+    for name, one in held.items():
+        if isinstance(one, Tensor):
+            tensor = one.read()
+            check_finite(f"{one.file}: {one.name}", tensor, len(tensor), "the file is damaged: fetch it again")
+            yield name, tensor
 
 
 def _converted(what: str, tensor: np.ndarray, slot: TensorSlot, dtype: str) -> np.ndarray:
@@ -126,7 +191,9 @@ def _put(x: np.ndarray, placement: Placement | None) -> np.ndarray | jax.Array:
     return x if placement is None else jax.device_put(x, placement)
 
 
-def _misfit(wanted: dict[str, TensorSlot], sources: dict[str, str], held: dict[str, Held], known: set[str]) -> str:
+def _misfit(
+    wanted: dict[str, TensorSlot], sources: dict[str, str], held: Mapping[str, Held | Tensor], known: set[str]
+) -> str:
     """What is wrong with the tensors of a folder, empty where nothing is."""
     missing = [name for name in wanted if sources[name] not in held]
     extra = [name for name in held if name not in wanted and name not in known]

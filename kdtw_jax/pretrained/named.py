@@ -13,6 +13,7 @@ from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import ModelConfig, Params, init_heads, make_model
 from kdtw_jax.models.two_ways import TwoWaysConfig
+from kdtw_jax.pretrained.gguf import SUFFIX
 from kdtw_jax.pretrained.hub import PREFIX, fetch
 from kdtw_jax.pretrained.layout import CONFIG, read_layout
 from kdtw_jax.pretrained.load import Published, open_published, read_published
@@ -47,7 +48,7 @@ def find_model(name: str, *, offline: bool = False) -> Named:
     """Finds a model, with everything checked that can be without reading its weights.
 
     Args:
-      name: a folder, `hf:NAME` (`kdtw_jax.pretrained.hub`), or one of `PROGRAMS`.
+      name: a folder, a GGUF file, `hf:NAME` (`kdtw_jax.pretrained.hub`), or one of `PROGRAMS`.
 
     Raises:
       UserError: there is none, and as `open_published` and `fetch` do.
@@ -57,7 +58,7 @@ def find_model(name: str, *, offline: bool = False) -> Named:
         tokenizer = load_tokenizer(vocabulary).padded_to(config.vocab_size)
         return Named(Path(name), config, tokenizer, None, program=True)
     folder = _folder(name, offline)
-    if _is_ours(folder):
+    if folder.suffix != SUFFIX and _is_ours(folder):
         return Named(folder, *read_model_config(folder), None)
     published = open_published(folder)
     return Named(folder, published.config, published.tokenizer, published)
@@ -72,15 +73,19 @@ def find_config(name: str, *, offline: bool = False) -> ModelConfig:
     if name in PROGRAMS:
         return PROGRAMS[name][0]
     folder = _folder(name, offline, weights=False)
+    if folder.suffix == SUFFIX:
+        return open_published(folder).config
     return read_model_config(folder)[0] if _is_ours(folder) else read_layout(folder)
 
 
 def _folder(name: str, offline: bool, weights: bool = True) -> Path:
     folder = fetch(name, offline=offline, weights=weights) if name.startswith(PREFIX) else Path(name).resolve()
+    if folder.suffix == SUFFIX and folder.is_file():
+        return folder
     if not (folder / CONFIG).is_file():
         raise UserError(
             f"{folder} is not a saved model (no config.json); give the folder named model/ of a finished run, "
-            "one in the Hugging Face layout, or hf:NAME"
+            "one in the Hugging Face layout, a GGUF file, or hf:NAME"
         )
     return folder
 

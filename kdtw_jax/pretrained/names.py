@@ -13,6 +13,7 @@ Path = tuple[str, ...]
 
 SHARED = "shared.weight"
 HEAD = "lm_head.weight"
+EMBEDDING = "model.embed_tokens.weight"  # of a decoder-only model
 # Further names of the one embedding, which some files repeat.
 ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # Written by early versions of the exporter for v1.0, and never read: cross-attention has no positions.

@@ -1,0 +1,61 @@
+"""The vocabulary of a decoder-only model in the Hugging Face layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdtw_jax.data.added_tokens import CONFIG, FAST, read_object
+from kdtw_jax.data.chat import Chat
+from kdtw_jax.data.prompt_vocabulary import CUTTERS, make_vocabulary
+from kdtw_jax.data.tokenizer import Tokenizer, open_tokenizer
+from kdtw_jax.errors import UserError, told_of
+
+TEMPLATE = "chat_template.jinja"
+
+
+def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
+    """Reads `tokenizer.json`, and what `tokenizer_config.json` and `chat_template.jinja` say of it.
+
+    Args:
+      folder: of the model.
+      rows: of its embedding.
+
+    Raises:
+      UserError: there is no `tokenizer.json`, a file is damaged, or the chat template fails.
+    """
+    file = folder / FAST
+    if not file.is_file():
+        raise UserError(f"{folder} has no {FAST}, which holds a vocabulary; add the model's own")
+    stated = read_object(folder / CONFIG)
+    jinja = folder / TEMPLATE
+    template = jinja.read_text(encoding="utf-8") if jinja.is_file() else stated.get("chat_template") or ""
+    if isinstance(template, list):  # several, by name
+        template = {_of(entry, "name"): _of(entry, "template") for entry in template}.get("default", "")
+    if not isinstance(template, str):
+        raise UserError(f"{folder / CONFIG} has a chat_template that is no text; give the model's own")
+    tokens = {name: _content(stated.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
+    chat, proto = Chat(template, tokens["bos"], tokens["eos"]), file.read_bytes()
+    place = {text: i for i, text in CUTTERS["json"](proto, str(file)).special.items()}
+    with told_of(folder):
+        kept = make_vocabulary(
+            "json",
+            proto,
+            FAST,
+            rows=rows,
+            chat=chat,
+            eos=place.get(tokens["eos"]),
+            pad=place.get(tokens["pad"]),
+            begins=stated.get("add_bos_token"),
+        )
+    return open_tokenizer(kept, str(file))
+
+
+def _of(entry: Any, name: str) -> Any:
+    return entry.get(name) if isinstance(entry, dict) else None
+
+
+def _content(token: Any) -> str:
+    """Of a token, which is a text or has one."""
+    found = _of(token, "content") if isinstance(token, dict) else token
+    return found if isinstance(found, str) else ""

@@ -1,0 +1,251 @@
+"""GGUF files, as llama.cpp has them: sizes, vocabulary and quantised weights, read through the library `gguf`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdtw_jax.data.chat import Chat
+from kdtw_jax.data.prompt_vocabulary import make_vocabulary
+from kdtw_jax.data.tokenizer import Tokenizer, open_tokenizer
+from kdtw_jax.errors import UserError, told_of
+from kdtw_jax.models import CausalConfig
+from kdtw_jax.pretrained.causal_layout import KINDS
+
+SUFFIX = ".gguf"
+_ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+_ARCHITECTURES |= {"gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3_text"}
+_SIZES = {
+    "embedding_length": "d_model",
+    "feed_forward_length": "d_ff",
+    "block_count": "num_layers",
+    "attention.head_count": "num_heads",
+}
+_27B = {"gemma2": 46, "gemma3": 62}  # layers of the one size whose scores are divided by the root of d_model / heads
+_SUFFIXES = {
+    **{f"attn_{x}": f"self_attn.{x}_proj" for x in "qkv"},
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_norm": "input_layernorm",
+    **{f"ffn_{x}": f"mlp.{x}_proj" for x in ("gate", "up", "down")},
+}
+_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+# sentencepiece's kinds of pieces, which GGUF numbers alike.
+_NORMAL, _UNKNOWN, _CONTROL, _USER, _BYTE = 1, 2, 3, 4, 6
+# Where Llama 3 cuts texts before it pairs bytes, as its published tokenizer states it.
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class Tensor(NamedTuple):
+    """A tensor of a file, of which nothing is read yet."""
+
+    file: Path
+    name: str  # its name there
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]  # float32, as the published library holds it
+
+
+class GGUF(NamedTuple):
+    """What a file says, and its tensors by the names of the published library."""
+
+    config: CausalConfig
+    tokenizer: Tokenizer
+    tensors: dict[str, Tensor]
+
+
+@lru_cache(maxsize=2)
+def open_gguf(file: Path) -> GGUF:
+    """Reads sizes and vocabulary of a file; of tensors only what they are.
+
+    Raises:
+      UserError: no such file, a damaged one, another architecture, or a vocabulary or stretched positions of a kind
+        that is not known.
+    """
+    try:
+        from gguf import GGUFReader
+    except ImportError:
+        raise UserError(f"{file} needs the library gguf: pip install gguf") from None
+    if not file.is_file():
+        raise UserError(f"there is no file {file}")
+    try:
+        reader = GGUFReader(file)
+        stated = {name: field.contents() for name, field in reader.fields.items()}
+    except (ValueError, IndexError, KeyError, OverflowError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is damaged or no GGUF file ({error}); fetch it again") from error
+    kind = stated.get("general.architecture")
+    if kind not in _ARCHITECTURES:
+        raise UserError(f"{file} is of the architecture {str(kind)[:40]!r}; known are {', '.join(_ARCHITECTURES)}")
+    names = {_published(tensor.name, kind): tensor for tensor in reader.tensors}
+    config = _config(file, kind, stated, tied="lm_head.weight" not in names)
+    if "rope_freqs.weight" in names:
+        raise UserError(f"{file} has stretched positions (rope_freqs), which are read of safetensors alone; use these")
+    found = {name: _tensor(file, name, tensor, kind, config) for name, tensor in names.items()}
+    rows = found["model.embed_tokens.weight"].shape[0] if "model.embed_tokens.weight" in found else 0
+    return GGUF(config, _tokenizer(file, stated, rows), found)
+
+
+def _published(name: str, kind: str) -> str:
+    """A name of llama.cpp as the published library has it."""
+    *where, what, last = name.split(".")
+    if not where:
+        return f"{_TOP.get(what, what)}.{last}"
+    outer = kind in ("gemma2", "gemma3")
+    after = {"ffn_norm": "pre_feedforward_layernorm" if outer else "post_attention_layernorm"}
+    after |= {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+    return f"model.layers.{where[-1]}.{(_SUFFIXES | after).get(what, what)}.{last}"
+
+
+def _config(file: Path, kind: str, stated: dict[str, Any], *, tied: bool) -> CausalConfig:
+    def said(name: str, otherwise: Any = None) -> Any:
+        found = stated.get(f"{kind}.{name}", otherwise)
+        if found is None:
+            raise UserError(f"{file} does not say {kind}.{name}")
+        return found
+
+    sizes = {ours: said(name) for name, ours in _SIZES.items()}
+    heads, width = sizes["num_heads"], sizes["d_model"]
+    head_dim = said("attention.key_length", width // heads)
+    gemma23, window = kind in ("gemma2", "gemma3"), stated.get(f"{kind}.attention.sliding_window", 0)
+    more: dict[str, Any] = {}
+    if gemma23:
+        more["query_scale"] = float(width // heads if sizes["num_layers"] == _27B[kind] else head_dim)
+        more |= {"sliding_window": window, "full_every": 2 if kind == "gemma2" else 6}
+    elif window:
+        more |= {"sliding_window": window, "full_every": 0}
+    if kind == "gemma2":
+        more |= {"score_cap": said("attn_logit_softcapping", 50.0), "logit_cap": said("final_logit_softcapping", 30.0)}
+    if kind == "gemma3":
+        more["rope_local_theta"] = 10_000.0
+    how = stated.get(f"{kind}.rope.scaling.type", "none")
+    if how not in ("none", "linear", "yarn"):
+        raise UserError(f"{file} has rope.scaling.type {str(how)[:40]!r}; known are none, linear and yarn")
+    if how != "none":
+        more |= {"rope_kind": how, "rope_factor": said("rope.scaling.factor")}
+    if how == "yarn":
+        more |= {"rope_length": said("rope.scaling.original_context_length"), "rope_low": 1.0, "rope_high": 32.0}
+        more["rope_scale"] = 0.1 * math.log(max(more["rope_factor"], 1.0)) + 1.0
+    with told_of(file):
+        return CausalConfig(
+            vocab_size=len(stated.get("tokenizer.ggml.tokens", ())),
+            **sizes,
+            num_kv_heads=said("attention.head_count_kv", heads),
+            head_dim=head_dim,
+            **KINDS[_ARCHITECTURES[kind]],
+            norm_epsilon=said("attention.layer_norm_rms_epsilon"),
+            rope_theta=said("rope.freq_base", 10_000.0),
+            tie_embeddings=tied,
+            **more,
+            value_heads=False,
+        )
+
+
+def _tensor(file: Path, name: str, tensor: Any, kind: str, config: CausalConfig) -> Tensor:
+    shape = tuple(int(size) for size in reversed(tensor.shape))
+
+    def read() -> np.ndarray:
+        from gguf.quants import dequantize
+
+        try:
+            found = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(shape)
+        except (NotImplementedError, ValueError) as error:
+            quantised = tensor.tensor_type.name
+            raise UserError(
+                f"{file}: {tensor.name} is quantised as {quantised}, which is not read ({error})"
+            ) from error
+        if kind.startswith("gemma") and name.endswith("norm.weight"):
+            return found - 1.0  # which llama.cpp has added
+        if kind == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+            # llama.cpp turns neighbours, and so has moved them beside each other.
+            heads = config.num_heads if name.endswith("q_proj.weight") else config.num_kv_heads
+            return found.reshape(heads, shape[0] // heads // 2, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
+        return found
+
+    return Tensor(file, tensor.name, shape, read)
+
+
+def _tokenizer(file: Path, stated: dict[str, Any], rows: int) -> Tokenizer:
+    def said(name: str, otherwise: Any = None) -> Any:
+        return stated.get(f"tokenizer.ggml.{name}", otherwise)
+
+    model, tokens = said("model"), said("tokens", [])
+    if not tokens:
+        raise UserError(f"{file} has no vocabulary (tokenizer.ggml.tokens); use one that has")
+    if model == "gpt2":
+        kind, proto = "json", _byte_pairs(file, tokens, said)
+    elif model == "llama":
+        kind, proto = "pieces", _pieces(tokens, said)
+    else:
+        raise UserError(f"{file} has a vocabulary of the kind {str(model)[:40]!r}; known are gpt2 and llama")
+
+    def token(name: str) -> str:
+        index = said(f"{name}_token_id")
+        return tokens[index] if isinstance(index, int) and 0 <= index < len(tokens) else ""
+
+    chat = Chat(stated.get("tokenizer.chat_template", ""), token("bos"), token("eos"))
+    how: dict[str, Any] = {"eos": said("eos_token_id"), "pad": said("padding_token_id")}
+    with told_of(file):
+        kept = make_vocabulary(
+            kind, proto, file.name, rows=rows, chat=chat, begins=bool(said("add_bos_token", False)), **how
+        )
+    return open_tokenizer(kept, str(file))
+
+
+def _byte_pairs(file: Path, tokens: list[str], said: Callable[..., Any]) -> bytes:
+    """A `tokenizer.json` of what a GGUF file says of a vocabulary of bytes."""
+    pre, kinds = said("pre", "default"), said("token_type", [])
+    of_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    cut = {**of_bytes, "use_regex": False}
+    numbers = {"type": "Digits", "individual_digits": True}
+
+    def split(pattern: str) -> dict[str, Any]:
+        return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+    qwen = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+    known = {"smollm": [numbers, of_bytes], "gpt-2": [of_bytes], "default": [of_bytes]}
+    known |= {"llama-bpe": [split(_LLAMA3), cut], "llama3": [split(_LLAMA3), cut], "qwen2": [split(qwen), cut]}
+    if pre not in known:
+        raise UserError(f"{file} cuts texts in the way {pre[:40]!r} (tokenizer.ggml.pre); known are {', '.join(known)}")
+    place = {text: i for i, text in enumerate(tokens)}
+    special = [i for i, kind in enumerate(kinds) if kind in (_CONTROL, _UNKNOWN, _USER)]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    stated = {
+        "version": "1.0",
+        "added_tokens": [{"id": i, "content": tokens[i], **flags, "special": kinds[i] != _USER} for i in special],
+        "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": known[pre]},
+        "post_processor": None,
+        "decoder": of_bytes,
+        "model": {"type": "BPE", "vocab": place, "merges": said("merges", []), "byte_fallback": False},
+    }
+    return json.dumps(stated, ensure_ascii=False).encode()
+
+
+def _pieces(tokens: list[str], said: Callable[..., Any]) -> bytes:
+    """A sentencepiece model of what a GGUF file says of one."""
+    scores, kinds = said("scores", []), said("token_type", [])
+    from sentencepiece import sentencepiece_model_pb2
+
+    described: Any = sentencepiece_model_pb2  # whose names no type checker sees
+    model, unknown = described.ModelProto(), said("unknown_token_id", 0)
+    for i, text in enumerate(tokens):
+        piece = model.pieces.add()
+        piece.piece, piece.score = text, scores[i] if i < len(scores) else 0.0
+        piece.type = _UNKNOWN if i == unknown else kinds[i] if i < len(kinds) else _NORMAL
+    trainer, normal = model.trainer_spec, model.normalizer_spec
+    trainer.model_type, trainer.byte_fallback = described.TrainerSpec.ModelType.Value("BPE"), _BYTE in kinds
+    trainer.unk_id = unknown
+    trainer.bos_id, trainer.eos_id = said("bos_token_id", 1), said("eos_token_id", 2)
+    trainer.pad_id = said("padding_token_id", -1)
+    normal.name, normal.add_dummy_prefix = "identity", bool(said("add_space_prefix", True))
+    normal.remove_extra_whitespaces, normal.escape_whitespaces = False, True
+    return bytes(model.SerializeToString())
