@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from kdtw_jax.data.added_tokens import AddedToken, finder
+from kdtw_jax.data.added_tokens import FAST, AddedToken, finder
 from kdtw_jax.data.chat import Chat
 from kdtw_jax.data.vocabulary_training import EOS_ID, PAD_ID, UNK_ID, UNKNOWN_TEXT
 from kdtw_jax.errors import UserError
@@ -39,6 +39,7 @@ class Cutter(Protocol):
     special: dict[int, str]  # the special tokens, by id
     unknown: int | None
     begins: bool  # whether it puts a token in front of a text
+    published: str  # the name of its file in the Hugging Face layout
 
 
 class Ids(NamedTuple):
@@ -239,6 +240,8 @@ class JsonCutter:
       UserError: `file` is no such file.
     """
 
+    published = FAST
+
     def __init__(self, file: bytes, name: str):
         from tokenizers import Tokenizer
 
@@ -305,6 +308,8 @@ class PieceCutter:
     Raises:
       UserError: `file` is no such model.
     """
+
+    published = "tokenizer.model"
 
     def __init__(self, file: bytes, name: str):
         import sentencepiece

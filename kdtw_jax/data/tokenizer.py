@@ -109,6 +109,11 @@ class Tokenizer:
         return (whole if not excess else [*whole[: limit - 1], EOS_ID]), excess
 
     @property
+    def prompts(self) -> PromptVocabulary | None:
+        """What is known of it where it is a decoder-only model's."""
+        return self._processor if isinstance(self._processor, PromptVocabulary) else None
+
+    @property
     def published_ids(self) -> np.ndarray | None:
         """Of a decoder-only model, the id in its checkpoint of each id here, int64 [vocab_size], which may lie beyond
         its rows; None where they are the same."""
@@ -156,6 +161,8 @@ class Tokenizer:
         """Name and content of the file with the pieces in the Hugging Face layout; None for bytes."""
         if self.is_bytes:
             return None
+        if self.prompts is not None:
+            return self.prompts.cutter.published, self._file
         return FAST if isinstance(self._processor, FastProcessor) else PIECES, self._file
 
     def padded_to(self, rows: int) -> Tokenizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "gemma": _GEMMA,
     "gemma2": {**_GEMMA, "outer_norms": True},
     "gemma3_text": {**_GEMMA, "outer_norms": True, "qk_norm": True},
+}
+_CLASSES = {
+    **{kind: f"{kind.capitalize()}ForCausalLM" for kind in KINDS},
+    "gemma3_text": "Gemma3ForCausalLM",
 }
 _SIZES = {
     "vocab_size": "vocab_size",
@@ -133,6 +137,48 @@ def _rope(file: Path, kind: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "rope_kind": how, **{_SAID[how][name]: value for name, value in wanted.items()}}
 
 
-def layer_types(config: CausalConfig) -> Sequence[str]:
-    """What each layer sees, by the published names."""
-    return [_SLIDING if config.window(layer) else _FULL for layer in range(config.num_layers)]
+def write_causal(config: CausalConfig) -> dict[str, Any]:
+    """What a `config.json` says of a model of ours, but for its tokens.
+
+    Raises:
+      UserError: no published kind of model has its combination of parts.
+    """
+    parts = {name: getattr(config, name) for name in ("qkv_bias", "qk_norm", "norm_offset", "outer_norms")}
+    parts |= {"embedding_scale": config.embedding_scale, "activation": config.activation}
+    plain = {**dict.fromkeys(parts, False), "activation": "silu"}
+    windows = bool(config.sliding_window)
+    kinds = [kind for kind, more in KINDS.items() if {**plain, **more} == parts and (kind != "llama" or not windows)]
+    if not kinds:
+        raise UserError(f"no published kind of model has these parts together: {parts}; export a model of one kind")
+    kind = kinds[0]
+    stated: dict[str, Any] = {published: getattr(config, ours) for published, ours in _SIZES.items()}
+    stated |= {
+        "architectures": [_CLASSES[kind]],
+        "model_type": kind,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "rms_norm_eps": config.norm_epsilon,
+        "tie_word_embeddings": config.tie_embeddings,
+        "max_position_embeddings": int(config.rope_length * config.rope_factor),
+        "rope_theta": config.rope_theta,
+    }
+    stated["hidden_activation" if kind.startswith("gemma") else "hidden_act"] = next(
+        published for published, ours in _ACTIVATIONS.items() if ours == config.activation
+    )
+    if config.rope_kind != "default":
+        said = {published: getattr(config, ours) for published, ours in _SAID[config.rope_kind].items()}
+        more = {"attention_factor": config.rope_scale} if config.rope_kind == "yarn" else {}
+        stated["rope_scaling"] = {"rope_type": config.rope_kind, **said, **more}
+    if windows:
+        stated["sliding_window"] = config.sliding_window
+        if kind != "mistral":
+            stated["layer_types"] = [_SLIDING if config.window(i) else _FULL for i in range(config.num_layers)]
+        if kind.startswith("qwen"):
+            stated |= {"use_sliding_window": True, "max_window_layers": 0}
+    if kind in ("gemma2", "gemma3_text"):
+        stated["query_pre_attn_scalar"] = config.query_scale or config.head_dim
+        stated["attn_logit_softcapping"] = config.score_cap or None
+        stated["final_logit_softcapping"] = config.logit_cap or None
+    if kind == "gemma3_text":
+        stated["rope_local_base_freq"] = config.rope_local_theta or config.rope_theta
+    return stated

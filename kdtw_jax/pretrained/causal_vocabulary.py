@@ -10,8 +10,11 @@ from kdtw_jax.data.chat import Chat
 from kdtw_jax.data.prompt_vocabulary import CUTTERS, make_vocabulary
 from kdtw_jax.data.tokenizer import Tokenizer, open_tokenizer
 from kdtw_jax.errors import UserError, told_of
+from kdtw_jax.models import CausalConfig
+from kdtw_jax.pretrained.causal_layout import write_causal
 
 TEMPLATE = "chat_template.jinja"
+MODEL = "config.json"
 
 
 def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
@@ -49,6 +52,35 @@ def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
             begins=stated.get("add_bos_token"),
         )
     return open_tokenizer(kept, str(file))
+
+
+def causal_files(config: CausalConfig, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+    """The JSON files beside the vocabulary of an exported decoder-only model, by name.
+
+    What is never written is suppressed there too, so that `transformers` generates the same tokens.
+
+    Raises:
+      UserError: the vocabulary is none of a decoder-only model's with a `tokenizer.json`, or as `write_causal` does.
+    """
+    known = tokenizer.prompts
+    if known is None or tokenizer.published_ids is None:
+        raise UserError(
+            "a decoder-only model with a vocabulary of our own has no Hugging Face layout; one that began as a "
+            "published model has"
+        )
+    published, pieces = tokenizer.published_ids, known.cutter.pieces
+    ids = {"pad_token_id": known.ids.pad, "eos_token_id": known.ids.eos}
+    if known.chat.bos in pieces:
+        ids["bos_token_id"] = pieces.index(known.chat.bos)
+    banned = sorted(int(published[i]) for i in tokenizer.banned_ids)
+    stated: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": known.chat.begin}
+    stated |= {f"{name[:-9]}_token": pieces[i] for name, i in ids.items() if i < len(pieces)}
+    stated |= {"chat_template": known.chat.template} if known.chat.template else {}
+    return {
+        MODEL: {**write_causal(config), **ids},
+        "generation_config.json": {**ids, "suppress_tokens": banned, "renormalize_logits": True},
+        CONFIG: stated,
+    }
 
 
 def _of(entry: Any, name: str) -> Any:

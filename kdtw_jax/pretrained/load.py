@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
 
@@ -61,8 +61,7 @@ def open_published(folder: Path) -> Published:
     if HEAD in wanted and HEAD not in held and head_may_be_shared(folder):
         sources[HEAD] = sources[SHARED]
     copies = [name for name in (*ALIASES, HEAD) if name in held and name not in sources.values()]
-    if misfit := _misfit(wanted, sources, held, {*copies, *sources.values(), *UNUSED}):
-        raise UserError(f"the weights in {folder} do not fit its config.json: {misfit}")
+    _check_fit(folder, wanted, held, {*copies, *sources.values(), *UNUSED}, sources)
     tokenizer = load_vocabulary(folder, of_bytes=of_bytes(folder))
     for copy in (held[name] for name in copies):
         if copy.shape[1:] != wanted[SHARED].shape[1:] or copy.shape[0] < tokenizer.vocab_size:
@@ -78,7 +77,7 @@ def open_published(folder: Path) -> Published:
 def _of_gguf(file: Path) -> Published:
     found = open_gguf(file)
     wanted = slots(found.config)
-    _check_fit(str(file), wanted, {name: name for name in wanted}, found.tensors, set(wanted))
+    _check_fit(file, wanted, found.tensors, wanted)
     return _with_rows(file, found.config, found.tokenizer, {name: found.tensors[name] for name in wanted})
 
 
@@ -87,7 +86,7 @@ def _of_causal(folder: Path, config: CausalConfig) -> Published:
     wanted = slots(config)
     copy = held[HEAD] if config.tie_embeddings and HEAD in held else None
     buffers = {name for name in held if name.endswith("rotary_emb.inv_freq")}  # older files keep them
-    _check_fit(str(folder), wanted, {name: name for name in wanted}, held, {*wanted, *buffers, HEAD})
+    _check_fit(folder, wanted, held, {*wanted, *buffers, HEAD})
     tokenizer = load_prompt_vocabulary(folder, config.vocab_size)
     taken = {name: held[name] for name in wanted}
     return _with_rows(folder, config, tokenizer, taken, () if copy is None else (copy,))
@@ -106,14 +105,16 @@ def _with_rows(
 
 
 def _check_fit(
-    what: str,
+    where: Path,
     wanted: dict[str, TensorSlot],
-    sources: dict[str, str],
     held: Mapping[str, Held | Tensor],
-    known: set[str],
+    known: Collection[str],
+    sources: Mapping[str, str] = {},
 ) -> None:
-    if misfit := _misfit(wanted, sources, held, known):
-        raise UserError(f"the weights in {what} do not fit its config: {misfit}")
+    """Checks that all tensors are there and of their sizes, and no others but those that are `known`."""
+    if misfit := _misfit(wanted, {**{name: name for name in wanted}, **sources}, held, {*known}):
+        says = "what it says of itself" if where.suffix == SUFFIX else "its config.json"
+        raise UserError(f"the weights in {where} do not fit {says}: {misfit}")
 
 
 def read_published(
