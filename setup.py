@@ -24,7 +24,7 @@ def version() -> str:
 setup(
     name="kdtw_jax",
     version=version(),
-    description="Distillation of T5 models by Path Consistency Learning, in JAX",
+    description="Distillation of language models by Path Consistency Learning, in JAX",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_parity import needs_torch
 
 from kdtw_jax.decoding import beam_search, generate
 from kdtw_jax.decoding.policy import log_policy
@@ -19,9 +20,6 @@ from kdtw_jax.models.causal import layers
 from kdtw_jax.models.causal.layers import Part, fused_attention, rope_frequencies, seen
 from kdtw_jax.pretrained.causal_layout import read_causal
 from kdtw_jax.pretrained.names import slots
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 V, ROWS, S, T = 40, 5, 9, 7
 LENGTHS = np.asarray([9, 1, 5, 8, 2])
@@ -44,6 +42,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def published(kind: str) -> tuple[Any, CausalConfig, Any]:
     """A random model of the library, and ours of its config.json and weights."""
+    import torch
+    import transformers
+
     name = kind.split()[0]
     stated = transformers.AutoConfig.for_model(name, **{**TOY, **KINDS[kind]})
     torch.manual_seed(0)
@@ -72,9 +73,12 @@ def texts() -> tuple[np.ndarray, np.ndarray]:
     return source.astype(np.int32), rng.integers(3, V, (ROWS, T)).astype(np.int32)
 
 
+@needs_torch
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_says_what_the_published_library_says_cached_or_not(kind: str) -> None:
     theirs, config, params = published(kind)
+    import torch
+
     source, target = texts()
     model = make_model(config)
     encoded = jax.jit(model.encode)(params, source)
@@ -198,6 +202,7 @@ def test_what_it_costs_is_what_it_is() -> None:
     assert held == ROWS * costs(MODEL.config).cache_bytes(S, T)
 
 
+@needs_torch
 def test_arithmetic_in_bfloat16_is_near() -> None:
     _, config, params = published("qwen3")
     source, target = texts()

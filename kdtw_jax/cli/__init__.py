@@ -25,7 +25,7 @@ COMMANDS = {
 HELP = f"""\
 usage: kdtw COMMAND ...
 
-Distil a large T5 into a small one that learns when to ask it for help.
+Distil a large language model into a small one that learns when to ask it for help.
 
 {chr(10).join(f"  {name:<10}{what}" for name, what in COMMANDS.items())}
 

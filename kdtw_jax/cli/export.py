@@ -1,9 +1,10 @@
-"""Write a trained model of a run in the Hugging Face layout: model.safetensors, config.json, spiece.model.
+"""Write a trained model of a run in the Hugging Face layout: model.safetensors, config.json, the vocabulary.
 
     kdtw export runs/quickstart --method pcl --seed 0 --out exported/pcl
 
-`transformers` opens it with AutoModelForSeq2SeqLM.from_pretrained and generates the same tokens; --teacher-model and
---student-model open it here. Value and gate have no place in that layout: what is written does not ask.
+`transformers` opens it with AutoModelForSeq2SeqLM.from_pretrained (AutoModelForCausalLM where it is decoder-only) and
+generates the same tokens; --teacher-model and --student-model open it here. Value and gate have no place in that
+layout: what is written does not ask.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tyro
 
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import count_params
+from kdtw_jax.models import count_params, family_of
 from kdtw_jax.pipeline.card import model_card
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.training.saved import load_model
@@ -52,7 +53,10 @@ def run(arguments: list[str]) -> None:
     model, params, tokenizer = load_model(options.run / stage / "model")
     left = [name for name in ("value", "gate") if name in params]
     written = count_params(params) - count_params([params[name] for name in left])
-    card = model_card(options.run, options.method, options.seed, parameters=written, dtype=options.dtype)
+    family = family_of(model.config).name
+    card = model_card(
+        options.run, options.method, options.seed, parameters=written, dtype=options.dtype, family=family
+    )
     export_model(options.out, model.config, params, tokenizer, dtype=options.dtype, card=card)
     print(f"{options.out}: {written:,} parameters; left out: {', '.join(left) or 'nothing'}")
     print(f"{options.out / 'README.md'} describes the model; state a licence there before you publish it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdtw_jax.constraints import known_constraints
 from kdtw_jax.constraints.wording import phrase
@@ -22,9 +22,9 @@ _REST = """
 ## Use
 
 ```python
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import {loader}, AutoTokenizer
 
-model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
+model, tokenizer = {loader}.from_pretrained("."), AutoTokenizer.from_pretrained(".")
 ```
 
 ## Licence and limits
@@ -41,13 +41,29 @@ was trained for rules such as
 """
 
 
-def model_card(run: Path, method: str, seed: int, *, parameters: int, dtype: str) -> str:
+class _Kind(NamedTuple):
+    """How a family is called, what hubs call its use, and what opens it."""
+
+    name: str
+    use: str
+    loader: str
+
+
+_KINDS = {
+    "t5": _Kind("T5", "text2text-generation", "AutoModelForSeq2SeqLM"),
+    "causal": _Kind("decoder-only", "text-generation", "AutoModelForCausalLM"),
+}
+
+
+def model_card(run: Path, method: str, seed: int, *, parameters: int, dtype: str, family: str = "t5") -> str:
     """The card of a model of a run, in Markdown with the front matter that model hubs read.
 
     Args:
       run: the folder of a run that has been evaluated, or has not: then there are no scores.
       method: the student's, or "teacher" or "warmup".
       parameters: how many are in the file.
+      dtype: of these.
+      family: of the model.
 
     Raises:
       UserError: as `restore` does.
@@ -57,12 +73,13 @@ def model_card(run: Path, method: str, seed: int, *, parameters: int, dtype: str
     data, language = found.get("data", {}), found.get("data", {}).get("language", "")
     how = METHODS[method].describe if method in METHODS else _ROLES[method]
     teacher = config.teacher_model or f"trained in the same run ({config.teacher.d_model} wide)"
-    front = ["library_name: transformers", "pipeline_tag: text2text-generation", "license: other"]
+    kind = _KINDS.get(family, _KINDS["t5"])
+    front = ["library_name: transformers", f"pipeline_tag: {kind.use}", "license: other"]
     front += [f"language: {language}"] if language else []
-    front += ["tags:", *(f"- {tag}" for tag in ("kdtw_jax", "t5", "knowledge-distillation", task, method))]
+    front += ["tags:", *(f"- {tag}" for tag in ("kdtw_jax", family, "knowledge-distillation", task, method))]
     pairs = f" ({data['train_pairs']:,} training pairs)" if "train_pairs" in data else ""
     facts = {
-        "architecture": f"T5, {parameters / 1e6:.2f} M parameters, weights in {dtype}",
+        "architecture": f"{kind.name}, {parameters / 1e6:.2f} M parameters, weights in {dtype}",
         "task": task,
         "data": f"{config.data}{pairs}",
         "trained as": how,
@@ -76,7 +93,7 @@ def model_card(run: Path, method: str, seed: int, *, parameters: int, dtype: str
     lines += [f"| {name} | {value} |" for name, value in facts.items() if value]
     lines += ["", "## Scores", "", *_scores(found, method, seed)]
     lines += ["", "## Asking for help", "", *_rules(config, method)]
-    rest = _REST.format(max_source=config.text.max_source, max_target=config.text.max_target)
+    rest = _REST.format(loader=kind.loader, max_source=config.text.max_source, max_target=config.text.max_target)
     return "\n".join([*lines, rest])
 
 

@@ -71,10 +71,8 @@ def open_gguf(file: Path) -> GGUF:
       UserError: no such file, a damaged one, another architecture, or a vocabulary or stretched positions of a kind
         that is not known.
     """
-    try:
-        from gguf import GGUFReader
-    except ImportError:
-        raise UserError(f"{file} needs the library gguf: pip install gguf") from None
+    from gguf import GGUFReader
+
     if not file.is_file():
         raise UserError(f"there is no file {file}")
     try:
