@@ -54,9 +54,7 @@ def run(arguments: list[str]) -> None:
     left = [name for name in ("value", "gate") if name in params]
     written = count_params(params) - count_params([params[name] for name in left])
     family = family_of(model.config).name
-    card = model_card(
-        options.run, options.method, options.seed, parameters=written, dtype=options.dtype, family=family
-    )
+    card = model_card(options.run, options.method, options.seed, parameters=written, dtype=options.dtype, family=family)
     export_model(options.out, model.config, params, tokenizer, dtype=options.dtype, card=card)
     print(f"{options.out}: {written:,} parameters; left out: {', '.join(left) or 'nothing'}")
     print(f"{options.out / 'README.md'} describes the model; state a licence there before you publish it")
