@@ -69,6 +69,10 @@ def train(
         setup = prepare(config, run, Console(stderr=True), given)
         if own is None:  # a task of the user's own is no file's to repeat
             write_config(run.path / REPEAT, "translation", config, TRANSLATION[preset])
-        trained = train_teacher(config, setup, run) if asked or find(method).uses_teacher else None
+        trained = (
+            train_teacher(config, setup, run)
+            if asked or find(method).uses_teacher or config.student_from_teacher
+            else None
+        )
         train_students(config, setup, trained, seed, run)
     return load(folder, method, seed)

@@ -8,6 +8,7 @@ reads.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -69,6 +70,19 @@ def family_of(config: ModelConfig) -> Family:
         if type(config) is family.config:
             return family
     raise UserError(f"{type(config).__name__} is the config of no family of models; {FAMILIES.how} adds one")
+
+
+def cut_teacher(config: ModelConfig, layers: int) -> tuple[ModelConfig, Callable[[Params], Params]]:
+    """A config with so many of its layers, and what makes its parameters of those of `config`.
+
+    Raises:
+      UserError: there are not as many, or the family's models have no layers.
+    """
+    family = family_of(config)
+    if family.shallower is None:
+        raise UserError(f"models of the family {family.name} have no layers that a student could be made of")
+    found: tuple[ModelConfig, Callable[[Params], Params]] = family.shallower(config, layers)
+    return found
 
 
 def costs(config: ModelConfig) -> Costs:

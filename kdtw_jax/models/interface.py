@@ -167,3 +167,6 @@ class Family(NamedTuple):
     costs: Callable[[Any], Costs]
     sized: Callable[[Size], Any]  # a config of about that size, of any vocabulary; what the family has not is left out
     flags: tuple[str, ...] = ("d_model", "dtype", "dropout_rate")  # fields of its configs that are options of a run
+    # (config, layers): a config with so many of its layers, and how its network's parameters become those of it; raises
+    # UserError. None: the family's models have no layers to leave out.
+    shallower: Callable[[Any, int], tuple[Any, Callable[[Params], Params]]] | None = None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from kdtw_jax.constraints import known_constraints
 from kdtw_jax.constraints.wording import phrase
 from kdtw_jax.methods import METHODS
+from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.runs.atomic import read_json
 
@@ -84,7 +85,7 @@ def model_card(run: Path, method: str, seed: int, *, parameters: int, dtype: str
         "data": f"{config.data}{pairs}",
         "trained as": how,
         "teacher": "" if method == "teacher" else teacher,
-        "started from": "" if method in ("teacher", "warmup") else config.student_model or "a warm-up by likelihood",
+        "started from": "" if method in ("teacher", "warmup") else _start(config),
         "seed": str(seed),
         "commit of the code": str(found.get("commit") or "not recorded"),
         "command": f"`{shlex.join(found['command'])}`" if "command" in found else "not recorded",
@@ -95,6 +96,12 @@ def model_card(run: Path, method: str, seed: int, *, parameters: int, dtype: str
     lines += ["", "## Asking for help", "", *_rules(config, method)]
     rest = _REST.format(loader=kind.loader, max_source=config.text.max_source, max_target=config.text.max_target)
     return "\n".join([*lines, rest])
+
+
+def _start(config: Experiment) -> str:
+    if config.student_from_teacher:
+        return f"{config.student_from_teacher} layers of the teacher"
+    return config.student_model or "a warm-up by likelihood"
 
 
 def _scores(found: Mapping[str, Any], method: str, seed: int) -> list[str]:

@@ -16,7 +16,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.flags import Section, command_line, flags
 from kdtw_jax.methods import METHODS, find
 from kdtw_jax.methods.mle import FitConfig
-from kdtw_jax.models import ModelConfig, find_family
+from kdtw_jax.models import ModelConfig, cut_teacher, find_family
 from kdtw_jax.parallel.hosts import HostsConfig
 from kdtw_jax.pipeline.eval_config import EvalConfig as EvalConfig
 from kdtw_jax.pipeline.sizes import Preset, models
@@ -82,6 +82,8 @@ class Experiment:
     student_model: str | None = None
     """likewise the start of all students, instead of the warm-up; with the vocabulary of the teacher. {seed} in it
     stands for each seed: runs/mine/seed{seed}/warmup/model are the starts of another run"""
+    student_from_teacher: int = 0
+    """layers of the teacher (of T5 in each stack) that the students start as, in place of a warm-up; 0: none"""
     offline: bool = False
     """take hf:NAME from the local cache only"""
     beam_targets: tuple[str, ...] = ()
@@ -98,10 +100,16 @@ class Experiment:
         if not all(0 <= seed < _SEEDS for seed in self.seeds):
             raise UserError(f"seeds must be at least 0 and below {_SEEDS}, got {self.seeds}")
         check_ranges(self, devices="[0, inf)", teacher_shards="[1, inf)", beam_size="[1, inf)")
-        check_ranges(self, length_penalty="[0, inf)")
+        check_ranges(self, length_penalty="[0, inf)", student_from_teacher="[0, inf)")
+        if self.student_from_teacher and self.student_model is not None:
+            raise UserError(
+                "student_from_teacher and student_model both say what students start from; keep one of them"
+            )
         for name in ("teacher", "student"):
             if not isinstance(vars(self)[name], find_family(self.family).config):
                 raise UserError(f"{name} must be a model of the family {self.family}, got {vars(self)[name]!r:.80}")
+        if self.student_from_teacher and self.teacher_model is None:
+            cut_teacher(self.teacher, self.student_from_teacher)
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise UserError(f"methods must be distinct, at least one, got {self.methods}")
         if idle := set(self.beam_targets) - set(self.methods):
@@ -125,6 +133,11 @@ class Experiment:
     def with_settings(self, **changed: Any) -> Experiment:
         """With other settings of these methods."""
         return dataclasses.replace(self, settings={**self.settings, **changed})
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether the start of students is trained."""
+        return self.student_model is None and not self.student_from_teacher
 
     def named_students(self) -> dict[int, str]:
         """The name of the start of each seed's students; empty where they are warmed up."""
@@ -153,6 +166,7 @@ class Experiment:
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *self.methods]
         apart += ["offline", "log_to", "beam_targets", *self.beam(), "eval"]
         apart += ["prompts"] if self.prompts == NONE else []
+        apart += ["student_from_teacher"] if not self.student_from_teacher else []
         return without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)
 
     def beam(self) -> dict[str, float]:

@@ -130,7 +130,7 @@ def _compare(task: str, config: Experiment, setup: Setup, run: RunFolder) -> lis
 
 def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ahead: list[Row], started: float) -> None:
     stages = ["teacher"] if config.teacher_model is None else []
-    first = ["warmup"] if config.student_model is None else []
+    first = ["warmup"] if config.warms_up else []
     stages += [f"seed{seed}/{m}" for seed in config.seeds for m in (*first, *config.methods)]
     stages += stages_written(config)
     by_stage = {stage: run.info(stage) for stage in stages}

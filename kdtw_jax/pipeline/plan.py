@@ -10,7 +10,7 @@ from kdtw_jax.data.batches import Bucket, make_buckets
 from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import find
-from kdtw_jax.models import NUMBER_BYTES, ModelConfig, costs, count_params, parameter_shapes
+from kdtw_jax.models import NUMBER_BYTES, ModelConfig, costs, count_params, cut_teacher, parameter_shapes
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pretrained.named import find_config, student_config
 from kdtw_jax.runs import print_table
@@ -59,6 +59,8 @@ def sizes(config: Experiment) -> Sizes:
         teacher = dataclasses.replace(given[0], dtype=config.teacher.dtype, vocab_size=rows)
     if config.student_model is not None:
         student = dataclasses.replace(student_config(given[-1], config.student), vocab_size=rows)
+    if config.student_from_teacher:
+        student = student_config(cut_teacher(teacher, config.student_from_teacher)[0], config.student)
     return Sizes(teacher, student)
 
 
@@ -73,7 +75,7 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
     if config.teacher_model is None:
         steps = config.teacher_fit.loop.steps
         found.append(Stage("teacher", 1, steps, states(teacher), 0, working(teacher, bucket, devices), 3 * other))
-    if config.student_model is None:
+    if config.warms_up:
         steps = config.warmup.loop.steps
         found.append(Stage("warmup", seeds, steps, states(student), 0, working(student, bucket, devices), 3 * own))
     for method in map(find, config.methods):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from kdtw_jax import parallel
 from kdtw_jax.constraints import known_constraints, word_tokens
@@ -23,7 +24,17 @@ from kdtw_jax.methods.ask_config import Rules, make_rules
 from kdtw_jax.methods.mle import mle
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.metrics.scores import Score, score_all
-from kdtw_jax.models import Model, ModelConfig, Params, count_params, make_model, split_axis
+from kdtw_jax.models import (
+    Model,
+    ModelConfig,
+    Params,
+    count_params,
+    cut_teacher,
+    init_heads,
+    make_model,
+    split_axis,
+)
+from kdtw_jax.models.roles import HEADS
 from kdtw_jax.pipeline.config import Experiment, plain, without
 from kdtw_jax.pipeline.prepare import Setup
 from kdtw_jax.pipeline.teacher_outputs import (
@@ -102,14 +113,18 @@ def train_students(
 ) -> dict[str, Trained]:
     """Trains one student per method, all from the same start and for the same further steps on the same data.
 
-    The start is warmed up or named. There is no need of a teacher where none of the methods asks anything of one.
+    The start is warmed up, named, or made from the teacher. There is no need of one where none of the methods asks
+    anything of it, nor the start.
 
     Raises:
       UserError: losses or scores that are not finite.
     """
     named = setup.students.get(seed)
     size = _with_vocabulary(config.student, setup) if named is None else student_config(named.config, config.student)
-    if named is None:
+    if config.student_from_teacher:
+        start = _cut(config, teacher, seed)
+        size = start.model.config
+    elif named is None:
 
         def warm_up(model: Model, folder: Path) -> Params:
             context = _context(f"warm-up {seed}", folder, model, setup, config.warmup, seed)
@@ -153,6 +168,16 @@ def train_students(
         own_size = method.student(size, config.of(method.name))
         students[method.name] = _stage(run, name, own_size, setup, partial(train, method))
     return students
+
+
+def _cut(config: Experiment, teacher: Trained | None, seed: int) -> Trained:
+    """Some layers of the teacher, with fresh heads, to be trained in float32."""
+    if teacher is None:
+        raise ValueError("there is no teacher to make a student of")
+    smaller, shorten = cut_teacher(teacher.model.config, config.student_from_teacher)
+    size, key = student_config(smaller, config.student), jax.random.key(seed + 1000)
+    body = shorten(jax.tree.map(lambda x: np.asarray(x, np.float32), jax.device_get(teacher.params)))
+    return Trained(make_model(size), {**{k: x for k, x in body.items() if k not in HEADS}, **init_heads(size, key)})
 
 
 def _context(name: str, folder: Path, model: Model, setup: Setup, training: StudentTraining, seed: int) -> TrainContext:

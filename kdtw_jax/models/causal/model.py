@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 from kdtw_jax.models.causal.config import CausalConfig
 from kdtw_jax.models.causal.layers import Part
 from kdtw_jax.models.causal.network import Decoder, head
+from kdtw_jax.models.depth import check_depth, kept, kept_by_kind
 from kdtw_jax.models.gate import Memory
 from kdtw_jax.models.interface import Network, Params
 from kdtw_jax.models.layers import KeysValues, wide_einsum
@@ -52,6 +55,19 @@ def role(path: Path) -> Role:
 def vocabulary_axis(name: str) -> int | None:
     """Of the parameters of this name, at the top of the tree."""
     return {"embed_tokens": 0, "lm_head": -1}.get(name)  # [V, D] and [D, V]
+
+
+def shallower(config: CausalConfig, layers: int) -> tuple[CausalConfig, Callable[[Params], Params]]:
+    """A config with so many layers, and what makes its parameters of those of `config`; windows stay layers' own.
+
+    Raises:
+      UserError: there are not as many.
+    """
+    check_depth(layers, config.num_layers)
+    smaller = dataclasses.replace(config, num_layers=layers)
+    windows = [[one.window(i) for i in range(one.num_layers)] for one in (config, smaller)]
+    chosen = kept_by_kind(*windows)
+    return smaller, lambda params: kept(params, "layers_", chosen)
 
 
 def make_network(config: CausalConfig) -> Network:

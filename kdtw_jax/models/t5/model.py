@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdtw_jax.models.depth import check_depth, kept, spread
 from kdtw_jax.models.gate import Memory
 from kdtw_jax.models.interface import Network, Params
 from kdtw_jax.models.layers import KeysValues, wide_einsum
@@ -46,6 +48,21 @@ class Cache(NamedTuple):
     self_BxHxTxE: tuple[KeysValues, ...]
     cross_BxHxSxE: tuple[KeysValues, ...]
     mask_BxS: jax.Array  # bool
+
+
+def shallower(config: T5Config, layers: int) -> tuple[T5Config, Callable[[Params], Params]]:
+    """A config with so many layers in each stack, and what makes its parameters of those of `config`.
+
+    Raises:
+      UserError: a stack has not as many.
+    """
+    stacks = {"encoder": config.num_layers, "decoder": config.num_decoder_layers}
+    check_depth(layers, min(stacks.values()))
+
+    def cut(params: Params) -> Params:
+        return {**params, **{name: kept(params[name], "block_", spread(of, layers)) for name, of in stacks.items()}}
+
+    return dataclasses.replace(config, num_layers=layers, num_decoder_layers=layers), cut
 
 
 def make_network(config: T5Config) -> Network:
