@@ -54,7 +54,5 @@ def kept_by_kind(layers: Sequence[object], keep: Sequence[object]) -> list[int]:
                 longer[i] = (moved + abs(i - wanted), [*chosen, i])
         best = longer
     if not best:
-        raise UserError(
-            f"the teacher's layers are of several kinds, and no {len(keep)} of them are in a student's order"
-        )
+        raise UserError(f"the teacher's layers are of several kinds; no {len(keep)} of them are in a student's order")
     return min(best.values())[1]
