@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "compare ways to share the writing between a student and its teacher",
     "prices": "train a student for each price of a call: what they plan as help gets dear",
     "headroom": "say what planning ahead could give a run's students",
+    "fetch": "fetch a published model that comes as a package",
     "export": "write a model of a run in the Hugging Face layout",
     "plan": "say what a run would take (memory, FLOPs, hours); nothing is trained",
     "env": "show versions, devices and what is installed, for reports of bugs",

@@ -17,6 +17,7 @@ from kdtw_jax.pretrained.gguf import SUFFIX
 from kdtw_jax.pretrained.hub import PREFIX, fetch
 from kdtw_jax.pretrained.layout import CONFIG, read_layout
 from kdtw_jax.pretrained.load import Published, open_published, read_published
+from kdtw_jax.pretrained.packages import PACKAGED, fetched
 from kdtw_jax.runs.atomic import read_json
 from kdtw_jax.training.saved import SavedModel, load_model, read_model_config
 
@@ -48,7 +49,7 @@ def find_model(name: str, *, offline: bool = False) -> Named:
     """Finds a model, with everything checked that can be without reading its weights.
 
     Args:
-      name: a folder, a GGUF file, `hf:NAME` (`kdtw_jax.pretrained.hub`), or one of `PROGRAMS`.
+      name: a folder, a GGUF file, `hf:NAME` (`kdtw_jax.pretrained.hub`), a name of `PACKAGED`, or one of `PROGRAMS`.
 
     Raises:
       UserError: there is none, and as `open_published` and `fetch` do.
@@ -79,6 +80,8 @@ def find_config(name: str, *, offline: bool = False) -> ModelConfig:
 
 
 def _folder(name: str, offline: bool, weights: bool = True) -> Path:
+    if name in PACKAGED:
+        return fetched(name)
     folder = fetch(name, offline=offline, weights=weights) if name.startswith(PREFIX) else Path(name).resolve()
     if folder.suffix == SUFFIX and folder.is_file():
         return folder
