@@ -44,8 +44,9 @@ class Chat(NamedTuple):
 
 @lru_cache(maxsize=8)
 def render(chat: Chat, messages: tuple[tuple[str, str], ...], *, prompted: bool = True) -> str:
-    """A conversation as the template writes it, in Jinja's sandbox: templates come with checkpoints, and are no code
-    that is to be trusted.
+    """Renders a conversation as the template writes it.
+
+    That is done in Jinja's sandbox: templates come with checkpoints, and are no code that is to be trusted.
 
     Args:
       chat: whose template it is.

@@ -40,8 +40,10 @@ class Published(NamedTuple):
 
 
 def open_published(folder: Path) -> Published:
-    """Looks through a folder with `config.json`, `spiece.model` or `tokenizer.json` (not for byT5), and safetensors,
-    or through a GGUF file.
+    """Looks through the files of a model.
+
+    They are those of a folder with `config.json`, `spiece.model` or `tokenizer.json` (not for byT5), and safetensors,
+    or one GGUF file.
 
     Raises:
       UserError: anything does not fit: missing, unknown and misshapen tensors, another variant than `config.json` says,
