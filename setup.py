@@ -41,7 +41,7 @@ setup(
         "japanese": ["sacrebleu[ja]>=2.4"],  # words of BLEU
         "korean": ["sacrebleu[ko]>=2.4"],
         "notebook": ["jupyterlab>=4.2"],
-        "parity": ["huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
+        "parity": ["accelerate", "huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
         "test": [
             "build>=1.2.1",
             "ipykernel>=6.29",

@@ -52,7 +52,8 @@ def written(tokenizer: Tokenizer, config: CausalConfig, params: Params) -> list[
 def written_there(folder: Path) -> list[list[int]]:
     """Likewise of the published library, which reads template and generation config from the folder."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    # By its own file: the class that the library has for a kind of models would cut numbers in its way.
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     found = []
     for text in PROMPTS:
         said = [{"role": "user", "content": text}]
