@@ -89,6 +89,10 @@ def test_students_of_a_run_start_as_layers_of_its_teacher(tmp_path: Path, capsys
         for name in ("shared", "encoder", "decoder"):
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), student.params[name], want[name])
     assert not (out / "seed0" / "warmup").exists()
+    named = [f"--teacher-model={out / 'teacher' / 'model'}", f"--out={tmp_path / 'other'}", "--student-from-teacher=3"]
+    assert train(["--preset=tiny", *named]) == 2
+    assert "the teacher has 2 layers; the student can have 1 to 2 of them, not 3" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_plan_knows_no_warm_up_then() -> None:
