@@ -192,6 +192,8 @@ def test_what_a_gguf_file_cannot_be_is_said_in_a_line(tmp_path: Path) -> None:
             "has rope_type 'dynamic'; known are default, linear, llama3, yarn",
         ),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 2}}, "does not say low_freq_factor of rope_type llama3"),
+        ({"rope_parameters": "llama3"}, "has rope_scaling 'llama3'; it has to be an object"),
+        ({"model_type": "qwen2", "num_hidden_layers": "2"}, "num_layers is '2'; it has to be a whole number"),
         ({"num_key_value_heads": 3}, "num_kv_heads is 3; it has to be a divisor of num_heads, 4"),
         (
             {"intermediate_size": 22},

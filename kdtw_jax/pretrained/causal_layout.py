@@ -65,7 +65,7 @@ def read_causal(file: Path, stated: Mapping[str, Any]) -> CausalConfig:
             raise UserError(f"{file} has {name} {reprlib.repr(stated[name])}; models with that are not known here")
     gemma = kind.startswith("gemma")
     said = stated.get("hidden_activation", stated.get("hidden_act", "gelu_pytorch_tanh" if gemma else "silu"))
-    if gemma and kind == "gemma" and said == "gelu":
+    if kind == "gemma" and said == "gelu":
         said = "gelu_pytorch_tanh"  # as the first files named it
     if not isinstance(said, str) or said not in _ACTIVATIONS:
         raise UserError(f"{file} has hidden_act {reprlib.repr(said)}; known are {', '.join(_ACTIVATIONS)}")
@@ -92,6 +92,8 @@ def _windows(file: Path, kind: str, stated: Mapping[str, Any]) -> dict[str, Any]
     """Which layers see only so far back."""
     window, layers = stated.get("sliding_window", 0), stated["num_hidden_layers"]
     kinds = stated.get("layer_types")
+    if type(layers) is not int:
+        return {}  # which the config refuses
     if kinds is None:
         if not window or (kind.startswith("qwen") and not stated.get("use_sliding_window", False)):
             return {}
@@ -114,12 +116,14 @@ def _windows(file: Path, kind: str, stated: Mapping[str, Any]) -> dict[str, Any]
 def _rope(file: Path, kind: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     """Rotary positions, as older files say it (rope_theta, rope_scaling) and newer ones (rope_parameters)."""
     old, new = stated.get("rope_scaling", {}), stated.get("rope_parameters", {})
-    if not isinstance(new, dict) or not isinstance(old, dict):
-        raise UserError(f"{file} has rope_scaling {reprlib.repr(new or old)}; it has to be an object")
     found: dict[str, Any] = {}
-    theta = 10_000.0
-    if kind == "gemma3_text":
+    theta, local = 10_000.0, {}
+    if kind == "gemma3_text" and isinstance(new, dict):
         local, new, theta = new.get(_SLIDING, {}), new.get(_FULL, {}), 1_000_000.0
+    for said in (old, new, local):
+        if not isinstance(said, dict):
+            raise UserError(f"{file} has rope_scaling {reprlib.repr(said)}; it has to be an object")
+    if kind == "gemma3_text":
         found["rope_local_theta"] = local.get("rope_theta", stated.get("rope_local_base_freq", 10_000.0))
     scaling = {"rope_theta": stated.get("rope_theta", theta), **old, **new}
     found["rope_theta"] = scaling["rope_theta"]
