@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -197,7 +197,7 @@ def make_vocabulary(
     Raises:
       UserError: as the cutter and `choose_ids` do, the template fails, or nothing ends a text.
     """
-    cutter = CUTTERS[kind](file, name)
+    cutter = open_cutter(kind, file, name)
     chat = chat._replace(begin=cutter.begins if begins is None else begins)
     end = chat.end_of_turn()
     eos = next((i for i, text in cutter.special.items() if text and end.startswith(text)), eos)
@@ -333,3 +333,13 @@ class PieceCutter:
 
 
 CUTTERS: dict[str, Callable[[bytes, str], Cutter]] = {"json": JsonCutter, "pieces": PieceCutter}
+
+
+@lru_cache(maxsize=2)
+def open_cutter(kind: str, file: bytes, name: str) -> Cutter:
+    """Opens a published tokenizer of a kind of `CUTTERS`; a large one takes seconds, and is asked for several times.
+
+    Raises:
+      UserError: as the kind does, naming `name`.
+    """
+    return CUTTERS[kind](file, name)

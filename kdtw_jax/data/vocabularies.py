@@ -27,8 +27,8 @@ from kdtw_jax.data.added_tokens import (
 from kdtw_jax.data.byt5 import PROTO, ByteProcessor
 from kdtw_jax.data.byt5 import SENTINELS as BYTE_SENTINELS
 from kdtw_jax.data.fast_tokenizer import FastProcessor
-from kdtw_jax.data.prompt_vocabulary import CUTTERS, PromptVocabulary, read_saved
 from kdtw_jax.data.prompt_vocabulary import HEADER as PROMPTS
+from kdtw_jax.data.prompt_vocabulary import PromptVocabulary, open_cutter, read_saved
 from kdtw_jax.data.same_vocabulary import BYTES, CutRules, Likeness, rules_of_json, rules_of_model
 from kdtw_jax.data.vocabulary_training import EOS_ID, HELP, PAD_ID, UNK_ID
 from kdtw_jax.errors import UserError
@@ -183,7 +183,7 @@ def _of_json(file: bytes, name: str) -> Vocabulary:
 
 def _of_prompts(proto: bytes, name: str) -> Vocabulary:
     kind, ids, chat, file = read_saved(proto, name)
-    found = PromptVocabulary(CUTTERS[kind](file, name), ids, chat)
+    found = PromptVocabulary(open_cutter(kind, file, name), ids, chat)
     return Vocabulary(
         found,
         lambda never: lambda text: [UNK_ID if i in never else i for i in found.encode(text)],

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdtw_jax.data.added_tokens import CONFIG, FAST, read_object
 from kdtw_jax.data.chat import Chat
-from kdtw_jax.data.prompt_vocabulary import CUTTERS, make_vocabulary
+from kdtw_jax.data.prompt_vocabulary import make_vocabulary, open_cutter
 from kdtw_jax.data.tokenizer import Tokenizer, open_tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import CausalConfig
@@ -39,12 +39,12 @@ def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
         raise UserError(f"{folder / CONFIG} has a chat_template that is no text; give the model's own")
     tokens = {name: _content(stated.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
     chat, proto = Chat(template, tokens["bos"], tokens["eos"]), file.read_bytes()
-    place = {text: i for i, text in CUTTERS["json"](proto, str(file)).special.items()}
+    place = {text: i for i, text in open_cutter("json", proto, str(file)).special.items()}
     with told_of(folder):
         kept = make_vocabulary(
             "json",
             proto,
-            FAST,
+            str(file),
             rows=rows,
             chat=chat,
             eos=place.get(tokens["eos"]),

@@ -112,6 +112,8 @@ def _config(file: Path, kind: str, stated: dict[str, Any], *, tied: bool) -> Cau
 
     sizes = {ours: said(name) for name, ours in _SIZES.items()}
     heads, width = sizes["num_heads"], sizes["d_model"]
+    if not (isinstance(heads, int) and isinstance(width, int) and heads > 0):  # some have as many as layers
+        raise UserError(f"{file} has {kind}.attention.head_count {str(heads)[:40]}; it has to be one number above 0")
     head_dim = said("attention.key_length", width // heads)
     gemma23, window = kind in ("gemma2", "gemma3"), stated.get(f"{kind}.attention.sliding_window", 0)
     more: dict[str, Any] = {}
@@ -193,7 +195,7 @@ def _tokenizer(file: Path, stated: dict[str, Any], rows: int) -> Tokenizer:
     how: dict[str, Any] = {"eos": said("eos_token_id"), "pad": said("padding_token_id")}
     with told_of(file):
         kept = make_vocabulary(
-            kind, proto, file.name, rows=rows, chat=chat, begins=bool(said("add_bos_token", False)), **how
+            kind, proto, str(file), rows=rows, chat=chat, begins=bool(said("add_bos_token", False)), **how
         )
     return open_tokenizer(kept, str(file))
 
@@ -230,9 +232,9 @@ def _byte_pairs(file: Path, tokens: list[str], said: Callable[..., Any]) -> byte
 
 def _pieces(tokens: list[str], said: Callable[..., Any]) -> bytes:
     """A sentencepiece model of what a GGUF file says of one."""
-    scores, kinds = said("scores", []), said("token_type", [])
     from sentencepiece import sentencepiece_model_pb2
 
+    scores, kinds = said("scores", []), said("token_type", [])
     described: Any = sentencepiece_model_pb2  # whose names no type checker sees
     model, unknown = described.ModelProto(), said("unknown_token_id", 0)
     for i, text in enumerate(tokens):
