@@ -188,7 +188,7 @@ SMALL = Experiment(
     **models("small"),
     teacher_fit=likelihood(3000, 2e-3),
     warmup=likelihood(600, 6e-3, save=200),
-    **on_prompts(7200, 6e-3, save=600),
+    **on_prompts(2400, 6e-3, save=400),
     seeds=(0, 1, 2),
     eval=EvalConfig(watch=256),
 )
