@@ -18,6 +18,7 @@ from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.decoding import generate
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import CausalConfig, Params, make_model, shift_right
+from kdtw_jax.models.causal.layers import rope_frequencies
 from kdtw_jax.pretrained.causal_layout import write_causal
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.gguf import open_gguf
@@ -113,6 +114,8 @@ def write_gguf(file: Path, folder: Path, how: str, architecture: str = "llama", 
     writer.add_eos_token_id(2)
     writer.add_bos_token_id(1)
     writer.add_chat_template(json.loads((folder / "tokenizer_config.json").read_text())["chat_template"])
+    if "slower" in stated:
+        writer.add_tensor("rope_freqs.weight", np.asarray(stated.pop("slower"), np.float32))
     kind = gguf.GGMLQuantizationType[how]
     for name, tensor in theirs.state_dict().items():
         x = tensor.numpy()
@@ -158,6 +161,23 @@ def test_a_gguf_file_is_the_folder_it_was_made_of_to_rounding(how: str, off: flo
     assert jax.tree.all(jax.tree.map(np.allclose, one.params, other.params)) == (how == "F32")
     for text in PROMPTS:
         assert one.tokenizer.prompt(text, 99) == other.tokenizer.prompt(text, 99)
+
+
+@pytest.mark.parametrize("length", [8192, 512])
+def test_stretched_positions_of_a_gguf_file_are_those_of_the_folder(length: int, tmp_path: Path) -> None:
+    said = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope = {"rope_theta": 10_000.0, **said, "original_max_position_embeddings": length}
+    write_model(tmp_path / "published", **SIZES, head_dim=64, rope_parameters=rope)
+    config: Any = find_model(str(tmp_path / "published")).config
+    slower = rope_frequencies(replace(config, rope_kind="default"), 0) / rope_frequencies(config, 0)
+    assert slower[0] == 1 and np.isclose(slower[-1], 8)
+    write_gguf(tmp_path / "model.gguf", tmp_path / "published", "F32", slower=slower)
+    other = find_model(str(tmp_path / "model.gguf")).config
+    assert replace(other, norm_epsilon=config.norm_epsilon) == config  # type: ignore[type-var]
+    for i, wrong in enumerate((slower[:-1], slower[::-1], 1 / slower, np.ones(32), slower * np.nan)):
+        write_gguf(tmp_path / f"{i}.gguf", tmp_path / "published", "F32", slower=wrong)
+        with pytest.raises(UserError, match=r"stretched in a way that is not known \(rope_freqs"):
+            find_model(str(tmp_path / f"{i}.gguf"))
 
 
 def test_what_a_gguf_file_cannot_be_is_said_in_a_line(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from kdtw_jax.models.causal import CAUSAL
 from kdtw_jax.models.gate import GateInputs, GateNetwork, GateOutput, init_gate
 from kdtw_jax.models.heads import ValueHead
 from kdtw_jax.models.interface import Cache, Costs, Decoded, Encoded, Family, Model, ModelConfig, Params
-from kdtw_jax.models.roles import HEADS
+from kdtw_jax.models.roles import ADAPTERS, HEADS
 from kdtw_jax.models.t5 import T5
 from kdtw_jax.models.two_ways import TWO_WAYS
 from kdtw_jax.registry import Registry
@@ -138,7 +138,7 @@ def make_model(config: ModelConfig) -> Model:
         unembed=network.unembed,
         output_layer=network.output_layer,
         vocabulary_axis=network.vocabulary_axis,
-        role=lambda path: HEADS.get(path[0]) or network.role(path),
+        role=lambda path: ADAPTERS.get(path[-1]) or HEADS.get(path[0]) or network.role(path),
     )
 
 

@@ -67,7 +67,7 @@ class Linear(nn.Module):
 
     The product is taken of two matrices: contracting over B and T at once, as the gradient of a three-way
     product does, makes XLA on a CPU copy its operands first, a fifth of the time of a feed-forward layer. The result is
-    of that `dtype`, or, `wide`, float32.
+    of that `dtype`, or, `wide`, float32. What a low-rank adapter beside the kernel adds is added (`models.lora`).
     """
 
     dtype: str
@@ -82,7 +82,13 @@ class Linear(nn.Module):
         shape = (depth, self.width)
         kernel = self.param("kernel", nn.initializers.normal(self.std), shape, jnp.float32)
         product = wide_einsum if self.wide else jnp.einsum
-        y_XxW = product("xf,fw->xw", x_BxTxF.reshape(rows * length, depth), kernel.astype(self.dtype))
+        x_XxF = x_BxTxF.reshape(rows * length, depth)
+        y_XxW = product("xf,fw->xw", x_XxF, kernel.astype(self.dtype))
+        if self.has_variable("params", "lora_b"):
+            down_FxR, up_RxW, scale = (
+                jnp.asarray(self.get_variable("params", f"lora_{part}"), self.dtype) for part in ("a", "b", "scale")
+            )
+            y_XxW += scale * (x_XxF @ down_FxR @ up_RxW)
         if self.bias:
             bias_W = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
             y_XxW += bias_W.astype(y_XxW.dtype)[None]

@@ -16,12 +16,14 @@ Role: TypeAlias = Literal[
     "query",  # the matrix into the queries of attention
     "matrix",  # any other, into heads, inner units or the vocabulary
     "output",  # a matrix out of heads or inner units
+    "adapter",  # a change of a matrix (`models.lora`)
     "value_head",
     "gate",
 ]
 Path: TypeAlias = tuple[str, ...]  # the names that lead to a parameter in the tree
 RoleOf: TypeAlias = Callable[[Path], Role]
 
+ADAPTERS: dict[str, Role] = {"lora_a": "adapter", "lora_b": "adapter"}  # by their name, beside the matrix
 HEADS: dict[str, Role] = {"value": "value_head", "gate": "gate"}  # what stands beside a network, by its name at the top
 # The axis along which a matrix is split between devices where that divides: as in Megatron-LM (Shoeybi et al., arXiv
 # 1909.08053, section 3), so that a block needs two sums over a group. What has none is held by every device.

@@ -17,6 +17,7 @@ from kdtw_jax.flags import Section, command_line, flags
 from kdtw_jax.methods import METHODS, find
 from kdtw_jax.methods.mle import FitConfig
 from kdtw_jax.models import ModelConfig, cut_teacher, find_family
+from kdtw_jax.models.lora import LoRAConfig
 from kdtw_jax.parallel.hosts import HostsConfig
 from kdtw_jax.pipeline.eval_config import EvalConfig as EvalConfig
 from kdtw_jax.pipeline.sizes import Preset, models
@@ -84,6 +85,9 @@ class Experiment:
     stands for each seed: runs/mine/seed{seed}/warmup/model are the starts of another run"""
     student_from_teacher: int = 0
     """layers of the teacher (of T5 in each stack) that the students start as, in place of a warm-up; 0: none"""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    """low-rank adapters (arXiv 2106.09685): of a student that starts from a model, little learns, and what is learned
+    is added to its matrices at the end"""
     offline: bool = False
     """take hf:NAME from the local cache only"""
     beam_targets: tuple[str, ...] = ()
@@ -104,6 +108,10 @@ class Experiment:
         if self.student_from_teacher and self.student_model is not None:
             raise UserError(
                 "student_from_teacher and student_model both say what students start from; keep one of them"
+            )
+        if self.lora.rank and self.warms_up:
+            raise UserError(
+                "lora.rank is for students that start from a model; give --student-model or --student-from-teacher"
             )
         for name in ("teacher", "student"):
             if not isinstance(vars(self)[name], find_family(self.family).config):
@@ -166,6 +174,7 @@ class Experiment:
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *self.methods]
         apart += ["offline", "log_to", "beam_targets", *self.beam(), "eval"]
         apart += ["prompts"] if self.prompts == NONE else []
+        apart += ["lora"] if self.lora == LoRAConfig() else []
         apart += ["student_from_teacher"] if not self.student_from_teacher else []
         return without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import NamedTuple
+
+import jax
 
 from kdtw_jax.data.batches import Bucket, make_buckets
 from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import find
-from kdtw_jax.models import NUMBER_BYTES, ModelConfig, costs, count_params, cut_teacher, parameter_shapes
+from kdtw_jax.models import NUMBER_BYTES, ModelConfig, costs, count_params, cut_teacher, make_model, parameter_shapes
+from kdtw_jax.models.lora import LEARNING, LoRAConfig, with_adapters
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pretrained.named import find_config, student_config
 from kdtw_jax.runs import print_table
+from kdtw_jax.training.state import part_of
 
 GIB = 2**30
 
@@ -84,8 +89,9 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
         if method.uses_teacher:  # beside the student's: the teacher's logits, and its cache where it writes
             held += scores(teacher, bucket) / devices + cache(teacher, bucket) / devices
         steps, kept = config.training.loop.steps + cost.further_steps, frozen if method.uses_teacher else 0
-        flops = (3 + cost.student) * own + cost.teacher * other
-        found.append(Stage(method.name, seeds, steps, states(model, cost.copies), kept, held, flops))
+        backward = 1 if config.lora.rank else 2  # times forward: what rests has no gradient
+        flops = (1 + backward + cost.student) * own + cost.teacher * other
+        found.append(Stage(method.name, seeds, steps, states(model, cost.copies, config.lora), kept, held, flops))
     return found
 
 
@@ -94,9 +100,18 @@ def parameters(config: ModelConfig) -> int:
     return count_params(parameter_shapes(config))
 
 
-def states(config: ModelConfig, copies: int = 0) -> float:
-    """Bytes of what training holds, float32 always: parameters, gradients, two moments, and further `copies`."""
-    return 4.0 * parameters(config) * (4 + copies)
+def states(config: ModelConfig, copies: int = 0, lora: LoRAConfig | None = None) -> float:
+    """Bytes of what training holds: parameters, gradients and two moments of those that learn, further `copies`.
+
+    All of it is float32 but for matrices at rest beside adapters.
+    """
+    if lora is None or not lora.rank:
+        return 4.0 * parameters(config) * (4 + copies)
+    model = make_model(config)
+    add = partial(with_adapters, model, config=lora)
+    shapes = jax.eval_shape(lambda params, key: add(params, key=key), parameter_shapes(config), jax.random.key(0))
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    return held * (1.0 + copies) + 12.0 * count_params(part_of(model.role, LEARNING)(shapes)[0])
 
 
 def forward_flops(config: ModelConfig, bucket: Bucket) -> float:

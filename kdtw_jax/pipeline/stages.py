@@ -34,6 +34,7 @@ from kdtw_jax.models import (
     make_model,
     split_axis,
 )
+from kdtw_jax.models.lora import LEARNING, merged, with_adapters
 from kdtw_jax.models.roles import HEADS
 from kdtw_jax.pipeline.config import Experiment, plain, without
 from kdtw_jax.pipeline.prepare import Setup
@@ -146,8 +147,13 @@ def train_students(
             unseen=setup.validation if method.unseen(own) else None,
             watch=make_watch(config, setup, _alone(model, setup)),
         )
+        params, rank = start.params, config.lora.rank
+        if rank:
+            context = dataclasses.replace(context, learning=LEARNING)
+            params = with_adapters(start.model, params, config.lora, jax.random.key(seed + 1000))
         try:
-            return method.train(context, start.params, own)
+            trained = method.train(context, params, own)
+            return merged(trained) if rank else trained
         except Diverged as error:
             others = {"the model that the student starts from": start}
             if method.uses_teacher and teacher is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from kdtw_jax.data.prompt_vocabulary import make_vocabulary
 from kdtw_jax.data.tokenizer import Tokenizer, open_tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import CausalConfig
+from kdtw_jax.models.causal.layers import rope_frequencies
 from kdtw_jax.pretrained.causal_layout import KINDS
 
 SUFFIX = ".gguf"
@@ -86,7 +88,7 @@ def open_gguf(file: Path) -> GGUF:
     names = {_published(tensor.name, kind): tensor for tensor in reader.tensors}
     config = _config(file, kind, stated, tied="lm_head.weight" not in names)
     if "rope_freqs.weight" in names:
-        raise UserError(f"{file} has stretched positions (rope_freqs), which are read of safetensors alone; use these")
+        config = _stretched(file, config, np.asarray(names.pop("rope_freqs.weight").data, np.float64).ravel())
     found = {name: _tensor(file, name, tensor, kind, config) for name, tensor in names.items()}
     rows = found["model.embed_tokens.weight"].shape[0] if "model.embed_tokens.weight" in found else 0
     return GGUF(config, _tokenizer(file, stated, rows), found)
@@ -147,6 +149,33 @@ def _config(file: Path, kind: str, stated: dict[str, Any], *, tied: bool) -> Cau
             **more,
             value_heads=False,
         )
+
+
+def _stretched(file: Path, config: CausalConfig, slower: np.ndarray) -> CausalConfig:
+    """Finds the settings of positions that were stretched as Llama 3.1's are (`rope_frequencies`).
+
+    Such a file states how many times slower each pair of numbers turns, [head_dim / 2], and not the settings. Between
+    the slowest and those that stay, what is left of a frequency is linear in it, and two settings are the line's.
+
+    Raises:
+      UserError: they were stretched otherwise.
+    """
+    frequency = rope_frequencies(config, 0).astype(np.float64)
+    high, length, factor = 4.0, 8192.0, float(np.max(slower, initial=1.0))  # by the published ones, if nothing tells
+    fits = slower.shape == frequency.shape and config.rope_kind == "default" and 1 < factor < math.inf
+    if fits and np.all(slower >= 1):
+        share = (1 / slower - 1 / factor) / (1 - 1 / factor)
+        between = (share > 1e-6) & (share < 1 - 1e-6)
+        if between.sum() > 1:
+            slope, below = np.polyfit(frequency[between], share[between], 1)
+            if slope > 0 > below:  # turns from 1 to `high` of the length the model was trained for
+                high, length = 1 - 1 / below, round(-2 * math.pi * slope / below)
+        how: dict[str, Any] = {"rope_low": 1.0, "rope_high": round(high, 3), "rope_length": float(length)}
+        with told_of(file):
+            found = dataclasses.replace(config, rope_kind="llama3", rope_factor=factor, **how)
+        if np.allclose(rope_frequencies(found, 0), frequency / slower, rtol=1e-3, atol=0):
+            return found
+    raise UserError(f"{file} has positions stretched in a way that is not known (rope_freqs.weight); use safetensors")
 
 
 def _tensor(file: Path, name: str, tensor: Any, kind: str, config: CausalConfig) -> Tensor:

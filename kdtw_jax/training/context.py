@@ -11,7 +11,7 @@ from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket, EncodedSplit
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
-from kdtw_jax.models import Model
+from kdtw_jax.models import Model, Role
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.loop import LoopConfig
 from kdtw_jax.training.readings import Readings
@@ -66,6 +66,8 @@ class TrainContext:
     seed: int
     banned: tuple[int, ...] = ()
     """ids that are never written"""
+    learning: tuple[Role, ...] = ()
+    """the roles whose parameters learn while all others rest; () for all of them"""
     tokenizer: Tokenizer | None = None
     """for methods that read more than the data"""
     prompts: EncodedSplit | None = None

@@ -28,6 +28,7 @@ from kdtw_jax.training.state import (
     init_state,
     make_optimizer,
     make_update,
+    part_of,
 )
 from kdtw_jax.training.streams import Streams
 
@@ -82,10 +83,11 @@ def train_fresh(
     """
     loop, devices = context.training.loop, context.devices
     optimizer = make_optimizer(context.training.optimizer, loop.steps, context.student.role)
-    step_fn = make_update(loss, coefficients, optimizer, accumulate=context.training.optimizer.accumulate)
+    part = part_of(context.student.role, context.learning)
+    step_fn = make_update(loss, coefficients, optimizer, accumulate=context.training.optimizer.accumulate, part=part)
     update = parallel.data_parallel(step_fn, devices, donate=(0,))
     streams = Streams(context)
-    state = init_state(params, optimizer, context.seed)
+    state = init_state(params, optimizer, context.seed, part=part)
     key_data = state.key_data
 
     def advance(carry: TrainState, step: int) -> tuple[TrainState, Report]:

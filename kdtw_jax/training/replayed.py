@@ -25,6 +25,7 @@ from kdtw_jax.training.state import (
     init_state,
     make_optimizer,
     make_update,
+    part_of,
     step_key,
 )
 from kdtw_jax.training.streams import Streams
@@ -70,7 +71,7 @@ class Replayed(NamedTuple):
     capacity: int
     reference_batches: int
     own_rows: Ramp = Ramp()
-    learning: tuple[Role, ...] = ()  # the roles whose parameters learn; () for all
+    learning: tuple[Role, ...] = ()  # the roles whose parameters learn; () for those of the context
 
 
 def bucket_name(bucket: Bucket) -> str:
@@ -89,7 +90,8 @@ def train_replayed(context: TrainContext, params: Params, method: Replayed) -> t
       UserError: as `run_loop` does, and when a bucket's rows do not divide over the devices.
     """
     training, buckets, devices = context.training, context.buckets, context.devices
-    optimizer = make_optimizer(training.optimizer, training.loop.steps, context.student.role, method.learning)
+    optimizer = make_optimizer(training.optimizer, training.loop.steps, context.student.role)
+    part = part_of(context.student.role, method.learning or context.learning)
     update = parallel.data_parallel(
         make_update(
             method.loss,
@@ -97,6 +99,7 @@ def train_replayed(context: TrainContext, params: Params, method: Replayed) -> t
             optimizer,
             target_decay=method.target_decay,
             accumulate=training.optimizer.accumulate,
+            part=part,
         ),
         devices,
         donate=(0,),
@@ -121,7 +124,7 @@ def train_replayed(context: TrainContext, params: Params, method: Replayed) -> t
     apart = streams.apart and method.reference is not None  # then no batch of prompts has ground truth
     further = 0 if method.reference is None else method.reference_batches - (not apart)
     full_ones: set[str] = set()  # buffers that are known to have ground truth: looking waits for the device
-    state = init_state(params, optimizer, context.seed, target=method.target_decay > 0)
+    state = init_state(params, optimizer, context.seed, target=method.target_decay > 0, part=part)
     key_data = state.key_data
     names = tuple(replays)
 

@@ -92,16 +92,13 @@ class OptimizerConfig:
         )
 
 
-def make_optimizer(
-    config: OptimizerConfig, steps: int, role: RoleOf, learning: tuple[Role, ...] = ()
-) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, steps: int, role: RoleOf) -> optax.GradientTransformation:
     """Makes the optimiser of a run.
 
     Args:
         config: what it is to be.
         steps: the updates of the run.
         role: what a parameter is for (`Model.role`), which its rate goes by.
-        learning: the roles whose parameters learn while all others rest; () for all of them.
     """
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -111,15 +108,11 @@ def make_optimizer(
         end_value=config.learning_rate * config.final_fraction,
     )
     rates = {kind: optax.scale(vars(config.rates).get(kind, 1.0)) for kind in get_args(Role)}
-    optimizer = optax.chain(
+    return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(schedule, b1=0.9, b2=config.beta2, weight_decay=config.weight_decay),
         optax.partition(rates, _labels(role)),
     )
-    if not learning:
-        return optimizer
-    groups = {True: optimizer, False: optax.set_to_zero()}
-    return optax.partition(groups, _labels(lambda path: role(path) in learning))
 
 
 def _labels(label: Callable[[Path], Any]) -> Callable[[Params], Any]:
@@ -127,18 +120,48 @@ def _labels(label: Callable[[Path], Any]) -> Callable[[Params], Any]:
     return lambda params: jax.tree.map_with_path(lambda path, _: label(names_of(path)), params)
 
 
+Part = Callable[[Params], tuple[Params, Params]]  # the parameters that learn and those at rest, None in their places
+
+
+def part_of(role: RoleOf, learning: tuple[Role, ...]) -> Part:
+    """Makes what parts the parameters of the roles that learn from all others; of () all learn."""
+
+    def part(params: Params) -> tuple[Params, Params]:
+        learns = _labels(lambda path: not learning or role(path) in learning)(params)
+        rests = jax.tree.map(lambda one: not one, learns)
+        return _kept(params, learns), _kept(params, rests)
+
+    return part
+
+
+def _kept(params: Params, which: Any) -> Params:
+    return jax.tree.map(lambda x, one: x if one else None, params, which)
+
+
+def joined(learning: Params, resting: Params) -> Params:
+    """The inverse of a `Part`."""
+    return jax.tree.map(lambda x, y: y if x is None else x, learning, resting, is_leaf=lambda x: x is None)
+
+
+_EVERYTHING = part_of(lambda path: "matrix", ())
+
 # "rbg" makes the bits of dropout masks several times cheaper on CPU than the default generator.
 PRNG = "rbg"
 
 
 def init_state(
-    params: Params, optimizer: optax.GradientTransformation, seed: int, *, target: bool = False
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    *,
+    target: bool = False,
+    part: Part = _EVERYTHING,
 ) -> TrainState:
-    """Makes step 0 of a run; `target` keeps a slow copy of the parameters beside them."""
+    """Makes step 0 of a run; `target` keeps a slow copy of the parameters beside them, `part` says which learn."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(part(params)[0]),
         target_params=jax.tree.map(jnp.array, params) if target else (),
         key_data=jax.random.key_data(jax.random.key(seed, impl=PRNG)),
     )
@@ -164,6 +187,7 @@ def make_update(
     *,
     target_decay: float = 0.0,
     accumulate: int = 1,
+    part: Part = _EVERYTHING,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Makes one optimiser step on `sum_k coefficients[k] * mean(term k)`, to be mapped by `parallel.data_parallel`.
 
@@ -178,6 +202,7 @@ def make_update(
       optimizer: makes updates of gradients (`make_optimizer`).
       target_decay: EMA decay of the target parameters; 0: none are kept.
       accumulate: parts that a device's rows are cut into.
+      part: which parameters learn; nothing is computed for the gradient of the others.
 
     Returns:
       The step, whose metrics are summed over devices. It raises UserError, when traced, for rows that do not divide
@@ -186,11 +211,12 @@ def make_update(
 
     def update(state: TrainState, rows: Any) -> tuple[TrainState, Metrics]:
         key = parallel.device_key(step_key(state.key_data, state.step, 0))
+        learning, resting = part(state.params)
 
         def objective(
-            params: Params, rows: Any, key: jax.Array, weights: dict[str, jax.Array] | None
+            learning: Params, rows: Any, key: jax.Array, weights: dict[str, jax.Array] | None
         ) -> tuple[jax.Array, Metrics]:
-            terms = loss_fn(params, state.target_params, rows, key)
+            terms = loss_fn(joined(learning, resting), state.target_params, rows, key)
             weights = {k: parallel.psum_weight(terms[k].weight) for k in coefficients} if weights is None else weights
             loss = jnp.zeros(())
             for name, weight in coefficients.items():
@@ -199,7 +225,7 @@ def make_update(
 
         gradient = jax.value_and_grad(objective, has_aux=True)
         if accumulate == 1:
-            (loss, terms), grads = gradient(state.params, rows, key, None)
+            (loss, terms), grads = gradient(learning, rows, key, None)
         else:
             parts = cut_rows(rows, accumulate)
 
@@ -208,19 +234,19 @@ def make_update(
                 return {k: terms[k].weight for k in coefficients}
 
             def add(sums: PyTree, index: jax.Array) -> tuple[PyTree, None]:
-                part = gradient(state.params, parts(index), jax.random.fold_in(key, index), weights)
-                return jax.tree.map(jnp.add, sums, part), None
+                one = gradient(learning, parts(index), jax.random.fold_in(key, index), weights)
+                return jax.tree.map(jnp.add, sums, one), None
 
             places = jnp.arange(accumulate)
             weights = jax.tree.map(lambda x: parallel.psum_weight(jnp.sum(x)), jax.lax.map(weigh, places))
             nothing = jax.tree.map(
                 lambda x: jnp.zeros(x.shape, x.dtype),
-                jax.eval_shape(lambda: gradient(state.params, parts(0), key, weights)),
+                jax.eval_shape(lambda: gradient(learning, parts(0), key, weights)),
             )
             ((loss, terms), grads), _ = jax.lax.scan(add, nothing, places)
         loss, grads, terms = parallel.psum_tree((loss, grads, terms))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = optimizer.update(grads, state.opt_state, learning)
+        params = joined(optax.apply_updates(learning, updates), resting)
         one = jnp.ones(())
         terms = {"loss": Weighted(loss, one), "grad_norm": Weighted(optax.tree.norm(grads), one), **terms}
         target = state.target_params
