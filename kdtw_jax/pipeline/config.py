@@ -48,7 +48,7 @@ class Experiment:
     student: ModelConfig
     teacher_fit: FitConfig
     """training of the teacher"""
-    warmup: FitConfig = field(metadata=flags("loop.steps", "optimizer", "chunk", "vocab_chunk"))
+    warmup: FitConfig = field(metadata=flags("loop.steps", "optimizer", "chunk"))
     """maximum likelihood from scratch: the start that all students of a seed share, unless --student-model is it"""
     training: StudentTraining
     """what students of all methods have in common"""
