@@ -215,6 +215,23 @@ PAPER = replace(
     student_model="hf:google/flan-t5-small",
 )
 
+# A published decoder-only model and students of six of its 30 layers. `experiments/smollm.py` fits the teacher first.
+SMOLLM = replace(
+    SMALL,
+    preset="smollm",
+    data="debian/summarize",
+    text=TextConfig(
+        instruct=True, limit=16_000, max_source=160, max_target=48, batch_tokens=5120, buckets=1, on_long="truncate"
+    ),
+    family="causal",
+    **models("smollm", "causal"),
+    teacher_model="smollm2-135m",
+    student_from_teacher=6,
+    **on_prompts(600, 5e-4, save=200),
+    seeds=(0,),
+    eval=EvalConfig(limit=500, ask_limit=200, watch=64),
+)
+
 TRANSLATION = {
     "quickstart": QUICKSTART,
     "tiny": TINY,
@@ -229,6 +246,7 @@ LENGTHS = replace(SMALL.text, max_source=64, max_target=24, on_long="truncate")
 SUMMARIZATION = {
     "small": replace(SMALL, data="debian/summarize", text=LENGTHS, eval=EvalConfig(ask_limit=1000, watch=256)),
     "tiny": replace(TINY, data="debian/summarize", text=replace(TINY.text, max_source=64, max_target=16)),
+    "smollm": SMOLLM,
     "base": replace(BASE, data="tfds:xsum", text=replace(BASE.text, max_source=512, max_target=64)),
     "paper": replace(PAPER, data="tfds:xsum", text=replace(PAPER.text, max_source=512, max_target=64)),
 }
