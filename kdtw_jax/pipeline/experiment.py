@@ -65,6 +65,7 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
     console = Console(quiet=not is_writer())
     out = config.out or default_folder(name, config)
     known = known_constraints(config.of("ask").constraints, config.teacher) if "ask" in config.methods else ()
+    alike = "pcl" in config.methods and config.of("pcl").pcl.alpha == config.of("ask").distil.pcl.alpha
     judged, sold = any(c.name == "share" for c in known), bool(priced(known))
     with logging_to(config.log_to, out), begin(out, name, config, own) as (run, given):
         setup = prepare(config, run, console, given)
@@ -78,7 +79,8 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
             for method, student in students.items():
                 rows += result_rows(config, setup, teacher, student, method, seed, run)
             if judged:
-                study_asking(config, setup, teacher, students["ask"], students.get("pcl"), seed, run)
+                twin = students.get("pcl") if alike else None
+                study_asking(config, setup, teacher, students["ask"], twin, seed, run)
             if sold:
                 study_prices(config, setup, teacher, students["ask"], seed, run)
         rows = [{"task": name, **row} for row in rows]
