@@ -24,6 +24,7 @@ from kdtw_jax.cli import COMMANDS, plan, prices, train
 from kdtw_jax.cli.prices import read_sweep
 from kdtw_jax.cli.train import read, taken
 from kdtw_jax.constraints import CONSTRAINTS
+from kdtw_jax.pipeline.presets import TASKS
 from tests import every_other
 from tests.pages import BLOCKS, FENCE, PAGES, ROOT, Shown, commands, imported, python_blocks, shown
 
@@ -106,7 +107,10 @@ def understood(words: list[str]) -> Any:
         module = importlib.import_module(f"kdtw_jax.cli.{command}")
         return tyro.cli(getattr(module, kind), args=rest) if hasattr(module, kind) else rest == []
     if program == "python" and rest[0].startswith("experiments/"):
-        return read(["--task", Path(rest[0]).stem, *rest[1:]])
+        task = Path(rest[0]).stem
+        if task in TASKS:
+            return read(["--task", task, *rest[1:]])
+        return tyro.cli(importlib.import_module(f"experiments.{task}").Args, args=rest[1:])
     if program == "python":
         assert rest[0] == "-m"
         return tyro.cli(importlib.import_module(rest[1]).Args, args=rest[2:])
