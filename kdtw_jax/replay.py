@@ -42,9 +42,9 @@ class Replay(NamedTuple):
     add(state, rows, source): append a batch to one source (a static index), over its oldest rows when it is
       full; of a batch larger than the ring the last rows stay. Raises ValueError if the rows are not like
       the example.
-    sample(state, key): shares[i] rows of source i, uniform among those filled in, none of them again before all
-      have been drawn. Every source with a share must hold a row (see `can_sample`): under jit nothing can raise,
-      and an empty ring yields zeros.
+    sample(state, key): shares[i] rows of source i, uniform among those filled in: with replacement, but of a ring no
+      larger than a minibatch none again before all have been drawn. Every source with a share must hold a row (see
+      `can_sample`): under jit nothing can raise, and an empty ring yields zeros.
     size(state): rows filled in for each source, [R] int32.
     can_sample(state): bool [], every source with a share holds a row.
     """
@@ -111,11 +111,13 @@ def make_replay(capacity: int | tuple[int, ...], shares: tuple[int, ...], names:
             if share == 0:
                 continue
             draw = jax.random.fold_in(key, source)
-            # In an order by chance, those not filled in last, and from its beginning again where that is too short.
-            place = jnp.arange(capacities[source])
-            filled = state.size_R[source]
-            chance = jnp.where(place < filled, jax.random.uniform(draw, place.shape), 2.0)
-            index = jnp.argsort(chance)[jnp.arange(share) % jnp.maximum(filled, 1)]
+            filled = jnp.maximum(state.size_R[source], 1)
+            if capacities[source] > sum(shares):
+                index = jax.random.randint(draw, (share,), 0, filled)
+            else:  # in an order by chance, those not filled in last, and from its beginning again where it is too short
+                place = jnp.arange(capacities[source])
+                chance = jnp.where(place < filled, jax.random.uniform(draw, place.shape), 2.0)
+                index = jnp.argsort(chance)[jnp.arange(share) % filled]
             parts.append(jax.tree.map(lambda x, index=index: x[index], state.rings[source]))
             tags.append(jnp.full(share, source, jnp.int32))
         return Sample(jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts), jnp.concatenate(tags))
