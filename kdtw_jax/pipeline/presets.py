@@ -89,7 +89,7 @@ WRITTEN_AHEAD: dict[str, Any] = {
     "demonstration_fraction": 1.0,
     "updates_per_rollout": 1,
     "reference_batches": 1,
-    "capacity": 64,  # of a bucket all that is fresh, and each row once
+    "capacity": 1,  # a buffer holds a batch at least (`train_replayed`): here no more, so that each row comes once
     "own_rows": Ramp(0.75, 0.85),
     **OWN_PATHS,
     "path_lambda": 0.0,
@@ -173,7 +173,10 @@ def on_prompts(steps: int, learning_rate: float, save: int = 400) -> dict[str, A
     """
     distil = path_consistency(steps, **WRITTEN_AHEAD)
     sharp = replace(distil, demonstrations="beam")
-    asking = AskConfig(distil=distil, helped_fraction=0.25, gate_rate=3.0, gate_calibration_steps=400)
+    # Rows written with help are a quarter of a batch: the gate, and what rests with it, remember more of them.
+    asking = AskConfig(
+        distil=replace(distil, capacity=512), helped_fraction=0.25, gate_rate=3.0, gate_calibration_steps=400
+    )
     # Distributions of four positions of 64 rows stay in a processor's cache, which makes a step a quarter faster.
     return {
         "training": StudentTraining(*schedule(steps, learning_rate, save, log=40), chunk=4),
