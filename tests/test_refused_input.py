@@ -23,7 +23,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["--preset", "tiny", "--ask.constraints", "shares"], "unknown constraint 'shares'; known are share, calls"),
         (["--preset", "tiny", "--ask.unit", "sentence"], "unit must be token, word or a number of tokens, such as"),
-        (["--preset", "huge"], "unknown preset 'huge'; known are quickstart, tiny, small, base, paper"),
+        (["--preset", "huge"], "unknown preset 'huge'; known are quickstart, tiny, small, wide, base, paper"),
         (["--preset", "tiny", "--data", "klingon"], "unknown task 'klingon'"),
         (["--preset", "tiny", "--text.limit", "-3"], "text.limit must be at least 0, got -3"),
         (["--preset", "tiny", "--text.batch-tokens", "-1"], "text.batch_tokens must be at least 1"),

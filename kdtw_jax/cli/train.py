@@ -25,7 +25,7 @@ continues an interrupted run; more seeds and methods join what is there.
   kdtw train --data files --text.files.train-source a.en --text.files.train-target a.de
 
   --task NAME        translation (default), summarization or ways: which presets there are
-  --preset NAME      quickstart, tiny, small, smollm, base, paper or ways: where all other options start
+  --preset NAME      quickstart, tiny, small, wide, smollm, base, paper or ways: where all other options start
   --data DATA        cldr, debian/en-LANG, debian/summarize, ways, tfds:NAME, or files
   --methods ...      how students are trained, some of
                      mle      likelihood of the references

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from kdtw_jax.models import Size, find_family
 
-Preset = Literal["tiny", "quickstart", "ways", "small", "smollm", "base", "paper"]
+Preset = Literal["tiny", "quickstart", "ways", "small", "wide", "smollm", "base", "paper"]
 
 # Teacher and student. Those of base and paper are published ones of T5; smollm's stand for SmolLM2-135M and six of its
 # layers.
@@ -15,6 +15,7 @@ SIZES: dict[Preset, tuple[Size, Size]] = {
     "quickstart": (Size(128, 4, 2), Size(64, 4, 1)),
     "ways": (Size(128, 4, 2), Size(48, 3, 1)),
     "small": (Size(192, 6, 3, dropout_rate=0.2), Size(80, 4, 1)),
+    "wide": (Size(384, 6, 6, dropout_rate=0.2), Size(80, 4, 1)),
     "smollm": (Size(576, 9, 15), Size(576, 9, 3)),
     "base": (Size(768, 12, 12, dropout_rate=0.1), Size(512, 6, 8)),
     "paper": (Size(2048, 32, 24, dropout_rate=0.1, dtype="bfloat16"), Size(512, 6, 8, dtype="bfloat16")),
