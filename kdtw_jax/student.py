@@ -13,7 +13,7 @@ import numpy as np
 
 from kdtw_jax.answers import Answer, Answers
 from kdtw_jax.constraints import TOKENS, Constraint, Rule, Unit, known_constraints, pad_words, read_rule, word_tokens
-from kdtw_jax.constraints.account import Account
+from kdtw_jax.constraints.account import Account, shared
 from kdtw_jax.decoding.programs import WritePlan, WriteProgram, program_alone, program_under, write_rows
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import LONGEST
@@ -28,7 +28,7 @@ ALONE = "do not ask the teacher"
 _ROWS = 32  # texts written together
 _SHORTEST = 16  # pieces; lengths are this times a power of two: few programs to compile
 
-Keeping = Account | Literal["output", "document"]
+Keeping = Account | Literal["output", "document", "auto"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Student:
           rule: when to ask the teacher, in words; by default it is not asked.
           guard: enforce the rule; otherwise the student's own gate alone keeps it.
           account: who keeps an enforced rule: "output", each output by itself; "document", all outputs of this call
-            together; an `Account`, all that are written on it, under its rule.
+            together; "auto", "document" where the rule is one that can be shared, else "output"; an `Account`, all that
+            are written on it, under its rule.
 
         Raises:
           UserError: as `read_rule` does, or a rule for a student that did not learn to ask, or an account that does not
@@ -105,16 +106,23 @@ class Student:
             rule = account.rule
         if self.teacher is None and rule is not None:
             raise UserError("this student did not learn to ask: leave the rule out, or load one of the method ask")
-        return self._write_all(sources, self._plan(rule, guard, _opened(account, rule, guard)))
+        opened = _opened(account, rule, guard)
+        return self._write_all(sources, self._plan(rule, guard, opened, share=account == "auto" and guard))
 
-    def _plan(self, rule: str | None, guard: bool, account: Account | None) -> WritePlan:
-        """How texts are written under a rule: by one program for all rules about the same things."""
+    def _plan(self, rule: str | None, guard: bool, account: Account | None, *, share: bool = False) -> WritePlan:
+        """How texts are written under a rule: by one program for all rules about the same things.
+
+        Args:
+          share: open an account where there is none and the rule is one that can be shared.
+        """
         own, other = self.model, self.teacher
         limits: dict[str, Any] = {"banned": own.tokenizer.banned_ids, "max_len": self.max_target}
         if other is None:
             program = self._programs.setdefault((), program_alone(own.model, **limits))
             return WritePlan(program, Rule((), ()), np.zeros((1, 1), np.int32), None, "")
         read = read_rule(ALONE if rule is None else rule, self.constraints)
+        if share and rule is not None and shared(read.rule):
+            account = Account(rule)
         if account is not None:
             account.check(read.rule, self.unit)
         words = word_tokens(read.words, own.tokenizer.encode)
@@ -219,10 +227,10 @@ def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: st
 
 def _opened(account: Keeping, rule: str | None, guard: bool) -> Account | None:
     """The account that outputs are written on; None: each keeps its rule by itself."""
-    if account == "output":
+    if account in ("output", "auto"):
         return None
     if not isinstance(account, Account) and account != "document":
-        raise UserError(f'account is "output", "document" or an Account, not {account!r}')
+        raise UserError(f'account is "output", "document", "auto" or an Account, not {account!r}')
     if rule is None:
         raise UserError("an account is the budget of a rule; give a rule")
     if not guard:

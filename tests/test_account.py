@@ -163,7 +163,7 @@ def test_rows_that_fill_up_a_batch_neither_save_nor_spend(asking: Student) -> No
     ("call", "message"),
     [
         (lambda s: s("x", account="document"), "an account is the budget of a rule; give a rule"),
-        (lambda s: s("x", RULE, account="all"), 'account is "output", "document" or an Account, not \'all\''),
+        (lambda s: s("x", RULE, account="all"), 'account is "output", "document", "auto" or an Account, not \'all\''),
         (lambda s: s("x", RULE, guard=False, account="document"), "an account enforces its rule"),
         (lambda s: s("x", "never ask", account=Account(RULE)), f"the account is of the rule '{RULE}', not of 'never"),
     ],
@@ -194,7 +194,8 @@ def test_in_words_answers_accounts_and_the_command_line_count_words(
     assert account.tokens == sum(len(a.tokens) for a in answers) > sum(a.length for a in answers)
     alone = student(TEXTS[:40], RULE)
     assert all(a.helped <= 0.2 * a.length + 1e-6 for a in alone) and alone.helped > 0
-    assert kdtw(["write", "run", "--rule", RULE, "--json", "--text", *TEXTS[:40]]) == 0
+    by_itself = ["--account", "output", "--json"]
+    assert kdtw(["write", "run", "--rule", RULE, *by_itself, "--text", *TEXTS[:40]]) == 0
     found = capsys.readouterr()
     assert [json.loads(line) for line in found.out.splitlines()] == [answer.to_json() for answer in alone]
     assert f"the teacher wrote {alone.helped} of {sum(a.length for a in alone)} words (" in found.err
@@ -232,10 +233,25 @@ def test_the_command_line_keeps_a_rule_over_all_lines(
     asking: Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("kdtw_jax.cli.write.load", lambda *_, **__: asking)
-    arguments = ["write", "run", "--rule", RULE, "--account", "document", "--text", *TEXTS[:40]]
-    assert kdtw(arguments) == 0
+    arguments = ["write", "run", "--rule", RULE]
+    assert kdtw([*arguments, "--text", *TEXTS[:40]]) == 0
     found = capsys.readouterr()
+    assert kdtw([*arguments, "--account", "document", "--text", *TEXTS[:40]]) == 0
+    assert capsys.readouterr() == found
     together = asking(TEXTS[:40], RULE, account="document")
     assert found.out == "".join(f"{one_line(answer.marked, None, {})}\n" for answer in together)
     assert any(answer.share > 0.2 for answer in together)
     assert f"the teacher wrote {together.calls} of" in found.err
+    for text in TEXTS[:8]:  # one text has nobody to share with, and asks ahead by its draft
+        assert kdtw([*arguments, "--text", text]) == 0
+        assert capsys.readouterr().out == f"{one_line(asking(text, RULE).marked, None, {})}\n"
+
+
+def test_what_is_shared_where_it_can_be_is_else_kept_in_every_output(asking: Student) -> None:
+    knows = replace(asking, constraints=(*asking.constraints, make_calls()), _programs={})
+    for rule, together in ((RULE, "document"), ("at most 2 calls to the teacher", "output")):
+        found = [answer.to_json() for answer in knows(TEXTS[:40], rule, account="auto")]
+        assert found == [answer.to_json() for answer in knows(TEXTS[:40], rule, account=together)]  # type: ignore[call-overload]
+    for rule, guard in ((None, True), (RULE, False)):
+        found = [answer.to_json() for answer in knows(TEXTS[:40], rule, guard=guard, account="auto")]
+        assert found == [answer.to_json() for answer in knows(TEXTS[:40], rule, guard=guard)]

@@ -49,9 +49,9 @@ class Write:
     """the student of this seed; by default the run's first"""
     guard: bool = True
     """enforce the rule; with --no-guard only the student's own gate decides"""
-    account: Literal["output", "document"] = "output"
+    account: Literal["output", "document"] | None = None
     """what keeps an enforced rule: every output by itself, or all of them together, so that easy ones save for hard
-    ones"""
+    ones; by default together, and a single --text by itself"""
     plain: bool = False
     """leave the marks out"""
     json: bool = False
@@ -77,7 +77,8 @@ def run(arguments: list[str]) -> None:
     sources = map(argument, options.text) if options.text else _standard_input(remarks)
     helped = length = positions = 0
     encoding = None if sys.stdout is None else sys.stdout.encoding
-    written = student.stream(sources, options.rule, guard=options.guard, account=options.account)
+    account = options.account or ("output" if len(options.text) == 1 else "auto")
+    written = student.stream(sources, options.rule, guard=options.guard, account=account)
     for number, answer in enumerate(written, 1):
         if answer.source_tokens > student.max_source:
             most = f"of which the student reads the {student.max_source} that it was trained for"

@@ -66,7 +66,7 @@ class Account:
 
     def check(self, rule: Rule, unit: Unit = TOKENS) -> None:
         """Raises UserError for a `rule` of which no constraint can be shared, and for another `unit` than before."""
-        if not _shared(rule):
+        if not shared(rule):
             names = " and ".join(f'"{constraint.name}"' for constraint in rule.constraints)
             raise UserError(f'an account shares rules such as "share"; this one is on {names}: leave the account out')
         with self._lock:
@@ -84,7 +84,7 @@ class Account:
           For each constraint of the rule how far they may be over its limit together (0 where it holds in each).
         """
         with self._lock:
-            taken = {constraint.name: self._saved.get(constraint.name, 0.0) for constraint in _shared(rule)}
+            taken = {constraint.name: self._saved.get(constraint.name, 0.0) for constraint in shared(rule)}
             self._saved |= dict.fromkeys(taken, 0.0)
         return tuple(taken.get(constraint.name, 0.0) for constraint in rule.constraints)
 
@@ -102,7 +102,7 @@ class Account:
             for constraint, budget in zip(rule.constraints, rule.budgets, strict=True):
                 change[constraint.name] += _left(constraint, float(budget), counts)
         with self._lock:
-            for constraint in _shared(rule):
+            for constraint in shared(rule):
                 self._saved[constraint.name] = self._saved.get(constraint.name, 0.0) + change[constraint.name]
             if history is not None:
                 self._outputs += len(counts.length_B)
@@ -112,7 +112,8 @@ class Account:
                 self._helped += int(counts.helped_B.sum())
 
 
-def _shared(rule: Rule) -> list[Constraint]:
+def shared(rule: Rule) -> list[Constraint]:
+    """The constraints of a rule whose budgets several outputs may share."""
     return [constraint for constraint in rule.constraints if constraint.spent is not None]
 
 
