@@ -14,6 +14,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.models import T5Config
 from tests.every_other import make_every_other
 from tests.pages import PAGES
+from tests.rule_sayings import sayings as said_by_people
 
 NAMES = ("share", "calls", "pause", "in_a_row", "first", "after", "compute", "price")
 KNOWN = known_constraints(NAMES, T5Config.toy(40))
@@ -140,7 +141,7 @@ REFUSED = {
     "is not a rule that is understood": """
         write at most 20% of the words yourself; the student may write at most 20%; 20% of the words on your own
         all but 20% of the words; at most 20% of 20%; half of 20%; at most 20% more; 20 percentage points; 2²%; ₂%
-        every fifth word; a fifth question; ask half as often; twenty twenty percent; one thousand calls; 1 000 calls
+        a fifth question; ask half as often; twenty twenty percent; one thousand calls; 1 000 calls
         never ask for 20%; do not ask 3 times; not 20%; not at most 20%; never ask at most 3 times; no; no more
         not never; do not limit the teacher; no limit on 20%; at most 2 words between calls; wait 2 words
         only in the last 10 words
@@ -228,8 +229,8 @@ def test_a_constraint_of_ones_own_is_said_in_its_templates_alone() -> None:
     for text in ("help with one word in 2", "Help with ONE word in two, please."):
         rule = parse_rule(text, known)  # and not half of the words
         assert [(c.name, float(b)) for c, b in zip(rule.constraints, rule.budgets, strict=True)] == [("every_other", 2)]
-    with pytest.raises(UserError, match='"every second word" is not a rule that is understood; understood are: "ask'):
-        parse_rule("every second word", known)
+    with pytest.raises(UserError, match='"each second word" is not a rule that is understood; understood are: "ask'):
+        parse_rule("each second word", known)
     with pytest.raises(UserError, match='"3 calls" is a rule on "calls", which is not among those known here'):
         parse_rule("20% of the words and 3 calls", known)
 
@@ -250,6 +251,39 @@ def test_long_and_strange_rules_are_refused_at_once() -> None:
         parse_rule("spam " * 1000, KNOWN)
     with pytest.raises(UserError, match='"help me up" is not'):
         parse_rule("help\nme\x1b up", KNOWN)
+
+
+@pytest.mark.parametrize("seed", [20261128, 1789])  # not those that the readers were written with
+def test_of_a_thousand_ways_to_say_a_rule_nearly_all_are_understood_and_none_wrongly(seed: int) -> None:
+    missed = []
+    for said in said_by_people(seed):
+        try:
+            rule = parse_rule(said.text, KNOWN)
+        except UserError:
+            missed += [said.text] if said.meaning else []
+            continue
+        found = sorted((c.name, float(b)) for c, b in zip(rule.constraints, rule.budgets, strict=True))
+        assert found == [(name, pytest.approx(budget, rel=1e-3)) for name, budget in sorted(said.meaning)], said.text
+    assert len(missed) <= 10, missed
+
+
+def test_vague_words_are_taken_for_a_share_that_is_told() -> None:
+    found = read_rule("a little help, wait two words between calls", KNOWN)
+    assert found.words.startswith("ask the teacher for at most 10% of the words; ")
+    assert found.assumed == ('"a little help" is vague, and taken for "ask the teacher for at most 10% of the words"',)
+    assert read_rule("at most 10%", KNOWN).assumed == ()
+    for text in ("not a little", "a little more than 20%", "at least a little help", "never sometimes", "nicht wenig"):
+        with pytest.raises(UserError):
+            parse_rule(text, KNOWN)
+
+
+def test_of_many_forms_those_are_shown_that_are_nearest() -> None:
+    with pytest.raises(UserError) as found:
+        parse_rule("pause 3 words after a call my friend", KNOWN)
+    said = str(found.value).partition("understood are, for example: ")[2].split("; ")
+    assert len(said) == 6 and '"pause for N words after each call"' in said[:2]
+    with pytest.raises(UserError, match="understood are: "):
+        parse_rule("pause 3 words after a call my friend", SHARE)
 
 
 def test_rules_in_the_pages_come_out_right() -> None:

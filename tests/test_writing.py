@@ -120,11 +120,24 @@ def test_sources_without_text_have_empty_outputs_in_their_places(
     assert [answer for answer in answers if answer.tokens] == alone
     assert len({answer.marked for answer in alone}) > 5 < sum(answer.calls > 0 for answer in alone)
     assert all(answer.calls <= 0.2 * len(answer.tokens) + 1e-6 for answer in alone)
-    status, found = write(monkeypatch, "\n".join(texts).encode())
+    status, found = write(monkeypatch, "\n".join(texts).encode(), "--account", "output")
     assert (status, found) == (0, "".join(f"{one_line(answer.marked, None, {})}\n" for answer in answers))
     assert (
         f"wrote {sum(a.calls for a in alone)} of {sum(len(a.tokens) for a in alone)} tokens" in capsys.readouterr().err
     )
+
+
+def test_what_vague_words_are_taken_for_is_said(
+    asking: Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kdtw_jax.cli.write.load", lambda *_, **__: asking)
+    outputs = []
+    for rule in ("ein wenig Hilfe", "ask the teacher for at most 10% of the words"):
+        assert main(["run", "--rule", rule, "--text", "one", "two"]) == 0
+        outputs.append(capsys.readouterr())
+    assert outputs[0].out == outputs[1].out and "vague" not in outputs[1].err
+    said = '"ein wenig Hilfe" is vague, and taken for "ask the teacher for at most 10% of the words"'
+    assert said in outputs[0].err
 
 
 @pytest.mark.usefixtures("echo")
@@ -198,7 +211,7 @@ def test_of_a_long_source_the_beginning_is_read_and_that_is_said(
     )  # as when the text is cut, and the end stays
     assert [answer.source_tokens for answer in answers[:3]] == [MAX_SOURCE, MAX_SOURCE + 2, 20_006]
     lines = [fits.encode(), long.encode(), b"x" * 5_000_000, *[long.encode()] * 40]
-    status, found = write(monkeypatch, b"\n".join(lines), "--plain")
+    status, found = write(monkeypatch, b"\n".join(lines), "--plain", "--account", "output")
     assert (status, set(found.splitlines()), found.count("\n")) == (0, {one_line(answers[0].text, None, {})}, 43)
     said = capsys.readouterr().err.splitlines()
     assert f"line 2 is long: 20006 pieces, of which the student reads the {MAX_SOURCE}" in "\n".join(said)

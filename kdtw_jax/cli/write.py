@@ -24,6 +24,7 @@ import tyro
 
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.cli.output import drop_output
+from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
 from kdtw_jax.marks import CLOSE, END, OPEN
@@ -73,6 +74,8 @@ def run(arguments: list[str]) -> None:
     keep_compiled()
     load_extensions(options.constraint)
     student = load(options.run, options.method, options.seed, rule=options.rule)
+    for remark in read_rule(options.rule, student.constraints).assumed if options.rule else ():
+        say(remark)
     remarks = Remarks("text" if options.text else "line")
     sources = map(argument, options.text) if options.text else _standard_input(remarks)
     helped = length = positions = 0

@@ -36,8 +36,8 @@ CALLS = "(?:(?:teacher )?(?:times?|calls?|questions?|requests?|queries|query|con
 _MOST = "at (?:the )?(?:very )?most"
 _UP_TO = rf"(?:(?:{_MOST}|up to|(?:at )?max(?:imum|imal|imally)?|within|as (?:much|many) as|only|just|=) )"
 _OR_LESS = (
-    rf"(?:(?:or (?:less|fewer|under|below|lower)|{_MOST}|(?:as |at )?(?:a |the )?max(?:imum|imally)?|tops|only|limit|"
-    "cap|(?:but )?(?:not|no|never) more) )"
+    rf"(?:(?:or (?:less|fewer|under|below|lower)|{_MOST}|(?:as |at )?(?:a |the )?max(?:imum|imal|imally)?|tops|only|"
+    "limit|cap|(?:but )?(?:not|no|never) more) )"
 )
 _LESS = "(?:(?:(?:less|fewer|lower|smaller) than|under|below) )"
 _MORE = "(?:(?:(?:more|greater|higher|larger) than|over|above|exceed(?:ing)?|beyond) )"

@@ -26,7 +26,7 @@ _NEVER = first_of(
     rf"(?=.*\b{_ASK} )(?:you (?:may|can|must|should) )?{NOT}(?:(?:teacher write|{_ASK}|{_AND_SO}) )+",
     f"{_TASK}without (?:ever )?(?:(?:{_ASK}|the|your|any|for|from|a) )+",
     f"{_TASK}(?:alone|(?:all )?by yourself|on your own) ",
-    "no (?:calls|questions)(?: to the teacher)?(?: at all)? |never ",
+    "no (?:calls|questions)(?: to the teacher)?(?: at all)? |never |not at all ",
 )
 _FREELY = first_of(
     f"{_MAY_ASK}(?:as (?:often|much|many times) as|whenever|when|any ?time) (?:you|i) (?:like|want|wish)(?: to)? ",
@@ -48,19 +48,51 @@ _DECIMAL = re.compile(r"(?<![\d.,-])(0\.\d+)(?= of )")
 _JUST_BELOW = 2e-5  # of 1; masks forgive half of it for what float32 cannot say
 
 
+# What is vague is taken for so many percent, and whoever says it is told so (`vague`).
+_SOME_TALK = talk("of|just|some|")
+_REALLY = "(?:(?:really|absolutely|truly|strictly) )*"
+_IF = f"(?:only )?(?:if|when|where) (?:(?:it|there|that|you) )?(?:(?:is|are) )?{_REALLY}"
+_UNAVOIDABLE = "(?:must|have to|necessary|no other way|unavoidable|inevitable|can not do without(?: it)?)"
+_LITTLE = "(?:a )?(?:(?:very|tiny|wee|small) )?(?:little|bit)(?: bit)?"
+_NOW_AND_THEN = "(?:sometimes|(?:now )?and (?:then|again)|occasionally|from time to time|moderately)"
+_VAGUE = {
+    "5": first_of(
+        f"{_TALK}as (?:little|rarely|seldom) as (?:possible|you can) {_TALK}",
+        f"{_TALK}{_IF}{_UNAVOIDABLE} {_TALK}",
+        f"{_TALK}(?:only )?in (?:an )?(?:emergency|emergencies) {_TALK}",
+    ),
+    "10": first_of(
+        f"{_TALK}(?:(?:no|not) more than )?{ONLY}?{_SOME_TALK}{_LITTLE} {_SOME_TALK}",
+        f"{_TALK}{ONLY}?{_TALK}(?:very )?(?:sparingly|rarely|seldom|not (?:much|often)) {_TALK}",
+    ),
+    "20": first_of(
+        f"{_TALK}some help {_TALK}",
+        f"{_TALK}{ONLY}?{_TALK}{_NOW_AND_THEN} {_TALK}",
+    ),
+    "50": first_of(f"{_TALK}(?:a )?(?:lot|lots|plenty|much|often|great deal) {_SOME_TALK}"),
+}
+
+
+def vague(said: str) -> str | None:
+    """Percent that vague words are taken for: of "a little help", "sometimes", "only if you really must"."""
+    return next((percent for percent, understood in _VAGUE.items() if understood(said)), None)
+
+
 def share(said: str) -> str | None:
-    """Percent: of "20%", "a fifth of the words", "one in five", "0.2 of the words", "never ask", "no limit"."""
+    """Percent: of "20%", "a fifth of the words", "one in five", "0.2 of the words", "never ask", "a little"."""
+    if (percent := vague(said)) is not None:
+        return percent
     if _NEVER(said):
         return "0"
     if _FREELY(said):
         return "100"
 
-    def percent(found: re.Match[str], whole: float) -> str:
+    def in_percent(found: re.Match[str], whole: float) -> str:
         part, of = int(found[1]), int(found[2])
         return f"{round(whole * part / of, 12)}%" if of else found[0]
 
-    said = _OF_PERCENT.sub(lambda found: percent(found, 1.0), said)
-    said = _RATIO.sub(lambda found: percent(found, 100.0), said)
+    said = _OF_PERCENT.sub(lambda found: in_percent(found, 1.0), said)
+    said = _RATIO.sub(lambda found: in_percent(found, 100.0), said)
     said = _DECIMAL.sub(lambda found: f"{round(100 * float(found[1]), 12)}%", said)
     amount = _SHARE(said)
     return amount and written(amount.number - 100 * _JUST_BELOW * amount.excluded)
@@ -149,7 +181,7 @@ _REST = (
 )
 _PAUSE = first_of(
     f"{_REST}{_GAP}(?:pass )?{_BETWEEN}",
-    f"{_BETWEEN}{_REST}{_GAP}",
+    f"{_REST}{_BETWEEN}{_REST}{_GAP}",
     f"(?:do not|never) (?:ask|call|use)(?: the teacher| it)? again (?:for|within) (?:the next )?{_GAP}",
     f"{_REST}pause of {_GAP}",
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from kdtw_jax.constraints.german_words import in_english
+
 _ONES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
@@ -25,6 +27,7 @@ _NUMBER = re.compile(
 )
 _PART = re.compile(rf"\b(?:(an?|\d+) ({'|'.join(_PARTS)})s?|(half|quarter))\b")
 _PLACE = re.compile(rf"\bthe (?:(\d+)(?:st|nd|rd|th)|({'|'.join(_PLACES)})) (?:word|token)\b")
+_EVERY = re.compile(rf"\bevery (?:(\d+)(?:st|nd|rd|th)|(other|{'|'.join(_PLACES)})) (?=(?:word|token)\b)")
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d,])")
 
 _WORDS = [  # in this order, before numbers are in digits
@@ -76,26 +79,28 @@ _DIGITS = [  # and after that
 
 # In raw text: an "and" within a number ("one and a half") or a range ("10 and 20%") joins no clauses.
 _NUMBERISH = rf"(?:\d+(?:[.,]\d+)?|{'|'.join((*_VALUES, 'hundred'))})"
-_WITHIN = re.compile(
-    rf"\b(between\s+{_NUMBERISH}[^;]{{0,30}}?\s+|{_NUMBERISH}\s+)and(?=\s+(?:an?\s+)?"
+_WITHIN = re.compile(  # and one of "now and then" neither
+    rf"\b(now\s+|ab\s+|hin\s+)(?:and|und)(?=\s+(?:then|again|zu|wieder)\b)|"
+    rf"\b((?:between|zwischen)\s+{_NUMBERISH}[^;]{{0,30}}?\s+|{_NUMBERISH}\s+)(?:and|und)(?=\s+(?:an?\s+)?"
     rf"(?:{_NUMBERISH}|{'|'.join(_PARTS)}))",
     re.IGNORECASE,
 )
-_NO_JOINT = "\ufffc"
-_JOINTS = re.compile(r",?\s+(?:but|plus|as\s+well\s+as)\s+|,\s+|[.!?]\s+", re.IGNORECASE)
+_JOINT = re.compile(r";|\b(?:and|und)\b", re.IGNORECASE)
+_JOINTS = re.compile(r",?\s+(?:but|plus|as\s+well\s+as|aber|sowie)\s+|,\s+|[.!?]\s+", re.IGNORECASE)
 
 
 def plain_text(text: str) -> str:
     """A clause in small letters, with plain quotes and dashes, numbers and simple fractions in digits, "%" for percent,
-    and without commas, polite words and what stands at its end.
+    and without commas, polite words and what stands at its end; from German word by word.
 
     Numbers that may be read in two ways ("1,500") stay as they are, which is no form of any rule.
     """
-    said = "".join(map(_character, unicodedata.normalize("NFC", text))).casefold()
+    said = in_english("".join(map(_character, unicodedata.normalize("NFC", text))).casefold())
     for pattern, new in _WORDS:
         said = pattern.sub(new, said)
     said = _COMMA.sub(lambda n: n[0] if len(n[2]) == 3 and n[1] != "0" else f"{n[1]}.{n[2]}", said)
     said = _PLACE.sub(lambda n: f"word {n[1] or _PLACES[n[2]]}", said)
+    said = _EVERY.sub(lambda n: f"1 in {n[1] or _PLACES.get(n[2], 2)} ", said)
     said = _NUMBER.sub(_in_digits, said)
     said = _PART.sub(lambda n: f"1/{_PARTS[n[3]]}" if n[3] else f"{n[1] if n[1][0] != 'a' else 1}/{_PARTS[n[2]]}", said)
     for pattern, new in _DIGITS:
@@ -105,9 +110,12 @@ def plain_text(text: str) -> str:
 
 def free_clauses(text: str) -> list[str]:
     """The parts of a rule in free words, joined by "and" or ";", but for an "and" that belongs to a number or range."""
-    kept = _WITHIN.sub(lambda found: found[1] + _NO_JOINT, text)
-    found = re.split(r";|\band\b", kept, flags=re.IGNORECASE)
-    return [part.strip().replace(_NO_JOINT, "and") for part in found if part.strip(" .")]
+    ends = [0]  # of what lies between joints
+    for joint in _JOINT.finditer(text):
+        if not any(found.start() < joint.start() < found.end() for found in _WITHIN.finditer(text)):
+            ends += joint.span()
+    parts = [text[start:end] for start, end in zip(ends[::2], [*ends[1::2], len(text)], strict=True)]
+    return [part.strip() for part in parts if part.strip(" .")]
 
 
 def finer_clauses(clause: str) -> list[str]:

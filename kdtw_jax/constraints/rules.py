@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from kdtw_jax.constraints.free_words import vague
 from kdtw_jax.constraints.plain_words import finer_clauses, free_clauses, plain_text
 from kdtw_jax.constraints.record import Constraint, Rule
 from kdtw_jax.constraints.refusals import refusal
@@ -23,6 +25,7 @@ from kdtw_jax.constraints.wording import (
 from kdtw_jax.errors import UserError
 
 _LONGEST = 1000  # characters of a rule
+_NEAREST = 6  # forms that a message shows of many
 
 
 class Read(NamedTuple):
@@ -30,6 +33,7 @@ class Read(NamedTuple):
 
     rule: Rule
     words: str  # what a student is to read
+    assumed: tuple[str, ...] = ()  # clauses that were vague, and what they are taken for, in a line each
 
 
 class _Clause(NamedTuple):
@@ -37,6 +41,7 @@ class _Clause(NamedTuple):
     budget: float
     clause: str  # as it was said
     words: str  # as a student reads it
+    vague: bool = False
 
 
 def read_rule(text: str, known: Sequence[Constraint]) -> Read:
@@ -64,7 +69,8 @@ def read_rule(text: str, known: Sequence[Constraint]) -> Read:
             raise UserError(f"{quoted(other.clause)} and {quoted(one.clause)} contradict each other; keep one of them")
     kept = budgets.values()
     rule = Rule(tuple(one.constraint for one in kept), tuple(jnp.float32(one.budget) for one in kept))
-    return Read(rule, "; ".join(one.words for one in stated))
+    assumed = tuple(f"{quoted(one.clause)} is vague, and taken for {quoted(one.words)}" for one in stated if one.vague)
+    return Read(rule, "; ".join(one.words for one in stated), assumed)
 
 
 def parse_rule(text: str, known: Sequence[Constraint]) -> Rule:
@@ -108,7 +114,7 @@ def _stated(clause: str, known: Sequence[Constraint]) -> list[_Clause]:
         if len(stated) == len(parts):
             return stated
         clause = parts[finer.index(None)]
-    raise UserError(f"{quoted(clause)} {refusal(plain_text(clause))}; {_understood(known)}")
+    raise UserError(f"{quoted(clause)} {refusal(plain_text(clause))}; {_understood(known, clause)}")
 
 
 def _understand(clause: str, known: Sequence[Constraint]) -> _Clause | None:
@@ -120,9 +126,21 @@ def _understand(clause: str, known: Sequence[Constraint]) -> _Clause | None:
         if len(meanings) > 1:
             raise UserError(f"{quoted(clause)} may mean {' or '.join(map(quoted, said))}; say which")
         if meanings:
-            return _Clause(*meanings[0], clause, said[0])
+            return _Clause(*meanings[0], clause, said[0], vague(plain_text(clause)) is not None)
     return None
 
 
-def _understood(known: Sequence[Constraint]) -> str:
-    return "understood are: " + "; ".join(f'"{form}"' for c in known for form in forms(c.wording))
+def _understood(known: Sequence[Constraint], clause: str = "") -> str:
+    """What can be said; of many forms those that are nearest to a clause."""
+    said = [form for constraint in known for form in forms(constraint.wording)]
+    if clause and len(said) > _NEAREST:
+        plain = plain_text(clause)
+        words = set(plain.split())
+
+        def near(form: str) -> tuple[int, float]:
+            other = plain_text(form)
+            return len(words & set(other.split())), SequenceMatcher(None, plain, other, autojunk=False).ratio()
+
+        said.sort(key=near, reverse=True)
+        return "understood are, for example: " + "; ".join(f'"{form}"' for form in said[:_NEAREST])
+    return "understood are: " + "; ".join(f'"{form}"' for form in said)
