@@ -177,6 +177,7 @@ ASK = Method(
     train=train,
     cost=lambda config: cost(config.distil)._replace(further_steps=config.gate_calibration_steps),
     student=lambda size, config: replace(size, gate_width=config.gate_width, rule_in_source=config.rule_in_source),
+    start=lambda config: config.start,
     check=check,
     prompts=lambda config, given: prompts(config.distil, given),
     readings=lambda config: kept_ahead(config.distil),

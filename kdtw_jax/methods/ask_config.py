@@ -47,8 +47,10 @@ class AskConfig:
     greedy tokens, or KL(student || teacher), which fits sampled ones"""
     gate_width: int = field(default=128, metadata=flags())
     """hidden units of the gate"""
+    start: str = field(default="", metadata=flags())
+    """the method of the same run whose finished student learns to ask; by default the start that all students share"""
     gate_alone: bool = field(default=False, metadata=flags())
-    """the student writes as it does at the start, and only its gate learns: what learning both together is worth"""
+    """the student writes as it does at the start, and only its gate learns"""
     gate_rate: float = field(default=1.0, metadata=flags())
     """learning rate of the gate, as a multiple of that of the student's matrices"""
     rule_in_source: bool = field(default=False, metadata=flags())
@@ -81,6 +83,8 @@ class AskConfig:
         check_ranges(self, "ask.", gate_calibration_steps="[0, inf)", fixed_share="[0, 1)")
         check_held_out(self.held_out)
         check_unit(self.unit)
+        if self.start == "ask":
+            raise UserError("ask.start names the method whose student learns to ask, which cannot be ask itself")
         if self.gate_alone and self.rule_in_source:
             raise UserError("ask.gate_alone is for a student that reads no rule, so ask.rule_in_source must be off")
         if self.distil.top_k < 1 or self.distil.target_decay:

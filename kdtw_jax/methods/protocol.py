@@ -52,6 +52,8 @@ class Method:
     """what `context.readings` are to keep of the teacher's distributions; None: they are not needed"""
     student: Callable[[ModelConfig, Any], ModelConfig] = lambda size, config: size
     """the student that it trains, where that has further parts"""
+    start: Callable[[Any], str] = lambda config: ""
+    """the method of the same run whose finished student it goes on from; "": from the start of all students"""
     check: Callable[[Any, StudentTraining, ModelConfig], None] = lambda config, training, teacher: None
     """raises UserError where these settings do not fit the training or the teacher"""
     unseen: Callable[[Any], bool] = lambda config: False

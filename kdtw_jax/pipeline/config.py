@@ -129,6 +129,14 @@ class Experiment:
             if not isinstance(self.of(name), find(name).config):
                 raise UserError(f"the settings of {name} must be a {find(name).config.__name__}, got {self.of(name)}")
             find(name).check(self.of(name), self.training, self.teacher)
+            if start := find(name).start(self.of(name)):
+                self._check_start(name, start)
+
+    def _check_start(self, name: str, start: str) -> None:
+        if start not in self.methods:
+            raise UserError(f"{name} goes on from the student of {start}: add {start} to --methods")
+        if find(start).start(self.of(start)):
+            raise UserError(f"{name} cannot go on from the student of {start}, which itself goes on from another one")
 
     def of(self, method: str) -> Any:
         """A method's own settings.
@@ -197,6 +205,8 @@ class Experiment:
     def identity_of(self, method: str) -> dict[str, Any]:
         """What the students of a method depend on beyond that."""
         own: dict[str, Any] = {method: plain(self.of(method))}
+        if start := find(method).start(self.of(method)):
+            own["start"] = self.identity_of(start)
         if method in self.beam_targets and find(method).targets != "beam":
             own["targets"] = "beam"
         if self.learns_from_beams(method) or self.prompt_targets(method) == "beam":

@@ -51,7 +51,7 @@ def parts(task: str, config: Experiment, prices: Sequence[float]) -> dict[str, E
     teacher = config.teacher_model or str(out / "without_help" / "teacher" / "model")
 
     def asking(name: str, start: str, **changes: Any) -> Experiment:
-        settings = replace(config.of("ask"), **changes)
+        settings = replace(config.of("ask"), **{"start": "", "gate_alone": False, **changes})
         chosen = replace(common.with_settings(ask=settings), methods=("ask",), out=out / name)
         return replace(chosen, teacher_model=teacher, student_model=start)
 

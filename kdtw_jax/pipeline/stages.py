@@ -114,8 +114,8 @@ def train_students(
 ) -> dict[str, Trained]:
     """Trains one student per method, all from the same start and for the same further steps on the same data.
 
-    The start is warmed up, named, or made from the teacher. There is no need of one where none of the methods asks
-    anything of it, nor the start.
+    A method may name another one whose finished student it goes on from. The start is warmed up, named, or made of the
+    teacher. There is no need of a teacher where none of the methods asks anything of it, nor the start.
 
     Raises:
       UserError: losses or scores that are not finite.
@@ -147,15 +147,16 @@ def train_students(
             unseen=setup.validation if method.unseen(own) else None,
             watch=make_watch(config, setup, _alone(model, setup)),
         )
-        params, rank = start.params, config.lora.rank
+        begin = students.get(method.start(own), start)
+        params, rank = begin.params, config.lora.rank
         if rank:
             context = dataclasses.replace(context, learning=LEARNING)
-            params = with_adapters(start.model, params, config.lora, jax.random.key(seed + 1000))
+            params = with_adapters(begin.model, params, config.lora, jax.random.key(seed + 1000))
         try:
             trained = method.train(context, params, own)
             return merged(trained) if rank else trained
         except Diverged as error:
-            others = {"the model that the student starts from": start}
+            others = {"the model that the student starts from": begin}
             if method.uses_teacher and teacher is not None:
                 others = {"the teacher": teacher, **others}
             whose = blamed(others, all_sources(setup), setup.buckets, error.examples, setup.devices)
@@ -168,7 +169,8 @@ def train_students(
 
     claim_prompts(setup, run)
     students: dict[str, Trained] = {}
-    for method in map(find, config.methods):
+    # Those first that others go on from.
+    for method in sorted(map(find, config.methods), key=lambda one: bool(one.start(config.of(one.name)))):
         name = f"seed{seed}/{method.name}"
         run.claim(name, config.identity_of(method.name))
         own_size = method.student(size, config.of(method.name))
