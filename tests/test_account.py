@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.accounts import KEPT, kept_by
 from kdtw_jax import Account
 from kdtw_jax.cli import main as kdtw
 from kdtw_jax.constraints import Rule, make_calls, make_pause, make_share, make_unit, start_history
@@ -255,3 +256,16 @@ def test_what_is_shared_where_it_can_be_is_else_kept_in_every_output(asking: Stu
     for rule, guard in ((None, True), (RULE, False)):
         found = [answer.to_json() for answer in knows(TEXTS[:40], rule, guard=guard, account="auto")]
         assert found == [answer.to_json() for answer in knows(TEXTS[:40], rule, guard=guard)]
+
+
+def test_what_enforcing_costs_is_measured_by_who_keeps_the_share(asking: Student) -> None:
+    pairs = [(text, text) for text in TEXTS[:40]]
+    rows = list(kept_by(asking, pairs, ["chrf", "exact_match"], [0.1, 0.3]))
+    assert [(row["asked"], row["account"], row["metric"]) for row in rows] == [
+        (share, account, metric) for share in (0.1, 0.3) for account in KEPT for metric in ("chrf", "exact_match")
+    ]
+    for share in (0.1, 0.3):
+        free, alone, together = (row for row in rows if row["asked"] == share and row["metric"] == "chrf")
+        assert alone["over"] == 0 < together["over"]  # type: ignore[operator]
+        assert alone["used"] < together["used"] <= share + 1e-6  # type: ignore[operator]
+        assert free["outputs"] == 40 and free["unit"] == "token"
