@@ -13,13 +13,15 @@ import pytest
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import training_batches
+from kdtw_jax.data.task import SOURCES, Task, TaskRequest, register_source
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.mle import likelihood_loss
 from kdtw_jax.models import CausalConfig, Params, T5Config, cut_teacher, make_model, names_of
 from kdtw_jax.models.lora import LEARNING, LoRAConfig, merged, with_adapters
 from kdtw_jax.pipeline.plan import plan, sizes
+from kdtw_jax.pipeline.prepare import look_up
 from kdtw_jax.pipeline.presets import TRANSLATION as PRESETS
-from kdtw_jax.training.saved import load_model
+from kdtw_jax.training.saved import load_model, save_model
 from kdtw_jax.training.state import init_state, make_optimizer, make_update, part_of
 from tests.commands import train
 from tests.world import FIT, TRAINING, WIDE, World
@@ -154,3 +156,21 @@ def test_a_plan_holds_the_state_of_adapters_alone() -> None:
     config = replace(PRESETS["base"], student_from_teacher=6, methods=("mle",))
     whole, adapted = (plan(c, sizes(c))[-1] for c in (config, replace(config, lora=LoRAConfig(rank=8))))
     assert adapted.states < 0.4 * whole.states and adapted.flops < whole.flops
+
+
+def test_a_layer_that_no_student_has_is_said_before_any_text_is_read(tmp_path: Path) -> None:
+    def unread(request: TaskRequest) -> Task:
+        raise AssertionError(f"{request.name} was read")
+
+    register_source("unread", unread)
+    try:
+        tiny = replace(PRESETS["tiny"], data="unread", methods=("mle",))
+        world = World()
+        save_model(tmp_path / "start", world.model.config, jax.device_get(world.params), world.tokenizer)
+        for start in (dict[str, Any](student_from_teacher=1), {"student_model": str(tmp_path / "start")}):
+            for targets, said in ((("q", "wq"), UserError), (("q",), AssertionError), ((), AssertionError)):
+                config = replace(tiny, lora=LoRAConfig(rank=2, targets=targets), **start)
+                with pytest.raises(said, match="no layer is called 'wq'; the student's are" if targets[1:] else "read"):
+                    look_up(config)
+    finally:
+        del SOURCES["unread"]

@@ -15,7 +15,8 @@ import numpy as np
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
-from kdtw_jax.models.interface import Model, Params
+from kdtw_jax.models.families import make_model, parameter_shapes
+from kdtw_jax.models.interface import Model, ModelConfig, Params
 from kdtw_jax.models.roles import HEADS, Path, Role
 from kdtw_jax.ranges import check_ranges
 
@@ -58,11 +59,7 @@ def with_adapters(model: Model, params: Params, config: LoRAConfig, key: jax.Arr
     Raises:
       UserError: no layer has a name of `targets`.
     """
-    layers = _linear_layers(model, params)
-    known = sorted({path[-1] for path in layers})
-    if unknown := [name for name in config.targets if name not in known]:
-        raise UserError(f"lora.targets: no layer is called {unknown[0]!r}; the student's are {', '.join(known)}")
-    wanted = [path for path in layers if not config.targets or path[-1] in config.targets]
+    wanted = _wanted(model, params, config)
     keys = dict(zip(wanted, jax.random.split(key, len(wanted)), strict=True))
 
     def add(tree: Params, path: Path) -> Params:
@@ -88,6 +85,24 @@ def merged(params: Params) -> Params:
         change = np.asarray(params[DOWN]) @ np.asarray(params[UP])
         found["kernel"] = found["kernel"] + np.float32(params[SCALE]) * change
     return found
+
+
+def check_targets(student: ModelConfig, config: LoRAConfig) -> None:
+    """Checks, by the sizes of a model alone, that it has the layers that are to be changed.
+
+    Raises:
+      UserError: no layer has a name of `targets`.
+    """
+    if config.rank:
+        _wanted(make_model(student), parameter_shapes(student), config)
+
+
+def _wanted(model: Model, params: Params, config: LoRAConfig) -> list[Path]:
+    layers = _linear_layers(model, params)
+    known = sorted({path[-1] for path in layers})
+    if unknown := [name for name in config.targets if name not in known]:
+        raise UserError(f"lora.targets: no layer is called {unknown[0]!r}; the student's are {', '.join(known)}")
+    return [path for path in layers if not config.targets or path[-1] in config.targets]
 
 
 def _linear_layers(model: Model, params: Params, path: Path = ()) -> list[Path]:

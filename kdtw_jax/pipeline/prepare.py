@@ -21,6 +21,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.ceiling import Ceiling
 from kdtw_jax.metrics.scoring import Scoring, bleu_metric, choose_scoring
 from kdtw_jax.models import cut_teacher
+from kdtw_jax.models.lora import check_targets
 from kdtw_jax.parallel.hosts import first_alone
 from kdtw_jax.pipeline.checks import check_fit, needs_validation
 from kdtw_jax.pipeline.config import Experiment
@@ -92,8 +93,12 @@ def look_up(config: Experiment, own: Task | None = None) -> Given:
     found = {name: find_model(name, offline=config.offline) for name in wanted}
     if some := [name for name in names.values() if found[name].program]:
         raise UserError(f"{some[0]} is a program and cannot learn: give it as --teacher-model")
-    if config.student_from_teacher and config.teacher_model is not None:
-        cut_teacher(found[config.teacher_model].config, config.student_from_teacher)
+    starts = [found[name].config for name in names.values()]
+    if config.student_from_teacher:
+        whole = config.teacher if config.teacher_model is None else found[config.teacher_model].config
+        starts.append(cut_teacher(whole, config.student_from_teacher)[0])
+    for start in starts:
+        check_targets(start, config.lora)
     named = list(found.values())
     known = [model.tokenizer for model in named]
     if config.text.tokenizer is not None:

@@ -130,7 +130,7 @@ def _rope(file: Path, kind: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     how = scaling.get("rope_type", scaling.get("type", "default"))
     if how == "default":
         return found
-    if how not in _SAID:
+    if not isinstance(how, str) or how not in _SAID:
         raise UserError(f"{file} has rope_type {reprlib.repr(how)}; known are default, {', '.join(_SAID)}")
     usual = {"original_max_position_embeddings": stated.get("max_position_embeddings"), **_USUAL, **scaling}
     wanted = {name: usual.get(name) for name in _SAID[how]}

@@ -19,6 +19,7 @@ from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import CausalConfig
 from kdtw_jax.models.causal.layers import rope_frequencies
 from kdtw_jax.pretrained.causal_layout import KINDS
+from kdtw_jax.runs.atomic import explained
 
 SUFFIX = ".gguf"
 _ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -65,18 +66,26 @@ class GGUF(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-@lru_cache(maxsize=2)
 def open_gguf(file: Path) -> GGUF:
     """Reads sizes and vocabulary of a file; of tensors only what they are.
+
+    A large one takes seconds, and is asked for several times: it is read once, until another takes its place.
 
     Raises:
       UserError: no such file, a damaged one, another architecture, or a vocabulary or stretched positions of a kind
         that is not known.
     """
-    from gguf import GGUFReader
-
     if not file.is_file():
         raise UserError(f"there is no file {file}")
+    with explained(file, "read"):
+        found = file.stat()
+    return _read_gguf(file, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache(maxsize=2)
+def _read_gguf(file: Path, _: tuple[int, ...]) -> GGUF:
+    from gguf import GGUFReader
+
     try:
         reader = GGUFReader(file)
         stated = {name: field.contents() for name, field in reader.fields.items()}

@@ -114,9 +114,10 @@ def _check_fit(
     sources: Mapping[str, str] = {},
 ) -> None:
     """Checks that all tensors are there and of their sizes, and no others but those that are `known`."""
-    if misfit := _misfit(wanted, {**{name: name for name in wanted}, **sources}, held, {*known}):
-        says = "what it says of itself" if where.suffix == SUFFIX else "its config.json"
-        raise UserError(f"the weights in {where} do not fit {says}: {misfit}")
+    gguf = where.suffix == SUFFIX
+    by = "its metadata" if gguf else "config.json"
+    if misfit := _misfit(wanted, {**{name: name for name in wanted}, **sources}, held, {*known}, by):
+        raise UserError(f"the weights in {where} do not fit {by if gguf else f'its {by}'}: {misfit}")
 
 
 def read_published(
@@ -195,13 +196,17 @@ def _put(x: np.ndarray, placement: Placement | None) -> np.ndarray | jax.Array:
 
 
 def _misfit(
-    wanted: dict[str, TensorSlot], sources: dict[str, str], held: Mapping[str, Held | Tensor], known: set[str]
+    wanted: dict[str, TensorSlot],
+    sources: dict[str, str],
+    held: Mapping[str, Held | Tensor],
+    known: set[str],
+    by: str,
 ) -> str:
-    """What is wrong with the tensors of a folder, empty where nothing is."""
+    """What is wrong with tensors, empty where nothing is; `by` is where their sizes are stated."""
     missing = [name for name in wanted if sources[name] not in held]
     extra = [name for name in held if name not in wanted and name not in known]
     misshapen = [
-        f"{source} is {held[source].shape}, by config.json {wanted[name].shape}"
+        f"{source} is {held[source].shape}, by {by} {wanted[name].shape}"
         for name, source in sources.items()
         if source in held and held[source].shape != wanted[name].shape
     ]
