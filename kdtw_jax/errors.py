@@ -16,8 +16,10 @@ class NotRegistered(UserError):
 
 @contextlib.contextmanager
 def told_of(file: object) -> Iterator[None]:
-    """Puts the name of a file before what a UserError says of its content."""
+    """Puts the name of a file before what a UserError says of its content, unless that begins so."""
     try:
         yield
     except UserError as error:
+        if str(error).startswith(str(file)):
+            raise
         raise type(error)(f"{file}: {error}") from None

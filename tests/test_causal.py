@@ -221,6 +221,7 @@ def test_arithmetic_in_bfloat16_is_near() -> None:
     [
         ({"head_dim": 5}, "head_dim is 5; it has to be an even number of at least 2"),
         ({"num_kv_heads": 3}, "num_kv_heads is 3; it has to be a divisor of num_heads, 4"),
+        ({"rope_kind": "yarn", "rope_theta": 1.0}, "rope_theta is 1.0; it has to be a number above 1 where"),
         ({"rope_theta": 0.0}, "rope_theta is 0.0; it has to be a number above 0 and below 1e"),
         ({"rope_kind": "dynamic"}, "rope_kind is 'dynamic'; it has to be 'default' or 'linear' or 'llama3' or 'yarn'"),
         ({"rope_kind": "yarn", "rope_low": 4.0}, "rope_high is 4.0; it has to be another number than rope_low"),

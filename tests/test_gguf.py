@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from small_llama import write_model
 
+from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.models.causal.layers import rope_frequencies
-from kdtw_jax.pretrained.gguf import open_gguf
+from kdtw_jax.pretrained.gguf import _read_gguf, open_gguf
 from kdtw_jax.pretrained.named import find_model, read_teacher
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("gguf")
+gguf = pytest.importorskip("gguf")
+small_gguf = pytest.importorskip("small_gguf")
+SIZES, write_gguf = small_gguf.SIZES, small_gguf.write_gguf
 
-from small_gguf import SIZES, write_gguf
 
 PROMPTS = ["the red house", "a tree", "Ünïcode, 1234 trees and  two\nspaces"]
 
@@ -105,3 +107,112 @@ def test_tensors_that_are_misshapen_or_missing_are_said_to_be_so_by_the_file(tmp
         with pytest.raises(UserError, match=said) as raised:
             find_model(str(tmp_path / f"{name}.gguf"))
         assert "config.json" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def stated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A file, and its metadata by their names."""
+    folder = tmp_path_factory.mktemp("gguf")
+    write_model(folder / "published", **SIZES)
+    write_gguf(folder / "model.gguf", folder / "published", "F32")
+    fields = gguf.GGUFReader(folder / "model.gguf").fields
+    return folder / "model.gguf", {name: field.contents() for name, field in fields.items()}
+
+
+def reads(file: Path, stated: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
+    """The file with other metadata, most of which the writer would refuse."""
+
+    class Field:
+        def __init__(self, value: Any):
+            self.contents = lambda: value
+
+    class Reader:
+        def __init__(self, file: Path):
+            self.tensors = whole(file).tensors
+            self.fields = {name: Field(value) for name, value in stated.items()}
+
+    whole = gguf.GGUFReader
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf, "GGUFReader", Reader)
+        return _read_gguf.__wrapped__(file, ()).tokenizer
+
+
+G = "tokenizer.ggml."
+ODD: list[Any] = [True, -7, 2**40, 0.5, float("inf"), "x", [1], ["a", "a"], [0.5], [[1]], "\ud800", ["\ud800"], {}]
+PIECES: dict[str, Any] = {
+    f"{G}model": "llama",
+    f"{G}unknown_token_id": 3,
+    f"{G}padding_token_id": 4,
+    f"{G}add_bos_token": True,
+    f"{G}add_space_prefix": True,
+}
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_whatever_a_file_says_is_a_vocabulary_that_works_or_one_line(
+    kind: str, stated: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, known = stated
+    known = {**known, **(PIECES | {f"{G}scores": [0.0] * len(known[f"{G}tokens"])} if kind == "pieces" else {})}
+    assert reads(file, known, monkeypatch).vocab_size == len(known[f"{G}tokens"])
+    refusals = []
+    for name, value in known.items():
+        odd = [*ODD]
+        if isinstance(value, list):
+            odd += [value[:-1], [*value, value[-1]], [*value[:20], None, *value[21:]], [*value[:20], "", *value[21:]]]
+        for other in odd:
+            try:
+                found = reads(file, {**known, name: other}, monkeypatch)
+            except UserError as error:
+                refusals.append(str(error))
+                continue
+            for text in PROMPTS:
+                ids, _ = found.prompt(text, 99)
+                assert {*ids} <= {*range(found.vocab_size)}
+                assert found.decode(found.encode(text)) == text or kind == "pieces" or name == f"{G}tokens"
+    assert len(refusals) > 150 and max(map(len, refusals)) < 500 and "\n" not in "".join(refusals)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({f"{G}tokens": 3}, r"has tokenizer.ggml.tokens 3; it has to be a list"),
+        ({f"{G}tokens": []}, "has no vocabulary"),
+        ({f"{G}token_type": [1]}, r"has \d+ tokens and 1 tokenizer.ggml.token_type; there has to be one for each"),
+        ({f"{G}token_type": "x"}, "token_type 'x'; it has to be a list"),
+        ({f"{G}merges": None}, "merges None; it has to be a list"),
+        ({f"{G}pre": 3}, "tokenizer.ggml.pre 3; it has to be a text"),
+        ({f"{G}padding_token_id": "x"}, r"padding_token_id 'x'; it has to be the id of one of its \d+ tokens"),
+        ({f"{G}eos_token_id": 999}, "eos_token_id 999; it has to be the id of one of its"),
+        ({f"{G}eos_token_id": 2**32 - 1, "tokenizer.chat_template": ""}, "does not say which token ends a text"),
+        ({f"{G}scores": ["x"]}, "scores with 'x' at 0; it has to be a finite number"),
+        ({f"{G}add_bos_token": "false"}, "add_bos_token 'false'; it has to be true or false"),
+        ({"tokenizer.chat_template": 3}, "tokenizer.chat_template 3; it has to be a text"),
+        ({"general.architecture": ["llama"]}, "of the architecture"),
+        ({f"{G}model": ["gpt2"]}, r"of the kind \['gpt2'\]; known are gpt2 and llama"),
+        ({"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": "2",
+          "llama.rope.scaling.original_context_length": 9}, "rope_factor is '2'"),
+    ],
+)  # fmt: skip
+def test_odd_metadata_are_named(
+    changes: dict[str, Any], said: str, stated: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, known = stated
+    with pytest.raises(UserError, match=said) as raised:
+        reads(file, {**known, **changes}, monkeypatch)
+    assert str(raised.value).count(str(file)) == 1
+    assert reads(file, known, monkeypatch).vocab_size > 300
+
+
+def test_one_text_at_two_ids_is_refused_and_none_has_a_name(
+    stated: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, known = stated
+    tokens = known[f"{G}tokens"]
+    with pytest.raises(UserError, match=rf"has {tokens[9]!r} at both 9 and 20 of its tokenizer.ggml.tokens"):
+        reads(file, {**known, f"{G}tokens": [*tokens[:20], tokens[9], *tokens[21:]]}, monkeypatch)
+    empty = reads(file, {**known, f"{G}tokens": [*tokens[:5], "", "", *tokens[7:]]}, monkeypatch)
+    assert "[EMPTY_6]" in empty.pieces and empty.vocab_size == len(tokens)
+    missing = {name: value for name, value in known.items() if name != f"{G}merges"}
+    with pytest.raises(UserError, match="does not say which bytes are paired"):
+        reads(file, missing, monkeypatch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,13 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdtw_jax.data.chat import Chat
-from kdtw_jax.data.prompt_vocabulary import make_vocabulary
-from kdtw_jax.data.tokenizer import Tokenizer, open_tokenizer
+from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import CausalConfig
 from kdtw_jax.models.causal.layers import rope_frequencies
 from kdtw_jax.pretrained.causal_layout import KINDS
+from kdtw_jax.pretrained.gguf_vocabulary import read_gguf_vocabulary
 from kdtw_jax.runs.atomic import explained
 
 SUFFIX = ".gguf"
@@ -40,13 +38,6 @@ _SUFFIXES = {
     **{f"ffn_{x}": f"mlp.{x}_proj" for x in ("gate", "up", "down")},
 }
 _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-# sentencepiece's kinds of pieces, which GGUF numbers alike.
-_NORMAL, _UNKNOWN, _CONTROL, _USER, _BYTE = 1, 2, 3, 4, 6
-# Where Llama 3 cuts texts before it pairs bytes, as its published tokenizer states it.
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
 class Tensor(NamedTuple):
@@ -92,7 +83,7 @@ def _read_gguf(file: Path, _: tuple[int, ...]) -> GGUF:
     except (ValueError, IndexError, KeyError, OverflowError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is damaged or no GGUF file ({error}); fetch it again") from error
     kind = stated.get("general.architecture")
-    if kind not in _ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
         raise UserError(f"{file} is of the architecture {str(kind)[:40]!r}; known are {', '.join(_ARCHITECTURES)}")
     names = {_published(tensor.name, kind): tensor for tensor in reader.tensors}
     config = _config(file, kind, stated, tied="lm_head.weight" not in names)
@@ -100,7 +91,7 @@ def _read_gguf(file: Path, _: tuple[int, ...]) -> GGUF:
         config = _stretched(file, config, np.asarray(names.pop("rope_freqs.weight").data, np.float64).ravel())
     found = {name: _tensor(file, name, tensor, kind, config) for name, tensor in names.items()}
     rows = found["model.embed_tokens.weight"].shape[0] if "model.embed_tokens.weight" in found else 0
-    return GGUF(config, _tokenizer(file, stated, rows), found)
+    return GGUF(config, read_gguf_vocabulary(file, stated, rows), found)
 
 
 def _published(name: str, kind: str) -> str:
@@ -144,10 +135,12 @@ def _config(file: Path, kind: str, stated: dict[str, Any], *, tied: bool) -> Cau
         more |= {"rope_kind": how, "rope_factor": said("rope.scaling.factor")}
     if how == "yarn":
         more |= {"rope_length": said("rope.scaling.original_context_length"), "rope_low": 1.0, "rope_high": 32.0}
-        more["rope_scale"] = 0.1 * math.log(max(more["rope_factor"], 1.0)) + 1.0
+        if isinstance(factor := more["rope_factor"], int | float):
+            more["rope_scale"] = 0.1 * math.log(max(factor, 1.0)) + 1.0
+    tokens = stated.get("tokenizer.ggml.tokens")
     with told_of(file):
         return CausalConfig(
-            vocab_size=len(stated.get("tokenizer.ggml.tokens", ())),
+            vocab_size=len(tokens) if isinstance(tokens, list) and tokens else 1,  # of none more is said below
             **sizes,
             num_kv_heads=said("attention.head_count_kv", heads),
             head_dim=head_dim,
@@ -209,81 +202,3 @@ def _tensor(file: Path, name: str, tensor: Any, kind: str, config: CausalConfig)
         return found
 
     return Tensor(file, tensor.name, shape, read)
-
-
-def _tokenizer(file: Path, stated: dict[str, Any], rows: int) -> Tokenizer:
-    def said(name: str, otherwise: Any = None) -> Any:
-        return stated.get(f"tokenizer.ggml.{name}", otherwise)
-
-    model, tokens = said("model"), said("tokens", [])
-    if not tokens:
-        raise UserError(f"{file} has no vocabulary (tokenizer.ggml.tokens); use one that has")
-    if model == "gpt2":
-        kind, proto = "json", _byte_pairs(file, tokens, said)
-    elif model == "llama":
-        kind, proto = "pieces", _pieces(tokens, said)
-    else:
-        raise UserError(f"{file} has a vocabulary of the kind {str(model)[:40]!r}; known are gpt2 and llama")
-
-    def token(name: str) -> str:
-        index = said(f"{name}_token_id")
-        return tokens[index] if isinstance(index, int) and 0 <= index < len(tokens) else ""
-
-    chat = Chat(stated.get("tokenizer.chat_template", ""), token("bos"), token("eos"))
-    how: dict[str, Any] = {"eos": said("eos_token_id"), "pad": said("padding_token_id")}
-    with told_of(file):
-        kept = make_vocabulary(
-            kind, proto, str(file), rows=rows, chat=chat, begins=bool(said("add_bos_token", False)), **how
-        )
-    return open_tokenizer(kept, str(file))
-
-
-def _byte_pairs(file: Path, tokens: list[str], said: Callable[..., Any]) -> bytes:
-    """A `tokenizer.json` of what a GGUF file says of a vocabulary of bytes."""
-    pre, kinds = said("pre", "default"), said("token_type", [])
-    of_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    cut = {**of_bytes, "use_regex": False}
-    numbers = {"type": "Digits", "individual_digits": True}
-
-    def split(pattern: str) -> dict[str, Any]:
-        return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-
-    qwen = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-    known = {"smollm": [numbers, of_bytes], "gpt-2": [of_bytes], "default": [of_bytes]}
-    known |= {"llama-bpe": [split(_LLAMA3), cut], "llama3": [split(_LLAMA3), cut], "qwen2": [split(qwen), cut]}
-    if pre not in known:
-        raise UserError(f"{file} cuts texts in the way {pre[:40]!r} (tokenizer.ggml.pre); known are {', '.join(known)}")
-    place = {text: i for i, text in enumerate(tokens)}
-    special = [i for i, kind in enumerate(kinds) if kind in (_CONTROL, _UNKNOWN, _USER)]
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    stated = {
-        "version": "1.0",
-        "added_tokens": [{"id": i, "content": tokens[i], **flags, "special": kinds[i] != _USER} for i in special],
-        "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": known[pre]},
-        "post_processor": None,
-        "decoder": of_bytes,
-        "model": {"type": "BPE", "vocab": place, "merges": said("merges", []), "byte_fallback": False},
-    }
-    return json.dumps(stated, ensure_ascii=False).encode()
-
-
-def _pieces(tokens: list[str], said: Callable[..., Any]) -> bytes:
-    """A sentencepiece model of what a GGUF file says of one."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    scores, kinds = said("scores", []), said("token_type", [])
-    described: Any = sentencepiece_model_pb2  # whose names no type checker sees
-    model, unknown = described.ModelProto(), said("unknown_token_id", 0)
-    for i, text in enumerate(tokens):
-        piece = model.pieces.add()
-        piece.piece, piece.score = text, scores[i] if i < len(scores) else 0.0
-        piece.type = _UNKNOWN if i == unknown else kinds[i] if i < len(kinds) else _NORMAL
-    trainer, normal = model.trainer_spec, model.normalizer_spec
-    trainer.model_type, trainer.byte_fallback = described.TrainerSpec.ModelType.Value("BPE"), _BYTE in kinds
-    trainer.unk_id = unknown
-    trainer.bos_id, trainer.eos_id = said("bos_token_id", 1), said("eos_token_id", 2)
-    trainer.pad_id = said("padding_token_id", -1)
-    normal.name, normal.add_dummy_prefix = "identity", bool(said("add_space_prefix", True))
-    normal.remove_extra_whitespaces, normal.escape_whitespaces = False, True
-    return bytes(model.SerializeToString())

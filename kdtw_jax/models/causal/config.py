@@ -107,6 +107,8 @@ class CausalConfig(Fields):
             raise refusal("num_kv_heads", self.num_kv_heads, f"a divisor of num_heads, {self.num_heads}")
         if self.rope_kind in ("llama3", "yarn") and self.rope_low == self.rope_high:
             raise refusal("rope_high", self.rope_high, "another number than rope_low")
+        if self.rope_kind == "yarn" and self.rope_theta <= 1:
+            raise refusal("rope_theta", self.rope_theta, "a number above 1 where positions are stretched by yarn")
         if self.fused_attention:
             check_fused(self, "head_dim")
 
