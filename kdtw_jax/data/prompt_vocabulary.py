@@ -9,37 +9,21 @@ for help are tokens that the vocabulary keeps spare, or rows beyond it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-from kdtw_jax.data.added_tokens import FAST, AddedToken, finder
 from kdtw_jax.data.chat import Chat
+from kdtw_jax.data.cutters import CUTTERS, Cutter, open_cutter
 from kdtw_jax.data.vocabulary_training import EOS_ID, PAD_ID, UNK_ID, UNKNOWN_TEXT
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import parse_object
 from kdtw_jax.text.normal import without_surrogates
 
 HEADER = b"kdtw_jax prompt vocabulary\n"
-_SPACE = "\u2581"
 _ANEW = "fetch or write it again"
-
-
-class Cutter(Protocol):
-    """A published tokenizer, by its own ids."""
-
-    def plain(self, text: str) -> list[int]:
-        """The ids of a text in which no special token is known."""
-
-    def decode(self, ids: Sequence[int]) -> str: ...
-
-    pieces: list[str]  # the text of every id, a space as "▁"; "" where there is no token
-    special: dict[int, str]  # the special tokens, by id
-    unknown: int | None
-    begins: bool  # whether it puts a token in front of a text
-    published: str  # the name of its file in the Hugging Face layout
 
 
 class Ids(NamedTuple):
@@ -67,9 +51,8 @@ class PromptVocabulary:
         self.published_V = published_V
         self._here = np.argsort(published_V)
         self.help_id = int(self._here[ids.help])
-        tokens = [AddedToken(i, content, special=True) for i, content in cutter.special.items() if content]
-        self._find = finder(tokens)
-        self._around = chat.around()
+        self._before, self._after = chat.around()
+        self._named = {*cutter.special} - {cutter.unknown}
 
     def vocab_size(self) -> int:
         return self.ids.total
@@ -101,7 +84,7 @@ class PromptVocabulary:
 
     def encode(self, text: str) -> list[int]:
         """A text in which the names of special tokens are text like any other."""
-        return [int(self._here[i]) for i in self.cutter.plain(without_surrogates(text))]
+        return self._moved(self.cutter.plain(without_surrogates(text)))
 
     def prompt(self, text: str, limit: int) -> tuple[list[int], int]:
         """A text with what stands around it, and how many ids were left out of its end to keep to the limit.
@@ -109,26 +92,33 @@ class PromptVocabulary:
         Raises:
           UserError: nothing of a text is left within it.
         """
-        before, after = self._around
-        if not any(isinstance(part, int) for part in self._find(text)):
-            whole = self._told(before + text + after)
-            if len(whole) <= limit:
-                return whole, 0
-        head, inner, tail = self._told(before), self.encode(text), self._told(after)
+        head, tail = self._ends
+        whole = self._told(self._before + text + self._after)
+        # As one text, unless words of the user's became special tokens, or it is too long.
+        if len(whole) <= limit and self._special(whole) == self._special([*head, *tail]):
+            return self._moved(whole), 0
         room = limit - len(head) - len(tail)
         if room < 1:
             around = len(head) + len(tail)
             raise UserError(
                 f"what stands around a prompt is {around} tokens; text.max_source has to be more, not {limit}"
             )
-        return [*head, *inner[:room], *tail], max(len(inner) - room, 0)
+        inner = self.encode(text)
+        return [*self._moved(head), *inner[:room], *self._moved(tail)], max(len(inner) - room, 0)
+
+    @cached_property
+    def _ends(self) -> tuple[list[int], list[int]]:
+        return self._told(self._before), self._told(self._after)
 
     def _told(self, text: str) -> list[int]:
-        """The ids of a text with special tokens by their names."""
-        found: list[int] = []
-        for part in self._find(without_surrogates(text)):
-            found += [part] if isinstance(part, int) else self.cutter.plain(part)
-        return [int(self._here[i]) for i in found]
+        """The checkpoint's ids of a text with special tokens by their names."""
+        return self.cutter.told(without_surrogates(text))
+
+    def _special(self, there: Sequence[int]) -> list[int]:
+        return [i for i in there if i in self._named]
+
+    def _moved(self, there: Sequence[int]) -> list[int]:
+        return [int(self._here[i]) for i in there]
 
 
 def choose_ids(
@@ -231,115 +221,3 @@ def read_saved(proto: bytes, name: str) -> tuple[str, Ids, Chat, bytes]:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{name} is damaged: it does not say which tokens are which; {_ANEW}") from None
     return stated["kind"], ids, chat, file
-
-
-class JsonCutter:
-    """A `tokenizer.json` of byte pairs, through the library `tokenizers`.
-
-    Raises:
-      UserError: `file` is no such file.
-    """
-
-    published = FAST
-
-    def __init__(self, file: bytes, name: str):
-        from tokenizers import Tokenizer
-
-        try:
-            stated = parse_object(file)
-        except ValueError as error:
-            raise UserError(f"{name} is damaged: {error}; {_ANEW}") from None
-        model = stated.get("model")
-        model = model if isinstance(model, dict) else {}
-        if model.get("type") != "BPE":
-            raise UserError(f"{name} is a tokenizer of type {str(model.get('type'))[:40]!r}; known are BPE and Unigram")
-        try:
-            self._plain = Tokenizer.from_str(json.dumps({**stated, "truncation": None, "padding": None}))
-            self._plain.encode_special_tokens = True
-            self._plain.encode("a").ids[0]
-            added = self._plain.get_added_tokens_decoder()
-            vocabulary = self._plain.get_vocab(with_added_tokens=True)
-        except BaseException as error:
-            # The library raises bare exceptions, and where it panics one that no other exception is the base of.
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            said = " ".join(str(error).split())[:200]
-            raise UserError(f"{name} is no tokenizer.json that tokenizers can read ({said}); {_ANEW}") from None
-        self.special = {i: token.content for i, token in sorted(added.items()) if token.special}
-        texts = [""] * (max(vocabulary.values(), default=-1) + 1)
-        bytes_of = _bytes_of_characters() if _is_of_bytes(stated) else None
-        for text, i in vocabulary.items():
-            texts[i] = text if i in added or bytes_of is None else _as_text(text, bytes_of)
-        self.pieces = texts
-        self.begins = self._plain.encode("a").ids[0] in self.special
-        unknown = model.get("unk_token")
-        self.unknown = vocabulary.get(unknown) if isinstance(unknown, str) else None
-
-    def plain(self, text: str) -> list[int]:
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._plain.decode(ids, skip_special_tokens=False)
-        return text
-
-
-def _is_of_bytes(stated: dict[str, Any]) -> bool:
-    """Whether pieces are bytes under the names of characters, as in GPT-2."""
-    return '"ByteLevel"' in json.dumps([stated.get("pre_tokenizer"), stated.get("decoder")])
-
-
-def _bytes_of_characters() -> dict[str, int]:
-    """GPT-2's characters for bytes: those that can be printed are their own, the others come after 255, in order."""
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in shown]
-    return {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-def _as_text(piece: str, byte_of: dict[str, int]) -> str:
-    """What a piece of bytes says; a character of which it has but a part is shown as one that is not known."""
-    said = bytes(byte_of[character] for character in piece if character in byte_of)
-    return said.decode("utf-8", errors="replace").replace(" ", _SPACE)
-
-
-class PieceCutter:
-    """A sentencepiece model of byte pairs, as what a GGUF file says of Llama's and Gemma's becomes.
-
-    Raises:
-      UserError: `file` is no such model.
-    """
-
-    published = "tokenizer.model"
-
-    def __init__(self, file: bytes, name: str):
-        import sentencepiece
-
-        try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=file)
-        except RuntimeError as error:
-            raise UserError(f"{name} is not a sentencepiece model; {_ANEW}") from error
-        ids = range(self._processor.vocab_size())
-        self.pieces = [str(self._processor.id_to_piece(i)) for i in ids]
-        self.unknown: int | None = int(self._processor.unk_id())
-        self.begins = False
-        self.special = {i: self.pieces[i] for i in ids if self._processor.is_control(i) or i == self.unknown}
-
-    def plain(self, text: str) -> list[int]:
-        ids: list[int] = self._processor.encode(text)
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self._processor.decode([int(i) for i in ids]))
-
-
-CUTTERS: dict[str, Callable[[bytes, str], Cutter]] = {"json": JsonCutter, "pieces": PieceCutter}
-
-
-@lru_cache(maxsize=2)
-def open_cutter(kind: str, file: bytes, name: str) -> Cutter:
-    """Opens a published tokenizer of a kind of `CUTTERS`; a large one takes seconds, and is asked for several times.
-
-    Raises:
-      UserError: as the kind does, naming `name`.
-    """
-    return CUTTERS[kind](file, name)

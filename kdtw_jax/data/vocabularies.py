@@ -26,9 +26,10 @@ from kdtw_jax.data.added_tokens import (
 )
 from kdtw_jax.data.byt5 import PROTO, ByteProcessor
 from kdtw_jax.data.byt5 import SENTINELS as BYTE_SENTINELS
+from kdtw_jax.data.cutters import open_cutter
 from kdtw_jax.data.fast_tokenizer import FastProcessor
 from kdtw_jax.data.prompt_vocabulary import HEADER as PROMPTS
-from kdtw_jax.data.prompt_vocabulary import PromptVocabulary, open_cutter, read_saved
+from kdtw_jax.data.prompt_vocabulary import PromptVocabulary, read_saved
 from kdtw_jax.data.same_vocabulary import BYTES, CutRules, Likeness, rules_of_json, rules_of_model
 from kdtw_jax.data.vocabulary_training import EOS_ID, HELP, PAD_ID, UNK_ID
 from kdtw_jax.errors import UserError

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
 from kdtw_jax.data.added_tokens import CONFIG, FAST, read_object
 from kdtw_jax.data.chat import Chat
-from kdtw_jax.data.prompt_vocabulary import make_vocabulary, open_cutter
+from kdtw_jax.data.cutters import open_cutter
+from kdtw_jax.data.prompt_vocabulary import make_vocabulary
 from kdtw_jax.data.tokenizer import Tokenizer, open_tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import CausalConfig
 from kdtw_jax.pretrained.causal_layout import write_causal
+from kdtw_jax.runs.atomic import explained
+from kdtw_jax.text.normal import without_surrogates
 
 TEMPLATE = "chat_template.jinja"
 MODEL = "config.json"
@@ -32,12 +36,19 @@ def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
         raise UserError(f"{folder} has no {FAST}, which holds a vocabulary; add the model's own")
     stated = read_object(folder / CONFIG)
     jinja = folder / TEMPLATE
-    template = jinja.read_text(encoding="utf-8") if jinja.is_file() else stated.get("chat_template") or ""
+    template = _text_of(jinja) if jinja.is_file() else stated.get("chat_template")
     if isinstance(template, list):  # several, by name
-        template = {_of(entry, "name"): _of(entry, "template") for entry in template}.get("default", "")
-    if not isinstance(template, str):
-        raise UserError(f"{folder / CONFIG} has a chat_template that is no text; give the model's own")
-    tokens = {name: _content(stated.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
+        template = next((_of(entry, "template") for entry in template if _of(entry, "name") == "default"), template)
+    template = "" if template is None else template
+    if not isinstance(template, str) or without_surrogates(template) != template:
+        raise UserError(
+            f"{folder / CONFIG} has a chat_template that is no text, nor several of which one is the default; give the "
+            "model's own"
+        )
+    tokens = {name: _content(folder / CONFIG, f"{name}_token", stated) for name in ("bos", "eos", "pad")}
+    begins = stated.get("add_bos_token")
+    if not isinstance(begins, bool | None):
+        raise UserError(f"{folder / CONFIG} has add_bos_token {reprlib.repr(begins)}; it has to be true or false")
     chat, proto = Chat(template, tokens["bos"], tokens["eos"]), file.read_bytes()
     place = {text: i for i, text in open_cutter("json", proto, str(file)).special.items()}
     with told_of(folder):
@@ -49,7 +60,7 @@ def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
             chat=chat,
             eos=place.get(tokens["eos"]),
             pad=place.get(tokens["pad"]),
-            begins=stated.get("add_bos_token"),
+            begins=begins,
         )
     return open_tokenizer(kept, str(file))
 
@@ -87,7 +98,20 @@ def _of(entry: Any, name: str) -> Any:
     return entry.get(name) if isinstance(entry, dict) else None
 
 
-def _content(token: Any) -> str:
-    """Of a token, which is a text or has one."""
+def _content(file: Path, name: str, stated: dict[str, Any]) -> str:
+    """Of a token, which is a text or has one; "" where there is none."""
+    token = stated.get(name)
     found = _of(token, "content") if isinstance(token, dict) else token
-    return found if isinstance(found, str) else ""
+    if found is None and not isinstance(token, dict):
+        return ""
+    if not isinstance(found, str) or without_surrogates(found) != found:
+        raise UserError(f"{file} has {name} {reprlib.repr(token)}; it has to be a text or to have a content")
+    return found
+
+
+def _text_of(file: Path) -> str:
+    try:
+        with explained(file, "read"):
+            return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is damaged: not UTF-8; fetch or write it again") from None
