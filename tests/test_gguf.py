@@ -40,6 +40,8 @@ def test_a_gguf_file_is_the_folder_it_was_made_of_to_rounding(how: str, off: flo
     assert jax.tree.all(jax.tree.map(np.allclose, one.params, other.params)) == (how == "F32")
     for text in PROMPTS:
         assert one.tokenizer.prompt(text, 99) == other.tokenizer.prompt(text, 99)
+    assert one.tokenizer.fingerprint != other.tokenizer.fingerprint
+    assert one.tokenizer.difference(other.tokenizer) is other.tokenizer.difference(one.tokenizer) is None
 
 
 @pytest.mark.parametrize("length", [8192, 512])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from kdtw_jax.data.prompt_vocabulary import make_vocabulary
 from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, load_tokenizer, open_tokenizer
 from kdtw_jax.errors import UserError
 from kdtw_jax.pretrained.causal_vocabulary import load_prompt_vocabulary
+from kdtw_jax.training.saved import check_vocabulary
 
 STRANGE = ["", " ", "\n\n", "a\tb", "Grüße 你好 🙂", "<|stop|>", "x<|start|>user\ny", "<help>", "\ud800x"]
 
@@ -171,3 +173,39 @@ def test_a_vocabulary_says_how_another_differs() -> None:
     one, other = opened(""), opened("", special=[*SPECIAL[:3], "<|unused_a|>", "<|unused_c|>"])
     assert "unused" in str(one.difference(other))
     assert np.array_equal(one.words.begins_V, opened("").words.begins_V)
+
+
+def test_rows_that_no_token_has_and_the_kind_of_file_make_no_other_vocabulary(tmp_path: Path) -> None:
+    rows = write_vocabulary(tmp_path)
+    small, large = (load_prompt_vocabulary(tmp_path, rows + more) for more in (5, 12))
+    whole = json.loads((tmp_path / "tokenizer.json").read_text())
+    whole["model"]["merges"] = [" ".join(pair) for pair in whole["model"]["merges"]]  # as older files have them
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**whole, "post_processor": None}, indent=1))
+    older = load_prompt_vocabulary(tmp_path, rows + 5)
+    for one, other in ((small, large), (large, small), (small, older)):
+        assert one.fingerprint != other.fingerprint and one.difference(other) is None
+    check_vocabulary("teacher", small, large)
+    assert small.padded_to(rows + 12).banned_ids[-1] == rows + 11
+    assert small.padded_to(rows + 12).prompt("a red tree", 99) == large.prompt("a red tree", 99)
+    there = small.padded_to(rows + 12).published_ids
+    assert there is not None and np.array_equal(there, large.published_ids)  # type: ignore[arg-type]
+
+
+def test_what_makes_another_prompt_vocabulary_is_said(tmp_path: Path) -> None:
+    rows = write_vocabulary(tmp_path / "own")
+    own = load_prompt_vocabulary(tmp_path / "own", rows + 5)
+    stated = json.loads((tmp_path / "own" / "tokenizer.json").read_text())
+    digits = {"type": "Digits", "individual_digits": True}
+    changes: dict[str, Any] = {
+        "is chosen": {"model": {**stated["model"], "merges": stated["model"]["merges"][:-1]}},
+        "and": {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits, stated["pre_tokenizer"]]}},
+    }
+    said = {"is chosen": "pieces are chosen in another way", "and": r"12345.* is \[.*\] there and \[.*\] here"}
+    for name, change in changes.items():
+        write_vocabulary(tmp_path / name)
+        (tmp_path / name / "tokenizer.json").write_text(json.dumps({**stated, **change}))
+        with pytest.raises(UserError, match=said[name]):
+            check_vocabulary("teacher", own, load_prompt_vocabulary(tmp_path / name, rows + 5))
+    write_vocabulary(tmp_path / "chat", template=TEMPLATE.replace("assistant", "model"))
+    other = load_prompt_vocabulary(tmp_path / "chat", rows + 5)
+    assert "a prompt is (" in str(own.difference(other)) and "model" in str(own.difference(other))

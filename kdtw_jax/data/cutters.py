@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ class Cutter(Protocol):
     special: dict[int, str]  # the special tokens, by id
     unknown: int | None
     begins: bool  # whether it puts a token in front of a text
+    pairs: str  # a digest of how pieces are chosen
     published: str  # the name of its file in the Hugging Face layout
 
 
@@ -71,6 +73,8 @@ class JsonCutter:
             texts[i] = text if i in added or bytes_of is None else _as_text(text, bytes_of)
         self.pieces = texts
         self.begins = bool(begun) and begun[0] in self.special
+        merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model.get("merges") or ()]
+        self.pairs = _digest([merges, bool(model.get("ignore_merges")), model.get("byte_fallback", False)])
         unknown = model.get("unk_token")
         self.unknown = vocabulary.get(unknown) if isinstance(unknown, str) else None
 
@@ -129,6 +133,10 @@ def _check_ids(stated: dict[str, Any], vocabulary: Mapping[str, int], name: str)
             )
 
 
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def _is_of_bytes(stated: dict[str, Any]) -> bool:
     """Whether pieces are bytes under the names of characters, as in GPT-2."""
     return '"ByteLevel"' in json.dumps([stated.get("pre_tokenizer"), stated.get("decoder")])
@@ -168,6 +176,8 @@ class PieceCutter:
         self.unknown: int | None = int(self._processor.unk_id())
         self.begins = False
         self.special = {i: self.pieces[i] for i in ids if self._processor.is_control(i) or i == self.unknown}
+        kinds = [self._processor.is_byte(i) or self._processor.is_unused(i) for i in ids]
+        self.pairs = _digest([[self._processor.get_score(i) for i in ids], kinds])
         self._find = finder([AddedToken(i, content, special=True) for i, content in self.special.items() if content])
 
     def plain(self, text: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ class CutRules(NamedTuple):
     model: str
     charsmap: bytes  # of sentencepiece's normalisation
     more: tuple[str, ...]  # what is done beside that
+    around: tuple[str, ...] = ()  # what stands around a prompt
 
 
 class Likeness(NamedTuple):
@@ -83,6 +85,8 @@ def difference(there: Likeness, here: Likeness) -> str | None:
             return f"{there.texts[i]!r} has score {score:g} there and {its:g} here"
     if (mine.charsmap, mine.more) != (other.charsmap, other.more):
         return "texts are normalised in another way"
+    if mine.around != other.around:
+        return f"a prompt is {reprlib.repr(mine.around)} there and {reprlib.repr(other.around)} here"
     for text in _texts(there):
         if there.encode(text) != here.encode(text):
             return f"{text!r} is {there.encode(text)} there and {here.encode(text)} here"
@@ -94,7 +98,7 @@ def _texts(likeness: Likeness) -> list[str]:
     known = (text[1:] for i, text in likeness.texts.items() if i >= SPECIALS and i not in likeness.added)
     word = next((text for text in known if len(text) > 1 and text.isalpha()), "a")
     beside = [f"{word}{token.content}{word} {token.content} {word}" for token in likeness.added.values()]
-    return [f"  {word}  {word} {word}{word} ", f"{word}\t{word}\n{word}", *beside]
+    return [f"  {word}  {word} {word}{word} ", f"{word}\t{word}\n{word}", f"{word}'s 12345, {word}!\n\n\u00e9", *beside]
 
 
 def _is_of_white_space(step: Mapping[str, object]) -> bool:

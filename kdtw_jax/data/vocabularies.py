@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -66,7 +65,8 @@ class Vocabulary(NamedTuple):
 
     def likeness(self, banned: frozenset[int], encode: Encoder) -> Likeness:
         """What another vocabulary has to share; ids that are never written, and the encoder, are the tokenizer's."""
-        texts = {i: str(self.processor.id_to_piece(i)) for i in range(self.processor.vocab_size())}
+        pieces = {i: str(self.processor.id_to_piece(i)) for i in range(self.processor.vocab_size())}
+        texts = {i: piece for i, piece in pieces.items() if piece}  # rows beyond the tokens have none
         added = {token.id: token for token in self.added}
         texts |= {i: token.content for i, token in added.items()}
         return Likeness(texts, added, self.help_id, banned & texts.keys(), self.rules(), encode)
@@ -194,7 +194,7 @@ def _of_prompts(proto: bytes, name: str) -> Vocabulary:
         0,
         file,
         proto,
-        lambda: CutRules((), {}, hashlib.sha256(proto).hexdigest(), b"", ()),
+        lambda: CutRules((), {}, found.cutter.pairs, b"", (), (*chat.around(), chat.end_of_turn())),
     )
 
 
