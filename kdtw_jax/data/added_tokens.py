@@ -52,11 +52,15 @@ class Stated(NamedTuple):
     where: str = f"{CONFIG} or {ADDED}"  # the tokens stand
 
 
-def read_stated(folder: Path) -> Stated:
+def read_stated(folder: Path, *, beside_fast: bool = False) -> Stated:
     """The added tokens of a published folder; with none of the files there are none.
 
     As in `transformers`, `added_tokens_decoder` in tokenizer_config.json counts before tokenizer.json, and
     added_tokens.json, which has no flags, comes last.
+
+    Args:
+      folder: of the model.
+      beside_fast: leave tokenizer.json out, whose own tokens are read elsewhere.
 
     Raises:
       UserError: a file is damaged or gives a text two ids.
@@ -69,7 +73,7 @@ def read_stated(folder: Path) -> Stated:
         listed = [entry for name in _LISTS for entry in _listed(file, name, found)]
         special |= dict.fromkeys(text for entry in listed if (text := _content(file, entry)))
     file, entries = folder / CONFIG, _items(folder / CONFIG, config.get("added_tokens_decoder"))
-    if not entries:
+    if not entries and not beside_fast:
         file = folder / FAST
         entries = [(_of(entry, "id"), entry) for entry in _listed(file, "added_tokens", read_object(file))]
     if not entries:

@@ -34,6 +34,7 @@ import numpy as np
 from kdtw_jax.data.added_tokens import FAST, AddedToken, Stated, read_stated, sentinel_number
 from kdtw_jax.data.byt5 import BYT5, PROTO, ByteProcessor
 from kdtw_jax.data.fast_tokenizer import FastProcessor
+from kdtw_jax.data.further_tokens import with_further_tokens
 from kdtw_jax.data.prompt_vocabulary import PromptVocabulary
 from kdtw_jax.data.same_vocabulary import Likeness, difference
 from kdtw_jax.data.vocabularies import NOTHING, Encoder, Processor, open_vocabulary, too_few_rows
@@ -254,6 +255,8 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         proto = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
+    if path.name == FAST:
+        proto = with_further_tokens(proto, read_stated(path.parent, beside_fast=True), str(path))
     return _opened(proto, str(path), read_stated(path.parent) if path.name == PIECES else NOTHING)
 
 

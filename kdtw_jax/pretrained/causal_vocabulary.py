@@ -6,9 +6,10 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from kdtw_jax.data.added_tokens import CONFIG, FAST, read_object
+from kdtw_jax.data.added_tokens import CONFIG, FAST, read_object, read_stated
 from kdtw_jax.data.chat import Chat
 from kdtw_jax.data.cutters import open_cutter
+from kdtw_jax.data.further_tokens import with_further_tokens
 from kdtw_jax.data.prompt_vocabulary import make_vocabulary
 from kdtw_jax.data.tokenizer import Tokenizer, open_tokenizer
 from kdtw_jax.errors import UserError, told_of
@@ -49,7 +50,9 @@ def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
     begins = stated.get("add_bos_token")
     if not isinstance(begins, bool | None):
         raise UserError(f"{folder / CONFIG} has add_bos_token {reprlib.repr(begins)}; it has to be true or false")
-    chat, proto = Chat(template, tokens["bos"], tokens["eos"]), file.read_bytes()
+    chat = Chat(template, tokens["bos"], tokens["eos"])
+    with explained(file, "read"):
+        proto = with_further_tokens(file.read_bytes(), read_stated(folder, beside_fast=True), str(file))
     place = {text: i for i, text in open_cutter("json", proto, str(file)).special.items()}
     with told_of(folder):
         kept = make_vocabulary(
