@@ -10,6 +10,7 @@ from kdtw_jax.errors import UserError
 
 _ROWS = 4096  # looked at together
 _EOS = 1
+_LARGEST = 2.0**64  # the root of float32's range
 
 
 class SlicedRows(Protocol):
@@ -19,7 +20,9 @@ class SlicedRows(Protocol):
 
 
 def check_finite(what: str, rows: SlicedRows, count: int, remedy: str) -> None:
-    """Checks that the numbers of a tensor are finite, in little memory.
+    """Checks that the numbers of a tensor are finite, and their squares in float32, in little memory.
+
+    Of numbers whose squares are not, norms would make zeros, and a model would write the same whatever it reads.
 
     Args:
       what: which tensor, for the message.
@@ -28,21 +31,25 @@ def check_finite(what: str, rows: SlicedRows, count: int, remedy: str) -> None:
       remedy: what the user can do, for the message.
 
     Raises:
-      UserError: some are NaN or infinite; it says how many, the first one and its place.
+      UserError: some are NaN or infinite, or too large; it says how many, the first one and its place.
     """
-    bad, first = 0, ""
+    bad, first, large = 0, "", True
     for start in range(0, count, _ROWS):
         part = np.asarray(rows[start : min(start + _ROWS, count)])  # beyond the end is an error of a file's tensor
-        finite = np.isfinite(part)
-        if finite.all():
-            continue
+        with np.errstate(invalid="ignore"):
+            # Without a copy; NaN is the least and the largest of what it is among, and not within.
+            if not part.size or (float(part.min()) > -_LARGEST and float(part.max()) < _LARGEST):
+                continue
+        finite = np.abs(part.astype(np.float64)) < _LARGEST
         bad += int(finite.size - np.count_nonzero(finite))
         if not first:
             row, *others = np.argwhere(~finite)[0].tolist()
             first = f"{float(part[row, *others]):g} at {[start + row, *others]}"
+        large = large and bool(np.isfinite(part).all())
     if bad:
-        numbers = f"{bad:,} numbers that are not finite (the first is" if bad > 1 else "1 number that is not finite ("
-        raise UserError(f"{what} has {numbers}{' ' if bad > 1 else ''}{first}); {remedy}")
+        one, more = ("is too large", "are too large") if large else ("is not finite", "are not finite")
+        numbers = f"{bad:,} numbers that {more} (the first is " if bad > 1 else f"1 number that {one} ("
+        raise UserError(f"{what} has {numbers}{first}); {remedy}")
 
 
 def check_written(name: str, tokens_NxT: np.ndarray, asked_NxT: np.ndarray | None = None) -> None:

@@ -64,7 +64,8 @@ def test_a_run_blames_the_model_that_is_to_blame(tmp_path: Path) -> None:
     for side in ("source", "target"):
         (tmp_path / side).write_text("\n".join(text[:40] for text in TEXTS[:60]) + "\n", encoding="utf8")
     weights = tensors(V11)
-    weights["decoder.final_layer_norm.weight"][:] = 3e38
+    weights["decoder.final_layer_norm.weight"][:] = 1.5e19
+    weights["lm_head.weight"] = np.float32(1.5e19) * np.sign(weights["lm_head.weight"])
     models = {"teacher": (V11, weights), "student": (V10, tensors(V10))}
     names: dict[str, Any] = {f"{n}_model": str(write_folder(tmp_path / n, *model)) for n, model in models.items()}
     tiny = PRESETS["tiny"]

@@ -72,17 +72,35 @@ def test_all_numbers_that_are_none_are_counted_and_the_first_is_placed() -> None
         check_finite("x", x, len(x), "")
 
 
-@pytest.mark.parametrize(("stored", "dtype", "value"), [("float64", "float32", 1e300), ("float32", "bfloat16", 3.4e38)])
-def test_numbers_beyond_what_they_are_read_in_are_named_too(
-    stored: str, dtype: str, value: float, tmp_path: Path
-) -> None:
-    weights = {key: x.astype(stored) for key, x in tensors(V10).items()}
+@pytest.mark.parametrize("stored", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_none_is_found_in_any_place(stored: str, value: float) -> None:
+    drawn = np.random.default_rng(0)
+    for size in (1, 3, 16, 37):
+        for place in range(size * 5):
+            x = drawn.standard_normal((size, 5)).astype(jnp.dtype(stored))
+            check_finite("x", x, size, "")
+            x.flat[place] = value
+            with pytest.raises(UserError, match="1 number that is not finite"):
+                check_finite("x", x, size, "")
+    check_finite("x", np.zeros((0, 5), jnp.dtype(stored)), 0, "")
+
+
+@pytest.mark.parametrize(
+    ("stored", "value"), [("float64", 1e300), ("float64", -1e20), ("float32", 3.4e38), ("bfloat16", 3.3e38)]
+)
+def test_numbers_whose_squares_are_none_are_named_too(stored: str, value: float, tmp_path: Path) -> None:
+    """Norms would make zeros of them: the same outputs for all that is read."""
+    weights = {key: x.astype(jnp.dtype(stored)) for key, x in tensors(V10).items()}
     weights[Q][3, 7] = value
     folder = write_folder(tmp_path / "model", V10, weights)
-    said = refusal(folder, dtype)
-    assert f"{Q}, in {dtype} has 1 number that is not finite (inf at [3, 7])" in said
-    if stored == "float32":
-        read_teacher(find_model(str(folder)), dtype="float32")
+    wanted = float(weights[Q][3, 7])
+    for dtype in ("float32", "bfloat16"):
+        assert f"{Q} has 1 number that is too large ({wanted:g} at [3, 7])" in refusal(folder, dtype)
+    weights[Q][3, 7] = 1e19
+    read_teacher(find_model(str(write_folder(tmp_path / "model", V10, weights))), dtype="bfloat16")
+    weights[Q][3, 7], weights[Q][4, 7] = value, np.nan
+    assert "2 numbers that are not finite" in refusal(write_folder(tmp_path / "model", V10, weights))
 
 
 def test_a_damaged_copy_is_said_to_be_damaged_and_not_another_tensor(tmp_path: Path) -> None:
@@ -174,7 +192,7 @@ def test_only_padding_before_the_end_is_none() -> None:
 
 def test_reading_does_not_change_sound_weights(tmp_path: Path) -> None:
     weights = tensors(V10)
-    weights[Q][0, 0], weights[NORM][0] = np.float32(3e38), np.float32(1e-45)  # odd, and numbers
+    weights[Q][0, 0], weights[NORM][0] = np.float32(1e19), np.float32(1e-45)  # odd, and numbers
     found = open_published(write_folder(tmp_path / "model", V10, weights))
     params = read_published(found, found.config, KEY)
-    assert params["decoder"]["block_1"]["cross_attention"]["q"]["kernel"][0, 0] == np.float32(3e38)
+    assert params["decoder"]["block_1"]["cross_attention"]["q"]["kernel"][0, 0] == np.float32(1e19)
