@@ -20,7 +20,7 @@ from kdtw_jax.lines import LONGEST
 from kdtw_jax.methods.ask_config import unit_of
 from kdtw_jax.pipeline.restore import read_json, restore
 from kdtw_jax.pretrained.named import find_config, find_model, read_teacher
-from kdtw_jax.text.normal import normalize
+from kdtw_jax.text.normal import is_blank
 from kdtw_jax.text.words import word_numbers
 from kdtw_jax.training.saved import SavedModel, check_vocabulary, load_model
 
@@ -167,7 +167,7 @@ class Student:
     def _encode(self, text: str) -> tuple[list[int], int]:
         """The ids of a source with its instruction and end, and how many were cut off; none if it has no text."""
         text = text[:LONGEST]
-        if not normalize(text):
+        if is_blank(text):
             return [], 0
         return self.model.tokenizer.prompt(self.instruction.replace("{source}", text), self.max_source)
 

@@ -113,10 +113,10 @@ def test_every_line_of_any_bytes_has_its_line_of_output(
 def test_sources_without_text_have_empty_outputs_in_their_places(
     asking: Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    texts = ["", "one", " \t", *[f"number {i} " * (i % 3) for i in range(60)], "\x00"]
+    texts = ["", "one", " \t", "\u200b\ufeff", *[f"number {i} " * (i % 3) for i in range(60)], "\x00"]
     answers = list(asking.stream(texts, RULE))
-    assert [not answer.tokens for answer in answers] == [not text.strip(" \t\x00") for text in texts]
-    alone = list(asking.stream([text for text in texts if text.strip(" \t\x00")], RULE))
+    assert [not answer.tokens for answer in answers] == [not text.strip(" \t\x00\u200b\ufeff") for text in texts]
+    alone = list(asking.stream([text for text in texts if text.strip(" \t\x00\u200b\ufeff")], RULE))
     assert [answer for answer in answers if answer.tokens] == alone
     assert len({answer.marked for answer in alone}) > 5 < sum(answer.calls > 0 for answer in alone)
     assert all(answer.calls <= 0.2 * len(answer.tokens) + 1e-6 for answer in alone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,26 @@ from typing import Any
 from kdtw_jax.data.lines import kind, lines_of_file
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.errors import UserError
-from kdtw_jax.text.normal import normalize
+from kdtw_jax.text.normal import is_blank
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _ONE_A_LINE = "write one object a line (as jq -c . does), or one array of objects"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN_KEYS, _SHOWN_LETTERS = 8, 40
-_DECODER = json.JSONDecoder()
+
+
+class _Repeated(Exception):
+    """A key that an object has twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Repeated(next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1))
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def is_json(path: Path) -> bool:
@@ -88,6 +102,8 @@ def _value(text: str, at: int, path: Path, line: int, lines_before: int = 0) -> 
         ends = e.pos < len(text.rstrip())  # no object that is spread over lines
         reason = f"{e.msg} at column {e.colno}" if ends else "it does not end there"
         raise UserError(f"{path} line {lines_before + e.lineno}: not valid JSON ({reason}); {_ONE_A_LINE}") from None
+    except _Repeated as e:
+        raise UserError(f"{path} line {line}: the key {_shown(str(e))!r} stands twice in an object; keep one") from None
     except RecursionError:
         raise UserError(f"{path} line {line}: brackets are nested too deeply; write an object of two texts") from None
     except ValueError as e:  # a number of too many digits
@@ -106,7 +122,11 @@ def _texts(record: Any, where: str, keys: Sequence[str]) -> tuple[str, ...]:
     if not isinstance(record, dict):
         raise UserError(f"{where}: not a JSON object; write objects with {_named(keys)}")
     for key in keys:
-        if not isinstance(record.get(key), str) or not normalize(record[key]):
+        value = record.get(key)
+        if key in record and not isinstance(value, str):
+            found = "null" if value is None else "an object" if isinstance(value, dict) else json.dumps(value)
+            raise UserError(f"{where}: {key!r} is {_shown(found)}, and must be a text, in quotes")
+        if value is None or is_blank(value):
             names = [_shown(name) for name in [*record][:_SHOWN_KEYS]]
             have = ", ".join([*names, "..."] if len(record) > _SHOWN_KEYS else names) or "no keys"
             raise UserError(f"{where}: {key!r} must be a text that is not empty; the object has {have}")

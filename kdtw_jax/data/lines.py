@@ -58,16 +58,20 @@ def kind(path: Path) -> str:
 def lines_of_file(path: Path) -> list[str]:
     """The lines of a file in UTF-8, which gzip, bzip2, xz or lzma may have packed, without their ends (\\n or \\r\\n).
 
+    Byte-order marks go, wherever a line begins with one: files that are joined have some inside.
+
     Raises:
       UserError: there is no such file, or it is empty, damaged, or no text in UTF-8; names the line of a bad byte.
     """
     data = _content(path)
     if not data.strip():
         raise UserError(f"{path}: the file is empty; it needs one text a line")
+    if b"\n" not in data and b"\r" in data.strip():
+        raise UserError(f"{path}: its lines end in carriage returns alone; convert it, as tr '\\r' '\\n' does")
     lines = []
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n"), 1):
+    for number, raw in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
         try:
-            line = raw.rstrip(b"\r").decode("utf-8")
+            line = raw.rstrip(b"\r").decode("utf-8-sig")
         except UnicodeDecodeError as e:
             raise UserError(
                 f"{path} line {number}: byte {e.start + 1} is not valid UTF-8; convert the file to UTF-8"

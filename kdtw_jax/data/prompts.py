@@ -12,7 +12,7 @@ from kdtw_jax.data.overlap import caseless, near_duplicates, normalised
 from kdtw_jax.data.pair import Pair, Source
 from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.errors import UserError
-from kdtw_jax.text.normal import normalize
+from kdtw_jax.text.normal import is_blank
 
 NONE, OWN = "none", "own"  # what --prompts can be beside a file
 RECIPE = "prompts 1"  # to be changed with every change of what `clean_prompts` keeps
@@ -26,7 +26,7 @@ def read_prompts(path: Path, key: str) -> list[str]:
     """
     if is_json(path):
         return [text for (text,) in json_texts(path, (key,))]
-    return [line for line in lines_of_file(path) if normalize(line)]
+    return [line for line in lines_of_file(path) if not is_blank(line)]
 
 
 def clean_prompts(

@@ -155,7 +155,8 @@ def held_out_parts(code_N: UInt64, parts: int, *, share: float, most: int | None
     size = size if most is None else min(size, most)
     if len(distinct) <= size * parts:
         raise UserError(
-            f"{len(distinct)} distinct training sources are too few to hold some out; give more, or all three splits"
+            f"{len(distinct)} distinct training sources are too few to hold some out; give more (case and "
+            "spacing alone make no other source), or all three splits"
         )
     return np.searchsorted(distinct[size : size * parts + 1 : size], code_N, side="right")
 

@@ -14,7 +14,7 @@ from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.remarks import remark
 from kdtw_jax.data.splits import PairSplits, held_out_share
 from kdtw_jax.errors import UserError
-from kdtw_jax.text.normal import normalize
+from kdtw_jax.text.normal import is_blank
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ def file_pairs(spec: FileSpec) -> PairSplits:
     ):
         if source is not None:
             splits[split] = _read_pairs(source, target, spec)
+            if all(pair["source"] == pair["target"] for pair in splits[split]):
+                remark(f"files: every target in {target or source} for {split} is its source: a student learns to copy")
         elif target is not None:
             raise UserError(f"files: {split}_target is given but {split}_source is not; give both sides")
     _refuse_same(spec, splits)
@@ -126,6 +128,6 @@ def _texts(path: Path) -> list[str]:
     """The lines, none of them empty."""
     lines = lines_of_file(path)
     for number, line in enumerate(lines, 1):
-        if not normalize(line):
+        if is_blank(line):
             raise UserError(f"{path} line {number}: the line is empty; remove it (on both sides) or fill it")
     return lines

@@ -9,6 +9,7 @@ import regex
 
 # sentencepiece writes a space as U+2581, so that character typed by a user could not be told from a space.
 _SPACES = re.compile("[\\x00-\\x1f\\x7f-\\x9f\u2581\\s]+")
+_VISIBLE = regex.compile(r"[^\s\p{Cc}\p{Default_Ignorable_Code_Point}\u2581]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # Scripts that write no space between words: their letters are words of their own, with the marks on them.
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}&&[\p{L}\p{Nl}]]"
@@ -26,6 +27,12 @@ def normalize(text: str) -> str:
     """
     text = without_surrogates(text)
     return _SPACES.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: no characters but white space, controls and invisible marks (zero-width spaces,
+    byte-order marks, soft hyphens, marks of direction)."""
+    return not _VISIBLE.search(text)
 
 
 def without_surrogates(text: str) -> str:
