@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -12,6 +12,28 @@ class UserError(Exception):
 
 class NotRegistered(UserError):
     """A name that no entry has, where users may add their own."""
+
+
+@contextlib.contextmanager
+def placed(name: str, fields: Iterable[str]) -> Iterator[None]:
+    """Puts the whole dotted name before a UserError that begins with a part of it.
+
+    Args:
+      name: of a group of options, as in "training.loop"; errors of it may begin with "loop.steps", or with "steps".
+      fields: of the group.
+    """
+    try:
+        yield
+    except UserError as error:
+        said, last = str(error), name.rpartition(".")[2]
+        first = said.partition(" ")[0]
+        if not name or first.startswith(f"{name}."):
+            raise
+        if first.startswith(f"{last}."):
+            raise type(error)(name.removesuffix(last) + said) from None
+        if first.rstrip(",") in fields:
+            raise type(error)(f"{name}.{said}") from None
+        raise
 
 
 @contextlib.contextmanager

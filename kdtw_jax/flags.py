@@ -11,6 +11,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
+from kdtw_jax.errors import placed
+
 _KEY = "flags"
 
 
@@ -56,8 +58,8 @@ def command_line(
     given = {field.name: _mirrored(field.type, getattr(default, field.name)) for field in dataclasses.fields(whole)}
     given |= {name: _mirrored(kinds[name], section.default) for name, section in sections.items()}
     found = tyro.cli(every, default=every(**given), description=description, args=arguments)
-    own = {field.name: _plain(getattr(found, field.name)) for field in dataclasses.fields(default)}
-    return own, {name: _plain(getattr(found, name)) for name in sections}
+    own = {field.name: _plain(getattr(found, field.name), field.name) for field in dataclasses.fields(default)}
+    return own, {name: _plain(getattr(found, name), name) for name in sections}
 
 
 def optional(kind: type) -> type:
@@ -103,7 +105,9 @@ def _mirrored(kind: Any, value: Any) -> Any:
     return kind(**{f.name: _mirrored(f.type, getattr(value, f.name)) for f in dataclasses.fields(kind)})
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str) -> Any:
     if not hasattr(value, "_of"):
         return value
-    return value._of(**{f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)})
+    values = {f.name: _plain(getattr(value, f.name), f"{name}.{f.name}") for f in dataclasses.fields(value)}
+    with placed(name, values):
+        return value._of(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,3 +97,59 @@ def test_another_task_or_preset_beside_the_file_s_is_refused(tmp_path: Path) -> 
     assert read(["--config", str(tmp_path / "a.yaml"), "--preset", "tiny"])[1].preset == "tiny"
     with pytest.raises(UserError, match="--preset and the preset tiny of"):
         read(["--config", str(tmp_path / "a.yaml"), "--preset", "small"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("preset: tiny\npreset: small\n", r"preset is said twice, on line 1 or below; keep one"),
+        ("preset: tiny\ntraining: {loop: {steps: 1, steps: 2}}\n", r"steps is said twice, on line 2"),
+        ("preset: [tiny]\n", r"unknown preset \['tiny'\]"),
+        ("preset: {tiny: 1}\n", r"unknown preset \{'tiny': 1\}"),
+        ("task: [translation]\n", r"unknown task \['translation'\]"),
+        ("preset: tiny\nfamily: [t5]\n", r"family must be a name, got \['t5'\]"),
+        ("preset: tiny\nseeds: 0\n", r"^seeds cannot be 0; it must be a list, of which each must be a whole number"),
+        ("preset: tiny\ntraining: {loop: {steps: 1e3}}\n", r'steps cannot be "1e3"; it must be a whole number'),
+        ("preset: tiny\neval: {language: no}\n", r"language cannot be false; it must be a text, in quotes where"),
+        ("preset: tiny\neval: {split: train}\n", r'eval\.split cannot be "train"; it must be one of validation, test'),
+        ("preset: tiny\ndata: 2026-01-01\n", r'data cannot be "2026-01-01"; it must be a text, in quotes'),
+    ],
+)
+def test_slips_in_a_file_are_refused_with_what_would_be_right(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=message) as raised:
+        read(["--config", str(tmp_path / "a.yaml")])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_list_that_others_share_is_said_twice_by_nobody(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("preset: tiny\nwarmup: &a {loop: {steps: 3}}\nteacher_fit: {<<: *a, chunk: 2}\n")
+    _, found = read(["--config", str(tmp_path / "a.yaml")])
+    assert (found.warmup.loop.steps, found.teacher_fit.loop.steps) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("training.loop.steps", "0", "training.loop.steps must be at least 1, got 0"),
+        ("training.loop.checkpoint_every", "3", "training.loop.checkpoint_every (3) must be a multiple of"),
+        ("warmup.optimizer.learning_rate", "-1", "warmup.optimizer.learning_rate must be above 0, got -1"),
+        ("text.files.held_out", "2", "text.files.held_out must be above 0 and below 0.5, got 2.0"),
+        ("eval.limit", "-1", "eval.limit must be at least 0, got -1"),
+        ("pcl.capacity", "0", "pcl.capacity must be at least 1, got 0"),
+        ("lora.rank", "-1", "lora.rank must be at least 0, got -1"),
+        ("beam_size", "0", "beam_size must be at least 1, got 0"),
+    ],
+)
+def test_a_wrong_value_is_named_from_the_top_wherever_it_was_said(name: str, value: str, message: str) -> None:
+    said: object = float(value) if name.endswith(("rate", "held_out")) else int(value)
+    for part in reversed(name.split(".")):
+        said = {part: said}
+    ways: list[Callable[[], object]] = [
+        lambda: configure(TRANSLATION["tiny"], said),  # type: ignore[arg-type]
+        lambda: read(["--preset", "tiny", "--" + name.replace("_", "-"), value]),
+    ]
+    for way in ways:
+        with pytest.raises(UserError) as raised:
+            way()
+        assert str(raised.value).startswith(message)

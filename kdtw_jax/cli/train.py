@@ -91,12 +91,12 @@ def read(arguments: list[str]) -> tuple[str, Experiment]:
     if task and stated not in (None, task):
         raise UserError(f"--task and the task {stated} of {file} contradict each other; keep one of them")
     task = task or stated or "translation"
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise UserError(f"unknown task {task!r}; known are {', '.join(TASKS)}")
     presets = dict(TASKS[task])
     if file is not None:
         name = said.pop("preset", next(iter(presets)))
-        if name not in presets:
+        if not isinstance(name, str) or name not in presets:
             raise UserError(f"{file}: unknown preset {name!r}; known are {', '.join(presets)}")
         if taken("--preset", words)[0] not in (None, name):
             raise UserError(f"--preset and the preset {name} of {file} contradict each other; keep one of them")

@@ -19,6 +19,16 @@ _NOT_SAID = ("out", "results")  # a repetition has a folder of its own
 _LONGEST = 1 << 20  # bytes of such a file
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe one, but for a name that is said twice: YAML has it an error, where the library takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        said = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := next((name for name in said if said.count(name) > 1), None):
+            raise yaml.YAMLError(f"{twice} is said twice, on line {node.start_mark.line + 1} or below; keep one")
+        return super().construct_mapping(node, deep)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """What a YAML file says, plain values by name.
 
@@ -31,7 +41,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if len(text) > _LONGEST:
         raise UserError(f"{path} is longer than a configuration can be ({_LONGEST} bytes)")
     try:
-        found = yaml.safe_load(text.decode("utf-8-sig"))
+        found = yaml.load(text.decode("utf-8-sig"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
@@ -49,6 +59,8 @@ def configure(base: Experiment, said: Mapping[str, Any]) -> Experiment:
         method that is not among `methods`.
     """
     if "family" in said:
+        if not isinstance(said["family"], str):
+            raise UserError(f"family must be a name, got {said['family']!r:.80}")
         base = base.in_family(said["family"])
     methods = _names(said.get("methods", base.methods))
     for name in set(said) & set(METHODS) - set(methods):

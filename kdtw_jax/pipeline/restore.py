@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from kdtw_jax.errors import NotRegistered, UserError
+from kdtw_jax.errors import NotRegistered, UserError, placed
 from kdtw_jax.methods import METHODS
 from kdtw_jax.models import find_family
 from kdtw_jax.pipeline.config import Experiment
@@ -111,7 +111,8 @@ def _revive(kind: Any, plain: Any, name: str) -> Any:
         for field in dataclasses.fields(kind):
             if field.default is field.default_factory is dataclasses.MISSING and field.name not in values:
                 raise UserError(f"{prefix}{field.name} is not said")
-        return kind(**values)  # type: ignore[operator]
+        with placed(name, hints):
+            return kind(**values)  # type: ignore[operator]
     if typing.get_origin(kind) is tuple and isinstance(plain, list):
         return tuple(_revive(get_args(kind)[0], value, name) for value in plain)
     if kind is Path and isinstance(plain, str):
@@ -121,8 +122,20 @@ def _revive(kind: Any, plain: Any, name: str) -> Any:
     else:
         fits = type(plain) in ((int, float) if kind is float else (kind,))
     if not fits:
-        raise UserError(f"{name} cannot be {json.dumps(plain)[:_SHOWN]}")
+        raise UserError(f"{name} cannot be {json.dumps(plain, default=str)[:_SHOWN]}; it must be {_wanted(kind)}")
     return plain
+
+
+def _wanted(kind: Any) -> str:
+    """What a value of a kind is, in words."""
+    if typing.get_origin(kind) is typing.Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if typing.get_origin(kind) is tuple:
+        return f"a list, of which each must be {_wanted(get_args(kind)[0])}"
+    if dataclasses.is_dataclass(kind):
+        return "a group of options"
+    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    return words.get(kind, "a text, in quotes where it looks like something else")
 
 
 def _put(plain: Any, name: str, value: Any) -> None:
