@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdtw_jax.errors import UserError
@@ -36,3 +36,9 @@ def check_ranges(config: Any, prefix: str = "", /, **intervals: str) -> None:
         else:
             wanted = f"{'at least' if interval[0] == '[' else 'above'} {low:g}" + (" and finite" if above else "")
         raise UserError(f"{prefix}{name} must be {wanted}, got {value}")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Checks the seeds that a command is to look at. Raises UserError where one comes twice."""
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds must be distinct, got {' '.join(map(str, seeds))}")

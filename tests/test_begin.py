@@ -107,3 +107,22 @@ def test_of_a_run_on_pairs_from_python_commands_name_the_function_that_judges_it
     said = refused([command, str(folder)], capsys)
     assert f"the text of {folder} was given in Python" in said
     assert f"kdtw_jax.evaluate(kdtw_jax.load({str(folder)!r}), task) judges its students" in said
+
+
+def test_a_seed_that_does_not_stand_first_is_told_how_it_joins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The teacher has the first seed, so that alone another one makes another teacher."""
+    folder = begun(tmp_path / "run")
+    before = contents(folder)
+    assert train([*WORDS, "--out", str(folder), "--seeds", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "was trained with the seed 0, which stands first: say --seeds 0 1 to add students of the seed 1" in line
+    assert train([*WORDS, "--out", str(folder), "--seeds", "1", "--text.max-source", "9"]) == 2
+    assert "text.max_source was 32, now 9" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("command", ["compare", "headroom"])
+def test_a_seed_is_looked_at_once(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--seeds must be distinct, got 0 0" in refused([command, str(tmp_path), "--seeds", "0", "0"], capsys)

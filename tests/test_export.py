@@ -153,7 +153,11 @@ def test_weights_may_be_halved(own: Tokenizer, tmp_path: Path) -> None:
 
 
 def test_a_run_without_that_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert kdtw(["export", str(tmp_path), "--method", "ask", "--seed", "4", "--out", str(tmp_path / "out")]) == 2
+    words = ["export", str(tmp_path), "--method", "ask", "--seed", "4", "--out", str(tmp_path / "out")]
+    assert kdtw(words) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} is not a run's folder; give one that kdtw train has made\n"
+    (tmp_path / "config.json").touch()
+    assert kdtw(words) == 2
     assert (
         capsys.readouterr().err == f"error: {tmp_path} has no finished seed4/ask; see which are in {tmp_path}/stages\n"
     )

@@ -75,4 +75,6 @@ def test_a_run_says_what_planning_could_give_its_students(tmp_path: Path, capsys
     capsys.readouterr()
     assert kdtw(["headroom", out, "--method", "mle"]) == 2
     assert "has no student of mle and seed 0; name another" in capsys.readouterr().err
+    assert kdtw(["headroom", out, "--width", "100000"]) == 2
+    assert "width must be at most " in capsys.readouterr().err
     assert kdtw(["headroom", out, "--width", "0"]) == 2

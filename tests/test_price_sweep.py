@@ -36,7 +36,9 @@ def test_all_students_start_where_the_one_without_help_started_and_the_gate_alon
     assert trained["price_1"].teacher_model == trained["gate_alone"].teacher_model == f"{there}/teacher/model"
 
 
-@pytest.mark.parametrize("prices", [(), (1.0, 1.0), (-1.0,)])
+@pytest.mark.parametrize(
+    "prices", [(), (1.0, 1.0), (-1.0,), (float("nan"),), (float("inf"),), (1.0, 1.0000001), (1e-9,), (1e9,)]
+)
 def test_prices_that_are_none_are_refused(prices: tuple[float, ...]) -> None:
     with pytest.raises(UserError, match="--prices must be distinct numbers of at least 0"):
         parts("ways", WAYS, prices)
@@ -47,6 +49,8 @@ def test_prices_that_are_none_are_refused(prices: tuple[float, ...]) -> None:
     [
         (["--prices", "a"], "--prices takes numbers, in nats, got 'a'"),
         (["--prices", "1", "--methods", "mle"], "leave --methods out"),
+        (["--prices", "nan"], "--prices must be distinct numbers of at least 0, at least one, of at most six digits"),
+        (["--prices", "1", "--ask.constraints", "share"], "leave --ask.constraints out"),
         (["--prices", "1", "--task", "cooking"], "unknown task 'cooking'"),
     ],
 )
@@ -54,6 +58,22 @@ def test_bad_words_end_with_one_line(words: list[str], message: str, capsys: pyt
     assert main(["prices", *words]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+
+
+def test_what_a_sweep_would_write_over_or_could_not_write_is_told_before_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "file").touch()
+    base = ["prices", "--task", "ways", "--preset", "tiny", "--prices", "1"]
+    for words, message in (
+        (["--out", str(tmp_path / "run")], "run holds a run, and a sweep needs a folder of its own"),
+        (["--out", str(tmp_path / "new"), "--results", str(tmp_path / "file")], "file is no folder to write in"),
+    ):
+        assert main([*base, *words]) == 2
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "file", "run"]
 
 
 def test_lines_are_of_rows_with_a_price_and_of_words_that_training_had() -> None:

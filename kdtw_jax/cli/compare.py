@@ -25,6 +25,7 @@ from kdtw_jax.pipeline.operating_report import Timing, check_studied, study_poin
 from kdtw_jax.pipeline.prepare import prepare
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students, train_teacher
+from kdtw_jax.ranges import check_seeds
 from kdtw_jax.runs import keep_compiled, provenance, write_csv, write_json
 from kdtw_jax.runs.provenance import typed
 
@@ -34,7 +35,7 @@ class Compare:
     """Options of `kdtw compare`.
 
     Raises:
-      UserError: no rounds or sentences.
+      UserError: no rounds or sentences, or a seed twice.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -53,6 +54,7 @@ class Compare:
     def __post_init__(self) -> None:
         if min(self.repeats, self.sentences) < 1:
             raise UserError(f"repeats and sentences must be at least 1, got {self.repeats} and {self.sentences}")
+        check_seeds(self.seeds)
 
 
 def run(arguments: list[str]) -> None:

@@ -48,6 +48,8 @@ def run(arguments: list[str]) -> None:
     options = tyro.cli(Export, prog="kdtw export", description=__doc__, args=arguments)
     load_extensions()
     stage = "teacher" if options.method == "teacher" else f"seed{options.seed}/{options.method}"
+    if not (options.run / "config.json").exists():
+        raise UserError(f"{options.run} is not a run's folder; give one that kdtw train has made")
     if not (options.run / "stages" / f"{stage}.json").exists():
         raise UserError(f"{options.run} has no finished {stage}; see which are in {options.run / 'stages'}")
     model, params, tokenizer = load_model(options.run / stage / "model")

@@ -28,6 +28,7 @@ from kdtw_jax.pipeline.begin import begin, check_text_is_named
 from kdtw_jax.pipeline.prepare import Setup, prepare
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import Row, train_students, train_teacher
+from kdtw_jax.ranges import check_seeds
 from kdtw_jax.runs import keep_compiled, print_table, provenance, write_csv, write_json
 from kdtw_jax.runs.progress import Progress
 from kdtw_jax.runs.provenance import typed
@@ -40,7 +41,7 @@ class Headroom:
     """Options of `kdtw headroom`.
 
     Raises:
-      UserError: no texts or tokens.
+      UserError: no texts or tokens, or a seed twice.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -63,6 +64,7 @@ class Headroom:
     def __post_init__(self) -> None:
         if self.texts < 0 or self.width < 1:
             raise UserError(f"texts must be at least 0 and width at least 1, got {self.texts} and {self.width}")
+        check_seeds(self.seeds)
 
 
 def run(arguments: list[str]) -> None:
@@ -84,6 +86,8 @@ def run(arguments: list[str]) -> None:
             if not folder.done(f"seed{seed}/{options.method}"):
                 raise UserError(f"{options.run} has no student of {options.method} and seed {seed}; name another")
         setup = prepare(config, folder, Console(quiet=True), given)
+        if options.width > (most := setup.tokenizer.vocab_size):
+            raise UserError(f"width must be at most {most}, the tokens of the vocabulary, got {options.width}")
         teacher = train_teacher(config, setup, folder)
         data = spaced_pairs(setup.test, options.texts or len(setup.test))
         rows: list[Row] = []

@@ -45,13 +45,15 @@ def read_sweep(arguments: list[str]) -> tuple[str, Experiment, tuple[float, ...]
     """The task, the configuration and the prices that flags state.
 
     Raises:
-      UserError: prices that are no numbers, methods of one's own, and as `read` does.
+      UserError: prices that are no numbers, methods or rules of one's own, and as `read` does.
     """
     from kdtw_jax.pipeline.config import values_of
     from kdtw_jax.pipeline.price_sweep import PRICES
 
     if values_of("--methods", arguments):
         raise UserError("kdtw prices trains pcl and ask; leave --methods out")
+    if values_of("--ask.constraints", arguments):
+        raise UserError("the rules of kdtw prices are the prices; leave --ask.constraints out")
     said, words = values_of("--prices", arguments), list(arguments)
     try:
         prices = tuple(map(float, said)) or PRICES

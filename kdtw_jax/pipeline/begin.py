@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kdtw_jax.data.task import Task
 from kdtw_jax.errors import UserError
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Given, look_up
 from kdtw_jax.runs import RunFolder, open_run
-from kdtw_jax.runs.folder import REPEAT, check_run
+from kdtw_jax.runs.atomic import parse_json
+from kdtw_jax.runs.folder import CONFIG, REPEAT, check_run
 
 
 @contextmanager
@@ -26,10 +29,28 @@ def begin(folder: Path, task: str, config: Experiment, own: Task | None = None) 
       UserError: as `open_run` does, before any text is read where the folder is there already, and as `look_up` does.
     """
     identity = {"task": task, **config.identity()}
-    check_run(folder, identity)
+    try:
+        check_run(folder, identity)
+    except UserError:
+        _explain_seed(folder, identity)
+        raise
     given = look_up(config, own)
     with open_run(folder, identity) as run:
         yield run, given
+
+
+def _explain_seed(folder: Path, identity: dict[str, Any]) -> None:
+    """Says what to do where a run is another one by the seed of its teacher alone."""
+    try:
+        old = parse_json(folder / CONFIG)
+    except (OSError, ValueError):
+        return
+    began, now = old.get("teacher_seed"), identity["teacher_seed"]
+    if began != now and old | {"teacher_seed": now} == json.loads(json.dumps(identity)):
+        raise UserError(
+            f"the teacher in {folder} was trained with the seed {began}, which stands first: "
+            f"say --seeds {began} {now} to add students of the seed {now}, or choose another --out"
+        ) from None
 
 
 def check_text_is_named(folder: Path) -> None:

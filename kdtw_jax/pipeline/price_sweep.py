@@ -6,6 +6,7 @@ gate on a finished student leads to another way only by asking for the token tha
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,14 +18,17 @@ from kdtw_jax.evaluation.price_figure import price_figure
 from kdtw_jax.pipeline.ask_report import COLUMNS
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.experiment import default_folder, run_experiment
+from kdtw_jax.pipeline.prepare import check_place
 from kdtw_jax.pipeline.stages import Row
 from kdtw_jax.runs import provenance, read_csv, write_csv, write_json
 from kdtw_jax.runs.atomic import read_json
+from kdtw_jax.runs.folder import CONFIG
 from kdtw_jax.runs.provenance import typed
 
 PRICES = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 RECORD = "asking-provenance.json"  # `provenance.json` in a folder of results may be that of ways to train
 SWEEP_COLUMNS = (*COLUMNS, "student")
+_DECIMAL = re.compile(r"\d+(?:\.\d+)?")
 TOGETHER, APART = "together", "apart"  # student and gate learn together, or the gate on a student that has learned
 
 
@@ -42,8 +46,12 @@ def parts(task: str, config: Experiment, prices: Sequence[float]) -> dict[str, E
     Raises:
       UserError: prices that are none or come twice.
     """
-    if not prices or len(set(prices)) < len(prices) or min(prices) < 0:
-        raise UserError(f"--prices must be distinct numbers of at least 0, at least one, got {list(prices)}")
+    written = [f"{price:g}" for price in prices]  # as folders and rules have them
+    if not prices or len(set(written)) < len(written) or not all(map(_DECIMAL.fullmatch, written)):
+        raise UserError(
+            "--prices must be distinct numbers of at least 0, at least one, of at most six digits and no smaller than "
+            f"0.0001 unless 0, got {', '.join(map(str, prices)) or 'none'}"
+        )
     usual = default_folder(task, config)
     out = config.out or usual.with_name(f"{usual.name}-prices")
     common = replace(config, results=None)
@@ -71,10 +79,16 @@ def run_sweep(task: str, config: Experiment, prices: Sequence[float]) -> list[Ro
     `config.results`. Returns the rows of asking.csv.
 
     Raises:
-      UserError: as `parts` and `run_experiment` do.
+      UserError: the folder is a run's, that for results cannot be written, and as `parts` and `run_experiment` do.
     """
     started = time.time()
     runs = parts(task, config, prices)
+    out = next(iter(runs.values())).out
+    assert out is not None
+    if (out.parent / CONFIG).exists():
+        raise UserError(f"{out.parent} holds a run, and a sweep needs a folder of its own: choose another --out")
+    if config.results is not None:
+        check_place(config.results)
     rows: list[Row] = []
     stages: dict[str, Any] = {}
     for name, one in runs.items():
@@ -85,11 +99,9 @@ def run_sweep(task: str, config: Experiment, prices: Sequence[float]) -> list[Ro
         if name != "without_help":
             how = APART if name == "gate_alone" else TOGETHER
             rows += [{**row, "student": how} for row in read_csv(one.out / "asking.csv")]
-    folder = next(iter(runs.values())).out
-    assert folder is not None
     hours = sum(info["seconds"] for info in stages.values()) / 3600
     record = provenance(typed(), config.seeds, started, hours=round(hours, 4), stages=stages, prices=list(prices))
-    for place in [folder.parent] + ([config.results] if config.results is not None else []):
+    for place in [out.parent] + ([config.results] if config.results is not None else []):
         _write(place, rows, record)
     return rows
 
