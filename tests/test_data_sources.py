@@ -18,6 +18,7 @@ from kdtw_jax.data.splits import PairSplits, held_out_share
 from kdtw_jax.data.store import stored
 from kdtw_jax.data.task import load_task
 from kdtw_jax.data.textfiles import FileSpec, file_pairs
+from kdtw_jax.data.tfds_source import tfds_pairs
 from kdtw_jax.errors import UserError
 
 
@@ -324,3 +325,11 @@ def test_tensorflow_is_not_imported(tmp_path: Path) -> None:
         "sys.exit('tensorflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["wmt14_translate", "para_crawl", "opus:0.1.0"])
+def test_a_set_of_several_pairs_of_languages_is_not_taken_for_its_first(name: str, tmp_path: Path) -> None:
+    """tensorflow-datasets takes the first without a word: Czech, where German was meant."""
+    with pytest.raises(UserError, match=rf"^tfds:{name} has several pairs of languages; name one, as in {name}/\w\w"):
+        tfds_pairs(name, Features(), tmp_path)
+    assert not list(tmp_path.iterdir())

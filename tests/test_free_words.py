@@ -37,7 +37,7 @@ MEANT = {
         ask the teacher for twenty percent of words at most; 20% of your words; only 20% of the words
         help with up to 20% of what you write; get up to 20% of your words from the teacher
         at most 20% teacher words; at most 20% help; with at most 20% of the words from the teacher
-        0,2 of the words; as much as 20%; at most 20% of words, not more""",
+        0,2 of the words; as much as 20%; at most 20% of words, not more; %20; at most % 20""",
     ("share", 0.25): """
         a quarter; 25%; a quarter of the words; at most a quarter of the text; one in four; ¼ of the words""",
     ("share", 0.5): """
@@ -132,6 +132,8 @@ REFUSED = {
     'may be a duty; say "at most"': "you must ask 3 times; the teacher should write 20% of it; always ask 3 times",
     "has a condition or a choice": "ask if needed; only when unsure; ask only when you need it; 20% unless needed",
     "can be read in two ways": "at most 1,500 calls; at most 12,125% of the words",
+    "has a number with an exponent": "1e-1%; 1e3%; at most 2e5 calls",
+    "divides by 0": "1/0; at most 1/0 of the words; one in zero words; 3 out of 0 words",
     "does not say of what": "20; a call costs 2; at most 20%, 3; at most 20; 0.2; at most 0.2",
     "0 to 100%, not 120%": "120%; at most 120 percent of the words; six fifths of the words",
     "0 to 100%, not -5%": "-5%; minus five percent; at most −5% of the words",
@@ -147,7 +149,7 @@ REFUSED = {
         only in the last 10 words
         the first 10% of the words only; the teacher may help in the first 10 words; a dozen calls; a couple of calls
         a call costs nothing; at most 2 nats; not for 2 nats
-        at most 3 calls, 5 in an emergency; 1/0 of the words; 20% 3 times; at most one in zero words
+        at most 3 calls, 5 in an emergency; 20% 3 times
         ask at will; ask me anything; teacher; please; at most; 2 GFLOP/s; never ask twice; ask the teacher always""",
 }
 

@@ -13,6 +13,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation import Scoring, choose_scoring, differences, score
 from kdtw_jax.evaluation.cells import Texts, harm
 from kdtw_jax.metrics.scoring import BLEU_TOKENIZERS, bleu_metric, look_tokenized
+from kdtw_jax.text.language import check_language, guess_language
 from kdtw_jax.text.normal import words
 from tests.comparing import COMPARING
 from tests.sentences import corpus
@@ -151,3 +152,23 @@ def test_references_that_look_tokenized_are_told_as_by_sacrebleu(caplog: pytest.
             sacrebleu.corpus_bleu(references, [references])
         assert look_tokenized(references) == bool(caplog.records) == (count == 100)
     assert {"13a", "zh", "ja-mecab", "ko-mecab", "char", "flores200"} <= set(BLEU_TOKENIZERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("한국어 漢字", "ko"),
+        ("大韓民國의 主權은 國民에게 있고", "ko"),
+        ("漢字とかな", "ja"),
+        ("这是一句很长的中文，提到한", "zh"),
+    ],
+)
+def test_korean_with_some_han_is_korean(text: str, language: str) -> None:
+    """A word of Hangul counts once, and every letter of Han."""
+    assert guess_language([text]) == language
+
+
+@pytest.mark.parametrize(("country", "language"), [("kh", "km"), ("kp", "ko"), ("hk", "zh"), ("mm", "my")])
+def test_codes_of_countries_are_told_apart_from_those_of_languages(country: str, language: str) -> None:
+    with pytest.raises(UserError, match=f"got '{country}'; is {language} meant"):
+        check_language(country, "eval.language")

@@ -67,6 +67,7 @@ _DIGITS = [  # and after that
         (r"(?<=\d/\d\d) (?:of )?(?:a |1 )?%", "%"),
         (r"\ba ?%", "1%"),
         (r" %", "%"),
+        (r"(?<![\d%])% ?(\d+(?:\.\d+)?)(?![\d.,%]| ?%)", r" \1%"),  # as Turkish and Basque have it
         (r"\bfirst (?=(?:word|token)\b)", "first 1 "),
         (
             r"\b(?:please|kindly|thanks|thank you|i (?:want|would like|expect) you to|(?:could|can|would|will) you)\b",

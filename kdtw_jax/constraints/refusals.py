@@ -18,6 +18,8 @@ _REASONS = [
             r"\d%?(?: words?| times| calls)? ?(?:-|\.\.+|to|or|and|until) ?\d|\bbetween \d",
             f"is a range, and {_AT_THE_MOST}",
         ),
+        (r"\d ?e ?[-+]?\d", "has a number with an exponent; write it out"),
+        (r"\d(?:/| (?:in|out of|of|per) )0\b(?![.%])", "divides by 0"),
         (r"(?<!\d)-\d", "has a negative number"),
         (r"\d,\d", "has a number that can be read in two ways; write it without a comma"),
         (

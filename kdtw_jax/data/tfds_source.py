@@ -21,6 +21,7 @@ from kdtw_jax.errors import UserError
 
 _KNOWN = (("document", "summary"), ("article", "highlights"))
 _SPLITS = ("train", "validation", "test")
+_SHOWN = 12  # parts of a data set, in messages
 _SMALL = 500  # pairs of a split of which a hundredth is no test
 # What tensorflow-datasets raises for words that name no part of a split.
 _NO_PART = (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError)
@@ -46,7 +47,8 @@ def tfds_pairs(name: str, features: Features, data_dir: Path) -> TfdsPairs:
     """Reads `name` ("wmt14_translate/de-en", "xsum"), downloading and preparing it first if need be.
 
     Raises:
-      UserError: no such data set, split or feature (the message lists what there is), or it cannot be had; or parts
+      UserError: no such data set, split or feature (the message lists what there is), or it cannot be had; a set of
+        several pairs of languages of which none is named; or parts
         of splits that overlap or are empty. Before the download where tensorflow-datasets knows the splits.
     """
     # Without TensorFlow the import of all data sets stops early and unnoticed; these are the ones with text pairs.
@@ -58,6 +60,11 @@ def tfds_pairs(name: str, features: Features, data_dir: Path) -> TfdsPairs:
     except (tfds.core.registered.DatasetNotFoundError, ValueError, ImportError) as e:
         raise UserError(f"tfds:{name}: {_line(e)}; see tensorflow.org/datasets/catalog for names") from e
     source, target, is_translation = _names(name, builder.info.features, features)
+    if "/" not in name and len(configs := list(builder.builder_configs)) > 1:  # else the first is taken unsaid
+        have = ", ".join(configs[:_SHOWN]) + (" ..." if len(configs) > _SHOWN else "")
+        if is_translation:
+            raise UserError(f"tfds:{name} has several pairs of languages; name one, as in {name}/{configs[0]}: {have}")
+        remark(f"tfds:{name} has several parts, {have}; {builder.builder_config.name} is taken")
     _ranges(name, builder.info.splits, features)
     try:
         tfds.enable_progress_bar()

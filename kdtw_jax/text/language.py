@@ -25,6 +25,7 @@ _LENGTH = 1000  # characters
 _CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
 # Codes of countries that stand for languages where somebody errs.
 _COUNTRIES = {"cn": "zh", "jp": "ja", "kr": "ko", "ua": "uk", "gr": "el", "cz": "cs", "dk": "da", "vn": "vi"}
+_COUNTRIES |= {"kh": "km", "mm": "my", "hk": "zh", "kp": "ko", "ir": "fa", "il": "he", "rs": "sr"}
 _KANA = 0.1  # of the characters of a Japanese text at the least; a Chinese one has a stray one
 
 
@@ -59,6 +60,8 @@ def guess_language(texts: Iterable[str]) -> str:
     found = itertools.chain.from_iterable(words(text[:_LENGTH]) for text in texts)
     scripts = Counter(match.lastgroup if (match := _SCRIPT.match(word)) else "" for word in found)
     kana, han = scripts.pop("Hiragana", 0) + scripts.pop("Katakana", 0), scripts.pop("Han", 0)
+    if (hangul := scripts["Hangul"]) > _KANA * (hangul + han):  # Korean may have some Han, Chinese has no Hangul
+        scripts["Hangul"], han = hangul + han, 0
     scripts["Kana" if kana > _KANA * (kana + han) else "Han"] = kana + han
     script, most = max(scripts.items(), key=lambda item: item[1])
     return _BY_SCRIPT.get(str(script), "") if most else ""
