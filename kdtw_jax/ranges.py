@@ -39,6 +39,10 @@ def check_ranges(config: Any, prefix: str = "", /, **intervals: str) -> None:
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Checks the seeds that a command is to look at. Raises UserError where one comes twice."""
+    """Checks the seeds that a command is to look at.
+
+    Raises:
+      UserError: one comes twice.
+    """
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds must be distinct, got {' '.join(map(str, seeds))}")

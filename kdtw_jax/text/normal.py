@@ -30,8 +30,11 @@ def normalize(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text shows nothing: no characters but white space, controls and invisible marks (zero-width spaces,
-    byte-order marks, soft hyphens, marks of direction)."""
+    """Whether a text shows nothing.
+
+    White space, controls and invisible marks (zero-width spaces, byte-order marks, soft hyphens, marks of direction)
+    do not show.
+    """
     return not _VISIBLE.search(text)
 
 
