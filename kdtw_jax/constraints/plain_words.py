@@ -57,9 +57,11 @@ _WORDS = [  # in this order, before numbers are in digits
         (r"\s+", " "),
     )
 ]
+_COUNTED = r"(?:calls?|times?|questions?|words?|tokens?|requests?|queries|answers?|hints?)\b"
 _DIGITS = [  # and after that
     (re.compile(pattern), new)
     for pattern, new in (
+        (rf"(?<![\d.,])([1-9]\d{{0,2}})\.(\d{{3}}) (?={_COUNTED})", r"\1,\2 "),  # a thousand, to many
         (r"\b(\d+) point (\d)\b(?! \d)", r"\1.\2"),
         (r"\b(\d+) (?:and )?1/2\b", r"\1.5"),
         (r"\b(\d+) (?:and )?1/4\b", r"\1.25"),

@@ -21,7 +21,7 @@ _REASONS = [
         (r"\d ?e ?[-+]?\d", "has a number with an exponent; write it out"),
         (r"\d(?:/| (?:in|out of|of|per) )0\b(?![.%])", "divides by 0"),
         (r"(?<!\d)-\d", "has a negative number"),
-        (r"\d,\d", "has a number that can be read in two ways; write it without a comma"),
+        (r"\d,\d", "has a number that can be read in two ways; write it in digits alone"),
         (
             _LEAST,
             f"says how much is to be asked at the least, and {_AT_THE_MOST}",
