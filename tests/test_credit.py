@@ -14,6 +14,7 @@ from kdtw_jax.constraints import Constraint, Rule, advance, excess, make_pause, 
 from kdtw_jax.constraints.credit import Credit, Purse, debt, may_end, turns
 from kdtw_jax.decoding import generate_with_help
 from kdtw_jax.decoding.gate import stateless
+from kdtw_jax.models import Model
 from tests.test_constraints import ALL, LENGTH, ROWS, SOURCE, eager
 from tests.test_help_decoding import BANNED, PLAIN, STUDENT, TEACHER
 from tests.test_help_decoding import LENGTH as ROOM
@@ -162,7 +163,7 @@ def test_a_withheld_end_is_drawn_anew_from_what_is_left() -> None:
     noise = jnp.tile((jnp.arange(rows)[:, None] + 0.5) / rows, (1, 2))
     rule, credit = Rule((SHARE,), (jnp.float32(0.5),)), Credit(jnp.full(rows, 2))
     ask_first = stateless(lambda state: jnp.asarray(state.history.length_B < 1, jnp.float32))
-    teacher = (TEACHER[0]._replace(extend=likely_end(TEACHER[0].extend)), TEACHER[1])
+    teacher = (likely_to_end(TEACHER[0]), TEACHER[1])
 
     def run(rule: Rule | None) -> Any:
         return jax.jit(
@@ -178,9 +179,9 @@ def test_a_withheld_end_is_drawn_anew_from_what_is_left() -> None:
     np.testing.assert_allclose(count[1], left / left.sum(), atol=2e-3)
 
 
-def likely_end(extend: Any) -> Any:
+def likely_to_end(model: Model) -> Model:
     def extended(*args: Any) -> Any:
-        decoded, cache = extend(*args)
+        decoded, cache = model.extend(*args)
         return decoded._replace(logits_BxTxV=decoded.logits_BxTxV.at[..., 1].add(6.0)), cache
 
-    return extended
+    return model._replace(extend=extended, unembed=lambda *args: model.unembed(*args).at[..., 1].add(6.0))

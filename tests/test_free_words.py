@@ -131,7 +131,8 @@ REFUSED = {
     'sets no limit; say "at most"': "about 20%; roughly a fifth of the words; around 20%; exactly 3 calls; ~20%",
     'may be a duty; say "at most"': "you must ask 3 times; the teacher should write 20% of it; always ask 3 times",
     "has a condition or a choice": "ask if needed; only when unsure; ask only when you need it; 20% unless needed",
-    "can be read in two ways": "at most 1,500 calls; at most 1.000 calls; wait 1.500 words between calls; at most 12,125% of the words",
+    "can be read in two ways": """
+        at most 1,500 calls; at most 1.000 calls; wait 1.500 words between calls; at most 12,125% of the words""",
     "has a number with an exponent": "1e-1%; 1e3%; at most 2e5 calls",
     "divides by 0": "1/0; at most 1/0 of the words; one in zero words; 3 out of 0 words",
     "does not say of what": "20; a call costs 2; at most 20%, 3; at most 20; 0.2; at most 0.2",

@@ -29,10 +29,11 @@ def network(seed: int, gate_width: int = 0) -> tuple[Model, Any]:
     """Random weights, large enough for decided policies, and for a gate that says now yes, now no."""
     model = make_model(T5Config.toy(VOCABULARY, dropout_rate=0.0, tie_embeddings=False, gate_width=gate_width))
     params = jax.tree.map(lambda x: SCALE * x, model.init(jax.random.key(seed)))
-    decode, extend = model.decode, model.extend
+    decode, extend, unembed = model.decode, model.extend, model.unembed
+    bias_V = 0.5 * (jnp.arange(VOCABULARY) == 1)
 
     def biased(decoded: Any) -> Any:
-        return decoded._replace(logits_BxTxV=decoded.logits_BxTxV + 0.5 * (jnp.arange(VOCABULARY) == 1)[None, None, :])
+        return decoded._replace(logits_BxTxV=decoded.logits_BxTxV + bias_V[None, None, :])
 
     def extended(*args: Any) -> Any:
         decoded, cache = extend(*args)
@@ -40,7 +41,8 @@ def network(seed: int, gate_width: int = 0) -> tuple[Model, Any]:
 
     if gate_width:
         params["gate"]["saving_out"] = {"kernel": 30.0 * params["gate"]["saving_out"]["kernel"], "bias": jnp.ones(1)}
-    return model._replace(decode=lambda *args: biased(decode(*args)), extend=extended), params
+    logits = {"unembed": lambda *args: unembed(*args) + bias_V[None, None, :]}
+    return model._replace(decode=lambda *args: biased(decode(*args)), extend=extended, **logits), params
 
 
 STUDENT, TEACHER = network(0, gate_width=8), network(1)

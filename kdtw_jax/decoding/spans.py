@@ -6,12 +6,16 @@ these tokens, `SPAN` at once, as in the verification of speculative decoding (ar
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from kdtw_jax.models import Cache, Decoded, Model, Params
 
 SPAN = 8  # positions that the teacher processes at once; a longer span takes several passes
+_FEW = 2  # positions likewise, where no row has more left: the next word of an answer has one
 
 
 def decoder_inputs(tokens_BxT: jax.Array) -> jax.Array:
@@ -42,6 +46,12 @@ def successive(first_B: jax.Array, count: int) -> jax.Array:
     return first_B[:, None] + jnp.arange(count, dtype=jnp.int32)[None, :]
 
 
+class _Found(NamedTuple):
+    read_B: jax.Array  # int32, positions that are processed
+    logits_BxV: jax.Array  # float32, of the place that is asked about; 0 until it is reached
+    cache: Cache
+
+
 def catch_up(
     network: tuple[Model, Params],
     cache: Cache,
@@ -52,9 +62,12 @@ def catch_up(
 ) -> tuple[jax.Array, Cache]:
     """Feeds a model what it has not read, in rows where it is to be heard: its logits at a place, and its cache.
 
+    Where these are no more than a quarter of the rows, the model processes no others; where none of them is far behind,
+    a shorter span.
+
     Args:
       network: the model.
-      cache: filled up to `read_B`.
+      cache: filled up to `read_B`; rows are the first axis of all its arrays.
       tokens_BxT: int32, what was written.
       read_B: int32, positions that it has processed.
       place: int32 [], the token it is heard about.
@@ -64,21 +77,54 @@ def catch_up(
       float32 [B, V], 0 in the other rows; and the cache, filled up to that place.
     """
     inputs_BxX = decoder_inputs(tokens_BxT)
+    rows = len(heard_B)
+    quarter = -(-rows // 4)
 
-    def behind(carry: tuple[jax.Array, jax.Array, Cache]) -> jax.Array:
-        return jnp.any(heard_B & (carry[0] <= place))
+    def behind(found: _Found) -> jax.Array:
+        return heard_B & (found.read_B <= place)
 
-    def read(carry: tuple[jax.Array, jax.Array, Cache]) -> tuple[jax.Array, jax.Array, Cache]:
-        read_B, logits_BxV, cache = carry
-        decoded, cache = read_span(network, cache, inputs_BxX, successive(read_B, SPAN))
-        place_B = place - read_B  # of the position that answers, within the span or beyond it
-        last_B = jnp.clip(place_B, 0, SPAN - 1)
-        found_BxV = jnp.take_along_axis(decoded.logits_BxTxV, last_B[:, None, None], axis=1)[:, 0]
-        here_B = heard_B & (place_B >= 0) & (place_B < SPAN)
-        logits_BxV = jnp.where(here_B[:, None], found_BxV, logits_BxV)
-        read_B = jnp.where(heard_B, jnp.minimum(read_B + SPAN, place + 1), read_B)
-        return read_B, logits_BxV, cache
+    def read_all(count: int, found: _Found) -> _Found:
+        return _read(network, inputs_BxX, place, behind(found), count, found)
 
-    nothing_BxV = jnp.zeros((len(heard_B), network[0].config.vocab_size), jnp.float32)
-    _, logits_BxV, cache = jax.lax.while_loop(behind, read, (read_B, nothing_BxV, cache))
-    return logits_BxV, cache
+    def read_some(count: int, found: _Found) -> _Found:
+        behind_B = behind(found)
+        row_F = jnp.argsort(~behind_B, stable=True)[:quarter]
+        part = jax.tree.map(lambda x: x[row_F], found)
+        part = _read(network, inputs_BxX[row_F], place, behind_B[row_F], count, part)
+        after: _Found = jax.tree.map(lambda x, new: x.at[row_F].set(new), found, part)
+        return after
+
+    ways = [partial(read, count) for read in (read_all, read_some) for count in (SPAN, _FEW)]
+    if quarter == rows:
+        ways = ways[:2]
+
+    def read(found: _Found) -> _Found:
+        behind_B = behind(found)
+        near = jnp.max(jnp.where(behind_B, place + 1 - found.read_B, 0)) <= _FEW
+        few = (jnp.sum(behind_B) <= quarter) & (quarter < rows)
+        after: _Found = jax.lax.switch(2 * few + near, ways, found)
+        return after
+
+    nothing_BxV = jnp.zeros((rows, network[0].config.vocab_size), jnp.float32)
+    end = jax.lax.while_loop(lambda found: jnp.any(behind(found)), read, _Found(read_B, nothing_BxV, cache))
+    return end.logits_BxV, end.cache
+
+
+def _read(
+    network: tuple[Model, Params],
+    inputs_BxX: jax.Array,
+    place: jax.Array,
+    behind_B: jax.Array,
+    count: int,
+    found: _Found,
+) -> _Found:
+    """Processes the next `count` positions of rows, of which only those count that are behind."""
+    model, params = network
+    decoded, cache = read_span(network, found.cache, inputs_BxX, successive(found.read_B, count))
+    place_B = place - found.read_B  # of the position that answers, within the span or beyond it
+    last_B = jnp.clip(place_B, 0, count - 1)
+    state_Bx1xD = jnp.take_along_axis(decoded.hidden_BxTxD, last_B[:, None, None], axis=1)
+    said_BxV = model.unembed(params, state_Bx1xD)[:, 0]  # of one position: there are tens of thousands of tokens
+    logits_BxV = jnp.where((behind_B & (place_B < count))[:, None], said_BxV, found.logits_BxV)
+    read_B = jnp.where(behind_B, jnp.minimum(found.read_B + count, place + 1), found.read_B)
+    return _Found(read_B, logits_BxV, cache)
