@@ -54,13 +54,21 @@ def main(args: Args) -> None:
     for seed in config.seeds:
         named: Line = {"task": task, "data": config.data, "preset": config.preset, "seed": seed}
         student = load(args.run, "ask", seed)
-        rows += [{**named, **row} for row in kept_by(student, pairs, given.metrics, args.shares)]
+        chosen = pairs if config.text.on_long == "truncate" else [pair for pair in pairs if fits(student, *pair)]
+        rows += [{**named, **row} for row in kept_by(student, chosen, given.metrics, args.shares)]
     first = [row for row in rows if row["metric"] == given.metrics[0]]
     print_table(f"{config.data}, {args.split}", first, ["seed", "account", "asked", "used", "value", "words", "over"])
     if args.results is not None:
         command = ["python", "-m", "benchmarks.accounts", *sys.argv[1:]]
         write_csv(args.results / "accounts.csv", rows, COLUMNS)
         write_json(args.results / "accounts-provenance.json", provenance(command, config.seeds, started))
+
+
+def fits(student: Student, source: str, target: str) -> bool:
+    """Whether a pair is no longer than those that the student was trained on, as in the tables of its run."""
+    tokenizer = student.model.tokenizer
+    _, cut = tokenizer.prompt(student.instruction.replace("{source}", source), student.max_source)
+    return not cut and len(tokenizer.encode(target)) < student.max_target
 
 
 def kept_by(
