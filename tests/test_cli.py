@@ -103,7 +103,7 @@ def test_env_says_what_a_report_needs(capsys: pytest.CaptureFixture[str]) -> Non
         (["write", "nowhere"], "nowhere is not a run's folder"),
         (["evaluate", "nowhere"], "nowhere is not a run's folder"),
         (["compare", "nowhere"], "nowhere is not a run's folder"),
-        (["export", "nowhere", "--out", "x"], "nowhere has no finished"),
+        (["export", "nowhere", "--out", "x"], "nowhere is not a run's folder"),
     ],
 )
 def test_a_wrong_path_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -213,7 +213,7 @@ def test_rules_of_several_clauses_and_fixed_sentences() -> None:
         ("", "the rule is empty"),
         (
             "ask me anything",
-            r'"ask me anything" is not a rule that is understood; understood are: "ask the',
+            r'"ask me anything" is not a rule that is understood; understood are, for example: "ask the',
         ),
         ("ask the teacher for at most 120% of the words", "a share of the words is 0 to 100%, not 120%"),
         ("ask the teacher for at most -3% of the words", "0 to 100%, not -3%"),

@@ -177,7 +177,7 @@ def _no_blank(folder: Path) -> FileSpec:
         (_no_object, r"a.jsonl line 1: not a JSON object"),
         (_no_key, r"a.jsonl line 1: 'target' must be a text .*source, goal"),
         (_empty_text, r"a.jsonl line 1: 'target' must be"),
-        (_number, r"a.jsonl line 1: 'target' must be"),
+        (_number, r"a.jsonl line 1: 'target' is 3, and must be a text"),
         (_both, r"leave out"),
         (_few, r"too few"),
         (_share, r"held_out must be above 0 and below 0.5, got 0.5"),

@@ -38,18 +38,18 @@ def network(seed: int, bias: float) -> tuple[Model, Any]:
     """Decided policies that end an output now and then: its log-odds are raised by `bias`."""
     model = make_model(T5Config.toy(VOCABULARY, dropout_rate=0.0, tie_embeddings=False))
     params = jax.tree.map(lambda x: 1.2 * x, model.init(jax.random.key(seed)))
-    extend, decode = model.extend, model.decode
+    extend, decode, unembed = model.extend, model.decode, model.unembed
+    bias_V = bias * (jnp.arange(VOCABULARY) == EOS)
 
     def biased(decoded: Any) -> Any:
-        return decoded._replace(
-            logits_BxTxV=decoded.logits_BxTxV + bias * (jnp.arange(VOCABULARY) == EOS)[None, None, :]
-        )
+        return decoded._replace(logits_BxTxV=decoded.logits_BxTxV + bias_V[None, None, :])
 
     def extended(*args: Any) -> Any:
         decoded, cache = extend(*args)
         return biased(decoded), cache
 
-    return model._replace(decode=lambda *args: biased(decode(*args)), extend=extended), params
+    logits = {"unembed": lambda *args: unembed(*args) + bias_V[None, None, :]}
+    return model._replace(decode=lambda *args: biased(decode(*args)), extend=extended, **logits), params
 
 
 TEACHER = network(1, 2.1)

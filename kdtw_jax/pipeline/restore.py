@@ -52,6 +52,7 @@ def restore(run: Path) -> tuple[str, Experiment]:
     if (run / SETTINGS).exists():
         plain["eval"] = read_json(run / SETTINGS, "")
     for stage in claimed.values():  # what a method has learned from is what it was then
+        stage.pop("start", None)  # what another method's students are is said by that one
         for name, value in flatten(stage).items():
             _put(plain, name, value)
     others = {number for found in begun.values() for number in found if number != seed}
