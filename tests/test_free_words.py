@@ -41,7 +41,8 @@ MEANT = {
     ("share", 0.25): """
         a quarter; 25%; a quarter of the words; at most a quarter of the text; one in four; ¼ of the words""",
     ("share", 0.5): """
-        half of the text; half the words; at most half; ½ of the words; fifty percent; one half of the words""",
+        half of the text; 50/50; fifty-fifty
+        half the words; at most half; ½ of the words; fifty percent; one half of the words""",
     ("share", 0.19998): """
         less than 20%; keep it under 20%; below 20%; fewer than 20% of the words; <20%; under a fifth of the words
         stay below 20%""",

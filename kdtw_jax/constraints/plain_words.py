@@ -67,6 +67,7 @@ _DIGITS = [  # and after that
         (r"\b(\d+) (?:and )?1/4\b", r"\1.25"),
         (r"(?<=\d/\d) (?:of )?(?:a |1 )?%", "%"),
         (r"(?<=\d/\d\d) (?:of )?(?:a |1 )?%", "%"),
+        (r"\b50(?:/| )50\b", "50%"),  # half and half, and no ratio
         (r"\ba ?%", "1%"),
         (r" %", "%"),
         (r"(?<![\d%])% ?(\d+(?:\.\d+)?)(?![\d.,%]| ?%)", r" \1%"),  # as Turkish and Basque have it
