@@ -6,6 +6,7 @@ import copy
 import json
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,17 @@ def test_whatever_stands_in_a_place_is_a_vocabulary_that_works_or_one_line(tmp_p
                 assert cutter.plain(each) == cutter.plain(each) and cutter.told(each) is not None
                 assert {*cutter.plain(each)} <= {*range(len(cutter.pieces))}
     assert len(lines) > 60 and max(map(len, lines)) < 400 and "\n" not in "".join(lines)
+
+
+def test_threads_cut_texts_and_prompts_beside_each_other(tmp_path: Path) -> None:
+    loaded(tmp_path)
+    cutter = JsonCutter((tmp_path / "tokenizer.json").read_bytes(), "it")
+    text = "a<|stop|>b"
+    plain, told = cutter.plain(text), cutter.told(text)
+    assert plain != told
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: (cutter.plain, cutter.told)[i % 2](text), range(4000)))
+    assert found[::2] == [plain] * 2000 and found[1::2] == [told] * 2000
 
 
 def test_dropout_and_an_empty_name_of_what_is_unknown_are_none(tmp_path: Path) -> None:

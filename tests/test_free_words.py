@@ -143,6 +143,10 @@ REFUSED = {
     "a whole number of at least 0, not 2.5": "2.5 calls; at most two and a half times; wait 2.5 words between calls",
     "contradict each other": "at most 20% and at most 30%; ask freely, up to 20%; never ask, no limit; 1/5 plus 1/4",
     "is not a rule that is understood": """
+        restrict help much; limit the teacher a lot; limit often; Limit viel Hilfe; you must ask much
+        the teacher must write often; Frag den Lehrer ab 5 Wörtern nicht mehr; from 5 words on ask the teacher no more
+        Frag 3 Mal nicht mehr; only you in the first 5 words; Nur du in den ersten 5 Wörtern
+        Der Lehrer darf bis auf 20% schreiben; bis auf fünf Wörter vom Lehrer
         write at most 20% of the words yourself; the student may write at most 20%; 20% of the words on your own
         all but 20% of the words; at most 20% of 20%; half of 20%; at most 20% more; 20 percentage points; 2²%; ₂%
         a fifth question; ask half as often; twenty twenty percent; one thousand calls; 1 000 calls

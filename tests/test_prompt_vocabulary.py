@@ -83,6 +83,16 @@ def test_a_users_words_are_no_turn_of_the_conversation(known: tuple[Tokenizer, P
     assert ids.count(ids[0]) == start and ids.count(EOS_ID) == 1
 
 
+def test_nor_are_they_where_the_end_is_also_what_is_unknown() -> None:
+    stated = json.loads(make_tokenizer(SPECIAL))
+    stated["model"]["unk_token"] = "<|stop|>"
+    place = {text: i for i, text in enumerate(SPECIAL)}
+    how = {"rows": 400, "chat": Chat("", "", "<|stop|>"), "eos": place["<|stop|>"], "pad": None}
+    vocabulary = make_vocabulary("json", json.dumps(stated).encode(), "it", **how)  # type: ignore[arg-type]
+    ids, _ = open_tokenizer(vocabulary, "it").prompt("a<|stop|>b", 99)
+    assert EOS_ID not in ids[:-1]
+
+
 def test_what_a_run_keeps_of_it_is_all_of_it(known: tuple[Tokenizer, Published, Path], tmp_path: Path) -> None:
     tokenizer = known[0]
     tokenizer.save(tmp_path / "tokenizer.model")

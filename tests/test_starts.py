@@ -13,7 +13,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.methods import METHODS
 from kdtw_jax.pipeline.config import Experiment, parse
 from kdtw_jax.pipeline.experiment import run_experiment
-from kdtw_jax.pipeline.presets import TRANSLATION
+from kdtw_jax.pipeline.presets import TASKS, TRANSLATION
 from kdtw_jax.runs import read_metrics
 from kdtw_jax.training.saved import load_model
 
@@ -61,6 +61,16 @@ def test_what_students_of_a_method_are_depends_on_where_they_go_on_from() -> Non
     other = ON_PCL.with_settings(pcl=replace(ON_PCL.of("pcl"), kl_weight=0.123))
     assert ON_PCL.identity_of("ask") != other.identity_of("ask")
     assert TINY.identity_of("ask") == TINY.with_settings(pcl=other.of("pcl")).identity_of("ask")
+    assert "start" not in TINY.identity_of("ask")["ask"]  # so that runs go on that are older than this field
+
+
+def test_one_method_of_a_run_comes_with_the_one_that_it_goes_on_from() -> None:
+    assert (ON_PCL.only("ask").methods, TINY.only("ask").methods) == (("pcl", "ask"), ("ask",))
+    beams = replace(ON_PCL, methods=("mle", "pcl", "ask"), beam_targets=("mle", "pcl"))
+    assert beams.only("ask").beam_targets == ("pcl",) and beams.only("mle").beam_targets == ("mle",)
+    for task in TASKS.values():
+        for preset in task.values():
+            assert preset.only("ask").methods[-1] == "ask"  # as `kdtw compare` wants it
 
 
 def test_a_start_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,8 +72,7 @@ def compare(options: Compare) -> None:
     keep_compiled()
     load_extensions(options.constraint)
     task, config = restore(options.run)
-    beams = tuple(method for method in config.beam_targets if method == "ask")
-    config = replace(config, methods=("ask",), beam_targets=beams)
+    config = config.only("ask")
     seeds, timing = options.seeds or config.seeds, Timing(options.repeats, options.sentences)
     check_text_is_named(options.run)
     with begin(options.run, task, replace(config, results=options.results)) as (run, given):

@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> None:
     task, config = restore(options.run)
     seeds = options.seeds or config.seeds
     check_text_is_named(options.run)
-    config = replace(config, methods=(options.method,), eval=replace(config.eval, split=options.split))
+    config = replace(config.only(options.method), eval=replace(config.eval, split=options.split))
     with begin(options.run, task, replace(config, results=options.results)) as (folder, given):
         for seed in seeds:
             if not folder.done(f"seed{seed}/{options.method}"):

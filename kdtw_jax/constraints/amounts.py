@@ -43,6 +43,7 @@ _LESS = "(?:(?:(?:less|fewer|lower|smaller) than|under|below) )"
 _MORE = "(?:(?:(?:more|greater|higher|larger) than|over|above|exceed(?:ing)?|beyond) )"
 _DUTY = re.compile(r"\b(?:must|should|shall|will|have to|need to|want|would like) ")
 _LIMIT = re.compile(rf"\b(?:{_UP_TO}|{_OR_LESS}|(?:limit|limited|restrict|cap|budget|quota|allowance) )")
+_FROM_ON = re.compile(r"\bfrom (?:word )?\d.*\b(?:not|no|never) more$")  # where asking ends, and no amount
 _TEACHER_NOT = re.compile(rf"\bteacher ({MAY}) (not|never) (?={_WRITES} )")
 
 
@@ -81,6 +82,8 @@ def amounts(unit: str, *, around: str | None = None, bound: bool = False) -> Cal
 
     def read(said: str) -> Amount | None:
         positive, negative = compiled()
+        if _FROM_ON.search(said):
+            return None
         said = _TEACHER_NOT.sub(r"\2 teacher \1 ", said + " ")
         if found := negative.fullmatch(said):
             return Amount(float(found["n"]), False, found.groupdict().get("scale"))

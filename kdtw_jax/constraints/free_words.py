@@ -48,7 +48,7 @@ _DECIMAL = re.compile(r"(?<![\d.,-])(0\.\d+)(?= of )")
 _JUST_BELOW = 2e-5  # of 1; masks forgive half of it for what float32 cannot say
 
 
-# What is vague is taken for so many percent, and whoever says it is told so (`vague`).
+# What is vague is taken for so many percent; `Read.assumed` says so, which `kdtw write` repeats.
 _SOME_TALK = talk("of|just|some|")
 _REALLY = "(?:(?:really|absolutely|truly|strictly) )*"
 _IF = f"(?:only )?(?:if|when|where) (?:(?:it|there|that|you) )?(?:(?:is|are) )?{_REALLY}"
@@ -73,8 +73,14 @@ _VAGUE = {
 }
 
 
+_DUTY = r"(?<!if you )(?<!really )(?<!absolutely )\b(?:must|should|shall|will|need|have to)\b"
+_OTHER_WAY = re.compile(rf"\b(?:limit|limited|restrict|cap)\b|{_DUTY}")
+
+
 def vague(said: str) -> str | None:
     """Percent that vague words are taken for: of "a little help", "sometimes", "only if you really must"."""
+    if _OTHER_WAY.search(said):  # "limit the help a lot"; "you must ask often"
+        return None
     return next((percent for percent, understood in _VAGUE.items() if understood(said)), None)
 
 
@@ -139,7 +145,7 @@ _AT_LEAST = "(?:at least )?"
 _NO_ASKING = f"{NOT}{talk('calls|questions|requests|')}"
 _ALONE = "(?:alone|yourself|by yourself|on your own|without (?:any )?help|without the teacher) "
 _FIRST = first_of(
-    rf"(?=.*\bonly ){_TALK}{ONLY}?{_TALK}{_WITHIN}{_TALK}{ONLY}?{_TALK}{_FIRST_WORDS}{_TALK}{ONLY}?",
+    rf"(?!.*\bonly you\b)(?=.*\bonly ){_TALK}{ONLY}?{_TALK}{_WITHIN}{_TALK}{ONLY}?{_TALK}{_FIRST_WORDS}{_TALK}{ONLY}?",
     f"{_TALK}{_NO_ASKING}(?:after|beyond|past) {_TALK}{_SINCE}{_TALK}",
     f"{_TALK}stop {_TALK}after {_TALK}{_SINCE}",
 )

@@ -101,6 +101,8 @@ _PHRASES: list[tuple[str, _Change]] = [  # in this order
     (r"\b(?:überhaupt|gar|ganz und gar) (?=nicht\b|kein)", ""),
     (r"\bganz (?=ohne|allein)", ""),
     (r"\berst (?=nach)", "only "),
+    (r"\bnicht mehr\b(?! als)", "no longer"),
+    (r"\bbis auf\b", "all but"),
     # Numbers.
     (
         rf"\b(?:höchstens )?(?:ein|1) (?:wort )?(?:von|aus|unter|pro) (?P<of>{_N}) wörtern\b",

@@ -64,7 +64,9 @@ class JsonCutter:
                 raise
             said = " ".join(str(error).split())[:200]
             raise UserError(f"{name} is no tokenizer.json that tokenizers can read ({said}); {_ANEW}") from None
-        self._library.encode_special_tokens = True
+        # Two of them, so that threads need not take turns: one has the names of special tokens for text.
+        self._plain = Tokenizer.from_str(json.dumps(stated))
+        self._plain.encode_special_tokens = True
         _check_ids(stated, vocabulary, name)
         self.special = {i: token.content for i, token in sorted(added.items()) if token.special}
         texts = [""] * (max(vocabulary.values(), default=-1) + 1)
@@ -79,15 +81,12 @@ class JsonCutter:
         self.unknown = vocabulary.get(unknown) if isinstance(unknown, str) else None
 
     def plain(self, text: str) -> list[int]:
-        ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
     def told(self, text: str) -> list[int]:
-        self._library.encode_special_tokens = False
-        try:
-            return self.plain(text)
-        finally:
-            self._library.encode_special_tokens = True
+        ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._library.decode(ids, skip_special_tokens=False)

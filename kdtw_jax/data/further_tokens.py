@@ -51,6 +51,8 @@ def with_further_tokens(file: bytes, stated: Stated, name: str) -> bytes:
         following = max(following, place + 1)
         flags = {flag: getattr(token, flag) for flag in _FLAGS}
         entry = entries.get(token.content, {"id": place, "content": token.content, "normalized": False})
+        if token.content in entries and not any(flags.values()):  # `added_tokens.json` says ids alone
+            continue
         if any(entry.get(flag) is not value for flag, value in flags.items()):
             entries[token.content], changed = {**entry, **flags}, True
     if not changed:

@@ -94,8 +94,13 @@ class PromptVocabulary:
         """
         head, tail = self._ends
         whole = self._told(self._before + text + self._after)
+        unknown = self.cutter.special.get(-1 if self.cutter.unknown is None else self.cutter.unknown)
         # As one text, unless words of the user's became special tokens, or it is too long.
-        if len(whole) <= limit and self._special(whole) == self._special([*head, *tail]):
+        if (
+            len(whole) <= limit
+            and not (unknown and unknown in text)
+            and self._special(whole) == self._special([*head, *tail])
+        ):
             return self._moved(whole), 0
         room = limit - len(head) - len(tail)
         if room < 1:

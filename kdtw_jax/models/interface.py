@@ -15,7 +15,7 @@ from kdtw_jax.models.roles import RoleOf
 Params: TypeAlias = Any  # a dict of trees of float32 arrays
 # Their family's own. The leaves of an encoded batch of sources begin with its rows; padding (token 0) changes nothing.
 Encoded: TypeAlias = Any
-Cache: TypeAlias = Any
+Cache: TypeAlias = Any  # rows are the first axis of all its arrays
 
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2}  # bytes of a number, by the dtype of the arithmetic
 

@@ -132,6 +132,13 @@ class Experiment:
             if start := find(name).start(self.of(name)):
                 self._check_start(name, start)
 
+    def only(self, method: str) -> Experiment:
+        """This run of one method, and of the one whose students it goes on from."""
+        kept = tuple(filter(None, (find(method).start(self.of(method)), method)))
+        return dataclasses.replace(
+            self, methods=kept, beam_targets=tuple(name for name in self.beam_targets if name in kept)
+        )
+
     def _check_start(self, name: str, start: str) -> None:
         if start not in self.methods:
             raise UserError(f"{name} goes on from the student of {start}: add {start} to --methods")
@@ -207,6 +214,8 @@ class Experiment:
         own: dict[str, Any] = {method: plain(self.of(method))}
         if start := find(method).start(self.of(method)):
             own["start"] = self.identity_of(start)
+        elif own[method].get("start") == "":  # runs that are older than this field go on
+            del own[method]["start"]
         if method in self.beam_targets and find(method).targets != "beam":
             own["targets"] = "beam"
         if self.learns_from_beams(method) or self.prompt_targets(method) == "beam":
