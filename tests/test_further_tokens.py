@@ -55,6 +55,16 @@ def test_they_are_read_as_transformers_reads_them(name: str, tmp_path: Path) -> 
     assert len(theirs) == len([piece for piece in ours.pieces if piece])
 
 
+def test_a_file_of_ids_alone_changes_no_token_that_is_there(tmp_path: Path) -> None:
+    rows = write_vocabulary(tmp_path)
+    before = load_prompt_vocabulary(tmp_path, rows + 8)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<|start|>": 1}))
+    after = load_prompt_vocabulary(tmp_path, rows + 8)
+    for text in (*TEXTS, "a<|start|>b"):
+        assert after.encode(text) == before.encode(text) and after.prompt(text, 99) == before.prompt(text, 99)
+    assert after.banned_ids == before.banned_ids
+
+
 def test_what_they_add_is_kept_where_it_is_saved_and_nothing_is_where_nothing_is_added(tmp_path: Path) -> None:
     rows = written(tmp_path / "in", "decoder")
     ours = load_prompt_vocabulary(tmp_path / "in", rows + 8)
