@@ -1,8 +1,8 @@
 """Time that help saves with a published teacher: `python -m benchmarks.causal_help`.
 
 SmolLM2-135M, and students that were not trained: some of its layers, and a narrow model of the same vocabulary. A gate
-that asks at random, for given shares of the tokens, spends the time that a trained one would. All outputs have one
-length, and everything is timed in turn.
+that asks at random, for given shares of the tokens, stands for a trained one, whose calls may lie closer together. All
+outputs have one length, and everything is timed in turn.
 """
 
 from __future__ import annotations
