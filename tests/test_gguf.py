@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_llama import write_model
 
+from kdtw_jax import parallel
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
+from kdtw_jax.models import make_model, split_axis
 from kdtw_jax.models.causal.layers import rope_frequencies
+from kdtw_jax.pretrained import gguf as reader
+from kdtw_jax.pretrained import load
 from kdtw_jax.pretrained.gguf import _read_gguf, open_gguf
 from kdtw_jax.pretrained.named import find_model, read_teacher
 
@@ -42,6 +49,58 @@ def test_a_gguf_file_is_the_folder_it_was_made_of_to_rounding(how: str, off: flo
         assert one.tokenizer.prompt(text, 99) == other.tokenizer.prompt(text, 99)
     assert one.tokenizer.fingerprint != other.tokenizer.fingerprint
     assert one.tokenizer.difference(other.tokenizer) is other.tokenizer.difference(one.tokenizer) is None
+
+
+def test_a_quantised_file_goes_to_its_places_tensor_by_tensor_and_is_dequantised_some_rows_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "published", **SIZES, num_hidden_layers=3)
+    write_gguf(tmp_path / "model.gguf", tmp_path / "published", "Q8_0")
+    found = find_model(str(tmp_path / "model.gguf"))
+    assert found.published is not None
+    whole = read_teacher(found, dtype="bfloat16").params
+    many = 32 * 8  # numbers: some rows of the widest tensor
+    monkeypatch.setattr(reader, "_AT_ONCE", many)
+    numbers: list[int] = []  # that were dequantised together
+    given: list[weakref.ref[np.ndarray]] = []  # what the host was given, and has to let go
+    dequantise = gguf.quants.dequantize
+
+    def few(data: np.ndarray, kind: Any) -> np.ndarray:
+        assert not [x for x in given if x() is not None], "a tensor is read while the one before is still held"
+        rows: np.ndarray = dequantise(data, kind)
+        numbers.append(rows.size)
+        return rows
+
+    def elsewhere(x: np.ndarray, placement: Any) -> Any:
+        assert placement in ("matrix", "vector") and x.dtype == (jnp.bfloat16 if placement == "matrix" else np.float32)
+        given.append(weakref.ref(x))
+        return x.astype(np.float32)
+
+    monkeypatch.setattr(gguf.quants, "dequantize", few)
+    monkeypatch.setattr(load, "_put", elsewhere)
+    places: Any = lambda path, shape: "matrix" if len(shape) == 2 else "vector"  # noqa: E731
+    params = load.read_published(found.published, found.config, jax.random.key(0), dtype="bfloat16", placement=places)
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b.astype(np.float32)), params, whole))
+    assert max(numbers) <= many and sum(numbers) == sum(x.size for x in jax.tree.leaves(whole))
+    assert len(given) == len(jax.tree.leaves(whole)) and len(numbers) > 2 * len(given)
+
+
+def test_a_teacher_of_a_gguf_file_is_spread_as_it_is_read(tmp_path: Path) -> None:
+    write_model(tmp_path / "published", **SIZES)
+    write_gguf(tmp_path / "model.gguf", tmp_path / "published", "Q8_0")
+    devices = parallel.select_devices(4)
+    for name in ("model.gguf", "published"):
+        found = find_model(str(tmp_path / name))
+        axis = partial(split_axis, make_model(found.config).role)
+        where = parallel.shardings(devices, 2, axis)
+        spread = read_teacher(found, dtype="bfloat16", placement=where).params
+        want = parallel.shard_params(read_teacher(found, dtype="bfloat16").params, devices, 2, axis)
+        assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding == b.sharding, spread, want))
+        assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), spread, want))
+        again = parallel.shard_params(spread, devices, 2, axis)
+        assert jax.tree.all(jax.tree.map(lambda a, b: a is b, again, spread))  # nothing moves a second time
+        split = [x for x in jax.tree.leaves(spread) if x.addressable_data(0).size < x.size]
+        assert len(split) > 10
 
 
 @pytest.mark.parametrize("length", [8192, 512])

@@ -210,7 +210,7 @@ def test_what_makes_another_prompt_vocabulary_is_said(tmp_path: Path) -> None:
         "is chosen": {"model": {**stated["model"], "merges": stated["model"]["merges"][:-1]}},
         "and": {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits, stated["pre_tokenizer"]]}},
     }
-    said = {"is chosen": "pieces are chosen in another way", "and": r"12345.* is \[.*\] there and \[.*\] here"}
+    said = {"is chosen": "is made of two pieces there and not here", "and": r"12345.* is \[.*\] there and \[.*\] here"}
     for name, change in changes.items():
         write_vocabulary(tmp_path / name)
         (tmp_path / name / "tokenizer.json").write_text(json.dumps({**stated, **change}))

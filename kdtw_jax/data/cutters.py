@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from kdtw_jax.data.added_tokens import FAST, AddedToken, finder
+from kdtw_jax.data.pairing import Pairing, is_byte, joined_by_merges, joined_by_scores
 from kdtw_jax.data.vocabulary_training import MOST_PIECES
 from kdtw_jax.errors import UserError
 from kdtw_jax.runs.atomic import parse_object
@@ -29,11 +29,13 @@ class Cutter(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
+    def pairing(self) -> Pairing:
+        """How pieces are chosen; takes a second for a large one."""
+
     pieces: list[str]  # the text of every id, a space as "▁"; "" where there is no token
     special: dict[int, str]  # the special tokens, by id
     unknown: int | None
     begins: bool  # whether it puts a token in front of a text
-    pairs: str  # a digest of how pieces are chosen
     published: str  # the name of its file in the Hugging Face layout
 
 
@@ -75,8 +77,8 @@ class JsonCutter:
             texts[i] = text if i in added or bytes_of is None else _as_text(text, bytes_of)
         self.pieces = texts
         self.begins = bool(begun) and begun[0] in self.special
-        merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model.get("merges") or ()]
-        self.pairs = _digest([merges, bool(model.get("ignore_merges")), model.get("byte_fallback", False)])
+        self._model = model
+        self._found_first = frozenset(token.content for token in added.values() if not token.special)
         unknown = model.get("unk_token")
         self.unknown = vocabulary.get(unknown) if isinstance(unknown, str) else None
 
@@ -91,6 +93,16 @@ class JsonCutter:
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._library.decode(ids, skip_special_tokens=False)
         return text
+
+    def pairing(self) -> Pairing:
+        stated = self._model.get("merges") or ()
+        merges = (tuple(pair if isinstance(pair, list) else pair.split(" ")) for pair in stated)
+        bytes_ = {piece for piece in self.pieces if is_byte(piece)}
+        falls_back = bool(self._model.get("byte_fallback")) and bool(bytes_)
+        apart = {*self.special.values(), *self._found_first, *(bytes_ if falls_back else ())}
+        joined = joined_by_merges(((first, second) for first, second in merges), apart)
+        whole = bool(self._model.get("ignore_merges"))
+        return Pairing(joined, self._found_first, frozenset(), falls_back, whole)
 
 
 def _read(file: bytes, name: str) -> dict[str, Any]:
@@ -132,10 +144,6 @@ def _check_ids(stated: dict[str, Any], vocabulary: Mapping[str, int], name: str)
             )
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
 def _is_of_bytes(stated: dict[str, Any]) -> bool:
     """Whether pieces are bytes under the names of characters, as in GPT-2."""
     return '"ByteLevel"' in json.dumps([stated.get("pre_tokenizer"), stated.get("decoder")])
@@ -175,8 +183,7 @@ class PieceCutter:
         self.unknown: int | None = int(self._processor.unk_id())
         self.begins = False
         self.special = {i: self.pieces[i] for i in ids if self._processor.is_control(i) or i == self.unknown}
-        kinds = [self._processor.is_byte(i) or self._processor.is_unused(i) for i in ids]
-        self.pairs = _digest([[self._processor.get_score(i) for i in ids], kinds])
+        self._file = file
         self._find = finder([AddedToken(i, content, special=True) for i, content in self.special.items() if content])
 
     def plain(self, text: str) -> list[int]:
@@ -191,6 +198,24 @@ class PieceCutter:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._processor.decode([int(i) for i in ids]))
+
+    def pairing(self) -> Pairing:
+        from sentencepiece import sentencepiece_model_pb2
+
+        described: Any = sentencepiece_model_pb2  # whose names no type checker sees
+        kind = described.ModelProto.SentencePiece.Type
+        stated = described.ModelProto.FromString(self._file).pieces
+        by_kind: dict[int, set[str]] = {}
+        for piece in stated:
+            by_kind.setdefault(piece.type, set()).add(piece.piece)
+        usable = [piece for piece in stated if piece.type in (kind.Value("NORMAL"), kind.Value("UNUSED"))]
+        return Pairing(
+            joined_by_scores([piece.piece for piece in usable], [piece.score for piece in usable]),
+            frozenset(by_kind.get(kind.Value("USER_DEFINED"), ())),
+            frozenset(by_kind.get(kind.Value("UNUSED"), ())),
+            kind.Value("BYTE") in by_kind,
+            words_whole=False,
+        )
 
 
 CUTTERS: dict[str, Callable[[bytes, str], Cutter]] = {"json": JsonCutter, "pieces": PieceCutter}

@@ -138,7 +138,8 @@ def choose_ids(
       cutter: of the vocabulary.
       rows: of the checkpoint's embedding.
       eos: what ends an answer.
-      pad: the checkpoint's own padding, which is no other token's as well.
+      pad: the checkpoint's own padding, where that is no other token's as well: some name the unknown one or the end,
+        and some files of the same model nothing.
       taken: ids that mean something: the beginning, and what templates say.
       name: of the file, for messages.
 
@@ -152,6 +153,7 @@ def choose_ids(
             "the tokenizer that it was trained with"
         )
     used = {eos, *taken}
+    pad = None if pad == cutter.unknown else pad
     named = [i for i, text in cutter.special.items() if any(word in text for word in ("reserved", "unused"))]
     spare = [*range(tokens, rows), *named, *cutter.special, *range(rows, rows + 3)]
     chosen: list[int] = []

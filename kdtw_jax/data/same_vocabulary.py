@@ -11,8 +11,10 @@ import numpy as np
 
 from kdtw_jax.data.added_tokens import SPECIALS, AddedToken
 from kdtw_jax.data.fast_tokenizer import FastProcessor
+from kdtw_jax.data.pairing import Pairing
 
 _SPACE = "\u2581"
+_PROBED, _TOGETHER = 512, 16  # pieces of which texts are made for comparison, and of each text
 _OF_WHITE_SPACE = ("Strip", "Replace")  # normalisers that published files may do without
 
 
@@ -25,6 +27,8 @@ class CutRules(NamedTuple):
     charsmap: bytes  # of sentencepiece's normalisation
     more: tuple[str, ...]  # what is done beside that
     around: tuple[str, ...] = ()  # what stands around a prompt
+    pairing: Pairing | None = None  # of byte pairs
+    prompt: Callable[[str], list[int]] | None = None  # the ids of a text with what stands around it
 
 
 class Likeness(NamedTuple):
@@ -87,17 +91,33 @@ def difference(there: Likeness, here: Likeness) -> str | None:
         return "texts are normalised in another way"
     if mine.around != other.around:
         return f"a prompt is {reprlib.repr(mine.around)} there and {reprlib.repr(other.around)} here"
+    if mine.pairing is not None and other.pairing is not None and (said := mine.pairing.difference(other.pairing)):
+        return said
     for text in _texts(there):
         if there.encode(text) != here.encode(text):
-            return f"{text!r} is {there.encode(text)} there and {here.encode(text)} here"
+            return _cut(text, there.encode(text), here.encode(text))
+        if mine.prompt is not None and other.prompt is not None and mine.prompt(text) != other.prompt(text):
+            return f"as a prompt {_cut(text, mine.prompt(text), other.prompt(text))}"
     return None
 
 
+def _cut(text: str, there: list[int], here: list[int]) -> str:
+    """Two ways to cut a text, from where they part."""
+    same = next((i for i, (one, other) in enumerate(zip(there, here, strict=False)) if one != other), 0)
+    after = f" after {same} tokens that are the same" if same else ""
+    return f"{text!r} is {reprlib.repr(there[same:])} there and {reprlib.repr(here[same:])} here{after}"
+
+
 def _texts(likeness: Likeness) -> list[str]:
-    """In which white space and added tokens stand about."""
+    """In which white space and added tokens stand about; of byte pairs also some of all pieces beside each other."""
     known = (text[1:] for i, text in likeness.texts.items() if i >= SPECIALS and i not in likeness.added)
     word = next((text for text in known if len(text) > 1 and text.isalpha()), "a")
     beside = [f"{word}{token.content}{word} {token.content} {word}" for token in likeness.added.values()]
+    if likeness.rules.pairing is not None:
+        shown = [text.replace(_SPACE, " ") for text in likeness.texts.values() if "\ufffd" not in text]
+        shown = [text for text in shown if not text.isspace()]
+        few = shown[:: max(len(shown) // _PROBED, 1)]
+        beside = ["".join(few[at : at + _TOGETHER]) for at in range(0, len(few), _TOGETHER)]
     return [f"  {word}  {word} {word}{word} ", f"{word}\t{word}\n{word}", f"{word}'s 12345, {word}!\n\n\u00e9", *beside]
 
 

@@ -39,6 +39,7 @@ T5_SENTINELS = 100
 NOTHING = Stated((), (), None)
 # A saved vocabulary with added tokens is this line, one of JSON that says which, and the bytes of the model.
 _HEADER = b"kdtw_jax added tokens\n"
+_LONG = 2**20  # of which no text that is compared has as many tokens
 Encoder = Callable[[str], list[int]]
 
 
@@ -194,7 +195,12 @@ def _of_prompts(proto: bytes, name: str) -> Vocabulary:
         0,
         file,
         proto,
-        lambda: CutRules((), {}, found.cutter.pairs, b"", (), (*chat.around(), chat.end_of_turn())),
+        lambda: CutRules(
+            *((), {}, "BPE", b"", ()),
+            around=(*chat.around(), chat.end_of_turn()),
+            pairing=found.cutter.pairing(),
+            prompt=lambda text: found.prompt(text, _LONG)[0],
+        ),
     )
 
 

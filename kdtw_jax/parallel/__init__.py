@@ -22,7 +22,7 @@ from kdtw_jax.parallel.pmap import (
     unshard,
 )
 from kdtw_jax.parallel.selection import dividing_devices, select_devices
-from kdtw_jax.parallel.shards import check_shards, shard_params
+from kdtw_jax.parallel.shards import check_shards, shard_params, shardings
 
 __all__ = [
     "AXIS",
@@ -45,6 +45,7 @@ __all__ = [
     "select_devices",
     "shard",
     "shard_params",
+    "shardings",
     "unreplicate",
     "unshard",
 ]

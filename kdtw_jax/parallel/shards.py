@@ -21,8 +21,8 @@ def shard_params(
     """Spreads parameters over groups of devices, each group holding all of them once.
 
     Matrices are split, along the other axis where the best one does not divide. What does not divide at all, and
-    vectors, are held by every device. What becomes of such parameters under `jit` is up to XLA's partitioner: results
-    differ from those of one device only by the order of sums.
+    vectors, are held by every device. What is so spread already stays as it is. What becomes of such parameters under
+    `jit` is up to XLA's partitioner: results differ from those of one device only by the order of sums.
 
     Args:
         params: a tree of arrays, dicts of dicts.
@@ -35,15 +35,37 @@ def shard_params(
     """
     if shards == 1:
         return params
+    sharding_of = shardings(devices, shards, axis)
+
+    def spread(path: tuple[Any, ...], leaf: Any) -> jax.Array:
+        sharding = sharding_of(tuple(key.key for key in path), np.shape(leaf))
+        return leaf if isinstance(leaf, jax.Array) and leaf.sharding == sharding else put(leaf, sharding)
+
+    return jax.tree.map_with_path(spread, params)
+
+
+def shardings(
+    devices: Devices, shards: int, axis: Callable[[tuple[str, ...]], int | None]
+) -> Callable[[tuple[str, ...], tuple[int, ...]], NamedSharding]:
+    """Where `shard_params` puts each parameter, by the names that lead to it and its shape, before there are any.
+
+    Args:
+        devices: as for `shard_params`.
+        shards: likewise.
+        axis: likewise.
+
+    Raises:
+        UserError: unless `shards` divides the number of devices.
+    """
     check_shards(len(devices), shards)
     mesh = Mesh(np.asarray(devices).reshape(-1, shards), (AXIS, SHARDS))
 
-    def spread(path: tuple[Any, ...], leaf: Any) -> jax.Array:
-        along = _dividing(axis(tuple(key.key for key in path)), np.shape(leaf), shards)
+    def sharding(path: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
+        along = _dividing(axis(path), shape, shards)
         spec = PartitionSpec() if along is None else PartitionSpec(*(None,) * along, SHARDS)
-        return put(leaf, NamedSharding(mesh, spec))
+        return NamedSharding(mesh, spec)
 
-    return jax.tree.map_with_path(spread, params)
+    return sharding
 
 
 def check_shards(devices: int, shards: int) -> None:

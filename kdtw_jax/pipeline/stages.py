@@ -94,7 +94,11 @@ def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
 
 def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
     if setup.teacher is not None:
-        saved = read_teacher(setup.teacher, dtype=config.teacher.dtype)
+        placement = None
+        if config.teacher_shards > 1:  # each parameter goes to its devices as it is read
+            axis = partial(split_axis, make_model(setup.teacher.config).role)
+            placement = parallel.shardings(setup.devices, config.teacher_shards, axis)
+        saved = read_teacher(setup.teacher, dtype=config.teacher.dtype, placement=placement)
         return Trained(saved.model, saved.params)
     seed = config.seeds[0]
 

@@ -10,7 +10,7 @@ from kdtw_jax.data.added_tokens import CONFIG, FAST, read_object, read_stated
 from kdtw_jax.data.chat import Chat
 from kdtw_jax.data.cutters import open_cutter
 from kdtw_jax.data.further_tokens import with_further_tokens
-from kdtw_jax.data.prompt_vocabulary import make_vocabulary
+from kdtw_jax.data.prompt_vocabulary import make_vocabulary, saved
 from kdtw_jax.data.tokenizer import Tokenizer, open_tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import CausalConfig
@@ -51,8 +51,7 @@ def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
     if not isinstance(begins, bool | None):
         raise UserError(f"{folder / CONFIG} has add_bos_token {reprlib.repr(begins)}; it has to be true or false")
     chat = Chat(template, tokens["bos"], tokens["eos"])
-    with explained(file, "read"):
-        proto = with_further_tokens(file.read_bytes(), read_stated(folder, beside_fast=True), str(file))
+    proto = _fast_file(file)
     place = {text: i for i, text in open_cutter("json", proto, str(file)).special.items()}
     with told_of(folder):
         kept = make_vocabulary(
@@ -66,6 +65,39 @@ def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
             begins=begins,
         )
     return open_tokenizer(kept, str(file))
+
+
+def check_beside(file: Path, tokenizer: Tokenizer, rows: int) -> None:
+    """Checks that a `tokenizer.json` beside a GGUF file, if there is one, is of the vocabulary that the file states.
+
+    Without a `tokenizer_config.json` nothing else says how the model is prompted, and tokens are compared alone.
+
+    Args:
+      file: the GGUF file.
+      tokenizer: of what it states.
+      rows: of the model's embedding.
+
+    Raises:
+      UserError: they differ, in what; or as `load_prompt_vocabulary` does.
+    """
+    beside, known = file.parent / FAST, tokenizer.prompts
+    if known is None or not beside.is_file():
+        return
+    if (file.parent / CONFIG).is_file():
+        other = load_prompt_vocabulary(file.parent, rows)
+    else:
+        other = open_tokenizer(saved("json", known.ids, known.chat, _fast_file(beside)), str(beside))
+    if differs := tokenizer.difference(other):
+        raise UserError(
+            f"{file} and the {FAST} beside it have different vocabularies (there: the GGUF file, here: {FAST}): "
+            f"{differs}; put the model's own beside it, or none"
+        )
+
+
+def _fast_file(file: Path) -> bytes:
+    """A `tokenizer.json` with the tokens that files beside it add."""
+    with explained(file, "read"):
+        return with_further_tokens(file.read_bytes(), read_stated(file.parent, beside_fast=True), str(file))
 
 
 def causal_files(config: CausalConfig, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:

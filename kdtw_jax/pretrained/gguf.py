@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp  # knows bfloat16
 import numpy as np
 
 from kdtw_jax.data.tokenizer import Tokenizer
@@ -20,6 +21,7 @@ from kdtw_jax.pretrained.gguf_vocabulary import read_gguf_vocabulary
 from kdtw_jax.runs.atomic import explained
 
 SUFFIX = ".gguf"
+_AT_ONCE = 2**22  # numbers that are dequantised together
 _ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 _ARCHITECTURES |= {"gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3_text"}
 _SIZES = {
@@ -46,7 +48,8 @@ class Tensor(NamedTuple):
     file: Path
     name: str  # its name there
     shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]  # float32, as the published library holds it
+    # (dtype): as the published library holds it. Of numbers in float32 there are only ever those of some rows.
+    read: Callable[[str], np.ndarray]
 
 
 class GGUF(NamedTuple):
@@ -183,18 +186,13 @@ def _stretched(file: Path, config: CausalConfig, slower: np.ndarray) -> CausalCo
 def _tensor(file: Path, name: str, tensor: Any, kind: str, config: CausalConfig) -> Tensor:
     shape = tuple(int(size) for size in reversed(tensor.shape))
 
-    def read() -> np.ndarray:
-        from gguf.quants import dequantize
-
-        try:
-            found = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(shape)
-        except (NotImplementedError, ValueError) as error:
-            quantised = tensor.tensor_type.name
-            raise UserError(
-                f"{file}: {tensor.name} is quantised as {quantised}, which is not read ({error})"
-            ) from error
-        if kind.startswith("gemma") and name.endswith("norm.weight"):
-            return found - 1.0  # which llama.cpp has added
+    def read(dtype: str) -> np.ndarray:
+        found = np.empty(shape, jnp.dtype(dtype))
+        rows = max(_AT_ONCE // max(math.prod(shape[1:]), 1), 1)
+        for start in range(0, shape[0], rows):
+            part = slice(start, min(start + rows, shape[0]))
+            # llama.cpp has added 1 to norms of Gemma's.
+            found[part] = _dequantised(file, tensor, part) - (kind.startswith("gemma") and name.endswith("norm.weight"))
         if kind == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
             # llama.cpp turns neighbours, and so has moved them beside each other.
             heads = config.num_heads if name.endswith("q_proj.weight") else config.num_kv_heads
@@ -202,3 +200,14 @@ def _tensor(file: Path, name: str, tensor: Any, kind: str, config: CausalConfig)
         return found
 
     return Tensor(file, tensor.name, shape, read)
+
+
+def _dequantised(file: Path, tensor: Any, rows: slice) -> np.ndarray:
+    """Some rows of a tensor, float32."""
+    from gguf.quants import dequantize
+
+    try:
+        return dequantize(tensor.data[rows], tensor.tensor_type).astype(np.float32, copy=False)
+    except (NotImplementedError, ValueError) as error:
+        quantised = tensor.tensor_type.name
+        raise UserError(f"{file}: {tensor.name} is quantised as {quantised}, which is not read ({error})") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,12 @@ from kdtw_jax.text.normal import without_surrogates
 
 _PREFIX = "tokenizer.ggml."
 # sentencepiece's kinds of pieces, which GGUF numbers alike; 0 is none.
-_NORMAL, _UNKNOWN, _CONTROL, _USER, _BYTE = 1, 2, 3, 4, 6
+_NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
 _KINDS = range(7)
+# Ways to cut texts whose words are whole where they are pieces, and whose texts begin with a token.
+_WHOLE = ("llama-bpe", "llama3")
+# What llama.cpp takes for sentencepiece's tokens where a file does not say.
+_USUAL = {"bos": 1, "eos": 2, "unknown": 0}
 _NO_TOKEN = (-1, 2**32 - 1)  # how some files say that there is none
 # Where Llama 3 cuts texts before it pairs bytes, as its published tokenizer states it.
 _LLAMA3 = (
@@ -55,7 +59,7 @@ def read_gguf_vocabulary(file: Path, stated: Mapping[str, Any], rows: int) -> To
     model = stated.get(f"{_PREFIX}model")
     if not isinstance(model, str) or model not in ("gpt2", "llama"):
         raise UserError(f"{file} has a vocabulary of the kind {reprlib.repr(model)}; known are gpt2 and llama")
-    found = _looked_through(file, stated)
+    found = _looked_through(file, stated, model)
 
     def token(name: str) -> str:
         index = found.ids[name]
@@ -68,7 +72,7 @@ def read_gguf_vocabulary(file: Path, stated: Mapping[str, Any], rows: int) -> To
         return open_tokenizer(make_vocabulary(kind, proto, str(file), rows=rows, chat=chat, **how), str(file))
 
 
-def _looked_through(file: Path, stated: Mapping[str, Any]) -> Stated:
+def _looked_through(file: Path, stated: Mapping[str, Any], model: str) -> Stated:
     def said(name: str, otherwise: Any, wanted: str, fits: Any) -> Any:
         key = name if "." in name else f"{_PREFIX}{name}"
         value = stated.get(key, otherwise)
@@ -95,11 +99,13 @@ def _looked_through(file: Path, stated: Mapping[str, Any]) -> Stated:
             raise UserError(f"{file} has {text!r} at both {places[text]} and {i} of its {_PREFIX}tokens")
     kinds = listed("token_type", "a kind from 0 to 6", lambda kind: _is_whole(kind) and kind in _KINDS, 1, len(tokens))
     merges = listed("merges", "a text", _is_text, "", 0) if f"{_PREFIX}merges" in stated else None
+    scores = listed("scores", "a finite number", _is_score, 0.0, len(tokens))
+    usual = {name: i for name, i in _USUAL.items() if i < len(tokens)} if model == "llama" else {}
 
     def place(name: str) -> int | None:
         found = said(
             f"{name}_token_id",
-            None,
+            usual.get(name),
             f"the id of one of its {len(tokens)} tokens",
             lambda i: i is None or (_is_whole(i) and (0 <= i < len(tokens) or i in _NO_TOKEN)),
         )
@@ -108,17 +114,29 @@ def _looked_through(file: Path, stated: Mapping[str, Any]) -> Stated:
     def flag(name: str, otherwise: bool) -> bool:
         return bool(said(name, otherwise, "true or false", lambda value: isinstance(value, bool)))
 
+    pre = said("pre", "default", "a text", lambda value: isinstance(value, str))
+    ids = {name: place(name) for name in ("bos", "eos", "unknown", "padding")}
+    count = _without_padding(tokens, kinds, ids)
     return Stated(
-        tokens,
-        [kind or _NORMAL for kind in kinds],
-        listed("scores", "a finite number", _is_score, 0.0, len(tokens)),
+        tokens[:count],
+        [kind or _NORMAL for kind in kinds[:count]],
+        scores[:count],
         merges,
-        said("pre", "default", "a text", lambda value: isinstance(value, str)),
-        {name: place(name) for name in ("bos", "eos", "unknown", "padding")},
-        flag("add_bos_token", False),
+        pre,
+        ids,
+        flag("add_bos_token", model == "llama" or pre in _WHOLE),
         flag("add_space_prefix", True),
         said("tokenizer.chat_template", "", "a text", _is_text),
     )
+
+
+def _without_padding(tokens: Sequence[str], kinds: Sequence[int], ids: Mapping[str, int | None]) -> int:
+    """How many tokens there are before those that only name rows of the embedding, as llama.cpp's converter does."""
+    least = max((i for i in ids.values() if i is not None), default=-1) + 1
+    count = len(tokens)
+    while count > least and tokens[count - 1] == f"[PAD{count - 1}]" and kinds[count - 1] in (_UNKNOWN, _UNUSED):
+        count -= 1
+    return count
 
 
 def _byte_pairs(file: Path, found: Stated) -> bytes:
@@ -148,7 +166,8 @@ def _byte_pairs(file: Path, found: Stated) -> bytes:
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": known[found.pre]},
         "post_processor": None,
         "decoder": of_bytes,
-        "model": {"type": "BPE", "vocab": place, "merges": found.merges, "byte_fallback": False},
+        "model": {"type": "BPE", "vocab": place, "merges": found.merges, "byte_fallback": False}
+        | {"ignore_merges": found.pre in _WHOLE},
     }
     return json.dumps(stated, ensure_ascii=False).encode()
 
@@ -159,7 +178,7 @@ def _pieces(found: Stated) -> bytes:
 
     described: Any = sentencepiece_model_pb2  # whose names no type checker sees
     model, ids = described.ModelProto(), found.ids
-    unknown = 0 if ids["unknown"] is None else ids["unknown"]
+    unknown = _USUAL["unknown"] if ids["unknown"] is None else ids["unknown"]
     for i, text in enumerate(found.tokens):
         piece = model.pieces.add()
         piece.piece, piece.score = text, found.scores[i]
@@ -167,9 +186,8 @@ def _pieces(found: Stated) -> bytes:
     trainer, normal = model.trainer_spec, model.normalizer_spec
     trainer.model_type = described.TrainerSpec.ModelType.Value("BPE")
     trainer.byte_fallback, trainer.unk_id = _BYTE in found.kinds, unknown
-    usual = {"bos": 1, "eos": 2, "padding": -1}
     trainer.bos_id, trainer.eos_id, trainer.pad_id = (
-        otherwise if ids[name] is None else ids[name] for name, otherwise in usual.items()
+        -1 if ids[name] is None else ids[name] for name in ("bos", "eos", "padding")
     )
     normal.name, normal.add_dummy_prefix = "identity", found.add_space
     normal.remove_extra_whitespaces, normal.escape_whitespaces = False, True

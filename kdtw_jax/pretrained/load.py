@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from kdtw_jax.data.tokenizer import Tokenizer, load_vocabulary
 from kdtw_jax.errors import UserError
 from kdtw_jax.finite import check_finite
 from kdtw_jax.models import CausalConfig, ModelConfig, Params, T5Config, init_heads, make_model
 from kdtw_jax.models.vocabulary import pad_rows
-from kdtw_jax.pretrained.causal_vocabulary import load_prompt_vocabulary
+from kdtw_jax.parallel.shards import put as spread
+from kdtw_jax.pretrained.causal_vocabulary import check_beside, load_prompt_vocabulary
 from kdtw_jax.pretrained.gguf import SUFFIX, Tensor, open_gguf
 from kdtw_jax.pretrained.layout import head_may_be_shared, of_bytes, read_layout
 from kdtw_jax.pretrained.names import ALIASES, EMBEDDING, HEAD, SHARED, UNUSED, TensorSlot, slots
 from kdtw_jax.pretrained.tensors import Held, check_tensor, find_tensors, read_tensors, same_tensor
 
 Placement: TypeAlias = jax.Device | jax.sharding.Sharding
+# (the names that lead to a parameter, its shape): where it goes
+PlacementOf: TypeAlias = Callable[[tuple[str, ...], tuple[int, ...]], Placement]
 _SHOWN = 3  # tensors named in a message
 
 
@@ -80,6 +84,7 @@ def _of_gguf(file: Path) -> Published:
     found = open_gguf(file)
     wanted = slots(found.config)
     _check_fit(file, wanted, found.tensors, wanted)
+    check_beside(file, found.tokenizer, found.config.vocab_size)
     return _with_rows(file, found.config, found.tokenizer, {name: found.tensors[name] for name in wanted})
 
 
@@ -126,19 +131,19 @@ def read_published(
     key: jax.Array,
     *,
     dtype: str = "float32",
-    placement: Placement | None = None,
+    placement: Placement | PlacementOf | None = None,
 ) -> Params:
     """Reads the parameters of a published model.
 
-    Each tensor goes straight to its place and is converted on its way, so that little more than the result takes
-    memory.
+    Each tensor goes straight to its place and is converted on its way, before the next is read: on the host there is
+    one at a time, in the dtype that it has in the file, or, where it is quantised, in that of the result.
 
     Args:
       config: the published sizes, with any heads of ours and any further rows of the embedding, which are zero.
       key: what those heads are drawn with.
       dtype: of matrices. Norms and position tables are of float32, in which they are used: under bfloat16 arithmetic,
         matrices in bfloat16 change no output.
-      placement: where tensors go, by default into numpy arrays on the host.
+      placement: where tensors go, all to one place or each to its own; by default into numpy arrays on the host.
 
     Raises:
       UserError: a tensor that has to repeat another does not, or one holds NaN, infinity or numbers too large to
@@ -154,37 +159,42 @@ def read_published(
     params: Params = {}
     wanted, axis_of = slots(published.config), make_model(config).vocabulary_axis
     published_V = published.tokenizer.padded_to(config.vocab_size).published_ids
-    for name, tensor in _read_all(published.held):
+
+    def put(x: np.ndarray, path: tuple[str, ...]) -> np.ndarray | jax.Array:
+        return _put(x, placement(path, x.shape) if callable(placement) else placement)
+
+    dtypes = {name: dtype if slot.matrix else "float32" for name, slot in wanted.items()}
+    for name, tensor in _read_all(published.held, dtypes):
         *path, last = wanted[name].path
         inner = params
         for part in path:
             inner = inner.setdefault(part, {})
-        converted = _converted(tensor, wanted[name], dtype)
+        converted = np.ascontiguousarray(tensor.T if wanted[name].transposed else tensor, jnp.dtype(dtypes[name]))
         axis = axis_of(wanted[name].path[0])
         converted = pad_rows(converted, axis, config.vocab_size)
         if axis is not None and published_V is not None:
             converted = np.take(converted, published_V, axis=axis)
-        inner[last] = _put(converted, placement)
-    for head, fresh in init_heads(config, key).items():
-        params[head] = jax.tree.map(lambda x: _put(np.asarray(x), placement), fresh)
-    return params
+        inner[last] = put(converted, wanted[name].path)
+        del tensor, converted  # before the next is read
+    heads = init_heads(config, key)
+    placed = jax.tree.map_with_path(lambda path, x: put(np.asarray(x), tuple(part.key for part in path)), heads)
+    return {**params, **placed}
 
 
-def _read_all(held: Mapping[str, Held | Tensor]) -> Iterator[tuple[str, np.ndarray]]:
+def _read_all(held: Mapping[str, Held | Tensor], dtypes: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the tensors one at a time; those of a GGUF file in the dtypes that they are wanted in."""
     yield from read_tensors({name: one for name, one in held.items() if isinstance(one, Held)})
     for name, one in held.items():
         if isinstance(one, Tensor):
-            tensor = one.read()
+            tensor = one.read(dtypes[name])
             check_finite(f"{one.file}: {one.name}", tensor, len(tensor), "the file is damaged: fetch it again")
             yield name, tensor
-
-
-def _converted(tensor: np.ndarray, slot: TensorSlot, dtype: str) -> np.ndarray:
-    turned = tensor.T if slot.transposed else tensor
-    return np.ascontiguousarray(turned, dtype=jnp.dtype(dtype if slot.matrix else "float32"))
+            del tensor  # before the next is read
 
 
 def _put(x: np.ndarray, placement: Placement | None) -> np.ndarray | jax.Array:
+    if isinstance(placement, NamedSharding):  # perhaps over devices of several processes
+        return spread(x, placement)
     return x if placement is None else jax.device_put(x, placement)
 
 

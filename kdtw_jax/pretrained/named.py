@@ -16,7 +16,7 @@ from kdtw_jax.models.two_ways import TwoWaysConfig
 from kdtw_jax.pretrained.gguf import SUFFIX
 from kdtw_jax.pretrained.hub import PREFIX, fetch
 from kdtw_jax.pretrained.layout import CONFIG, read_layout
-from kdtw_jax.pretrained.load import Published, open_published, read_published
+from kdtw_jax.pretrained.load import PlacementOf, Published, open_published, read_published
 from kdtw_jax.pretrained.packages import PACKAGED, fetched
 from kdtw_jax.runs.atomic import read_json
 from kdtw_jax.training.saved import SavedModel, load_model, read_model_config
@@ -97,11 +97,13 @@ def _is_ours(folder: Path) -> bool:
     return "model" in read_json(folder / CONFIG, "")
 
 
-def read_teacher(found: Named, *, dtype: str) -> SavedModel:
+def read_teacher(found: Named, *, dtype: str, placement: PlacementOf | None = None) -> SavedModel:
     """Reads a frozen model.
 
     Args:
-      dtype: what a published one computes in and its matrices are kept in, on the host; one of ours is as it was saved.
+      dtype: what a published one computes in and its matrices are kept in; one of ours is as it was saved.
+      placement: where each parameter of a published one goes as soon as it is read; by default, and one of ours always,
+        it stays on the host.
     """
     if found.program:
         model = make_model(found.config)
@@ -109,7 +111,7 @@ def read_teacher(found: Named, *, dtype: str) -> SavedModel:
     if found.published is None:
         return load_model(found.folder, tokenizer=found.tokenizer)
     config = dataclasses.replace(found.config, dtype=dtype)
-    params = read_published(found.published, config, jax.random.key(0), dtype=dtype)
+    params = read_published(found.published, config, jax.random.key(0), dtype=dtype, placement=placement)
     return SavedModel(make_model(config), params, found.tokenizer)
 
 

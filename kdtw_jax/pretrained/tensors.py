@@ -79,6 +79,7 @@ def read_tensors(wanted: Mapping[str, Held]) -> Iterator[tuple[str, np.ndarray]]
                 tensor = tensors.get_tensor(wanted[name].name)
                 check_finite(f"{file}: {wanted[name].name}", tensor, len(tensor), _REMEDY)
                 yield name, tensor
+                del tensor  # before the next is read
 
 
 def check_tensor(held: Held) -> None:
