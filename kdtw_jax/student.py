@@ -14,6 +14,7 @@ import numpy as np
 from kdtw_jax.answers import Answer, Answers
 from kdtw_jax.constraints import TOKENS, Constraint, Rule, Unit, known_constraints, pad_words, read_rule, word_tokens
 from kdtw_jax.constraints.account import Account, shared
+from kdtw_jax.data.rule_place import rule_encoder
 from kdtw_jax.decoding.programs import WritePlan, WriteProgram, program_alone, program_under, write_rows
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import LONGEST
@@ -125,7 +126,7 @@ class Student:
             account = Account(rule)
         if account is not None:
             account.check(read.rule, self.unit)
-        words = word_tokens(read.words, own.tokenizer.encode)
+        words = word_tokens(read.words, rule_encoder(own.tokenizer, in_source=own.model.config.rule_in_source))
         words_1xR = pad_words([words], -(-len(words) // _SHORTEST) * _SHORTEST)
         about = read.rule.constraints
         limits |= {"alpha": self.alpha, "guard": guard, "unit": self.unit}

@@ -111,6 +111,11 @@ class PromptVocabulary:
         inner = self.encode(text)
         return [*self._moved(head), *inner[:room], *self._moved(tail)], max(len(inner) - room, 0)
 
+    @property
+    def head(self) -> tuple[int, ...]:
+        """The ids of what stands before a text."""
+        return tuple(self._moved(self._ends[0]))
+
     @cached_property
     def _ends(self) -> tuple[list[int], list[int]]:
         return self._told(self._before), self._told(self._after)

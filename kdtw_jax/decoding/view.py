@@ -15,14 +15,28 @@ from kdtw_jax.models import Encoded, Facts, GateInputs, Model, ModelConfig, Para
 _FAR = 20.0  # nats beyond which differences of log-probability say nothing more
 
 
-def instructed(rule_BxR: jax.Array, source_BxS: jax.Array) -> jax.Array:
-    """The rule in words, then the source, then padding: int32 [B, R + S]. Both come padded with 0 at their ends."""
-    words_B = jnp.sum(rule_BxR != 0, axis=1)
+def instructed(rule_BxR: jax.Array, source_BxS: jax.Array, after: Sequence[int] = ()) -> jax.Array:
+    """The rule in words and the source as one text, then padding: int32 [B, R + S].
+
+    Args:
+      rule_BxR: int32, padded with 0 at its ends.
+      source_BxS: likewise.
+      after: tokens that sources begin with and that the rule stands behind, as what a chat template puts before a
+        user's words. Where a source begins with only some of them, as its first piece was joined to the last, the rule
+        stands behind those.
+    """
     rule, source = rule_BxR.shape[1], source_BxS.shape[1]
-    place_BxX = jnp.arange(rule + source)[None, :] - words_B[:, None]  # in the source
-    from_rule = jnp.pad(rule_BxR, ((0, 0), (0, source)))
-    from_source = jnp.take_along_axis(source_BxS, jnp.clip(place_BxX, 0, source - 1), axis=1)
-    return jnp.where(place_BxX < 0, from_rule, jnp.where(place_BxX < source, from_source, 0)).astype(jnp.int32)
+    head_H = jnp.asarray(tuple(after)[:source], jnp.int32)
+    same_BxH = source_BxS[:, : len(head_H)] == head_H[None, :]
+    before_Bx1 = jnp.sum(jnp.cumprod(same_BxH, axis=1, dtype=jnp.int32), axis=1, keepdims=True)
+    place_1xX = jnp.arange(rule + source)[None, :]
+    in_rule_BxX = place_1xX - before_Bx1
+    words_Bx1 = jnp.sum(rule_BxR != 0, axis=1, keepdims=True)
+    in_source_BxX = jnp.where(in_rule_BxX < 0, place_1xX, place_1xX - words_Bx1)
+    from_rule = jnp.take_along_axis(rule_BxR, jnp.clip(in_rule_BxX, 0, rule - 1), axis=1)
+    from_source = jnp.take_along_axis(source_BxS, jnp.clip(in_source_BxX, 0, source - 1), axis=1)
+    rest = jnp.where(in_source_BxX < source, from_source, 0)
+    return jnp.where((in_rule_BxX >= 0) & (in_rule_BxX < words_Bx1), from_rule, rest).astype(jnp.int32)
 
 
 def encoder_inputs(config: ModelConfig, rule_BxR: jax.Array, source_BxS: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -30,10 +44,11 @@ def encoder_inputs(config: ModelConfig, rule_BxR: jax.Array, source_BxS: jax.Arr
 
     The rule says who writes, not what: whatever the price of asking, the optimum's tokens have the teacher's own
     distribution (`kdtw_jax.losses.help`). So by default tokens do not see it, and a student that is told not to ask
-    writes as it would without rules. With `rule_in_source` both read the rule and the source as one text.
+    writes as it would without rules. With `rule_in_source` both read the rule and the source as one text, in which the
+    rule stands behind the tokens `rule_after`.
     """
     if config.rule_in_source:
-        both_BxX = instructed(rule_BxR, source_BxS)
+        both_BxX = instructed(rule_BxR, source_BxS, config.rule_after)
         return both_BxX, both_BxX
     return source_BxS, rule_BxR
 
@@ -90,7 +105,7 @@ def prefixes_and_history(tokens_BxT: jax.Array, before: History) -> tuple[jax.Ar
 
 
 def with_fixed_rule(model: Model, words: Sequence[int]) -> Model:
-    """`model` as it is under one rule for all sources: `words`, the rule's tokens, stand before each of them."""
+    """`model` as it is under one rule for all sources: `words`, the rule's tokens, stand in each of them."""
 
     def encode(params: Params, source_BxS: jax.Array, dropout_key: jax.Array | None = None) -> Encoded:
         rule_BxR = jnp.broadcast_to(jnp.asarray(words, jnp.int32)[None, :], (source_BxS.shape[0], len(words)))

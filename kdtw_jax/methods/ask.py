@@ -141,7 +141,9 @@ def train(context: TrainContext, params: Params, config: AskConfig) -> Params:
         raise UserError(f"{context.name} reads rules; give TrainContext a tokenizer")
     constraints = known_constraints(config.constraints, context.needed_teacher()[0].config)
     fresh = context.student.init(jax.random.key(context.seed + 1000))
-    params, duals = ask(context, {**fresh, **params}, config, make_rules(constraints, context.tokenizer, config.unit))
+    in_source = context.student.config.rule_in_source
+    rules = make_rules(constraints, context.tokenizer, config.unit, in_source=in_source)
+    params, duals = ask(context, {**fresh, **params}, config, rules)
     table = zip(dual_configs(config, constraints), constraints, duals, strict=True)
     write_json(
         context.folder / "prices.json",

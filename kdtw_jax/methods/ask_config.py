@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from kdtw_jax.constraints import TOKENS, Constraint, Unit, make_unit, without_budgets, words_room
 from kdtw_jax.constraints.unit import check_unit
+from kdtw_jax.data.rule_place import rule_encoder
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.duals import DualConfig
 from kdtw_jax.errors import UserError
@@ -116,14 +117,18 @@ class Rules(NamedTuple):
     unit: Unit = TOKENS  # what a call buys and rules count
 
 
-def make_rules(constraints: tuple[Constraint, ...], tokenizer: Tokenizer, unit: str = "token") -> Rules:
+def make_rules(
+    constraints: tuple[Constraint, ...], tokenizer: Tokenizer, unit: str = "token", *, in_source: bool = False
+) -> Rules:
     """Makes the rules of constraints, with room for the words of two together where there are several.
 
     Args:
       unit: as in `AskConfig`.
+      in_source: whether the rule and the source are one text, as `rule_in_source` in `AskConfig` has it.
     """
-    room = words_room(constraints, tokenizer.encode, together=min(len(constraints), 2))
-    return Rules(constraints, tokenizer.encode, room, unit_of(unit, tokenizer))
+    encode = rule_encoder(tokenizer, in_source=in_source)
+    room = words_room(constraints, encode, together=min(len(constraints), 2))
+    return Rules(constraints, encode, room, unit_of(unit, tokenizer))
 
 
 def unit_of(unit: str, tokenizer: Tokenizer) -> Unit:

@@ -42,6 +42,8 @@ class ModelConfig(Protocol):
     def gate_width(self) -> int: ...
     @property
     def rule_in_source(self) -> bool: ...
+    @property
+    def rule_after(self) -> tuple[int, ...]: ...
     def to_dict(self) -> dict[str, Any]: ...
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self: ...
@@ -51,6 +53,11 @@ class Fields:
     """For dataclasses: fields as a dict, and back."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    @property
+    def rule_after(self) -> tuple[int, ...]:
+        """Tokens that sources begin with and that a rule in a source stands behind; of most families there are none."""
+        return ()
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -15,6 +15,7 @@ import numpy as np
 
 from kdtw_jax import parallel
 from kdtw_jax.constraints import known_constraints, word_tokens
+from kdtw_jax.data.rule_place import rule_encoder, with_rule_place
 from kdtw_jax.decoding.view import with_fixed_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.agreement import compare_with_teacher
@@ -177,7 +178,7 @@ def train_students(
     for method in sorted(map(find, config.methods), key=lambda one: bool(one.start(config.of(one.name)))):
         name = f"seed{seed}/{method.name}"
         run.claim(name, config.identity_of(method.name))
-        own_size = method.student(size, config.of(method.name))
+        own_size = with_rule_place(method.student(size, config.of(method.name)), setup.tokenizer)
         students[method.name] = _stage(run, name, own_size, setup, partial(train, method))
     return students
 
@@ -211,14 +212,16 @@ def _context(name: str, folder: Path, model: Model, setup: Setup, training: Stud
 def asking_rules(config: Experiment, setup: Setup, teacher: Trained) -> Rules:
     """What the asking student can be told."""
     asking = config.of("ask")
-    return make_rules(known_constraints(asking.constraints, teacher.model.config), setup.tokenizer, asking.unit)
+    known = known_constraints(asking.constraints, teacher.model.config)
+    return make_rules(known, setup.tokenizer, asking.unit, in_source=asking.rule_in_source)
 
 
 def _alone(model: Model, setup: Setup) -> Model:
     """A model without help: one that could ask is told not to."""
     if not model.config.gate_width:
         return model
-    return with_fixed_rule(model, word_tokens("do not ask the teacher", setup.tokenizer.encode))
+    encode = rule_encoder(setup.tokenizer, in_source=model.config.rule_in_source)
+    return with_fixed_rule(model, word_tokens("do not ask the teacher", encode))
 
 
 def result_rows(

@@ -149,7 +149,7 @@ def read_published(
       UserError: a tensor that has to repeat another does not, or one holds NaN, infinity or numbers too large to
         square.
     """
-    sized = ("value_heads", "gate_width", "rule_in_source", "dropout_rate", "dtype", "vocab_size")
+    sized = ("value_heads", "gate_width", "rule_in_source", "rule_after", "dropout_rate", "dtype", "vocab_size")
     ours = {name: getattr(published.config, name) for name in sized}
     if dataclasses.replace(config, **ours) != published.config or config.vocab_size < published.config.vocab_size:
         raise ValueError(f"{config} is of other sizes than {published.folder}")

@@ -59,6 +59,9 @@ class CausalConfig(Fields):
     are divided by its root (0: by that of `head_dim`). `score_cap`, `logit_cap`: c tanh(x / c) of attention scores and
     of logits (0: as they are). `embedding_scale`: embeddings are multiplied by the root of `d_model`.
 
+    A rule that a student reads in its source (`rule_in_source`) stands behind the tokens `rule_after` with which
+    sources begin: what a chat template puts before a user's words.
+
     The other fields are those of `T5Config`.
 
     Raises:
@@ -98,11 +101,15 @@ class CausalConfig(Fields):
     value_heads: bool = True
     gate_width: int = 0
     rule_in_source: bool = False
+    rule_after: tuple[int, ...] = ()
     remat: bool = dataclasses.field(default=False, compare=False)
     fused_attention: bool = dataclasses.field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         check_fields(self, _ALLOWED, _LEAST, _MOST)
+        if not (isinstance(self.rule_after, tuple | list) and all(type(i) is int and i > 0 for i in self.rule_after)):
+            raise refusal("rule_after", self.rule_after, "a list of tokens")
+        object.__setattr__(self, "rule_after", tuple(self.rule_after))  # which files have as a list
         if self.num_heads % self.num_kv_heads:
             raise refusal("num_kv_heads", self.num_kv_heads, f"a divisor of num_heads, {self.num_heads}")
         if self.rope_kind in ("llama3", "yarn") and self.rope_low == self.rope_high:
