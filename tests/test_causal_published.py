@@ -22,7 +22,6 @@ from kdtw_jax.pretrained.causal_layout import write_causal
 from kdtw_jax.pretrained.export import export_model
 from kdtw_jax.pretrained.named import find_config, find_model, read_student, read_teacher, student_config
 from kdtw_jax.training.saved import load_model, save_model
-from tests.world import World
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -135,13 +134,7 @@ def test_a_student_begins_as_a_published_model_and_is_saved_as_one_of_ours(tmp_p
     assert jax.tree.all(jax.tree.map(np.array_equal, again.params, params)) and again.tokenizer == found.tokenizer
 
 
-def test_a_model_with_a_vocabulary_of_our_own_has_no_published_layout(tmp_path: Path) -> None:
-    world = World()
-    config = CausalConfig.toy(world.tokenizer.vocab_size)
-    params = jax.device_get(make_model(config).init(jax.random.key(0)))
-    with pytest.raises(UserError, match="with a vocabulary of our own has no Hugging Face layout"):
-        export_model(tmp_path / "out", config, params, world.tokenizer)
-    assert not (tmp_path / "out").exists()
+def test_parts_that_no_published_kind_has_together_are_refused() -> None:
     mixed = replace(CausalConfig.toy(400), qkv_bias=True, norm_offset=True)
     with pytest.raises(UserError, match="no published kind of model has these parts together"):
         write_causal(mixed)

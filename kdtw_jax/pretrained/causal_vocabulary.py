@@ -11,19 +11,22 @@ from kdtw_jax.data.chat import Chat
 from kdtw_jax.data.cutters import open_cutter
 from kdtw_jax.data.further_tokens import with_further_tokens
 from kdtw_jax.data.prompt_vocabulary import make_vocabulary, saved
-from kdtw_jax.data.tokenizer import Tokenizer, open_tokenizer
+from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, PIECES, Tokenizer, load_vocabulary, open_tokenizer
 from kdtw_jax.errors import UserError, told_of
 from kdtw_jax.models import CausalConfig
 from kdtw_jax.pretrained.causal_layout import write_causal
+from kdtw_jax.pretrained.own_vocabulary import is_own, own_vocabulary_files
 from kdtw_jax.runs.atomic import explained
 from kdtw_jax.text.normal import without_surrogates
 
 TEMPLATE = "chat_template.jinja"
-MODEL = "config.json"
+MODEL, GENERATION = "config.json", "generation_config.json"
 
 
 def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
     """Reads `tokenizer.json`, and what `tokenizer_config.json` and `chat_template.jinja` say of it.
+
+    A vocabulary that was trained here, and exported with a model, is read of its `spiece.model`.
 
     Args:
       folder: of the model.
@@ -32,6 +35,8 @@ def load_prompt_vocabulary(folder: Path, rows: int) -> Tokenizer:
     Raises:
       UserError: there is no `tokenizer.json`, a file is damaged, or the chat template fails.
     """
+    if (folder / PIECES).is_file() and is_own(own := load_vocabulary(folder)):
+        return own.padded_to(rows)
     file = folder / FAST
     if not file.is_file():
         raise UserError(f"{folder} has no {FAST}, which holds a vocabulary; add the model's own")
@@ -106,13 +111,22 @@ def causal_files(config: CausalConfig, tokenizer: Tokenizer) -> dict[str, dict[s
     What is never written is suppressed there too, so that `transformers` generates the same tokens.
 
     Raises:
-      UserError: the vocabulary is none of a decoder-only model's with a `tokenizer.json`, or as `write_causal` does.
+      UserError: the vocabulary is none of a decoder-only model's nor one that was trained here, or as `write_causal`
+        does.
     """
     known = tokenizer.prompts
+    if is_own(tokenizer):
+        ids = {"pad_token_id": PAD_ID, "eos_token_id": EOS_ID}
+        banned = [int(i) for i in tokenizer.banned_ids]
+        return {
+            MODEL: {**write_causal(config), **ids},
+            GENERATION: {**ids, "suppress_tokens": banned, "renormalize_logits": True},
+            **own_vocabulary_files(tokenizer),
+        }
     if known is None or tokenizer.published_ids is None:
         raise UserError(
-            "a decoder-only model with a vocabulary of our own has no Hugging Face layout; one that began as a "
-            "published model has"
+            "a decoder-only model with the vocabulary of a T5 model or of bytes has no Hugging Face layout; one that "
+            "began as a published model has, and one whose vocabulary was trained here"
         )
     published, pieces = tokenizer.published_ids, known.cutter.pieces
     ids = {"pad_token_id": known.ids.pad, "eos_token_id": known.ids.eos}
@@ -124,7 +138,7 @@ def causal_files(config: CausalConfig, tokenizer: Tokenizer) -> dict[str, dict[s
     stated |= {"chat_template": known.chat.template} if known.chat.template else {}
     return {
         MODEL: {**write_causal(config), **ids},
-        "generation_config.json": {**ids, "suppress_tokens": banned, "renormalize_logits": True},
+        GENERATION: {**ids, "suppress_tokens": banned, "renormalize_logits": True},
         CONFIG: stated,
     }
 
