@@ -8,6 +8,7 @@ joins them once all are there. Everything is bytes of numbers and JSON: nothing 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import struct
@@ -179,7 +180,7 @@ class LabelSet:
             with contextlib.suppress(OSError):
                 temporary.unlink()
         said = {"file": path.name, "rows": rows, "tokens": tokens, "unfinished": unfinished}
-        write_json(note, {**said, "bytes": path.stat().st_size})
+        write_json(note, {**said, "bytes": path.stat().st_size, "hash": _file_hash(path)})
         return said
 
     def records(self) -> Iterator[Record]:
@@ -196,6 +197,8 @@ class LabelSet:
             try:
                 if path.stat().st_size != note["bytes"]:
                     raise ValueError(f"it has {path.stat().st_size} bytes, not {note['bytes']}")
+                if _file_hash(path) != note["hash"]:
+                    raise ValueError("its hash is not that of its note")
                 reader = ArrayRecordReader(str(path))
                 found = reader.read_all() if note["rows"] else []
                 reader.close()
@@ -247,6 +250,11 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
         new["teacher.hash"] = f"{here['teacher']['name']} ({new['teacher.hash']})"
     shown = "; ".join(f"{name.removesuffix('.hash')} {old.get(name)} there, {new.get(name)} here" for name in names[:3])
     return shown + (f" (and {len(names) - 3} more)" if len(names) > 3 else "")
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 @contextlib.contextmanager
