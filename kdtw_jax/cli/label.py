@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdtw_jax.cli.train import all_taken, help_wanted, read, taken
 from kdtw_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from kdtw_jax.pipeline.config import Experiment
+    from kdtw_jax.pipeline.teacher_cache import How
     from kdtw_jax.training.beforehand import Share
+    from kdtw_jax.training.readings import Kept
 
 HELP = """\
 usage: kdtw label --teacher MODEL --out FOLDER [--shard I/N] [options of kdtw train]
@@ -46,6 +49,37 @@ def run(arguments: list[str]) -> None:
     """
     if help_wanted(arguments, HELP):
         return
+    asked = read_label(arguments)
+    from kdtw_jax.data.pair import Pair
+    from kdtw_jax.data.prompts import read_prompts
+    from kdtw_jax.data.record import Task
+    from kdtw_jax.pipeline.label import Wanted, label
+
+    own, files = None, asked.config.text.files
+    if asked.texts:
+        lines = [line for name in asked.texts for line in read_prompts(Path(name), files.source_key)]
+        pairs = [Pair(source=line, target="", group="") for line in dict.fromkeys(lines)]
+        own = Task("texts", {"train": pairs}, ("chrf",), files.instruction, {})
+    label(asked.config, asked.folder, Wanted(asked.how, asked.kept, asked.share), own)
+
+
+class Asked(NamedTuple):
+    """What the arguments of `kdtw label` say."""
+
+    config: Experiment
+    folder: Path
+    how: How
+    kept: Kept
+    share: Share
+    texts: list[str]
+
+
+def read_label(arguments: list[str]) -> Asked:
+    """Reads the arguments.
+
+    Raises:
+      UserError: options that cannot be, and as `kdtw train` does for its own.
+    """
     how, words = taken("--demonstrations", arguments)
     top_k, words = taken("--top-k", words)
     temperature, words = taken("--temperature", words)
@@ -55,21 +89,14 @@ def run(arguments: list[str]) -> None:
     _, config = read([*words, *(["--teacher-model", teacher_of(teacher)] if teacher is not None else [])])
     if config.out is None:
         raise UserError("say where the labels go: --out FOLDER")
-    from kdtw_jax.data.pair import Pair
-    from kdtw_jax.data.prompts import read_prompts
-    from kdtw_jax.data.record import Task
-    from kdtw_jax.pipeline.label import Wanted, label
-    from kdtw_jax.training.readings import Kept
-
-    own = None
-    if texts:
-        lines = [line for name in texts for line in read_prompts(Path(name), config.text.files.source_key)]
-        pairs = [Pair(source=line, target="", group="") for line in dict.fromkeys(lines)]
-        own = Task("texts", {"train": pairs}, ("chrf",), config.text.files.instruction, {})
+    if texts and config.prompts != "none":
+        raise UserError("--texts are all that is labelled: leave --prompts out, or name that file as --texts, too")
     if how not in (None, "greedy", "beam"):
         raise UserError(f"--demonstrations must be greedy or beam, got {how!r}")
+    from kdtw_jax.training.readings import Kept
+
     kept = Kept(_whole(top_k or "64"), _positive(temperature or "1"))
-    label(config, config.out, Wanted("beam" if how == "beam" else "greedy", kept, share_of(shard or "1/1")), own)
+    return Asked(config, config.out, "beam" if how == "beam" else "greedy", kept, share_of(shard or "1/1"), texts)
 
 
 def teacher_of(name: str) -> str:
