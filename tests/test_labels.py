@@ -31,7 +31,7 @@ from kdtw_jax.pipeline.prepare import look_up, prepare
 from kdtw_jax.pipeline.presets import TRANSLATION
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students, train_teacher
-from kdtw_jax.pipeline.teacher_cache import open_cache
+from kdtw_jax.pipeline.teacher_cache import How, open_cache
 from kdtw_jax.pipeline.teacher_outputs import prompts_for, readings_for
 from kdtw_jax.training.beforehand import Share
 from kdtw_jax.training.identity import model_hash
@@ -40,7 +40,8 @@ from kdtw_jax.training.readings import Kept
 from kdtw_jax.training.saved import load_model, save_model
 
 METHODS = ("pcl", "word_kd", "gkd", "seqkd")
-GREEDY, BEAM = ("greedy", Kept(8)), ("beam", Kept(8, 0.5))
+GREEDY: tuple[How, Kept] = ("greedy", Kept(8))
+BEAM: tuple[How, Kept] = ("beam", Kept(8, 0.5))
 SHARDS = 2
 
 
@@ -95,10 +96,10 @@ class World:
         )  # fmt: skip
         self.cached = dataclasses.replace(self.live, teacher_model=None, teacher_cache=folder / "labels")
 
-    def label(self, shards: int = SHARDS, folder: str = "labels", **how: Any) -> None:
-        for what, kept in (GREEDY, BEAM):
-            for number in range(1, shards + 1):
-                label(self.live, self.folder / folder, Wanted(what, kept, Share(number, shards)), **how)  # type: ignore[arg-type]
+    def label(self) -> None:
+        label(self.live, self.folder / "labels", Wanted(*BEAM))
+        for number in range(1, SHARDS + 1):
+            label(self.live, self.folder / "labels", Wanted(*GREEDY, Share(number, SHARDS)))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_the_manifest_says_what_is_there(world: World) -> None:
     found = json.loads((world.folder / "labels" / "beam_top8_temperature0.5" / MANIFEST).read_text())
     saved = load_model(world.teacher)
     assert found["teacher"]["hash"] == model_hash(saved.model, saved.params)
-    assert (found["top_k"], found["temperature"], found["shards"], len(found["files"])) == (8, 0.5, SHARDS, SHARDS)
+    assert (found["top_k"], found["temperature"], found["shards"], len(found["files"])) == (8, 0.5, 1, 1)
     assert found["decoding"] == {"demonstrations": "beam", "beam_size": 2, "length_penalty": 0.6}
     folder = world.folder / "labels" / "beam_top8_temperature0.5"
     records = list(open_labels(folder).records())
@@ -255,9 +256,9 @@ def test_labels_of_other_prompts_vocabularies_and_teachers_are_refused(world: Wo
     ):
         learned_from(both, tmp_path / "teacher")
     with pytest.raises(UserError, match=rf"is for other labels: teacher {world.teacher} \(.*\) there, {strange} \("):
-        label(dataclasses.replace(world.live, teacher_model=strange), world.folder / "labels", Wanted(*GREEDY))  # type: ignore[arg-type]
+        label(dataclasses.replace(world.live, teacher_model=strange), world.folder / "labels", Wanted(*GREEDY))
     with pytest.raises(UserError, match="is for other labels: shards 2 there, 1 here"):
-        label(world.live, world.folder / "labels", Wanted(*GREEDY))  # type: ignore[arg-type]
+        label(world.live, world.folder / "labels", Wanted(*GREEDY))
 
 
 def test_a_damaged_shard_is_named(world: World, tmp_path: Path) -> None:

@@ -232,10 +232,10 @@ def _alone(model: Model, setup: Setup) -> Model:
 def result_rows(
     config: Experiment, setup: Setup, teacher: Trained | None, trained: Trained, method: str, seed: int, run: RunFolder
 ) -> list[Row]:
-    """Rows of the results table for one model: task metrics of greedy and sampled outputs, and nearness to the teacher,
-    where there is one.
+    """Rows of the results table for one model: task metrics of greedy and sampled outputs, and nearness to a teacher.
 
-    The teacher also gets its metrics under beam search. Everything is computed once and kept in the run's folder.
+    Where there is none, nearness is left out. The teacher also gets its metrics under beam search. Everything is
+    computed once and kept in the run's folder.
     """
     stage, compared = evaluation_stage(config, method, seed), config.of("pcl")
     made_with = judged_with(config, "ask_limit", *(BEAM if method != "teacher" else ()))

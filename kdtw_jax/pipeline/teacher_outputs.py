@@ -31,7 +31,7 @@ def claim_prompts(setup: Setup, run: RunFolder) -> None:
       UserError: others were there before.
     """
     if setup.cache is not None:
-        run.claim(CACHE_STAGE, setup.cache.teacher)
+        run.claim(CACHE_STAGE, {"hash": setup.cache.teacher["hash"]})
         run.mark_done(CACHE_STAGE, setup.cache.teacher)
     if setup.prompts is not None:
         run.claim(PROMPTS_STAGE, {"fingerprint": fingerprint({"prompts": setup.task.prompts})})
