@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,16 @@ from kdtw_jax.pipeline.teacher_cache import How, open_cache
 from kdtw_jax.pipeline.teacher_outputs import prompts_for, readings_for
 from kdtw_jax.training.beforehand import Share
 from kdtw_jax.training.identity import model_hash
-from kdtw_jax.training.labels import MANIFEST, Record, bytes_per_token, ids_type, open_labels, pack, unpack
+from kdtw_jax.training.labels import (
+    MANIFEST,
+    Record,
+    bytes_per_token,
+    claim_labels,
+    ids_type,
+    open_labels,
+    pack,
+    unpack,
+)
 from kdtw_jax.training.readings import Kept
 from kdtw_jax.training.saved import load_model, save_model
 
@@ -109,13 +118,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return world
 
 
-def learned_from(config: Experiment, folder: Path) -> dict[str, Any]:
+def learned_from(
+    config: Experiment, folder: Path, methods: Sequence[str] = ("pcl", "word_kd", "gkd")
+) -> dict[str, Any]:
     """What every method of a run is given of the teacher."""
     found = {}
     with begin(folder, "translation", config) as (run, given):
         setup = prepare(config, run, Console(quiet=True), given)
         teacher = train_teacher(config, setup, run) if config.has_teacher else None
-        for method in ("pcl", "word_kd", "gkd"):
+        for method in methods:
             outputs = prompts_for(config, setup, teacher, run, method)
             found[method] = (outputs, readings_for(config, setup, teacher, run, method))
     return found
@@ -255,8 +266,13 @@ def test_labels_of_other_prompts_vocabularies_and_teachers_are_refused(world: Wo
         UserError, match=rf"labels of the teacher {world.teacher} \([0-9a-f]+\), and {strange} is another"
     ):
         learned_from(both, tmp_path / "teacher")
-    with pytest.raises(UserError, match=rf"is for other labels: teacher {world.teacher} \(.*\) there, {strange} \("):
-        label(dataclasses.replace(world.live, teacher_model=strange), world.folder / "labels", Wanted(*GREEDY))
+    with pytest.raises(
+        UserError, match=rf"beam_.* has labels of others: teacher {world.teacher} \(.*\) there, {strange}"
+    ):
+        label(
+            dataclasses.replace(world.live, teacher_model=strange), world.folder / "labels", Wanted("greedy", Kept(3))
+        )
+    assert not (world.folder / "labels" / "greedy_top3").exists()
     with pytest.raises(UserError, match="is for other labels: shards 2 there, 1 here"):
         label(world.live, world.folder / "labels", Wanted(*GREEDY))
 
@@ -270,6 +286,28 @@ def test_a_damaged_shard_is_named(world: World, tmp_path: Path) -> None:
         shard.write_bytes(wrong)
         with pytest.raises(UserError, match=rf"{shard.name} is damaged \(.*\); copy it again"):
             list(cache.find("greedy", None).records())
+    note = shard.with_suffix(".json")
+    note.write_text('{"rows": "many"}')
+    with pytest.raises(UserError, match=rf"{note.name} is damaged; copy it again"):
+        cache.find("greedy", None).manifest()
+    about = tmp_path / "labels" / "greedy_top8" / "label.json"
+    for content, message in (
+        ('{"format": "other"}', "has the format 'other', this version reads"),
+        (about.read_text().replace('"<u2"', '"object"'), r"label\.json is damaged: it does not say ids"),
+        (about.read_text().replace('"top_k": 8', '"top_k": "x"'), r"label\.json is damaged: it does not say top_k"),
+    ):
+        about.write_text(content)
+        with pytest.raises(UserError, match=message):
+            open_cache(tmp_path / "labels")
+
+
+def test_a_writer_may_have_nothing_to_write(world: World, tmp_path: Path) -> None:
+    stated = open_labels(world.folder / "labels" / "beam_top8_temperature0.5")
+    labels = claim_labels(tmp_path / "empty", stated.about)
+    labels.write(Share(1, 1), [])
+    found = labels.join()
+    assert found is not None and (found["rows"], found["bytes_per_token"] >= 0) == (0, True)
+    assert list(labels.records()) == []
 
 
 def test_a_plan_says_what_the_labels_take(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,3 +363,16 @@ def test_every_method_learns_the_same_from_labels_bit_for_bit(world: World, tmp_
         assert len(mine) == len(its) and all(map(np.array_equal, mine, its)), method
     start = jax.tree.leaves(load_model(tmp_path / "live" / "seed0" / "warmup" / "model").params)
     assert not all(map(np.array_equal, start, jax.tree.leaves(students["cached"]["gkd"].params)))
+
+
+@pytest.mark.long
+def test_texts_of_ones_own_are_labelled_from_the_command_line_and_found_by_a_run(world: World, tmp_path: Path) -> None:
+    words = ["--preset", "tiny", "--devices", "1", "--text.buckets", "2", "--text.batch-tokens", "96"]
+    words += ["--text.max-source", "24", "--text.max-target", "24", "--teacher", str(world.teacher), "--top-k", "8"]
+    for shard in ("2/2", "1/2"):
+        texts = ["--texts", str(world.folder / "more.txt"), "--texts", str(world.folder / "train.jsonl")]
+        assert main(["label", *words, *texts, "--shard", shard, "--out", str(tmp_path / "labels")]) == 0
+    own = dataclasses.replace(world.cached, teacher_cache=tmp_path / "labels", methods=("pcl",))
+    found, usual = (learned_from(c, tmp_path / name, ["pcl"])["pcl"] for name, c in (("a", own), ("b", world.cached)))
+    np.testing.assert_array_equal(found[0].targets.values, usual[0].targets.values)
+    np.testing.assert_allclose(found[1].log_prob_X, usual[1].log_prob_X, atol=1e-5)  # of other batches

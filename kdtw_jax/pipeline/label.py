@@ -22,7 +22,7 @@ from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.models import count_params, split_axis
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import encode_pairs, encode_prompts, look_up
-from kdtw_jax.pipeline.teacher_cache import How, decoding, open_cache, text_of
+from kdtw_jax.pipeline.teacher_cache import How, check_beside, decoding, text_of
 from kdtw_jax.pretrained.named import read_teacher
 from kdtw_jax.runs import keep_compiled
 from kdtw_jax.runs.folder import VOCABULARY
@@ -118,12 +118,12 @@ def label(config: Experiment, folder: Path, want: Wanted, own: Task | None = Non
         "raw_bytes_per_token": bytes_per_token(want.kept.top_k, given.tokenizer.vocab_size),
         "shards": want.share.of,
     }
+    check_beside(folder, about)
     labels = claim_labels(folder / set_name(want.how, want.kept), about)
-    open_cache(folder)  # which refuses sets of different teachers
     if not (labels.folder / VOCABULARY).exists():
         given.tokenizer.save(labels.folder / VOCABULARY)
     if labels.note(want.share.number).exists():
-        console.print(f"{labels.note(want.share.number)}: this shard is there already", soft_wrap=True)
+        console.print(f"{labels.note(want.share.number)}: this shard is there already", soft_wrap=True, markup=False)
     else:
         _make(config, labels, want, sources, teacher)
     _tell(labels, console)
@@ -201,10 +201,13 @@ def _tell(labels: LabelSet, console: Console) -> None:
     if found is None:
         missing = labels.missing()
         some = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
-        console.print(f"{labels.folder}: of {labels.shards} shards {some} are yet to be made", soft_wrap=True)
+        console.print(
+            f"{labels.folder}: of {labels.shards} shards {some} are yet to be made", soft_wrap=True, markup=False
+        )
         return
     console.print(
         f"{labels.folder}: {found['rows']} outputs of {found['tokens']} tokens, {found['bytes'] / MIB:.1f} MiB, "
         f"{found['bytes_per_token']:.1f} bytes per token; {found['unfinished']} did not end",
         soft_wrap=True,
+        markup=False,
     )

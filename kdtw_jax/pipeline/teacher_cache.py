@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from kdtw_jax.training.labels import LABEL, LabelSet, Record, difference, open_l
 from kdtw_jax.training.readings import Kept, Readings
 
 How = Literal["greedy", "beam"]
+_SHARED = ("teacher", "vocabulary")  # of all sets in a folder
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,27 @@ def open_cache(folder: Path) -> TeacherCache:
     Raises:
       UserError: `folder` has no labels, or some of different teachers or vocabularies.
     """
-    found = tuple(open_labels(path.parent) for path in sorted(Path(folder).glob(f"*/{LABEL}")))
+    found = _sets(folder)
     if not found:
         raise UserError(f"{folder} has no labels of a teacher; name the folder that kdtw label --out had")
-    for one in found[1:]:
-        both = [{name: part.about[name] for name in ("teacher", "vocabulary")} for part in (found[0], one)]
-        if differs := difference(*both):
-            raise UserError(f"{found[0].folder} and {one.folder.name} beside it differ: {differs}; use two folders")
+    check_beside(folder, found[0].about)
     return TeacherCache(Path(folder), found)
+
+
+def check_beside(folder: Path, about: Mapping[str, Any]) -> None:
+    """Checks that all sets in a folder are of one teacher and one vocabulary, those that `about` says.
+
+    Raises:
+      UserError: one is not.
+    """
+    own = {name: about[name] for name in _SHARED}
+    for one in _sets(folder):
+        if differs := difference({name: one.about[name] for name in _SHARED}, own):
+            raise UserError(f"{one.folder} has labels of others: {differs}; take another folder")
+
+
+def _sets(folder: Path) -> tuple[LabelSet, ...]:
+    return tuple(open_labels(path.parent) for path in sorted(Path(folder).glob(f"*/{LABEL}")))
 
 
 def decoding(config: Experiment, how: How) -> dict[str, Any]:

@@ -31,7 +31,20 @@ LABEL, MANIFEST = "label.json", "manifest.json"
 TAIL = "log of what is left is log1p(-sum(exp(top_log_prob))) of the float32 numbers kept, as losses compute it"
 _HEAD = struct.Struct("<iII")  # example, source tokens, target tokens
 _GROUP = "group_size:16"  # records that are compressed together
-_FREE = ("teacher.name", "written_by")  # may be another one from writer to writer
+_FREE = ("teacher.name", "teacher.parameters", "written_by")  # may be another one from writer to writer
+
+_STATED: Mapping[str, Any] = {  # what is read of label.json
+    "teacher.name": str,
+    "teacher.hash": str,
+    "vocabulary.hash": str,
+    "vocabulary.rows": int,
+    "decoding.demonstrations": str,
+    "top_k": int,
+    "temperature": (int, float),
+    "text.max_target": int,
+    "ids": str,
+    "shards": int,
+}
 
 
 class Record(NamedTuple):
@@ -140,7 +153,11 @@ class LabelSet:
                 f"--shard {missing[0]}/{self.shards} there"
             )
         notes = [read_json(self.note(i), "") for i in range(1, self.shards + 1)]
-        total = {name: sum(int(note[name]) for note in notes) for name in ("rows", "tokens", "unfinished", "bytes")}
+        counts = ("rows", "tokens", "unfinished", "bytes")
+        for i, note in enumerate(notes, 1):
+            if not all(isinstance(note.get(name), int) for name in counts) or not {"file", "hash"} <= note.keys():
+                raise UserError(f"{self.note(i)} is damaged; copy it again, or delete it and label again")
+        total = {name: sum(note[name] for note in notes) for name in counts}
         per_token = round(total["bytes"] / max(total["tokens"], 1), 2)
         return {**self.about, **total, "bytes_per_token": per_token, "files": notes}
 
@@ -222,6 +239,9 @@ def open_labels(folder: Path) -> LabelSet:
     about = read_json(folder / LABEL, f"{folder} holds no labels")
     if about.get("format") != FORMAT:
         raise UserError(f"{folder} has the format {about.get('format')!r}, this version reads {FORMAT!r}; label again")
+    missing = [name for name, kind in _STATED.items() if not isinstance(flatten(about).get(name), kind)]
+    if missing or about["ids"] not in ("<u2", "<u4"):
+        raise UserError(f"{folder / LABEL} is damaged: it does not say {', '.join(missing) or 'ids'}; copy it again")
     return LabelSet(folder, about)
 
 
