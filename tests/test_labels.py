@@ -31,7 +31,7 @@ from kdtw_jax.pipeline.prepare import look_up, prepare
 from kdtw_jax.pipeline.presets import TRANSLATION
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students, train_teacher
-from kdtw_jax.pipeline.teacher_cache import How, open_cache
+from kdtw_jax.pipeline.teacher_cache import How, TeacherCache, open_cache
 from kdtw_jax.pipeline.teacher_outputs import prompts_for, readings_for
 from kdtw_jax.training.beforehand import Share
 from kdtw_jax.training.identity import model_hash
@@ -65,6 +65,10 @@ def ending_often(model: Model, seed: int) -> Params:
 
     parts = jax.device_get(model.init(jax.random.key(seed))).items()
     return {name: jax.tree.map(partial(scaled, axis=model.vocabulary_axis(name)), part) for name, part in parts}
+
+
+class Stopped(Exception):
+    """As a kill would."""
 
 
 class World:
@@ -190,11 +194,11 @@ def test_what_an_interrupted_process_had_done_is_not_made_again(
     want, folder = Wanted("greedy", Kept(8), Share(2, SHARDS)), tmp_path / "labels" / "greedy_top8"
 
     def stop(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
+        raise Stopped
 
     with monkeypatch.context() as patched:
         patched.setattr("kdtw_jax.pipeline.label.read_ahead", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             label(world.live, tmp_path / "labels", want)
     assert list((folder / ".work-2-of-2").glob("outputs*/*.npz"))
     (folder / "shard-00001-of-00002.array_record").write_bytes(b"half")  # without a note
@@ -275,6 +279,16 @@ def test_labels_of_other_prompts_vocabularies_and_teachers_are_refused(world: Wo
     assert not (world.folder / "labels" / "greedy_top3").exists()
     with pytest.raises(UserError, match="is for other labels: shards 2 there, 1 here"):
         label(world.live, world.folder / "labels", Wanted(*GREEDY))
+
+
+def test_outputs_of_one_beam_do_not_go_with_what_was_made_of_those_of_another(world: World) -> None:
+    read = open_labels(world.folder / "labels" / "beam_top8_temperature0.5")
+    wider = {**read.about["decoding"], "beam_size": 9}
+    alone = dataclasses.replace(read, about={**read.about, "top_k": 0, "decoding": wider})
+    own = dataclasses.replace(world.cached, methods=("gkd",))
+    TeacherCache(world.folder, (read,)).check(own)
+    with pytest.raises(UserError, match="other settings: beam_size 9 there, 2 here"):
+        TeacherCache(world.folder, (read, alone)).check(own)
 
 
 def test_a_damaged_shard_is_named(world: World, tmp_path: Path) -> None:

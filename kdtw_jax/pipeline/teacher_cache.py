@@ -101,7 +101,8 @@ class TeacherCache:
           UserError: shards are missing, something is not there, or written with other settings.
         """
         for method in config.methods:
-            for how, kept in wanted(config, method):
+            # Outputs may come from another set than what was made of them; both have to be as the run has it.
+            for how, kept in dict.fromkeys(one for pair in wanted(config, method) for one in (pair, (pair[0], None))):
                 found = self.find(how, kept)
                 found.manifest()
                 there, here = dict(found.about["decoding"]), decoding(config, how)
