@@ -71,7 +71,7 @@ def train(
             write_config(run.path / REPEAT, "translation", config, TRANSLATION[preset])
         trained = (
             train_teacher(config, setup, run)
-            if asked or find(method).uses_teacher or config.student_from_teacher
+            if config.has_teacher and (asked or find(method).uses_teacher or config.student_from_teacher)
             else None
         )
         train_students(config, setup, trained, seed, run)

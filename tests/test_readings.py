@@ -52,7 +52,7 @@ class Written(World):
         self.written = dataclasses.replace(written, examples=(3 * written.examples + 7).astype(np.int32))
 
     def read(self, folder: Path, kept: Kept = KEPT, **how: Any) -> Readings:
-        return read_ahead("reading", folder, self.teacher, self.written, WIDE, kept, **self.how, **how)
+        return read_ahead("reading", folder, self.teacher, [self.written], WIDE, kept, **self.how, **how)
 
 
 @pytest.fixture(scope="module")

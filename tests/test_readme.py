@@ -20,7 +20,7 @@ import pytest
 import tyro
 
 from kdtw_jax import METHODS
-from kdtw_jax.cli import COMMANDS, plan, prices, train
+from kdtw_jax.cli import COMMANDS, label, plan, prices, train
 from kdtw_jax.cli.prices import read_sweep
 from kdtw_jax.cli.train import read, taken
 from kdtw_jax.constraints import CONSTRAINTS
@@ -103,6 +103,8 @@ def understood(words: list[str]) -> Any:
             return read(rest)
         if command == "prices":
             return read_sweep(rest)
+        if command == "label":
+            return label.read_label(rest)
         kind = command.title()
         module = importlib.import_module(f"kdtw_jax.cli.{command}")
         return tyro.cli(getattr(module, kind), args=rest) if hasattr(module, kind) else rest == []
@@ -148,7 +150,7 @@ def test_its_flags_are_there() -> None:
     for module in ("compare", "evaluate", "export", "headroom", "write"):
         with redirect_stdout(told), pytest.raises(SystemExit):
             tyro.cli(getattr(importlib.import_module(f"kdtw_jax.cli.{module}"), module.title()), args=["--help"])
-    told.write(train.HELP + train.section("all", []) + plan.HELP + prices.HELP)
+    told.write(train.HELP + train.section("all", []) + label.HELP + plan.HELP + prices.HELP)
     named = flags(told.getvalue()) | {flag.replace("--no-", "--") for flag in flags(told.getvalue())}
     said = set[str]()
     for text in PAGES.values():

@@ -14,7 +14,8 @@ from kdtw_jax import parallel
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.decoding.beam import beam_search
 from kdtw_jax.errors import UserError
-from kdtw_jax.methods.seqkd import BeamConfig, beam_buckets, write_outputs
+from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
+from kdtw_jax.training.beforehand import beam_buckets
 from tests.world import BUCKETS, World
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "judge the models of a run on another split or by other metrics",
     "write": "write texts of your own with a student that asks under a rule of your own",
     "compare": "compare ways to share the writing between a student and its teacher",
+    "label": "have a teacher write ahead what students learn from, for other machines",
     "prices": "train a student for each price of a call: what they plan as help gets dear",
     "headroom": "say what planning ahead could give a run's students",
     "fetch": "fetch a published model that comes as a package",
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        again = "; the same command continues from the last checkpoint" if command == "train" else ""
+        again = "; the same command continues where it was" if command in ("train", "label") else ""
         _say(f"stopped{again}")
         return _STOPPED
     except BrokenPipeError:

@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
         stage
         for stage in ("teacher", *(f"seed{seed}/{method}" for seed in config.seeds for method in config.methods))
         if not (options.run / "stages" / f"{stage}.json").exists()
-        and not (stage == "teacher" and config.teacher_model is not None)
+        and not (stage == "teacher" and not config.trains_teacher)
     ]
     if missing:
         raise UserError(f"{options.run} is not finished: {', '.join(missing)} missing; go on with the command it began")

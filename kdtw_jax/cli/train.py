@@ -40,6 +40,7 @@ continues an interrupted run; more seeds and methods join what is there.
   --seeds ...        a student of each method for each of these numbers
   --family NAME      what kind of models are trained, by default t5; your own is registered first
   --teacher-model, --student-model   a folder or hf:NAME, instead of training one
+  --teacher-cache FOLDER   labels of a teacher (kdtw label), instead of one that is there
   --out FOLDER       the run's folder, by default runs/TASK-DATA-PRESET
   --results FOLDER   also write the tables and their provenance there
   --constraint MODULE:FUNCTION   a rule of your own, for --ask.constraints; may be repeated

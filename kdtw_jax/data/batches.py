@@ -9,7 +9,7 @@ seen equally often whatever its bucket.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -72,6 +72,13 @@ class Ragged:
         """int64 [rows]."""
         return np.diff(self.offsets)
 
+    def chosen(self, rows: Int64) -> Ragged:
+        """The named rows, in that order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Ragged(self.values[np.repeat(self.offsets[rows], lengths) + within], offsets)
+
     def padded(self, rows: Int64, width: int) -> Int32:
         """int32 [len(rows), width]: the named rows, each at most `width` long, padded with 0."""
         starts = self.offsets[rows][:, None]
@@ -102,6 +109,16 @@ class EncodedSplit:
     def targets_room(self) -> Int64:
         """int64 [N]."""
         return self.targets.lengths if self.room is None else self.room
+
+    def chosen(self, places: Int64) -> EncodedSplit:
+        """The examples at these places, in that order; counts of what was left out stay those of the whole."""
+        return replace(
+            self,
+            sources=self.sources.chosen(places),
+            targets=self.targets.chosen(places),
+            examples=self.examples[places],
+            room=None if self.room is None else self.room[places],
+        )
 
 
 class BatchIterator(Protocol):

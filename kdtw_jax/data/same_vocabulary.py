@@ -93,7 +93,7 @@ def difference(there: Likeness, here: Likeness) -> str | None:
         return f"a prompt is {reprlib.repr(mine.around)} there and {reprlib.repr(other.around)} here"
     if mine.pairing is not None and other.pairing is not None and (said := mine.pairing.difference(other.pairing)):
         return said
-    for text in _texts(there):
+    for text in sample_texts(there):
         if there.encode(text) != here.encode(text):
             return _cut(text, there.encode(text), here.encode(text))
         if mine.prompt is not None and other.prompt is not None and mine.prompt(text) != other.prompt(text):
@@ -108,8 +108,11 @@ def _cut(text: str, there: list[int], here: list[int]) -> str:
     return f"{text!r} is {reprlib.repr(there[same:])} there and {reprlib.repr(here[same:])} here{after}"
 
 
-def _texts(likeness: Likeness) -> list[str]:
-    """In which white space and added tokens stand about; of byte pairs also some of all pieces beside each other."""
+def sample_texts(likeness: Likeness) -> list[str]:
+    """Makes texts of the tokens of a vocabulary, `likeness`, in which white space and added tokens stand about.
+
+    Of byte pairs there are also some of all pieces beside each other.
+    """
     known = (text[1:] for i, text in likeness.texts.items() if i >= SPECIALS and i not in likeness.added)
     word = next((text for text in known if len(text) > 1 and text.isalpha()), "a")
     beside = [f"{word}{token.content}{word} {token.content} {word}" for token in likeness.added.values()]

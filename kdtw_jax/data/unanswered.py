@@ -59,11 +59,7 @@ def beside(prompts: EncodedSplit, pairs: EncodedSplit, buckets: Sequence[Bucket]
     places = np.sort(np.concatenate(taken))
     if len(places) == len(prompts):
         return prompts
-    sources, targets = (
-        Ragged.pack(side[int(i)].tolist() for i in places) for side in (prompts.sources, prompts.targets)
-    )
-    examples, room = prompts.examples[places], prompts.targets_room[places]
-    return dataclasses.replace(prompts, sources=sources, targets=targets, examples=examples, room=room)
+    return dataclasses.replace(prompts.chosen(places), room=prompts.targets_room[places])
 
 
 def _joined(one: Ragged, other: Ragged) -> Ragged:

@@ -66,12 +66,12 @@ class GKDConfig:
 
 
 def divergence_loss(
-    student: Model, teacher: Model, config: GKDConfig, banned: tuple[int, ...], chunks: Chunks = SIDE_BY_SIDE
+    student: Model, teacher: Model | None, config: GKDConfig, banned: tuple[int, ...], chunks: Chunks = SIDE_BY_SIDE
 ) -> LossFn:
     """Makes the loss with the term "jsd", nats per token, over distributions without the `banned` ids.
 
     Rows are `(Batch, TeacherStates)`, the batch's targets being the outputs, or `(Batch, TopK)` of what the teacher
-    read ahead.
+    read ahead, which then need not be there.
     """
     said = partial(distribution, banned=banned, vocab_chunk=chunks.vocab_chunk)
 
@@ -92,6 +92,7 @@ def divergence_loss(
             how: dict[str, Any] = {"banned": banned, "key": key, **chunks._asdict()}
             how["teacher_temperature"] = config.alpha
             terms = partial(jsd_terms, beta=config.beta)
+            assert teacher is not None
             models = (student, params), (teacher, heard)
             jsd_BxT, _, _ = compare_policies(*models, source_BxS, tokens_BxT, terms, **how)
         tokens = jnp.sum(mask_BxT.astype(jnp.float32))
@@ -112,22 +113,31 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
     Raises:
       UserError: there is no teacher, and as `check_answered` and `run_loop` do.
     """
-    teacher, devices, steps = context.needed_teacher(), context.devices, context.training.loop.steps
-    listener = TeacherForward(teacher, devices)
-    write = Sampler(context.student, context.banned, devices)
     check_answered(context, config.demonstrations, kept_ahead(config))
-    demonstrate = Demonstrator(
-        config.demonstrations, teacher[0], listener.teacher, context.banned, temperature=config.alpha
-    )
+    devices, steps, readings = context.devices, context.training.loop.steps, context.readings
+    about = (config, context.banned, context.training.chunks(SIDE_BY_SIDE))
 
     def draw(streams: Streams, key_data: jax.Array, step: int) -> Batch:
         by_models = config.demonstrations != "reference" or student_writes(config, key_data, step, steps)
         return streams.prompts() if by_models else streams.pairs()
 
+    def recall(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TopK]:
+        assert readings is not None
+        return parallel.shard((batch, readings.of(batch).top), devices)
+
+    if not without_teacher(config, context.prompts is not None):  # nothing is asked of a teacher any more
+        return train_fresh(context, params, divergence_loss(context.student, None, *about), {"jsd": 1.0}, recall, draw)
+    teacher = context.needed_teacher()
+    listener = TeacherForward(teacher, devices)
+    write = Sampler(context.student, context.banned, devices)
+    demonstrate = Demonstrator(
+        config.demonstrations, teacher[0], listener.teacher, context.banned, temperature=config.alpha
+    )
+
     def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates | TopK]:
         own = student_writes(config, key_data, step, steps)
-        if not own and config.top_k and context.readings is not None:
-            return parallel.shard((batch, context.readings.of(batch).top), devices)
+        if not own and config.top_k and readings is not None:
+            return recall(params, batch, key_data, step)
         if not own and config.demonstrations != "reference":
             batch = demonstrate(batch, step_key(key_data, step, 2))
         rows = parallel.shard(batch, devices)
@@ -135,14 +145,20 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
             rows = rows._replace(target_BxT=write(params, batch, step_key(key_data, step, 1)))
         return rows, listener(rows.source_BxS, rows.target_BxT)
 
-    chunks = context.training.chunks(SIDE_BY_SIDE)
-    loss = divergence_loss(context.student, teacher[0], config, context.banned, chunks)
+    loss = divergence_loss(context.student, teacher[0], *about)
     return train_fresh(context, params, loss, {"jsd": 1.0}, prepare, draw)
 
 
 def kept_ahead(config: GKDConfig) -> Kept | None:
     """Says what is kept of the teacher's distributions, where it writes ahead."""
     return Kept(config.top_k, config.alpha) if config.top_k else None
+
+
+def without_teacher(config: GKDConfig, given: bool) -> dict[str, Any]:
+    """Says what would have to be set for the teacher's outputs, read ahead, to be all that is needed of it."""
+    found: dict[str, Any] = {} if config.student_share == 0 else {"student_share": 0}
+    ahead = config.demonstrations in ("greedy", "beam")
+    return {**found, **({} if ahead else {"demonstrations": "greedy"}), **({} if config.top_k else {"top_k": 64})}
 
 
 GKD = Method(
@@ -153,6 +169,7 @@ GKD = Method(
     cost=lambda config: Cost(student=1, teacher=1 + (config.demonstrations == "sampled")),
     prompts=lambda config, given: prompt_targets(config.demonstrations),
     readings=kept_ahead,
+    without_teacher=without_teacher,
     color="#0072B2",
     curve="jsd",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -45,7 +45,7 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
     check_answered(context, config.demonstrations, kept_ahead(config))
     fresh = Collector(
         student,
-        context.needed_teacher(),
+        None if not without_teacher(config, True) else context.needed_teacher(),
         config,
         banned,
         context.devices,
@@ -100,6 +100,12 @@ def kept_ahead(config: DistilConfig) -> Kept | None:
     return Kept(config.top_k, config.pcl.alpha) if config.read_ahead else None
 
 
+def without_teacher(config: DistilConfig, given: bool) -> dict[str, Any]:
+    """Says what would have to be set for the teacher's outputs, read ahead, to be all that is needed of it."""
+    ahead = {"read_ahead": True, "student_share": 0.0, "reference_share": 0.0}
+    return {name: value for name, value in ahead.items() if vars(config)[name] != value}
+
+
 PCL = Method(
     name="pcl",
     describe="student that goes on by Path Consistency Learning",
@@ -108,6 +114,7 @@ PCL = Method(
     cost=cost,
     prompts=prompts,
     readings=kept_ahead,
+    without_teacher=without_teacher,
     top_k="top_k",
     color="#009E73",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -50,6 +50,10 @@ class Method:
     data's, where it has any; "greedy" and "beam": what the teacher wrote, of pairs, too; "none": they are not taken"""
     readings: Callable[[Any], Kept | None] = lambda config: None
     """what `context.readings` are to keep of the teacher's distributions; None: they are not needed"""
+    without_teacher: Callable[[Any, bool], Mapping[str, Any] | None] = lambda config, given: None
+    """the settings that would have to be others for a student to be trained with no teacher there, on what one wrote
+    and read ahead: {} where it is so; None: the teacher is always needed, as `uses_teacher` says. Prompts are given
+    beside the pairs or not"""
     student: Callable[[ModelConfig, Any], ModelConfig] = lambda size, config: size
     """the student that it trains, where that has further parts"""
     start: Callable[[Any], str] = lambda config: ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -22,7 +22,15 @@ from kdtw_jax.finite import check_written
 from kdtw_jax.methods.mle import MLEConfig, mle
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model
-from kdtw_jax.training.beforehand import BATCHES_A_FILE, Made, make_beforehand
+from kdtw_jax.training.beforehand import (
+    ALONE,
+    BATCHES_A_FILE,
+    Made,
+    Share,
+    beam_buckets,
+    make_beforehand,
+    parts_of,
+)
 from kdtw_jax.training.state import Params
 
 
@@ -40,16 +48,6 @@ class BeamTargets(NamedTuple):
     unfinished: int
 
 
-def beam_buckets(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
-    """The buckets to search in: by the source alone, room for the longest target in all of them.
-
-    Those of training know the length of the ground truth, which is not for the teacher to know.
-    """
-    longest = max(b.target for b in buckets)
-    rows = {b.source: min(x.rows for x in buckets if x.source == b.source) for b in buckets}
-    return tuple(Bucket(source, longest, rows[source]) for source in sorted(rows))
-
-
 def write_outputs(
     name: str,
     folder: Path,
@@ -61,6 +59,7 @@ def write_outputs(
     banned: tuple[int, ...],
     devices: parallel.Devices,
     batches_a_file: int = BATCHES_A_FILE,
+    share: Share = ALONE,
     stop_after: int | None = None,
 ) -> BeamTargets:
     """Writes the teacher's best hypotheses as targets of the split; what `folder` holds is not made anew.
@@ -78,6 +77,7 @@ def write_outputs(
       banned: ids that are never written.
       devices: where it searches.
       batches_a_file: after so many batches a file is written.
+      share: which rows are written, the others having empty targets.
       stop_after: ends after as many new files (tests of resuming), the rest being empty.
 
     Raises:
@@ -104,8 +104,8 @@ def write_outputs(
         check_written(name, outputs[batch.example_B >= 0])
         return [{"values": row[row != 0]} for row in outputs]
 
-    how: dict[str, Any] = {"batches_a_file": batches_a_file, "stop_after": stop_after}
-    made, offsets = make_beforehand(name, folder, data, beam_buckets(buckets), make, **how)
+    parts = parts_of(data, buckets, batches_a_file, share)
+    made, offsets = make_beforehand(name, folder, data, parts, beam_buckets(buckets), make, stop_after=stop_after)
     targets = Ragged(made["values"].astype(np.int32) if made else np.zeros(0, np.int32), offsets)
     some_N = targets.lengths > 0
     ended = int((targets.values[targets.offsets[1:][some_N] - 1] == EOS_ID).sum())

@@ -14,7 +14,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.methods.path_terms import make_student_stats, tokens_that_teach
-from kdtw_jax.methods.pcl import Objective, cost, kept_ahead, pcl, prompts
+from kdtw_jax.methods.pcl import Objective, cost, kept_ahead, pcl, prompts, without_teacher
 from kdtw_jax.methods.pcl_config import DistilConfig
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model, ModelConfig, Params
@@ -99,6 +99,7 @@ TB = Method(
     cost=cost,
     prompts=prompts,
     readings=kept_ahead,
+    without_teacher=without_teacher,
     check=check,
     top_k="top_k",
     flags=("pcl_weight", "kl_direction"),

@@ -58,7 +58,7 @@ class WordKDConfig(MLEConfig):
 
 def word_loss(
     student: Model,
-    teacher: Model,
+    teacher: Model | None,
     config: MLEConfig,
     banned: tuple[int, ...],
     chunks: Chunks = WHOLE,
@@ -69,8 +69,8 @@ def word_loss(
     """Makes the loss with the terms "nll" and "kl" = KL(mu || pi) per token, both on the targets of the batch.
 
     Without the likelihood the student's distributions are made once and not twice, most of a small student's step. Rows
-    are `(Batch, TeacherStates)`, or `(Batch, TopK)` of what the teacher read ahead; in "kl" the distributions are those
-    without the `banned` ids, and that of the teacher is mu^(1/alpha).
+    are `(Batch, TeacherStates)`, or `(Batch, TopK)` of what the teacher read ahead, which then need not be there; in
+    "kl" the distributions are those without the `banned` ids, and that of the teacher is mu^(1/alpha).
     """
 
     def loss(params: Params, _: Params, rows: tuple[Batch, TeacherStates | TopK], key: jax.Array) -> Metrics:
@@ -90,6 +90,7 @@ def word_loss(
             if isinstance(heard, TopK):
                 outcomes_BxXxK: Any = pi.token_stats(target_BxX, known.ids_BxTxK).outcomes_BxXxK
                 return {**terms, "kl": outcomes_divergence(outcomes_BxXxK, known, "forward")}
+            assert teacher is not None
             mu = said(teacher, heard.output.value, known, banned, temperature=alpha)
             return {**terms, "kl": compare_distributions(lambda pi, mu: kl_terms(mu, pi), pi, mu, target_BxX)[0]}
 
@@ -111,24 +112,31 @@ def word_kd(context: TrainContext, params: Params, config: WordKDConfig) -> Para
     Raises:
       UserError: there is no teacher, and as `check_answered` and `run_loop` do.
     """
-    teacher = context.needed_teacher()
-    listener = TeacherForward(teacher, context.devices)
     how = demonstrations(config, context.prompts is not None)
     kept = kept_ahead(config) if prompt_targets(how) != "open" else None
     check_answered(context, how, kept)
+    weights = {"kl": config.kl_weight, **({"nll": 1.0 - config.kl_weight} if config.kl_weight < 1 else {})}
+    terms: dict[str, Any] = {"alpha": config.alpha, "likelihood": "nll" in weights}
+    about = (config, context.banned, context.training.chunks())
+    readings = context.readings
+    if kept is not None and readings is not None:  # nothing is asked of a teacher any more
+
+        def recall(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TopK]:
+            return parallel.shard((batch, readings.of(batch).top), context.devices)
+
+        loss = word_loss(context.student, None, *about, **terms)
+        return train_fresh(context, params, loss, weights, recall, of_prompts)
+    teacher = context.needed_teacher()
+    listener = TeacherForward(teacher, context.devices)
     demonstrate = Demonstrator(how, teacher[0], listener.teacher, context.banned, temperature=config.alpha)
     data = how == "reference"
 
-    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates | TopK]:
-        if kept is not None and context.readings is not None:
-            return parallel.shard((batch, context.readings.of(batch).top), context.devices)
+    def prepare(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TeacherStates]:
         answered = batch if data else demonstrate(batch, step_key(key_data, step, 2))
         rows = parallel.shard(answered, context.devices)
         return rows, listener(rows.source_BxS, rows.target_BxT)
 
-    weights = {"kl": config.kl_weight, **({"nll": 1.0 - config.kl_weight} if config.kl_weight < 1 else {})}
-    terms: dict[str, Any] = {"alpha": config.alpha, "likelihood": "nll" in weights}
-    loss = word_loss(context.student, teacher[0], config, context.banned, context.training.chunks(), **terms)
+    loss = word_loss(context.student, teacher[0], *about, **terms)
     return train_fresh(context, params, loss, weights, prepare, of_pairs if data else of_prompts)
 
 
@@ -143,6 +151,12 @@ def kept_ahead(config: WordKDConfig) -> Kept | None:
     return Kept(config.top_k, config.alpha) if config.top_k else None
 
 
+def without_teacher(config: WordKDConfig, given: bool) -> dict[str, Any]:
+    """Says what would have to be set for the teacher's outputs, read ahead, to be all that is needed of it."""
+    ahead = prompts(config, given) in ("greedy", "beam")
+    return {**({} if ahead else {"demonstrations": "greedy"}), **({} if config.top_k else {"top_k": 64})}
+
+
 WORD_KD = Method(
     name="word_kd",
     describe="student that goes on by word-level distillation",
@@ -151,5 +165,6 @@ WORD_KD = Method(
     cost=lambda config: Cost(teacher=1 + (config.demonstrations == "sampled")),
     prompts=prompts,
     readings=kept_ahead,
+    without_teacher=without_teacher,
     color="#56B4E9",
 )

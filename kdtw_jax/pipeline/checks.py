@@ -36,7 +36,7 @@ def check_fit(config: Experiment, tokenizer: Tokenizer, buckets: Sequence[Bucket
                 raise UserError(f"{name}.{field} is {top_k}, but the vocabulary has {tokenizer.vocab_size} pieces")
     further = {-(-find(name).further_rows // devices) for name in config.methods} - {0}
     stages = {"training": (config.training, counts | further)}
-    stages |= {"teacher_fit": (config.teacher_fit, counts)} if config.teacher_model is None else {}
+    stages |= {"teacher_fit": (config.teacher_fit, counts)} if config.trains_teacher else {}
     stages |= {"warmup": (config.warmup, counts)} if config.warms_up else {}
     for stage, (training, cut) in stages.items():
         parts = training.optimizer.accumulate

@@ -48,7 +48,7 @@ class Experiment:
     student: ModelConfig
     teacher_fit: FitConfig
     """training of the teacher"""
-    warmup: FitConfig = field(metadata=flags("loop.steps", "optimizer", "chunk"))
+    warmup: FitConfig = field(metadata=flags("loop.steps", "optimizer"))
     """maximum likelihood from scratch: the start that all students of a seed share, unless --student-model is it"""
     training: StudentTraining
     """what students of all methods have in common"""
@@ -80,6 +80,9 @@ class Experiment:
     teacher_model: str | None = None
     """a model to be the teacher instead of training one: the folder of a saved model, a folder in the Hugging Face
     layout (config.json, safetensors, spiece.model or tokenizer.json), or hf:NAME; sizes and vocabulary are then its"""
+    teacher_cache: Path | None = None
+    """a folder of kdtw label: what the teacher wrote and made of it is taken from there; without --teacher-model there
+    is then no teacher at all"""
     student_model: str | None = None
     """likewise the start of all students, instead of the warm-up; with the vocabulary of the teacher. {seed} in it
     stands for each seed: runs/mine/seed{seed}/warmup/model are the starts of another run"""
@@ -158,6 +161,16 @@ class Experiment:
         return dataclasses.replace(self, settings={**self.settings, **changed})
 
     @property
+    def has_teacher(self) -> bool:
+        """Whether there is a teacher, and not only what one wrote."""
+        return self.teacher_model is not None or self.teacher_cache is None
+
+    @property
+    def trains_teacher(self) -> bool:
+        """Whether the teacher is trained."""
+        return self.teacher_model is None and self.teacher_cache is None
+
+    @property
     def warms_up(self) -> bool:
         """Whether the start of students is trained."""
         return self.student_model is None and not self.student_from_teacher
@@ -189,6 +202,7 @@ class Experiment:
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *self.methods]
         apart += ["offline", "log_to", "beam_targets", *self.beam(), "eval"]
         apart += ["prompts"] if self.prompts == NONE else []
+        apart += ["teacher_cache"] if self.teacher_cache is None else []
         apart += ["lora"] if self.lora == LoRAConfig() else []
         apart += ["student_from_teacher"] if not self.student_from_teacher else []
         return without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)

@@ -72,16 +72,18 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
         write_json(run.path / SETTINGS, plain(config.eval))
         if own is None:  # a task of the user's own is no file's to repeat
             write_config(run.path / REPEAT, name, config, TASKS.get(name, {}).get(config.preset))
-        teacher = train_teacher(config, setup, run)
-        rows = result_rows(config, setup, teacher, teacher, "teacher", config.seeds[0], run)
+        teacher = train_teacher(config, setup, run) if config.has_teacher else None
+        rows = []
+        if teacher is not None:
+            rows += result_rows(config, setup, teacher, teacher, "teacher", config.seeds[0], run)
         for seed in config.seeds:
             students = train_students(config, setup, teacher, seed, run)
             for method, student in students.items():
                 rows += result_rows(config, setup, teacher, student, method, seed, run)
-            if judged:
+            if judged and teacher is not None:
                 twin = students.get("pcl") if alike else None
                 study_asking(config, setup, teacher, students["ask"], twin, seed, run)
-            if sold:
+            if sold and teacher is not None:
                 study_prices(config, setup, teacher, students["ask"], seed, run)
         rows = [{"task": name, **row} for row in rows]
         wait("evaluated")
@@ -131,7 +133,7 @@ def _compare(task: str, config: Experiment, setup: Setup, run: RunFolder) -> lis
 
 
 def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ahead: list[Row], started: float) -> None:
-    stages = ["teacher"] if config.teacher_model is None else []
+    stages = ["teacher"] if config.trains_teacher else []
     first = ["warmup"] if config.warms_up else []
     stages += [f"seed{seed}/{m}" for seed in config.seeds for m in (*first, *config.methods)]
     stages += stages_written(config)
@@ -153,7 +155,8 @@ def _write(config: Experiment, setup: Setup, run: RunFolder, rows: list[Row], ah
             "unwritable_references": setup.ceiling.unwritable,
             "best_possible": setup.ceiling.best,
         },
-        signatures=run.info(evaluation_stage(config, "teacher", 0))["signatures"],
+        signatures=run.info(evaluation_stage(config, str(rows[0]["method"]), config.seeds[0]))["signatures"],
+        **({} if setup.cache is None else {"teacher_cache": setup.cache.facts()}),
     )
     curves = {
         f"{method} {seed}": read_metrics(run.path / f"seed{seed}" / method)
@@ -183,11 +186,11 @@ def _show(config: Experiment, setup: Setup, rows: list[Row], ahead: list[Row]) -
         return float(np.mean([r["value"] for r in rows if r["method"] == method and r["metric"] == metric]))
 
     table: list[Row] = []
-    for method in ("teacher", *config.methods):
+    for method in (*(["teacher"] if config.has_teacher else []), *config.methods):
         numbers: Row = {metric: mean(method, metric) for metric in shown}
         table.append({"method": method, **numbers, "unfinished %": 100 * mean(method, "unfinished")})
         first = setup.task.metrics[0]
-        if method not in ("teacher", "mle") and "mle" in config.methods:
+        if config.has_teacher and method not in ("teacher", "mle") and "mle" in config.methods:
             whole = mean("teacher", first) - mean("mle", first)
             table[-1]["gap closed %"] = 100 * (mean(method, first) - mean("mle", first)) / whole if whole else None
     seeds = f"mean of seeds {', '.join(map(str, config.seeds))}" if len(config.seeds) > 1 else f"seed {config.seeds[0]}"

@@ -16,8 +16,10 @@ from kdtw_jax.methods import find
 from kdtw_jax.models import NUMBER_BYTES, ModelConfig, costs, count_params, cut_teacher, make_model, parameter_shapes
 from kdtw_jax.models.lora import LEARNING, LoRAConfig, with_adapters
 from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.teacher_cache import check_without_teacher, needs_teacher, open_cache, wanted
 from kdtw_jax.pretrained.named import find_config, student_config
 from kdtw_jax.runs import print_table
+from kdtw_jax.training.labels import bytes_per_token
 from kdtw_jax.training.state import part_of
 
 GIB = 2**30
@@ -77,7 +79,7 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
     seeds = len(config.seeds)
     own, other = forward_flops(student, bucket), forward_flops(teacher, bucket)
     found = []
-    if config.teacher_model is None:
+    if config.trains_teacher:
         steps = config.teacher_fit.loop.steps
         found.append(Stage("teacher", 1, steps, states(teacher), 0, working(teacher, bucket, devices), 3 * other))
     if config.warms_up:
@@ -86,9 +88,10 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
     for method in map(find, config.methods):
         model, cost = method.student(student, config.of(method.name)), method.cost(config.of(method.name))
         held = working(model, bucket, devices)
-        if method.uses_teacher:  # beside the student's: the teacher's logits, and its cache where it writes
+        asked = method.uses_teacher and needs_teacher(config, method.name)
+        if asked:  # beside the student's: the teacher's logits, and its cache where it writes
             held += scores(teacher, bucket) / devices + cache(teacher, bucket) / devices
-        steps, kept = config.training.loop.steps + cost.further_steps, frozen if method.uses_teacher else 0
+        steps, kept = config.training.loop.steps + cost.further_steps, frozen if asked else 0
         backward = 1 if config.lora.rank else 2  # times forward: what rests has no gradient
         flops = (1 + backward + cost.student) * own + cost.teacher * other
         found.append(Stage(method.name, seeds, steps, states(model, cost.copies, config.lora), kept, held, flops))
@@ -185,4 +188,30 @@ def show_plan(config: Experiment, tflops: float = 312.0, utilization: float = 0.
         "evaluation, what the teacher writes ahead, asking's helped rows and compilation not counted. "
         "States: parameters, gradients and Adam's moments."
     )
+    for line in cache_lines(config, models):
+        print(line)
     return stages
+
+
+def cache_lines(config: Experiment, models: Sizes) -> list[str]:
+    """What is kept of the teacher's outputs that the methods of a run learn from, in words.
+
+    Raises:
+      UserError: `teacher_cache` holds no labels, or not those that the run takes.
+    """
+    check_without_teacher(config)
+    needed = dict.fromkeys(one for method in config.methods for one in wanted(config, method))
+    cache = None if config.teacher_cache is None else open_cache(config.teacher_cache)
+    found = []
+    for how, kept in needed:
+        top_k = kept.top_k if kept else 0
+        each = bytes_per_token(top_k, models.teacher.vocab_size)
+        said = f"{how} outputs" + (f", top {top_k} at temperature {kept.alpha:g}" if kept else "")
+        said += f": {each} bytes per token, {each * config.text.max_target / 2**10:.1f} KiB for the longest output"
+        if cache is not None:
+            there = cache.find(how, kept)
+            stated = there.manifest()
+            rows, size = f"{stated['rows']} outputs of {stated['tokens']} tokens", stated["bytes"] / GIB
+            said += f"; in {there.folder} {rows}, {size:.3f} GiB"
+        found.append(f"the teacher writes ahead, or kdtw label does: {said}")
+    return found

@@ -26,6 +26,8 @@ from kdtw_jax.parallel.hosts import first_alone
 from kdtw_jax.pipeline.checks import check_fit, needs_validation
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.judging import tell_ceiling, tell_scoring
+from kdtw_jax.pipeline.teacher_cache import TeacherCache as TeacherCache
+from kdtw_jax.pipeline.teacher_cache import check_without_teacher, open_cache
 from kdtw_jax.pretrained.named import Named, find_model
 from kdtw_jax.runs import Progress, RunFolder
 from kdtw_jax.runs.folder import VOCABULARY
@@ -40,6 +42,7 @@ class Given(NamedTuple):
     students: Mapping[int, Named]  # likewise by seed the starts of students; empty: they are trained
     tokenizer: Tokenizer | None  # None: one is trained
     task: Task
+    cache: TeacherCache | None = None  # labels of a teacher
 
 
 class Setup(NamedTuple):
@@ -58,6 +61,7 @@ class Setup(NamedTuple):
     scoring: Scoring
     ceiling: Ceiling  # of the references
     prompts: EncodedSplit | None = None  # without targets, numbered after the pairs; if a student is to learn on them
+    cache: TeacherCache | None = None  # labels of a teacher, which then need not write ahead
 
 
 def check_scoring(config: Experiment) -> None:
@@ -84,6 +88,10 @@ def look_up(config: Experiment, own: Task | None = None) -> Given:
         BLEU's tokenizer cannot be had.
     """
     check_scoring(config)
+    check_without_teacher(config)
+    cache = None if config.teacher_cache is None else open_cache(config.teacher_cache)
+    if cache is not None:
+        cache.check(config)
     devices = parallel.select_devices(config.devices)
     parallel.check_shards(len(devices), config.teacher_shards)
     if config.results is not None:
@@ -103,6 +111,8 @@ def look_up(config: Experiment, own: Task | None = None) -> Given:
     known = [model.tokenizer for model in named]
     if config.text.tokenizer is not None:
         known.insert(0, load_tokenizer(config.text.tokenizer))
+    if not known and cache is not None:
+        known.append(cache.tokenizer())
     if not known:
         return Given(devices, None, {}, None, _task(config, own))
     tokenizer = known[0].padded_to(max(one.vocab_size for one in known))
@@ -112,7 +122,9 @@ def look_up(config: Experiment, own: Task | None = None) -> Given:
     padded = {name: model.padded_to(tokenizer.vocab_size) for name, model in found.items()}
     teacher = None if config.teacher_model is None else padded[config.teacher_model]
     students = {seed: padded[name] for seed, name in names.items()}
-    return Given(devices, teacher, students, tokenizer, _task(config, own))
+    if cache is not None:
+        cache.check_vocabulary(tokenizer)
+    return Given(devices, teacher, students, tokenizer, _task(config, own), cache)
 
 
 def _task(config: Experiment, own: Task | None) -> Task:
@@ -170,25 +182,14 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
     for split in dict.fromkeys(("train", config.eval.split, *(("validation",) if needs_validation(config) else ()))):
         if not len(task.splits.get(split, ())):
             raise UserError(f"{task.name} has no pairs in its split {split}; give some")
-        part = _encoded(config, task, tokenizer, split)
-        console.print(
-            f"{task.name} {split}: {len(part)} pairs of at most {text.max_source} and {text.max_target} pieces; "
-            f"{part.dropped} longer ones left out, {part.truncated_pairs} cut ({part.truncated_tokens} pieces lost)"
-        )
-        if not len(part):
-            raise UserError(
-                f"{task.name} {split}: of {part.dropped} pairs none is left, all are longer than {text.max_source} and "
-                f"{text.max_target} pieces; give more by --text.max-source and --text.max-target, or --text.on-long "
-                "truncate"
-            )
-        encoded[split] = part
+        encoded[split] = encode_pairs(config, task, tokenizer, split, console)
     check_fit(config, tokenizer, buckets, len(devices))
     train, test = encoded["train"], encoded[config.eval.split]
     references = [task.splits[config.eval.split][int(i)]["target"] for i in test.examples]
     ceiling = tell_ceiling(config, task, tokenizer, test, references, scoring, console)
     prompts = _prompts(config, run, task, tokenizer, train, console)
     parts = (task, tokenizer, buckets, train, test, encoded.get("validation"), references, devices)
-    return Setup(*parts, given.teacher, given.students, scoring, ceiling, prompts)
+    return Setup(*parts, given.teacher, given.students, scoring, ceiling, prompts, given.cache)
 
 
 def _prompts(
@@ -197,6 +198,37 @@ def _prompts(
     learning = [m for m in config.methods if not all(run.done(f"seed{seed}/{m}") for seed in config.seeds)]
     if not any(map(config.takes_prompts, learning)):
         return None
+    return encode_prompts(config, task, tokenizer, train, console)
+
+
+def encode_pairs(config: Experiment, task: Task, tokenizer: Tokenizer, split: str, console: Console) -> EncodedSplit:
+    """Encodes the pairs of a split, and says what was left out.
+
+    Raises:
+      UserError: none is left.
+    """
+    part, text = _encoded(config, task, tokenizer, split), config.text
+    console.print(
+        f"{task.name} {split}: {len(part)} pairs of at most {text.max_source} and {text.max_target} pieces; "
+        f"{part.dropped} longer ones left out, {part.truncated_pairs} cut ({part.truncated_tokens} pieces lost)"
+    )
+    if not len(part):
+        raise UserError(
+            f"{task.name} {split}: of {part.dropped} pairs none is left, all are longer than {text.max_source} and "
+            f"{text.max_target} pieces; give more by --text.max-source and --text.max-target, or --text.on-long "
+            "truncate"
+        )
+    return part
+
+
+def encode_prompts(
+    config: Experiment, task: Task, tokenizer: Tokenizer, train: EncodedSplit, console: Console
+) -> EncodedSplit:
+    """Encodes the prompts of a task, with room for answers as the pairs of training need, and says what was left out.
+
+    Raises:
+      UserError: none is left.
+    """
     text = config.text
     alone = dataclasses.replace(task, splits={"prompts": task.prompts})
     found = _encoded(config, alone, tokenizer, "prompts")

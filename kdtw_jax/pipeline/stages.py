@@ -52,6 +52,7 @@ from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.training.blame import blamed
 from kdtw_jax.training.context import StudentTraining, TrainContext
+from kdtw_jax.training.identity import model_hash
 from kdtw_jax.training.loop import Diverged
 from kdtw_jax.training.saved import load_model, save_model
 
@@ -87,8 +88,19 @@ def _stage(run: RunFolder, name: str, config: ModelConfig, setup: Setup, train: 
 
 
 def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
-    """The teacher: the model that was named, otherwise one of maximum likelihood; spread over devices if asked for."""
+    """The teacher: the model that was named, otherwise one of maximum likelihood; spread over devices if asked for.
+
+    Raises:
+      UserError: a run has only the labels of one, or those of another one.
+    """
+    if not config.has_teacher:
+        raise UserError(
+            f"there is no teacher here, only what one wrote ({config.teacher_cache}); name it with --teacher-model in "
+            "a run of its own"
+        )
     found = _find_teacher(config, setup, run)
+    if setup.cache is not None:
+        setup.cache.check_teacher(str(config.teacher_model), model_hash(found.model, found.params))
     axis = partial(split_axis, found.model.role)
     return found._replace(params=parallel.shard_params(found.params, setup.devices, config.teacher_shards, axis))
 
@@ -225,11 +237,12 @@ def _alone(model: Model, setup: Setup) -> Model:
 
 
 def result_rows(
-    config: Experiment, setup: Setup, teacher: Trained, trained: Trained, method: str, seed: int, run: RunFolder
+    config: Experiment, setup: Setup, teacher: Trained | None, trained: Trained, method: str, seed: int, run: RunFolder
 ) -> list[Row]:
-    """Rows of the results table for one model: task metrics of greedy and sampled outputs, and nearness to the teacher.
+    """Rows of the results table for one model: task metrics of greedy and sampled outputs, and nearness to a teacher.
 
-    The teacher also gets its metrics under beam search. Everything is computed once and kept in the run's folder.
+    Where there is none, nearness is left out. The teacher also gets its metrics under beam search. Everything is
+    computed once and kept in the run's folder.
     """
     stage, compared = evaluation_stage(config, method, seed), config.of("pcl")
     made_with = judged_with(config, "ask_limit", *(BEAM if method != "teacher" else ()))
@@ -250,7 +263,7 @@ def result_rows(
             searched, found = _decode_and_score("teacher, beam search", config, setup, trained, beam)
             rows += [_row(s, f"_beam{width}") for s in found]
             unfinished[f"unfinished_beam{width}"] = searched.unfinished
-        else:
+        elif teacher is not None:
             numbers |= compare_with_teacher(
                 trained,
                 teacher,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
+from functools import reduce
 
 from kdtw_jax.data.batches import EncodedSplit
 from kdtw_jax.data.store import fingerprint
@@ -13,23 +13,26 @@ from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.models import Model, Params
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
+from kdtw_jax.pipeline.teacher_cache import How as How
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.training.reader import read_ahead
 from kdtw_jax.training.readings import Kept, Readings
 
-PROMPTS_STAGE = "prompts"
+PROMPTS_STAGE, CACHE_STAGE = "prompts", "teacher_cache"
 
-How = Literal["greedy", "beam"]
 Teacher = tuple[Model, Params]
 
 
 def claim_prompts(setup: Setup, run: RunFolder) -> None:
-    """Binds a run to its prompts, where a student is yet to learn on them.
+    """Binds a run to its prompts, where a student is yet to learn on them, and to the teacher of its cache.
 
     Raises:
       UserError: others were there before.
     """
+    if setup.cache is not None:
+        run.claim(CACHE_STAGE, {"hash": setup.cache.teacher["hash"]})
+        run.mark_done(CACHE_STAGE, setup.cache.teacher)
     if setup.prompts is not None:
         run.claim(PROMPTS_STAGE, {"fingerprint": fingerprint({"prompts": setup.task.prompts})})
         run.mark_done(PROMPTS_STAGE, {"prompts": len(setup.prompts)})
@@ -54,18 +57,26 @@ def teacher_outputs(
     config: Experiment, setup: Setup, teacher: Teacher | None, run: RunFolder, how: How
 ) -> EncodedSplit:
     """The training sources, and the prompts if there are any, with what the teacher writes for targets."""
+    return reduce(join, _outputs(config, setup, teacher, run, how))
+
+
+def _outputs(config: Experiment, setup: Setup, teacher: Teacher | None, run: RunFolder, how: How) -> list[EncodedSplit]:
+    """Both apart, as they are written, or together, out of a cache."""
+    if setup.cache is not None:
+        return [setup.cache.outputs(config, all_sources(setup), how)]
     if teacher is None:
         raise ValueError("there is no teacher to write the targets")
     sources = {stage_of(how): setup.train}
     if setup.prompts is not None:
         sources[stage_of(how, prompts=True)] = setup.prompts
-    found = [_write(config, setup, teacher, run, stage, how, data) for stage, data in sources.items()]
-    return found[0] if len(found) == 1 else join(*found)
+    return [_write(config, setup, teacher, run, stage, how, data) for stage, data in sources.items()]
 
 
 def stages_written(config: Experiment) -> list[str]:
-    """The stages of such outputs that a run has."""
+    """The stages of such outputs that a run has; none where it takes them from a cache."""
     stages: list[str] = []
+    if config.teacher_cache is not None:
+        return stages
     for method in config.methods:
         targets = {"beam"} if config.learns_from_beams(method) else set()
         for how in sorted({config.prompt_targets(method), *targets} & {"greedy", "beam"}):
@@ -88,14 +99,16 @@ def readings_for(
     kept, targets = find(method).readings(config.of(method)), config.prompt_targets(method)
     if kept is None or not (targets == "greedy" or targets == "beam"):
         return None
-    outputs = teacher_outputs(config, setup, teacher, run, targets)
+    outputs = _outputs(config, setup, teacher, run, targets)
+    if setup.cache is not None:
+        return setup.cache.readings(config, outputs[0], targets, kept)
     if teacher is None:
         raise ValueError("there is no teacher to read")
     stage = reading_stage(config, method, kept, targets)
     run.claim(stage, {**kept._asdict(), **(config.beam() if targets == "beam" else {})})
     started = time.monotonic()
     found = read_ahead(
-        f"teacher's opinion of its {targets} outputs, {len(outputs)}",
+        f"teacher's opinion of its {targets} outputs, {sum(map(len, outputs))}",
         run.path / stage,
         teacher,
         outputs,

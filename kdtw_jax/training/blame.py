@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax import parallel
-from kdtw_jax.data.batches import Bucket, EncodedSplit, Ragged, evaluation_batches
+from kdtw_jax.data.batches import Bucket, EncodedSplit, evaluation_batches
 from kdtw_jax.models import Model, shift_right
 from kdtw_jax.training.state import Params
 
@@ -28,8 +28,7 @@ def blamed(
     For the message of a training that has ended: nothing is looked at while all goes well.
     """
     places = np.flatnonzero(np.isin(data.examples, np.asarray(examples)))
-    sources, targets = (Ragged.pack(side[int(i)].tolist() for i in places) for side in (data.sources, data.targets))
-    part = dataclasses.replace(data, sources=sources, targets=targets, examples=data.examples[places], room=None)
+    part = dataclasses.replace(data.chosen(places), room=None)
     for name, (model, params) in models.items():
 
         def sound(params: Any, source_BxS: jax.Array, tokens_BxT: jax.Array, model: Model = model) -> jax.Array:

@@ -45,13 +45,14 @@ class Collector:
 
     At a weight `alpha` of the entropy the teacher demonstrates, and is matched, by mu^(1/alpha). Of prompts that come
     apart from the pairs, `apart`, the targets are no ground truth, but, where written ahead, the demonstrations.
-    Of `steps`, the first may have no rollouts. What it has read ahead, `readings`, it does not read again.
+    Of `steps`, the first may have no rollouts. What it has read ahead, `readings`, it does not read again; where there
+    are no other rows, nothing is needed of the teacher, which may be None.
     """
 
     def __init__(
         self,
         student: Model,
-        teacher: tuple[Model, Params],
+        teacher: tuple[Model, Params] | None,
         config: RowsConfig,
         banned: tuple[int, ...],
         devices: parallel.Devices,
@@ -69,15 +70,19 @@ class Collector:
             length = noise_BxT.shape[-1]
             return generate(student, params, source_BxS, noise_BxT, max_len=length, banned=banned).tokens_BxT
 
+        self._student = parallel.data_parallel(roll_out, devices)
+        if teacher is None:
+            return
+        model, weights = teacher
+
         def score_rows(params: Params, example: jax.Array, source: jax.Array, tokens: jax.Array) -> Trajectories:
             how: dict[str, Any] = {"top_k": config.top_k, "banned": banned, "alpha": alpha}
-            return score_paths(teacher[0], params, example, source, tokens, **how, **chunks._asdict())
+            return score_paths(model, params, example, source, tokens, **how, **chunks._asdict())
 
-        self._student = parallel.data_parallel(roll_out, devices)
-        self.teacher = parallel.place_params(teacher[1], devices)
+        self.teacher = parallel.place_params(weights, devices)
         self._demonstrate = Demonstrator(
             config.demonstrations if apart else "sampled",
-            teacher[0],
+            model,
             self.teacher,
             banned,
             temperature=alpha * config.teacher_temperature,

@@ -1,8 +1,9 @@
-"""A teacher that reads its outputs ahead, in files of a few batches each, by which an interrupted job goes on."""
+"""A teacher that reads its outputs ahead, in the parts in which it wrote them, by which an interrupted job goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import jax
 import numpy as np
 
 from kdtw_jax import parallel
-from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Int64
+from kdtw_jax.data.unanswered import join
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model, Params
-from kdtw_jax.training.beforehand import BATCHES_A_FILE, Made, make_beforehand
+from kdtw_jax.training.beforehand import ALONE, BATCHES_A_FILE, Made, Share, make_beforehand, parts_of
 from kdtw_jax.training.context import WHOLE, Chunks
 from kdtw_jax.training.readings import Kept, Readings
 from kdtw_jax.training.scoring import Trajectories, score_paths
@@ -23,7 +25,7 @@ def read_ahead(
     name: str,
     folder: Path,
     teacher: tuple[Model, Params],
-    data: EncodedSplit,
+    data: Sequence[EncodedSplit],
     buckets: Sequence[Bucket],
     kept: Kept,
     *,
@@ -31,21 +33,23 @@ def read_ahead(
     devices: parallel.Devices,
     chunks: Chunks = WHOLE,
     batches_a_file: int = BATCHES_A_FILE,
+    share: Share = ALONE,
     stop_after: int | None = None,
 ) -> Readings:
-    """Has the teacher read the targets of a split; what `folder` holds is not read anew.
+    """Has the teacher read the targets of splits; what `folder` holds is not read anew.
 
     Args:
       name: beside the progress bar.
       folder: keeps what is read.
       teacher: the model and its parameters.
-      data: the split.
+      data: the splits, each with targets that it wrote; their rows come after each other.
       buckets: lengths and rows of batches, those of training.
       kept: what is kept of its distributions.
       banned: ids that are never written.
       devices: where it reads.
       chunks: how much of the distributions is held at once.
-      batches_a_file: after so many batches a file is written.
+      batches_a_file: as they were written, in so many batches a file.
+      share: which rows are read.
       stop_after: ends after as many new files (tests of resuming), the rest being empty.
 
     Raises:
@@ -68,6 +72,11 @@ def read_ahead(
         rows = zip((batch.target_BxT != 0).sum(axis=1), found.teacher_log_prob_BxT, *found.top, strict=True)
         return [{"log_prob": x[:n], "top": top[:n], "ids": at[:n].astype(ids)} for n, x, top, at in rows]
 
-    how: dict[str, Any] = {"batches_a_file": batches_a_file, "stop_after": stop_after}
-    made, offsets = make_beforehand(name, folder, data, buckets, make, **how)
-    return Readings(kept, data.examples, offsets, made["log_prob"], made["top"], made["ids"])
+    whole, parts, before = reduce(join, data), list[Int64](), 0
+    for split in data:
+        parts += [before + part for part in parts_of(split, buckets, batches_a_file, share)]
+        before += len(split)
+    made, offsets = make_beforehand(name, folder, whole, parts, buckets, make, stop_after=stop_after)
+    nothing = {"log_prob": np.zeros(0, np.float32), "top": np.zeros((0, kept.top_k), np.float32)}
+    made = made or {**nothing, "ids": np.zeros((0, kept.top_k), ids)}
+    return Readings(kept, whole.examples, offsets, made["log_prob"], made["top"], made["ids"])
