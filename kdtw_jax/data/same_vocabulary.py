@@ -87,14 +87,14 @@ def difference(there: Likeness, here: Likeness) -> str | None:
         return "texts are normalised in another way"
     if mine.around != other.around:
         return f"a prompt is {reprlib.repr(mine.around)} there and {reprlib.repr(other.around)} here"
-    for text in _texts(there):
+    for text in sample_texts(there):
         if there.encode(text) != here.encode(text):
             return f"{text!r} is {there.encode(text)} there and {here.encode(text)} here"
     return None
 
 
-def _texts(likeness: Likeness) -> list[str]:
-    """In which white space and added tokens stand about."""
+def sample_texts(likeness: Likeness) -> list[str]:
+    """Makes texts of the tokens of a vocabulary, `likeness`, in which white space and added tokens stand about."""
     known = (text[1:] for i, text in likeness.texts.items() if i >= SPECIALS and i not in likeness.added)
     word = next((text for text in known if len(text) > 1 and text.isalpha()), "a")
     beside = [f"{word}{token.content}{word} {token.content} {word}" for token in likeness.added.values()]

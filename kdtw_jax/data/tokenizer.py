@@ -181,7 +181,12 @@ class Tokenizer:
     def difference(self, other: Tokenizer) -> str | None:
         """In words, what is one thing there (in `self`) and another here (in `other`); None where every id is the same
         token in both and every text is cut alike, padding beyond the tokens and the kind of file aside."""
-        return None if self.fingerprint == other.fingerprint else difference(self._likeness(), other._likeness())
+        return None if self.fingerprint == other.fingerprint else difference(self.likeness, other.likeness)
+
+    @property
+    def likeness(self) -> Likeness:
+        """All that makes it what it is, whichever file it is from."""
+        return self._likeness()
 
     @property
     def pieces(self) -> list[str]:
