@@ -5,6 +5,14 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+# Teachers over the network.
+SERVE = [
+    "httpx>=0.27",
+    "msgpack>=1.0.8",
+    "starlette>=0.40",
+    "tenacity>=8.5",
+    "uvicorn>=0.30",
+]
 
 
 def requirements() -> list[str]:
@@ -42,7 +50,9 @@ setup(
         "korean": ["sacrebleu[ko]>=2.4"],
         "notebook": ["jupyterlab>=4.2"],
         "parity": ["accelerate", "huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
+        "serve": SERVE,
         "test": [
+            *SERVE,
             "build>=1.2.1",
             "ipykernel>=6.29",
             "mypy>=1.13",

@@ -17,6 +17,7 @@ FLOORS = (
     ("student",),
     ("answers", "pipeline"),
     ("evaluation",),
+    ("teachers",),
     ("methods", "pretrained"),
     ("training",),
     ("decoding", "tabular"),

@@ -60,7 +60,8 @@ class Batcher:
         """
         self._teacher, self._rows, self._most_waiting = teacher, rows, waiting
         self._waiting: deque[_Job] = deque()
-        self._writing: list[_Job] = []
+        self._taken: list[_Job] = []  # that are answered now
+        self._writing: list[_Job] = []  # whose texts are not whole
         self._news = asyncio.Event()
         self._names = itertools.count()
         self.answered = self.batches = 0
@@ -68,7 +69,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Prefixes that wait or are being answered."""
-        return sum(len(job.prefixes) for job in (*self._waiting, *self._writing))
+        return sum(len(job.prefixes) for job in (*self._waiting, *self._taken, *self._writing))
 
     async def next_token(self, prefixes: Sequence[Prefix], top_k: int) -> list[TopTokens]:
         """As `Teacher.next_token`: `top_k` log-probabilities of each.
@@ -104,7 +105,7 @@ class Batcher:
             loop = asyncio.get_running_loop()
             while True:
                 await self._news.wait()
-                taken = self._take()
+                taken = self._taken = self._take()
                 if not taken and not self._writing:
                     self._news.clear()
                     continue
@@ -121,7 +122,7 @@ class Batcher:
                     if job.answer.done():
                         failed = job.answer.cancelled() or job.answer.exception() is not None
                         self.answered += 0 if failed else len(job.prefixes)
-                self._writing = [job for job in self._writing if not job.answer.done()]
+                self._taken, self._writing = [], [job for job in self._writing if not job.answer.done()]
 
     async def _add(self, job: _Job) -> list[Any]:
         if not job.prefixes:

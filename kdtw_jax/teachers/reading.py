@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -163,4 +164,4 @@ def _together(rows: Rows) -> Cache:
 
 
 def _apart(cache: Cache, count: int) -> Rows:
-    return tuple(jax.tree.map(lambda x: x[row : row + 1], cache) for row in range(count))
+    return tuple(jax.tree.map(itemgetter(slice(row, row + 1)), cache) for row in range(count))

@@ -206,7 +206,7 @@ class Endpoint:
             raise TeacherUnavailable(f"{self.url} answers with status {status}: {said}")
         except UnfitReply as error:
             raise _Failed(f"it answered what cannot be right: {error}") from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _Failed(f"{type(error).__name__} {error}".strip()) from error
         finally:
             (self.circuit.succeeded if answered else self.circuit.failed)()
@@ -214,7 +214,7 @@ class Endpoint:
     def _send(self, method: str, path: str, request: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         start, body = self._clock(), bytearray()
         with self._client.stream(method, path, **request) as reply:
-            for part in reply.iter_raw():
+            for part in reply.iter_bytes():
                 body += part
                 if len(body) > self._most_bytes:
                     raise UnfitReply(f"it is longer than {self._most_bytes} bytes")
