@@ -135,7 +135,8 @@ class Batcher:
 
     def _take(self) -> list[_Job]:
         """What is answered now; continuations stay in hand until they are whole."""
-        room, taken = self._rows - sum(len(job.prefixes) for job in self._writing), []
+        room = self._rows - sum(len(job.prefixes) for job in self._writing)
+        taken: list[_Job] = []
         while self._waiting and (len(self._waiting[0].prefixes) <= room or not (taken or self._writing)):
             job = self._waiting.popleft()
             room -= len(job.prefixes)
