@@ -7,7 +7,7 @@ import sys
 import uvicorn
 
 from kdtw_jax.teachers.server import Limits, make_app
-from tests.simple_teacher import V, SimpleTeacher
+from tests.simple_teacher import SimpleTeacher, V
 
 if __name__ == "__main__":
     app = make_app(SimpleTeacher(), Limits(top_k=V), ("127.0.0.1",))
