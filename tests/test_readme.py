@@ -103,8 +103,8 @@ def understood(words: list[str]) -> Any:
             return read(rest)
         if command == "prices":
             return read_sweep(rest)
-        kind = command.title()
-        module = importlib.import_module(f"kdtw_jax.cli.{command}")
+        kind = command.title().replace("-", "")
+        module = importlib.import_module(f"kdtw_jax.cli.{command.replace('-', '_')}")
         return tyro.cli(getattr(module, kind), args=rest) if hasattr(module, kind) else rest == []
     if program == "python" and rest[0].startswith("experiments/"):
         task = Path(rest[0]).stem

@@ -35,7 +35,7 @@ class _Line(NamedTuple):
 class _Group(NamedTuple):
     """Rows that are read together, and from where on."""
 
-    index: list[int]  # of the request; the last one again fills the group up
+    members: list[int]  # rows of the request; the last one again fills the group up
     inputs: list[tuple[int, ...]]  # of each row, all of them
     read_B: list[int]  # of these, how many the cache holds
     rows: Rows
@@ -44,7 +44,7 @@ class _Group(NamedTuple):
     @property
     def asked(self) -> list[int]:
         """Which rows of the request these are."""
-        return list(dict.fromkeys(self.index))
+        return list(dict.fromkeys(self.members))
 
 
 class InProcessTeacher:
@@ -109,7 +109,7 @@ class InProcessTeacher:
         for group in self._groups(prefixes, [_inputs(prefix.written) for prefix in prefixes], max_len):
             group = self._catch_up(prefixes, group)
             last = [len(inputs) - 1 for inputs in group.inputs]
-            tokens_BxT, rows = self._programs.write(
+            written_BxT, rows = self._programs.write(
                 self._params,
                 group.rows,
                 np.asarray([inputs[-1] for inputs in group.inputs], np.int32),
@@ -118,7 +118,7 @@ class InProcessTeacher:
                 np.int32(max_len),
                 max_len=_power(max_len),
             )
-            tokens_BxT = np.asarray(tokens_BxT)[:, :max_len]
+            tokens_BxT = np.asarray(written_BxT)[:, :max_len]
             for row, index in enumerate(group.asked):
                 written = _to_the_end(tokens_BxT[row].tolist())
                 found[index] = written
@@ -145,7 +145,7 @@ class InProcessTeacher:
         inputs = [_inputs((*prefixes[i].written, *tokens[i][:-1])) for i in wanted]
         most = min(_power(max(top_k, 1), 1), self.about.vocab_size)
         for group in self._groups(some, inputs, 0):
-            rows = [tokens[wanted[i]] for i in group.index]
+            rows = [tokens[wanted[i]] for i in group.members]
             width = _power(max(map(len, rows)), 1)
             # The first answer that is wanted is that after what was written before.
             first = [len(group.inputs[row]) - len(asked) for row, asked in enumerate(rows)]

@@ -81,7 +81,7 @@ class LlamaCppTeacher:
         rows = [(self._ids.prompt(prefix), self._ids.there(row)) for prefix, row in zip(prefixes, tokens, strict=True)]
         self._check_room([[*prompt, *row] for prompt, row in rows], 0)
         with ThreadPoolExecutor(self._slots) as pool:
-            return list(pool.map(lambda row: self._score(*row, top_k), rows))
+            return list(pool.map(lambda one: self._score(one[0], one[1], top_k), rows))
 
     def generate(self, prefixes: Sequence[Prefix], max_len: int, banned: Sequence[int] = ()) -> list[list[int]]:
         """Greedy continuations of at most `max_len` tokens, none of them `banned`."""

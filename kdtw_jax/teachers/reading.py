@@ -26,6 +26,16 @@ class Read(NamedTuple):
     rows: Rows
 
 
+class _Writing(NamedTuple):
+    """Between two tokens."""
+
+    step: jax.Array  # int32 [], tokens written
+    token_B: jax.Array  # int32, the next input
+    finished_B: jax.Array  # bool
+    tokens_BxT: jax.Array  # int32
+    cache: Cache
+
+
 class Programs(NamedTuple):
     """The functions of one model, jitted."""
 
@@ -135,28 +145,27 @@ def write(
     """
     count = len(input_B)
 
-    def unfinished(state: tuple[jax.Array, ...]) -> jax.Array:
-        step, _, finished_B, _, _ = state
-        return (step < limit) & ~jnp.all(finished_B)
+    def unfinished(state: _Writing) -> jax.Array:
+        return (state.step < limit) & ~jnp.all(state.finished_B)
 
-    def step(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(state: _Writing) -> _Writing:
         at, token_B, finished_B, tokens_BxT, cache = state
         decoded, cache = model.extend(params, cache, token_B[:, None], position_B + at)
         logits_BxV = jnp.where(banned_V[None], -jnp.inf, decoded.logits_BxTxV[:, 0].astype(jnp.float32))
         token_B = choose(jax.nn.log_softmax(logits_BxV, axis=-1), None)
         token_B = jnp.where(finished_B, PAD, token_B)
         tokens_BxT = jax.lax.dynamic_update_index_in_dim(tokens_BxT, token_B, at, axis=1)
-        return at + 1, token_B, finished_B | (token_B == EOS), tokens_BxT, cache
+        return _Writing(at + 1, token_B, finished_B | (token_B == EOS), tokens_BxT, cache)
 
-    start = (
+    start = _Writing(
         jnp.zeros((), jnp.int32),
-        input_B,
+        jnp.asarray(input_B),
         jnp.zeros(count, bool),
         jnp.full((count, max_len), PAD, jnp.int32),
         _together(rows),
     )
-    _, _, _, tokens_BxT, cache = jax.lax.while_loop(unfinished, step, start)
-    return tokens_BxT, _apart(cache, count)
+    end = jax.lax.while_loop(unfinished, step, start)
+    return end.tokens_BxT, _apart(end.cache, count)
 
 
 def _together(rows: Rows) -> Cache:
