@@ -220,6 +220,7 @@ def test_strangers_are_refused(world: World) -> None:
     assert world.post("/v1/next_token", b"\x80\x05bad").status_code == 400
     assert world.post("/v1/next_token", msgpack.packb(msgpack.ExtType(5, b"x"))).status_code == 400
     assert world.post("/v1/unknown", body).status_code == 404
+    assert world.post("/v1/next_token", b"x" * (LIMITS.body_bytes + 1)).status_code == 413
     assert world.inner.calls == []
 
 
