@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ class HttpTeacher:
         self._endpoint = endpoint
         self._about, self._rows = endpoint.ask("GET", "/about", _read_about)
         self.answered = 0
+        self._lock = threading.Lock()
 
     @property
     def about(self) -> TeacherAbout:
@@ -103,7 +105,8 @@ class HttpTeacher:
             headers = {"content-type": wire.MEDIA_TYPE}
             path = f"/v1/{what}"
             found += self._endpoint.ask("POST", path, checked, content=wire.pack(message), headers=headers)
-            self.answered += len(rows)
+            with self._lock:
+                self.answered += len(rows)
         return found
 
 
