@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+SERVE = ["httpx>=0.27", "msgpack>=1.0.8", "starlette>=0.40", "tenacity>=8.5", "uvicorn>=0.30"]
 
 
 def requirements() -> list[str]:
@@ -42,6 +43,7 @@ setup(
         "korean": ["sacrebleu[ko]>=2.4"],
         "notebook": ["jupyterlab>=4.2"],
         "parity": ["accelerate", "huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
+        "serve": SERVE,
         "test": [
             "build>=1.2.1",
             "ipykernel>=6.29",
@@ -51,6 +53,7 @@ setup(
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "ruff>=0.9",
+            *SERVE,
         ],
     },
     classifiers=[

@@ -105,8 +105,8 @@ def understood(words: list[str]) -> Any:
             return read_sweep(rest)
         if command == "label":
             return label.read_label(rest)
-        kind = command.title()
-        module = importlib.import_module(f"kdtw_jax.cli.{command}")
+        kind = command.title().replace("-", "")
+        module = importlib.import_module(f"kdtw_jax.cli.{command.replace('-', '_')}")
         return tyro.cli(getattr(module, kind), args=rest) if hasattr(module, kind) else rest == []
     if program == "python" and rest[0].startswith("experiments/"):
         task = Path(rest[0]).stem

@@ -16,7 +16,7 @@ FLOORS = (
     ("judge",),
     ("student",),
     ("answers", "pipeline"),
-    ("evaluation",),
+    ("evaluation", "teachers"),
     ("methods", "pretrained"),
     ("training",),
     ("decoding", "tabular"),

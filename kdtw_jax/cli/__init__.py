@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a teacher and students, and compare them on a test split",
     "evaluate": "judge the models of a run on another split or by other metrics",
     "write": "write texts of your own with a student that asks under a rule of your own",
+    "serve-teacher": "serve a teacher over HTTP to students elsewhere",
     "compare": "compare ways to share the writing between a student and its teacher",
     "label": "have a teacher write ahead what students learn from, for other machines",
     "prices": "train a student for each price of a call: what they plan as help gets dear",
@@ -29,7 +30,7 @@ usage: kdtw COMMAND ...
 
 Distil a large language model into a small one that learns when to ask it for help.
 
-{chr(10).join(f"  {name:<10}{what}" for name, what in COMMANDS.items())}
+{chr(10).join(f"  {name:<14}{what}" for name, what in COMMANDS.items())}
 
 kdtw COMMAND --help says more; kdtw --version. To begin: kdtw train --preset quickstart"""
 _ASKED = {**dict.fromkeys(("-h", "--help", "help"), HELP), "--version": f"kdtw_jax {__version__}"}
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_ASKED[command], flush=True)
         else:
             keep_memory()
-            import_module(f"kdtw_jax.cli.{command}").run(words[1:])
+            import_module(f"kdtw_jax.cli.{command.replace('-', '_')}").run(words[1:])
     except UserError as error:
         _say(f"error: {error}")
         return 2
