@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+SERVE = ["prometheus-client>=0.20", "starlette>=0.40", "uvicorn>=0.30"]
 
 
 def requirements() -> list[str]:
@@ -42,15 +43,19 @@ setup(
         "korean": ["sacrebleu[ko]>=2.4"],
         "notebook": ["jupyterlab>=4.2"],
         "parity": ["accelerate", "huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
+        "serve": SERVE,
         "test": [
             "build>=1.2.1",
+            "httpx>=0.27",
             "ipykernel>=6.29",
             "mypy>=1.13",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "openai>=1.50",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "ruff>=0.9",
+            *SERVE,
         ],
     },
     classifiers=[

@@ -13,10 +13,10 @@ ROOT = Path(kdtw_jax.__file__).parent
 FLOORS = (
     ("cli",),
     ("api",),
-    ("judge",),
+    ("judge", "serving"),
     ("student",),
     ("answers", "pipeline"),
-    ("evaluation",),
+    ("evaluation", "teachers"),
     ("methods", "pretrained"),
     ("training",),
     ("decoding", "tabular"),

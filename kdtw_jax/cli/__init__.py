@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a teacher and students, and compare them on a test split",
     "evaluate": "judge the models of a run on another split or by other metrics",
     "write": "write texts of your own with a student that asks under a rule of your own",
+    "serve": "serve a student to clients of OpenAI's API",
     "compare": "compare ways to share the writing between a student and its teacher",
     "prices": "train a student for each price of a call: what they plan as help gets dear",
     "headroom": "say what planning ahead could give a run's students",

@@ -299,9 +299,7 @@ class Engine:
         words_1xW = pad_words([job.asking.words], self.words)
         self._seated[row], job.row, self._keep_R[row] = job, row, True
         order = self._order(job)
-        self._state = self._programs.seat(
-            *self._params, self._state, np.int32(row), source_1xS, words_1xW, order
-        )
+        self._state = self._programs.seat(*self._params, self._state, np.int32(row), source_1xS, words_1xW, order)
 
     def _order(self, job: Job) -> Order:
         asking, width = job.asking, len(self._names) + 1
