@@ -9,7 +9,6 @@ from queue import SimpleQueue
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kdtw_jax.answers import Answer

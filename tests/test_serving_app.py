@@ -35,7 +35,7 @@ def own() -> Student:
 
 @pytest.fixture(scope="module")
 def engine(own: Student) -> Iterator[Engine]:
-    made = Engine(own, rows=4)
+    made = Engine(own, rows=3)
     yield made
     made.close()
 

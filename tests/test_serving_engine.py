@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from functools import cache
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from kdtw_jax.answers import Answer
 from kdtw_jax.constraints import Terms, as_rule, pad_words
 from kdtw_jax.decoding.enforced import write_under_rule
 from kdtw_jax.errors import UserError
-from kdtw_jax.serving.engine import Busy, Engine
+from kdtw_jax.serving.engine import Busy, Engine, Event
 from kdtw_jax.serving.ledger import AccountSpent, Ledger, Ledgers
 from kdtw_jax.student import Student
 from tests.served import LENGTH, RULES, SHARE_RULE, TEXTS, OwnTeacher, answer, asking, done, student, written
@@ -63,9 +64,9 @@ def alone(unit: str, most: int = LENGTH) -> dict[Case, Answer]:
     return answers
 
 
-@pytest.fixture(scope="module", params=["word", "token"])
-def own(request: pytest.FixtureRequest) -> Student:
-    return student(request.param)
+@pytest.fixture(scope="module")
+def own() -> Student:
+    return student("word")
 
 
 @pytest.fixture(scope="module")
@@ -81,20 +82,17 @@ def all_of(engine: Engine, cases: Sequence[Case], most: int | None = None) -> di
     return {case: answer(queue) for case, queue in events.items()}
 
 
-@pytest.mark.parametrize("most", [LENGTH, 5])
-def test_whoever_shares_the_rows_each_output_is_that_of_its_text_alone(own: Student, engine: Engine, most: int) -> None:
-    if most < LENGTH and own.unit.marks is None:
-        pytest.skip("one unit is enough")
-    expected = alone(own.unit.name, most)
+def test_whoever_shares_the_rows_each_output_is_that_of_its_text_alone(engine: Engine) -> None:
+    expected = alone("word", LENGTH)
     for seed in range(2):
-        assert all_of(engine, random.Random(seed).sample(CASES, len(CASES)), most) == expected
+        assert all_of(engine, random.Random(seed).sample(CASES, len(CASES))) == expected
     helped = [a for a in expected.values() if any(a.by_teacher)]
     assert 5 < len(helped) < len(CASES) and max(a.length for a in helped) > 2
     assert any(expected[Case(text, SHARE_RULE)].text != expected[Case(text, RULES[2])].text for text in TEXTS)
 
 
 def test_a_request_that_is_called_off_frees_its_row_and_changes_no_other(own: Student, engine: Engine) -> None:
-    expected, gone = alone(own.unit.name), [asking(own, rule) for rule in RULES]
+    expected, gone = alone("word", LENGTH), [asking(own, rule) for rule in RULES]
     jobs = [engine.submit(text, how, lambda _: None) for text in TEXTS for how in gone]
     found = {case: written(engine, case.text, asking(own, case.rule)) for case in CASES[:10]}
     for job in random.Random(0).sample(jobs, len(jobs)):
@@ -103,33 +101,38 @@ def test_a_request_that_is_called_off_frees_its_row_and_changes_no_other(own: St
     assert engine.active == engine.waiting == 0
 
 
-def test_on_an_account_requests_write_what_calls_on_it_write() -> None:
-    own = student("word")
+def test_on_an_account_requests_write_what_calls_on_it_write(own: Student, engine: Engine) -> None:
     account, ledgers = Account(SHARE_RULE), Ledgers()
-    engine = Engine(own, rows=2)
+    short = [text for text in TEXTS if len(own.encode(text)[0]) <= 16]  # which one program writes
+    for text in 3 * short:
+        how = asking(own, SHARE_RULE, ledgers=ledgers, account="mine")
+        assert answer(written(engine, text, how)) == own(text, account=account)
+    assert how.ledger is not None and repr(how.ledger.account) == repr(account) and account.calls
+
+
+def calls_of(events: SimpleQueue[Event]) -> int:
     try:
-        for text in [*TEXTS, *TEXTS]:
-            how = asking(own, SHARE_RULE, ledgers=ledgers, account="mine")
-            assert answer(written(engine, text, how)) == own(text, account=account)
-        assert how.ledger is not None and repr(how.ledger.account) == repr(account) and account.calls
-    finally:
-        engine.close()
+        return answer(events).calls
+    except AccountSpent:
+        return 0
 
 
 def test_the_calls_of_an_account_are_never_more_than_it_has(engine: Engine, own: Student) -> None:
     ledgers, free = Ledgers(), "ask the teacher as often as you like"
-    ledger = asking(own, free, ledgers=ledgers, account="few", calls=5).ledger
+    ledger = asking(own, free, ledgers=ledgers, account="few", calls=25).ledger
     assert ledger is not None
     calls = 0
-    while not ledger.spent:
+    for _ in range(10):
         how = asking(own, ledgers=ledgers, account="few")
-        assert how.ledger is ledger
-        events = [written(engine, text, how) for text in TEXTS]
-        calls += sum(answer(one).calls for one in events[1:])
-        calls += answer(events[0]).calls
-        assert calls <= 5 and ledger.left == 5 - calls
-    assert calls == 5
-    with pytest.raises(AccountSpent, match="5 calls to the teacher are made"):
+        assert how.ledger is ledger and not ledger.spent
+        events, gone = [written(engine, text, how) for text in TEXTS], engine.submit("gone", how, lambda _: None)
+        engine.cancel(gone)
+        calls += sum(map(calls_of, events))
+        assert calls <= 25 - (ledger.left or 0) <= 25  # what the cancelled one asked for stays spent
+        if ledger.spent:
+            break
+    assert ledger.spent and ledger.left == 0
+    with pytest.raises(AccountSpent, match="25 calls to the teacher are made"):
         engine.submit("more", asking(own, ledgers=ledgers, account="few"), lambda _: None)
 
 
@@ -143,36 +146,34 @@ def test_a_limit_of_calls_holds_beside_any_rule(engine: Engine, own: Student) ->
         assert answer(written(engine, text, asking(own, SHARE_RULE, calls=0))).calls == 0
 
 
-def test_a_queue_that_is_full_and_an_engine_that_is_closed_take_nothing(own: Student) -> None:
-    if own.unit.marks is None:
-        pytest.skip("one unit is enough")
-    engine, rule = Engine(own, rows=1, queue=2), asking(own, RULES[0])
+def test_a_queue_that_is_full_takes_nothing(own: Student, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = asking(own, RULES[0])
+    monkeypatch.setattr(engine, "_queue", 2)
     with engine._wake:  # nobody is seated
         events = [written(engine, "one", rule) for _ in range(2)]
         with pytest.raises(Busy, match="2 requests wait"):
             engine.submit("three", rule, lambda _: None)
     assert answer(events[0]) == answer(events[1])
-    engine.close()
-    with pytest.raises(Busy, match="closing"):
-        engine.submit("four", rule, lambda _: None)
     with pytest.raises(UserError, match="at least 1"):
         Engine(own, rows=0)
 
 
 def test_a_teacher_elsewhere_says_the_same_and_where_it_does_not_answer_the_student_writes() -> None:
-    own = student("word")
-    expected, teacher = alone(own.unit.name), OwnTeacher(own)
+    own, most = student("token"), 9
+    expected, teacher = alone("token", most), OwnTeacher(own)
     engine = Engine(own, rows=3, teacher=teacher, pause=0.0)
     try:
-        assert all_of(engine, CASES) == expected and teacher.asked
+        assert all_of(engine, CASES, most) == expected and teacher.asked
         teacher.fails = True
         for text in TEXTS:
-            found = done(written(engine, text, asking(own, RULES[1], guard=False)))
+            found = done(written(engine, text, asking(own, RULES[1], guard=False), most))
             assert found.answer.tokens == expected[Case(text, RULES[2])].tokens and not found.answer.calls
             assert found.degraded == any(expected[Case(text, RULES[1], False)].by_teacher)
         assert engine.teacher_failures
     finally:
         engine.close()
+    with pytest.raises(Busy, match="closing"):
+        engine.submit("four", asking(own, RULES[1]), lambda _: None)
 
 
 def test_accounts_that_would_lose_calls_are_not_forgotten() -> None:

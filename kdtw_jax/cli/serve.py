@@ -4,8 +4,8 @@
     kdtw serve runs/quickstart --rule "ask the teacher for at most 20% of the words" --api-key secret --host 0.0.0.0
 
 Clients say a rule in the header X-KDTW-Rule, in the body (rule, max_teacher_share, max_teacher_calls, guard,
-account), or in a sentence of the system message. Each answer says how much the teacher helped, and who wrote each token. No text of
-a request stands in the log, unless --log-prompts. Ctrl-C ends it.
+account), or in a sentence of the system message. Each answer says how much the teacher helped, and who wrote each
+token. No text of a request stands in the log, unless --log-prompts. Ctrl-C ends it.
 """
 
 from __future__ import annotations
