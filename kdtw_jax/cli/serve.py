@@ -27,6 +27,7 @@ from kdtw_jax.lines import say
 KEY = "KDTW_API_KEY"
 _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_BACKLOG = 1024  # connections that wait to be taken
 _STOP = 5  # seconds that requests under way have at the end
 
 
@@ -95,12 +96,16 @@ def bound(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port < 1 << 16:
         raise UserError(f"port is a number from 0 to 65535, not {port}")
+    listening = None
     try:
         kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(kind, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(_BACKLOG)  # from now on nobody else has it; who connects waits until the models are there
     except OSError as error:
+        if listening is not None:
+            listening.close()
         raise UserError(f"cannot listen at {host}:{port}: {error.strerror or error}; take another --port") from error
     return listening
 

@@ -101,7 +101,7 @@ def make_app(engine: Engine, settings: Serving) -> Starlette:
         routes=routes,
         middleware=[hosts],
         lifespan=lifespan,
-        exception_handlers={404: _no_route, 405: _no_route},  # type: ignore[dict-item]
+        exception_handlers={404: _no_route, 405: _no_route},
     )
 
 

@@ -236,7 +236,9 @@ def unpack(packed: Any) -> Happened:
     Args:
       packed: int32 [7 + the number of counts in a history, R].
     """
-    return Happened(*(row != 0 if i != 1 else row for i, row in enumerate(packed[:7])), history=History(*packed[7:]))
+    wrote, token, asked, call, ended, waits, refused = packed[:7]
+    flags = [row != 0 for row in (asked, call, ended, waits, refused)]
+    return Happened(wrote != 0, token, *flags, History(*packed[7:]))
 
 
 def _said(word: Word, log_pi_RxV: jax.Array, banned: tuple[int, ...]) -> jax.Array:

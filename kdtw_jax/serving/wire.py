@@ -16,7 +16,9 @@ from kdtw_jax.serving.engine import Done, Written
 
 OWN = ("rule", "max_teacher_share", "max_teacher_calls", "guard", "account", "truncate")
 _TOGETHER = 32  # prompts of one request at the most
-_REFUSED = {  # fields that ask for what there is not, and their values that ask for nothing
+_REFUSED: dict[
+    str, tuple[object, ...]
+] = {  # fields that ask for what there is not, and their values that ask for nothing
     "n": (None, 1),
     "best_of": (None, 1),
     "stop": (None, [], ""),
