@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asking import Asking, read_asking
-from kdtw_jax.serving.engine import Busy, Done, Engine, Event, Failed, Job
+from kdtw_jax.serving.engine import Busy, Done, Engine, Event, Failed, Job, Written
 from kdtw_jax.serving.ledger import AccountSpent, Ledgers
 from kdtw_jax.serving.metrics import CONTENT_TYPE, Metrics
 from kdtw_jax.serving.wire import Reply, Request, error_body, read_request
@@ -254,6 +254,8 @@ class _Work:
         put = self._events.put_nowait
 
         def deliver(index: int, event: Event) -> None:
+            if isinstance(event, Written) and not request.stream:
+                return
             loop.call_soon_threadsafe(put, (index, event))
 
         try:

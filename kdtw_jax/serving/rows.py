@@ -237,8 +237,8 @@ def unpack(packed: Any) -> Happened:
       packed: int32 [7 + the number of counts in a history, R].
     """
     wrote, token, asked, call, ended, waits, refused = packed[:7]
-    flags = [row != 0 for row in (asked, call, ended, waits, refused)]
-    return Happened(wrote != 0, token, *flags, History(*packed[7:]))
+    counts = History(*packed[7:])
+    return Happened(wrote != 0, token, asked != 0, call != 0, ended != 0, waits != 0, refused != 0, counts)
 
 
 def _said(word: Word, log_pi_RxV: jax.Array, banned: tuple[int, ...]) -> jax.Array:
