@@ -226,7 +226,9 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_a_client_that_goes_away_frees_its_row(app: Any, engine: Engine) -> None:
+def test_a_client_that_goes_away_frees_its_row(engine: Engine) -> None:
+    made = make_app(engine, Serving("toy"))
+
     async def leave(stream: bool) -> None:
         sent, gone = asyncio.Event(), asyncio.Event()
         body = json.dumps(chat("a fourth text", stream=stream, rule=FREE)).encode()
@@ -240,17 +242,19 @@ def test_a_client_that_goes_away_frees_its_row(app: Any, engine: Engine) -> None
             gone.set()
             return {"type": "http.disconnect"}
 
-        async def send(message: Any) -> None:
+        async def hear(message: Any) -> None:
             sent.set()
+            await asyncio.sleep(0)
 
         headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
         scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "query_string": b""}
-        await app({**scope, "raw_path": CHAT.encode(), "http_version": "1.1"}, receive, send)
+        await made({**scope, "raw_path": CHAT.encode(), "http_version": "1.1"}, receive, hear)
         assert gone.is_set()
 
     for stream in (True, False):
         asyncio.run(leave(stream))
     until(lambda: engine.active == engine.waiting == 0)
+    assert "kdtw_cancelled_total 2.0" in send(made, "GET", "/metrics").text
 
 
 @pytest.fixture(scope="module")

@@ -91,14 +91,20 @@ def test_whoever_shares_the_rows_each_output_is_that_of_its_text_alone(engine: E
     assert any(expected[Case(text, SHARE_RULE)].text != expected[Case(text, RULES[2])].text for text in TEXTS)
 
 
-def test_a_request_that_is_called_off_frees_its_row_and_changes_no_other(own: Student, engine: Engine) -> None:
-    expected, gone = alone("word", LENGTH), [asking(own, rule) for rule in RULES]
-    jobs = [engine.submit(text, how, lambda _: None) for text in TEXTS for how in gone]
-    found = {case: written(engine, case.text, asking(own, case.rule)) for case in CASES[:10]}
+def test_a_request_that_is_called_off_is_written_no_further_and_changes_no_other(own: Student, engine: Engine) -> None:
+    expected, gone, some = alone("word", LENGTH), list[Event](), CASES[:10]
+    how = asking(own, RULES[1])
+    with engine._wake:  # nobody is seated
+        never = [engine.submit(text, how, gone.append) for text in TEXTS]
+        found = {case: written(engine, case.text, asking(own, case.rule)) for case in some}
+        for job in never:
+            engine.cancel(job)
+    jobs = [engine.submit(text, how, lambda _: None) for text in TEXTS]  # these may be under way
     for job in random.Random(0).sample(jobs, len(jobs)):
         engine.cancel(job)
-    assert {case: answer(events) for case, events in found.items()} == {case: expected[case] for case in CASES[:10]}
-    assert engine.active == engine.waiting == 0
+    assert {case: answer(events) for case, events in found.items()} == {case: expected[case] for case in some}
+    assert answer(written(engine, "one", how)) == expected[Case("one", RULES[1])]
+    assert not gone and all(job.over and not job.tokens for job in never) and all(job.over for job in jobs)
 
 
 def test_on_an_account_requests_write_what_calls_on_it_write(own: Student, engine: Engine) -> None:

@@ -86,6 +86,9 @@ class Engine:
     """Writes the outputs of many requests at a time: what each is does not depend on the others.
 
     The tokens and their writers are those of `Student.stream` for that text alone under that rule. Close it.
+
+    Raises:
+      UserError: `rows` or `queue` is below 1, or the teacher has another vocabulary.
     """
 
     def __init__(
@@ -99,9 +102,6 @@ class Engine:
           queue: requests that may wait.
           teacher: who is asked in place of the student's own; None: that one, in the programs.
           pause: seconds after a failure in which that teacher is not asked again.
-
-        Raises:
-          UserError: `rows` or `queue` is below 1, or the teacher has another vocabulary.
         """
         if rows < 1 or queue < 1:
             raise UserError(f"rows and queue have to be at least 1, got {rows} and {queue}")
