@@ -13,8 +13,8 @@ assert tree not in installed.parents and installed != tree, f"imported from the 
 assert (installed / "py.typed").is_file(), "py.typed is not in the package"
 for module in pkgutil.walk_packages(kdtw_jax.__path__, "kdtw_jax."):
     importlib.import_module(module.name)
-missing = {p.relative_to(tree) for p in tree.rglob("*.py")} - {
-    p.relative_to(installed) for p in installed.rglob("*.py")
+missing = {p.relative_to(tree) for kind in ("*.py", "*.html") for p in tree.rglob(kind)} - {
+    p.relative_to(installed) for kind in ("*.py", "*.html") for p in installed.rglob(kind)
 }
 assert not missing, f"not in the package: {sorted(map(str, missing))}"
 files = [str(file) for file in importlib.metadata.files("kdtw_jax") or []]

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -33,6 +34,10 @@ from kdtw_jax.serving.wire import Reply, Request, error_body, read_request
 RULE_HEADER = "X-KDTW-Rule"
 _LOG = logging.getLogger("kdtw_jax.serving")
 _GONE = 499  # as nginx has it: the client closed the connection
+_PAGE_MAY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _KNOWN_PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics")
 
 
@@ -89,6 +94,7 @@ def make_app(engine: Engine, settings: Serving) -> Starlette:
         Route("/v1/models/{name:path}", server.endpoint(server.models)),
         Route("/metrics", server.endpoint(server.metrics_text)),
         Route("/health", server.health),
+        Route("/", _page),
     ]
 
     @asynccontextmanager
@@ -103,6 +109,12 @@ def make_app(engine: Engine, settings: Serving) -> Starlette:
         lifespan=lifespan,
         exception_handlers={404: _no_route, 405: _no_route},
     )
+
+
+async def _page(_: HTTPRequest) -> Response:
+    """A page to try it: of this server alone, and nothing of it is from elsewhere."""
+    page = files("kdtw_jax.serving").joinpath("page.html").read_text("utf8")
+    return HTMLResponse(page, headers={"content-security-policy": _PAGE_MAY, "x-content-type-options": "nosniff"})
 
 
 async def _no_route(request: HTTPRequest, error: Any) -> Response:
