@@ -5,7 +5,14 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-SERVE = ["httpx>=0.27", "msgpack>=1.0.8", "starlette>=0.40", "tenacity>=8.5", "uvicorn>=0.30"]
+SERVE = [
+    "httpx>=0.27",
+    "msgpack>=1.0.8",
+    "prometheus-client>=0.20",
+    "starlette>=0.40",
+    "tenacity>=8.5",
+    "uvicorn>=0.30",
+]
 
 
 def requirements() -> list[str]:
@@ -32,7 +39,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["kdtw_jax", "kdtw_jax.*"]),
-    package_data={"kdtw_jax": ["py.typed"]},
+    package_data={"kdtw_jax": ["py.typed", "serving/page.html"]},
     install_requires=requirements(),
     entry_points={"console_scripts": ["kdtw = kdtw_jax.cli:main"]},
     extras_require={
@@ -50,6 +57,7 @@ setup(
             "mypy>=1.13",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "openai>=1.50",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "ruff>=0.9",

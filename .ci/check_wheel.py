@@ -22,8 +22,9 @@ for module in pkgutil.walk_packages(kdtw_jax.__path__, "kdtw_jax."):
     except ModuleNotFoundError as error:
         if error.name not in serve:
             raise
-missing = {p.relative_to(tree) for p in tree.rglob("*.py")} - {
-    p.relative_to(installed) for p in installed.rglob("*.py")
+kinds = ("*.py", "static/*")
+missing = {p.relative_to(tree) for kind in kinds for p in tree.rglob(kind)} - {
+    p.relative_to(installed) for kind in kinds for p in installed.rglob(kind)
 }
 assert not missing, f"not in the package: {sorted(map(str, missing))}"
 files = [str(file) for file in importlib.metadata.files("kdtw_jax") or []]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -135,10 +136,10 @@ class Student:
         return WritePlan(program, read.rule, words_1xR, account, "" if rule is None else f"under the rule {rule!r}")
 
     def _write_all(self, sources: Iterable[str], plan: WritePlan) -> Iterator[Answer]:
-        pieces, rows, rest = self.model.tokenizer.pieces, 1, iter(sources)
+        rows, rest = 1, iter(sources)
         params = (self.model.params, None if self.teacher is None else self.teacher.params)
         while texts := list(islice(rest, _ROWS)):
-            encoded = [self._encode(text) for text in texts]
+            encoded = [self.encode(text) for text in texts]
             ids = [source for source, _ in encoded if source]
             if ids:
                 rows = max(rows, _doubled(1, len(ids)))  # what is left at the end has the shape of the others
@@ -152,20 +153,47 @@ class Student:
                     continue
                 mask_T = found.mask_BxT[row]
                 tokens, asked, called = (x[row][mask_T].tolist() for x in found[:3])
-                yield Answer(
-                    text,
-                    self.model.tokenizer.decode(tokens),
-                    tuple(pieces[token] for token in tokens),
-                    tuple(asked),
-                    int(found.positions_B[row]),
-                    len(source) + cut,
-                    self.unit.name,
-                    () if self.unit.marks is None else tuple(word_numbers(self.unit.marks, tokens)),
-                    () if self.unit.one_token else tuple(called),
-                )
+                yield self.answer(text, len(source) + cut, tokens, asked, called, int(found.positions_B[row]))
                 row += 1
 
-    def _encode(self, text: str) -> tuple[list[int], int]:
+    @cached_property
+    def pieces(self) -> list[str]:
+        """The text of every id, as `Tokenizer.pieces` has it."""
+        return self.model.tokenizer.pieces
+
+    def answer(
+        self,
+        text: str,
+        source_tokens: int,
+        tokens: Sequence[int],
+        asked: Sequence[bool],
+        called: Sequence[bool],
+        positions: int,
+    ) -> Answer:
+        """What was written as an answer.
+
+        Args:
+          text: the source.
+          source_tokens: pieces of it, what was cut off included.
+          tokens: that were written, the end of the text included.
+          asked: of each, the teacher wrote it.
+          called: of each, the teacher was called for it.
+          positions: that the teacher processed.
+        """
+        pieces, marks = self.pieces, self.unit.marks
+        return Answer(
+            text,
+            self.model.tokenizer.decode(tokens),
+            tuple(pieces[token] for token in tokens),
+            tuple(asked),
+            positions,
+            source_tokens,
+            self.unit.name,
+            () if marks is None else tuple(word_numbers(marks, tokens)),
+            () if self.unit.one_token else tuple(called),
+        )
+
+    def encode(self, text: str) -> tuple[list[int], int]:
         """The ids of a source with its instruction and end, and how many were cut off; none if it has no text."""
         text = text[:LONGEST]
         if is_blank(text):

@@ -39,6 +39,7 @@ WHOLE = (
         "ranges",
         "registry",
         "runs",
+        "serving",
         "text",
     ),
 )

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "judge the models of a run on another split or by other metrics",
     "write": "write texts of your own with a student that asks under a rule of your own",
     "serve-teacher": "serve a teacher over HTTP to students elsewhere",
+    "serve": "serve a student to clients of OpenAI's API",
     "compare": "compare ways to share the writing between a student and its teacher",
     "label": "have a teacher write ahead what students learn from, for other machines",
     "prices": "train a student for each price of a call: what they plan as help gets dear",

@@ -29,9 +29,11 @@ _ROUNDING = 1e-6  # of a limit: float32 cannot say 0.7, and 0.7 x 10 tokens must
 
 
 class Purse(NamedTuple):
-    """What outputs that are written together may be over their limits, all in all."""
+    """What outputs that are written together may be over their limits, all in all; or each of them by itself."""
 
-    saved: tuple[jax.Array, ...]  # float32 [], one for each constraint of the rule, of meaning where it has `spent`
+    # One for each constraint of the rule, of meaning where it has `spent`: float32 [], of all members together; or
+    # float32 [B], of each member, which shares it with nobody
+    saved: tuple[jax.Array, ...]
     member_B: jax.Array  # bool; others, such as rows that fill up a batch, are held to their own limits
 
 
@@ -46,7 +48,8 @@ class Room(NamedTuple):
     """What is counted, and how much of it there is room for."""
 
     unit: Unit = TOKENS
-    left: jax.Array | int = 0  # int32 [], tokens that may still be written; of no consequence where tokens are counted
+    # int32 [] or [B], tokens that may still be written; of no consequence where tokens are counted
+    left: jax.Array | int = 0
 
     def most(self, history: History) -> jax.Array | None:
         """Units that can still be begun, int32 [B]; None: as many as an output is trusted with."""
@@ -193,5 +196,7 @@ def _fits(purse: Purse | None, index: int, now_B: jax.Array, then_B: jax.Array, 
     if purse is None:
         return then_B <= 0
     more_B = jnp.where(wish_B & purse.member_B, jnp.maximum(then_B - now_B, 0), 0)
+    if jnp.ndim(purse.saved[index]):
+        return jnp.where(purse.member_B, (more_B == 0) | (more_B <= purse.saved[index] - now_B), then_B <= 0)
     left = purse.saved[index] - jnp.sum(jnp.where(purse.member_B, now_B, 0))
     return jnp.where(purse.member_B, (more_B == 0) | (jnp.cumsum(more_B) <= left), then_B <= 0)

@@ -97,5 +97,14 @@ def draft_credit(
         return None
     draft = generate(*student, source_BxS, None, max_len=max_len, banned=banned)
     count_B = jnp.sum(draft.mask_BxT, axis=1) if unit.marks is None else unit.count(draft.tokens_BxT)
-    length_B = jnp.floor(_TRUSTED * count_B + 1e-3).astype(jnp.int32)
-    return Credit(jnp.where(draft.finished_B, length_B, 0))
+    return Credit(trusted_length(count_B, draft.finished_B))
+
+
+def trusted_length(count_B: jax.Array, finished_B: jax.Array) -> jax.Array:
+    """The length that outputs are trusted to reach by their drafts, int32 [B], in units.
+
+    Args:
+      count_B: int32, units of the drafts.
+      finished_B: bool, the draft has come to its end.
+    """
+    return jnp.where(finished_B, jnp.floor(_TRUSTED * count_B + 1e-3).astype(jnp.int32), 0)

@@ -43,7 +43,18 @@ def own_gate(model: Model, params: Params, encoded: Encoded, alpha: float = 1.0)
       encoded: the source that holds the rule.
       alpha: the temperature, nats.
     """
-    rule_BxP = model.read_rule(params, encoded)
+    return gate_that_read(model, params, model.read_rule(params, encoded), alpha)
+
+
+def gate_that_read(model: Model, params: Params, rule_BxP: jax.Array, alpha: float = 1.0) -> Gate:
+    """The student's own, which has read its rule before.
+
+    Args:
+      model: the student.
+      params: the student's.
+      rule_BxP: what `Model.read_rule` made of it.
+      alpha: the temperature, nats.
+    """
     return stateless(lambda state: jax.nn.sigmoid(_odds(model, params, rule_BxP, state).logit(alpha)[:, 0]))
 
 

@@ -70,7 +70,7 @@ def catch_up(
       cache: filled up to `read_B`; rows are the first axis of all its arrays.
       tokens_BxT: int32, what was written.
       read_B: int32, positions that it has processed.
-      place: int32 [], the token it is heard about.
+      place: int32 [] or [B], the token it is heard about.
       heard_B: bool.
 
     Returns:
@@ -90,7 +90,8 @@ def catch_up(
         behind_B = behind(found)
         row_F = jnp.argsort(~behind_B, stable=True)[:quarter]
         part = jax.tree.map(lambda x: x[row_F], found)
-        part = _read(network, inputs_BxX[row_F], place, behind_B[row_F], count, part)
+        place_F = place[row_F] if place.ndim else place
+        part = _read(network, inputs_BxX[row_F], place_F, behind_B[row_F], count, part)
         after: _Found = jax.tree.map(lambda x, new: x.at[row_F].set(new), found, part)
         return after
 

@@ -1,0 +1,158 @@
+"""Serve a student of a run to clients of OpenAI's API: completions, chats, streams.
+
+    kdtw serve runs/quickstart --port 8000
+    kdtw serve runs/quickstart --rule "ask the teacher for at most 20% of the words" --api-key secret --host 0.0.0.0
+
+Clients say a rule in the header X-KDTW-Rule, in the body (rule, max_teacher_share, max_teacher_calls, guard,
+account), or in a sentence of the system message. Each answer says how much the teacher helped, and who wrote each
+token. No text of a request stands in the log, unless --log-prompts. Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from kdtw_jax.errors import UserError
+from kdtw_jax.lines import say
+
+KEY = "KDTW_API_KEY"
+_NEEDED = ("starlette", "uvicorn", "prometheus_client")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_BACKLOG = 1024  # connections that wait to be taken
+_STOP = 5  # seconds that requests under way have at the end
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Options of `kdtw serve`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """the folder of a run"""
+    host: str = "127.0.0.1"
+    """the address to listen at; by default this machine alone reaches it"""
+    port: int = 8000
+    """0: any that is free, which is said"""
+    rule: str | None = None
+    """of requests that say none, in words. By default they do not ask"""
+    rows: int = 16
+    """outputs that are written at a time"""
+    queue: int = 256
+    """requests that may wait; more are answered 503"""
+    api_key: str = ""
+    """clients have to send it as a bearer token; by default that of the environment's KDTW_API_KEY, or none"""
+    max_body: int = 1 << 20
+    """bytes of a request at the most"""
+    teacher: str = ""
+    """where the teacher is served; by default it is read from the run"""
+    method: str = ""
+    """the student of this method; by default the one that may ask, if there is one"""
+    seed: int | None = None
+    """the student of this seed; by default the run's first"""
+    name: str = ""
+    """that clients call the model by; by default the folder's"""
+    log_prompts: bool = False
+    """write texts of requests into the log"""
+    constraint: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """MODULE:FUNCTION that makes a rule of your own, which the run was trained with; may be repeated"""
+
+
+def run(arguments: list[str]) -> None:
+    """Runs `kdtw serve` until it is told to end.
+
+    Raises:
+      UserError: the run, a package or the port cannot be had, and as `kdtw_jax.load` does.
+    """
+    options = tyro.cli(Serve, prog="kdtw serve", description=__doc__, args=arguments)
+    # What goes wrong often is looked for before anything large is imported or read.
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise UserError(f"serving needs {', '.join(missing)}: pip install '.[serve]' (from a clone of kdtw_jax)")
+    if not (options.run / "config.json").is_file():
+        raise UserError(f"{options.run} is not a run's folder; give one that an experiment has made")
+    if min(options.rows, options.queue, options.max_body) < 1:
+        raise UserError("rows, queue and max-body have to be at least 1")
+    with bound(options.host, options.port) as listening:
+        _serve(options, listening)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at an address.
+
+    Args:
+      host: name or number.
+      port: 0: any.
+
+    Raises:
+      UserError: it cannot be had.
+    """
+    if not 0 <= port < 1 << 16:
+        raise UserError(f"port is a number from 0 to 65535, not {port}")
+    listening = None
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(kind, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)  # from now on nobody else has it; who connects waits until the models are there
+    except OSError as error:
+        if listening is not None:
+            listening.close()
+        raise UserError(f"cannot listen at {host}:{port}: {error.strerror or error}; take another --port") from error
+    return listening
+
+
+def _serve(options: Serve, listening: socket.socket) -> None:
+    import uvicorn
+
+    from kdtw_jax.cli.extensions import load_extensions
+    from kdtw_jax.runs.compiled import keep_compiled
+    from kdtw_jax.serving.app import Serving, make_app
+    from kdtw_jax.serving.engine import Engine
+    from kdtw_jax.student import load
+
+    keep_compiled()
+    load_extensions(options.constraint)
+    key, local = options.api_key or os.environ.get(KEY, ""), options.host in _LOOPBACK
+    student = load(options.run, options.method, options.seed, rule=options.rule)
+    settings = Serving(
+        model=options.name or options.run.resolve().name,
+        rule=options.rule,
+        api_key=key,
+        max_body=options.max_body,
+        # A page in a browser may call a name of its own that leads here; it is not answered.
+        hosts=("127.0.0.1", "localhost", "[::1]", "::1") if local else ("*",),
+        log_prompts=options.log_prompts,
+    )
+    teacher = _open_teacher(options.teacher, student.model.tokenizer) if options.teacher else None
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    engine = Engine(student, rows=options.rows, queue=options.queue, teacher=teacher)
+    app = make_app(engine, settings)
+    host, port = listening.getsockname()[:2]
+    say(f"{settings.model} is served at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+    if not local and not key:
+        say(f"anyone who reaches this machine may use it: --api-key, or {KEY} in the environment, asks for a key")
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_STOP)
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        engine.close()
+        if teacher is not None:
+            teacher.close()
+
+
+def _open_teacher(where: str, tokenizer: Any) -> Any:
+    from kdtw_jax.teachers.protocol import TeacherUnavailable
+
+    try:
+        return import_module("kdtw_jax.teachers.named").open_teacher(where, tokenizer=tokenizer)
+    except (ModuleNotFoundError, TeacherUnavailable) as error:
+        raise UserError(f"--teacher {where}: {error}") from error

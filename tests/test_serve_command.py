@@ -1,0 +1,70 @@
+"""`kdtw serve` as a command: what is wrong is said before anything large is read, and a process serves and ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kdtw_jax.cli import main, serve
+from kdtw_jax.errors import UserError
+from tests.test_writing import RULE, run
+
+__all__ = ["run"]  # a fixture
+
+
+@pytest.fixture
+def nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("models are read")
+
+    monkeypatch.setattr(serve, "_serve", read)
+
+
+@pytest.mark.usefixtures("nothing_is_read")
+def test_what_is_wrong_is_said_before_models_are_read(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for arguments, said in (
+            ([str(tmp_path)], "is not a run's folder"),
+            ([str(run), "--port", str(port)], "take another --port"),
+            ([str(run), "--port", "70000"], "from 0 to 65535"),
+            ([str(run), "--host", "256.0.0.1"], "cannot listen at 256.0.0.1"),
+            ([str(run), "--rows", "0"], "rows, queue and max-body have to be at least 1"),
+        ):
+            assert main(["serve", *arguments]) == 2
+            error = capsys.readouterr().err
+            assert said in error and error.count("\n") == 1
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
+    with pytest.raises(UserError, match=r"needs uvicorn: pip install '\.\[serve\]'"):
+        serve.run([str(run)])
+
+
+@pytest.mark.long
+def test_a_process_serves_and_ends_when_it_is_told_to(run: Path) -> None:
+    command = [sys.executable, "-m", "kdtw_jax.cli", "serve", str(run), "--port", "0", "--rows", "2", "--rule", RULE]
+    environment = {**os.environ, "KDTW_API_KEY": "secret", "JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stderr is not None
+        line = server.stderr.readline()
+        address = re.search(r"run is served at (http://127\.0\.0\.1:\d+/v1)", line)
+        assert address is not None, line
+        given = {"prompt": "in 3 days"}
+        assert httpx.post(f"{address[1]}/completions", json=given, timeout=60).status_code == 401
+        key = {"authorization": "Bearer secret"}
+        answer = httpx.post(f"{address[1]}/completions", json=given, headers=key, timeout=60).json()
+        assert answer["teacher_help"]["budget"]["rule"] == RULE and answer["model"] == "run"
+        server.send_signal(signal.SIGINT)
+        assert "3 days" not in server.stderr.read()
+        assert server.wait(60) in (0, 130)
