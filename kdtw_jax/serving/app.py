@@ -28,6 +28,7 @@ from kdtw_jax.serving.asking import Asking, read_asking
 from kdtw_jax.serving.engine import Busy, Done, Engine, Event, Failed, Job
 from kdtw_jax.serving.ledger import AccountSpent, Ledgers
 from kdtw_jax.serving.metrics import CONTENT_TYPE, Metrics
+from kdtw_jax.serving.page import FILES, Page, page_file
 from kdtw_jax.serving.wire import Reply, Request, error_body, read_request
 
 RULE_HEADER = "X-KDTW-Rule"
@@ -67,12 +68,13 @@ class _Gone(Exception):
     """The client went away."""
 
 
-def make_app(engine: Engine, settings: Serving) -> Starlette:
+def make_app(engine: Engine, settings: Serving, page: Page | None = None) -> Starlette:
     """The application of an engine, which is closed with it.
 
     Args:
       engine: who writes.
       settings: of the server.
+      page: of the server, at /; None: there is none.
 
     Raises:
       UserError: the rule is not understood.
@@ -81,7 +83,7 @@ def make_app(engine: Engine, settings: Serving) -> Starlette:
         if engine.student.teacher is None:
             raise UserError("this student did not learn to ask: leave the rule out")
         read_rule(settings.rule, engine.student.constraints)
-    server = _Server(engine, settings)
+    server = _Server(engine, settings, page)
     routes = [
         Route("/v1/chat/completions", server.endpoint(partial(server.complete, chat=True)), methods=["POST"]),
         Route("/v1/completions", server.endpoint(partial(server.complete, chat=False)), methods=["POST"]),
@@ -90,6 +92,10 @@ def make_app(engine: Engine, settings: Serving) -> Starlette:
         Route("/metrics", server.endpoint(server.metrics_text)),
         Route("/health", server.health),
     ]
+    if page is not None:
+        routes += [Route(path, page_file) for path in ("/", *(f"/{name}" for name in FILES))]
+        routes.append(Route("/page.json", server.endpoint(server.page_facts)))
+        routes.append(Route("/page/teacher", server.endpoint(server.teacher_alone), methods=["POST"]))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -113,8 +119,8 @@ async def _no_route(request: HTTPRequest, error: Any) -> Response:
 class _Server:
     """The endpoints."""
 
-    def __init__(self, engine: Engine, settings: Serving):
-        self._engine, self._settings = engine, settings
+    def __init__(self, engine: Engine, settings: Serving, page: Page | None):
+        self._engine, self._settings, self._page = engine, settings, page
         self._ledgers, self._metrics = Ledgers(settings.accounts), Metrics(engine)
 
     def endpoint(
@@ -181,6 +187,17 @@ class _Server:
         if name not in (None, self._settings.model):
             said = f"the model {name!r:.80} is not served; this is {self._settings.model!r}"
             raise _Refused(404, error_body(said, "invalid_request_error", "model_not_found", "model"))
+
+    async def page_facts(self, _: HTTPRequest) -> Response:
+        """What the page shows before anything is written."""
+        assert self._page is not None
+        return JSONResponse(self._page.facts(self._settings.model, self._settings.rule))
+
+    async def teacher_alone(self, http: HTTPRequest) -> Response:
+        """The teacher's own answer, for the page."""
+        assert self._page is not None
+        body = await self._body(http)
+        return JSONResponse({"text": await asyncio.to_thread(self._page.teacher_writes, body)})
 
     async def complete(self, http: HTTPRequest, *, chat: bool) -> Response:
         """An answer, whole or as a stream."""

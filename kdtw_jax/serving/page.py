@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.evaluation.figures import written_metric
 from kdtw_jax.student import Student
 
 FILES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
@@ -102,13 +103,12 @@ def _alone(student: Student) -> Student | None:
     return Student(student.teacher, None, (), student.alpha, *read)
 
 
-def read_curve(run: Path, seed: int | None, metrics: Sequence[str]) -> Curve:
+def read_curve(run: Path, seed: int | None) -> Curve:
     """What the tables of a run say of its students; an empty curve where they say nothing.
 
     Args:
       run: its folder.
-      seed: of the student; None: the first there is.
-      metrics: of which the first that the tables have is taken.
+      seed: of the student; None: the first there is. Of its metrics the first is taken.
     """
     asked, distilled = (_table(run / f"{name}.csv") for name in ("asking", "distil"))
     told = [
@@ -116,18 +116,11 @@ def read_curve(run: Path, seed: int | None, metrics: Sequence[str]) -> Curve:
         for row in asked
         if row["gate"] == "learned" and row["guard"] == "0" and row["phrasing"] == "seen" and row["rule"] == "share"
     ]
-    seed_said = str(seed) if seed is not None else next((row["seed"] for row in told), "")
-    metric = next((name for name in metrics if any(row["metric"] == name for row in told)), "")
-    points = {
-        float(row["used"]): float(row["value"]) for row in told if (row["seed"], row["metric"]) == (seed_said, metric)
-    }
-    levels = {
-        row["method"]: float(row["value"])
-        for row in distilled
-        if row["metric"] == metric and (row["seed"] == seed_said or row["method"] == "teacher")
-    }
-    shown = [("teacher alone", levels["teacher"])] if "teacher" in levels else []
-    return Curve(metric, tuple(sorted(points.items())), tuple(shown))
+    told = [row for row in told if row["seed"] == (told[0]["seed"] if seed is None else str(seed))]
+    metric = told[0]["metric"] if told else ""
+    points = {float(row["used"]): float(row["value"]) for row in told if row["metric"] == metric}
+    levels = [float(row["value"]) for row in distilled if (row["method"], row["metric"]) == ("teacher", metric)]
+    return Curve(written_metric(metric), tuple(sorted(points.items())), tuple(("teacher alone", x) for x in levels[:1]))
 
 
 def first_source(run: Path) -> str:

@@ -102,7 +102,7 @@ function told(help) {
   const allowed = help.budget.limits.share;
   at("meters").hidden = at("legend").hidden = !facts.asks;
   const meter = at("share-meter");
-  meter.max = 1;
+  meter.optimum = 0;
   if (allowed !== undefined) meter.high = Math.min(1, allowed + 1e-9);
   meter.value = help.share;
   const limit = allowed === undefined ? "" : `, at most ${percent(allowed)} ${help.budget.enforced ? "allowed" : "wished for"}`;
@@ -159,9 +159,8 @@ function plot(here) {
   const y = (value) => high - bottom - ((value - low) / span) * (high - top - bottom - 8);
   const svg = drawn("svg", { viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": described(here) });
   svg.append(drawn("line", { class: "axis", x1: left, x2: wide - right, y1: high - bottom, y2: high - bottom }));
-  for (const tick of [0, 0.25, 0.5, 0.75, 1].map((part) => part * most)) {
-    svg.append(label(percent(tick), x(tick), high - bottom + 16, "middle"));
-  }
+  const step = most > 0.3 ? 0.1 : 0.05;
+  for (let tick = 0; tick <= most + 1e-9; tick += step) svg.append(label(percent(tick), x(tick), high - bottom + 16, "middle"));
   svg.append(label(`${facts.unit} written by the teacher`, (left + wide - right) / 2, high - 6, "middle"));
   for (const value of [low, low + span / 2, low + span]) svg.append(label(value.toFixed(1), left - 6, y(value) + 4, "end"));
   svg.append(label(facts.metric, left + 6, top + 6, "start"));
