@@ -149,10 +149,13 @@ async function write(event) {
   }
 }
 
+let place = null;
 function plot(here) {
+  place = here;
   at("figure").hidden = facts.points.length < 2;
   if (at("figure").hidden) return;
-  const [wide, high, left, right, top, bottom] = [640, 260, 52, 16, 12, 40];
+  const wide = Math.max(280, Math.min(640, at("plot").clientWidth || 640));
+  const [high, left, right, top, bottom] = [260, 52, 16, 12, 40];
   const xs = facts.points.map(([x]) => x), ys = [...facts.points.map(([, y]) => y), ...facts.levels.map(([, y]) => y)];
   const most = Math.max(...xs, here ?? 0, 0.01), low = Math.min(...ys), span = Math.max(...ys) - low || 1;
   const x = (value) => left + (value / most) * (wide - left - right);
@@ -200,6 +203,7 @@ at("share").addEventListener("input", slide);
 at("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("ask").requestSubmit();
 });
+addEventListener("resize", () => plot(place));
 at("key").addEventListener("change", () => begin().then(() => { at("error").textContent = ""; }, fail));
 function fail(error) { at("error").textContent = error.message; }
 begin().catch(fail);
