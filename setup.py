@@ -39,7 +39,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["kdtw_jax", "kdtw_jax.*"]),
-    package_data={"kdtw_jax": ["py.typed", "serving/page.html"]},
+    package_data={"kdtw_jax": ["py.typed", "serving/static/*"]},
     install_requires=requirements(),
     entry_points={"console_scripts": ["kdtw = kdtw_jax.cli:main"]},
     extras_require={

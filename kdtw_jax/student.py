@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -127,7 +127,7 @@ class Student:
             account = Account(rule)
         if account is not None:
             account.check(read.rule, self.unit)
-        words = word_tokens(read.words, rule_encoder(own.tokenizer, in_source=own.model.config.rule_in_source))
+        words = word_tokens(read.words, self.encode_rule)
         words_1xR = pad_words([words], -(-len(words) // _SHORTEST) * _SHORTEST)
         about = read.rule.constraints
         limits |= {"alpha": self.alpha, "guard": guard, "unit": self.unit}
@@ -192,6 +192,11 @@ class Student:
             () if marks is None else tuple(word_numbers(marks, tokens)),
             () if self.unit.one_token else tuple(called),
         )
+
+    @cached_property
+    def encode_rule(self) -> Callable[[str], list[int]]:
+        """The ids of a rule in words, as the student reads it."""
+        return rule_encoder(self.model.tokenizer, in_source=self.model.model.config.rule_in_source)
 
     def encode(self, text: str) -> tuple[list[int], int]:
         """The ids of a source with its instruction and end, and how many were cut off; none if it has no text."""

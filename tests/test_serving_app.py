@@ -215,18 +215,6 @@ def test_a_sentence_of_a_system_message_is_a_rule_or_none_or_refused(own: Studen
         assert rule_of_system(f"You translate. {rule}.", known) == rule
 
 
-def test_the_page_is_whole_and_asks_nobody_else(app: Any) -> None:
-    found = send(app, "GET", "/")
-    assert found.status_code == 200 and "default-src 'none'" in found.headers["content-security-policy"]
-    assert not re.search(r"https?://|src=|@import|url\(", found.text) and "innerHTML" not in found.text
-    inputs = re.findall(r"<(?:textarea|input)[^>]*>", found.text)
-    named = [re.search(r'id="(\w+)"', one) for one in inputs if "radio" not in one]
-    for one, name in zip([one for one in inputs if "radio" not in one], named, strict=True):
-        assert "aria-label" in one or (name and f'<label for="{name[1]}">' in found.text), one
-    used = set(re.findall(r'at\("(\w+)"\)', found.text))
-    assert used and all(f'id="{name}"' in found.text for name in used)
-
-
 def test_a_share_is_never_rounded_up(own: Student) -> None:
     for share in (0.1999, 0.0006, 0.3, 0.999):
         budget = float(read_asking(own, Limits(share=share), Ledgers()).rule.budgets[0])

@@ -117,6 +117,7 @@ def _serve(options: Serve, listening: socket.socket) -> None:
     from kdtw_jax.runs.compiled import keep_compiled
     from kdtw_jax.serving.app import Serving, make_app
     from kdtw_jax.serving.engine import Engine
+    from kdtw_jax.serving.page import Page, first_source, read_curve
     from kdtw_jax.student import load
 
     keep_compiled()
@@ -135,7 +136,8 @@ def _serve(options: Serve, listening: socket.socket) -> None:
     teacher = _open_teacher(options.teacher, student.model.tokenizer) if options.teacher else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     engine = Engine(student, rows=options.rows, queue=options.queue, teacher=teacher)
-    app = make_app(engine, settings)
+    page = Page(student, read_curve(options.run, options.seed), first_source(options.run))
+    app = make_app(engine, settings, page)
     host, port = listening.getsockname()[:2]
     say(f"{settings.model} is served at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
     if not local and not key:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -29,15 +28,12 @@ from kdtw_jax.serving.asking import Asking, read_asking
 from kdtw_jax.serving.engine import Busy, Done, Engine, Event, Failed, Job, Written
 from kdtw_jax.serving.ledger import AccountSpent, Ledgers
 from kdtw_jax.serving.metrics import CONTENT_TYPE, Metrics
+from kdtw_jax.serving.page import FILES, Page, page_file
 from kdtw_jax.serving.wire import Reply, Request, error_body, read_request
 
 RULE_HEADER = "X-KDTW-Rule"
 _LOG = logging.getLogger("kdtw_jax.serving")
 _GONE = 499  # as nginx has it: the client closed the connection
-_PAGE_MAY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 _KNOWN_PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics")
 
 
@@ -72,12 +68,13 @@ class _Gone(Exception):
     """The client went away."""
 
 
-def make_app(engine: Engine, settings: Serving) -> Starlette:
+def make_app(engine: Engine, settings: Serving, page: Page | None = None) -> Starlette:
     """The application of an engine, which is closed with it.
 
     Args:
       engine: who writes.
       settings: of the server.
+      page: of the server, at /; None: there is none.
 
     Raises:
       UserError: the rule is not understood.
@@ -86,7 +83,7 @@ def make_app(engine: Engine, settings: Serving) -> Starlette:
         if engine.student.teacher is None:
             raise UserError("this student did not learn to ask: leave the rule out")
         read_rule(settings.rule, engine.student.constraints)
-    server = _Server(engine, settings)
+    server = _Server(engine, settings, page)
     routes = [
         Route("/v1/chat/completions", server.endpoint(partial(server.complete, chat=True)), methods=["POST"]),
         Route("/v1/completions", server.endpoint(partial(server.complete, chat=False)), methods=["POST"]),
@@ -94,8 +91,11 @@ def make_app(engine: Engine, settings: Serving) -> Starlette:
         Route("/v1/models/{name:path}", server.endpoint(server.models)),
         Route("/metrics", server.endpoint(server.metrics_text)),
         Route("/health", server.health),
-        Route("/", _page),
     ]
+    if page is not None:
+        routes += [Route(path, page_file) for path in ("/", *(f"/{name}" for name in FILES))]
+        routes.append(Route("/page.json", server.endpoint(server.page_facts)))
+        routes.append(Route("/page/teacher", server.endpoint(server.teacher_alone), methods=["POST"]))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -111,12 +111,6 @@ def make_app(engine: Engine, settings: Serving) -> Starlette:
     )
 
 
-async def _page(_: HTTPRequest) -> Response:
-    """A page to try it: of this server alone, and nothing of it is from elsewhere."""
-    page = files("kdtw_jax.serving").joinpath("page.html").read_text("utf8")
-    return HTMLResponse(page, headers={"content-security-policy": _PAGE_MAY, "x-content-type-options": "nosniff"})
-
-
 async def _no_route(request: HTTPRequest, error: Any) -> Response:
     said = f"{request.method} {request.url.path} is not served; known are {', '.join(_KNOWN_PATHS)}"
     return JSONResponse(error_body(said, "invalid_request_error", "not_found"), error.status_code)
@@ -125,8 +119,8 @@ async def _no_route(request: HTTPRequest, error: Any) -> Response:
 class _Server:
     """The endpoints."""
 
-    def __init__(self, engine: Engine, settings: Serving):
-        self._engine, self._settings = engine, settings
+    def __init__(self, engine: Engine, settings: Serving, page: Page | None):
+        self._engine, self._settings, self._page = engine, settings, page
         self._ledgers, self._metrics = Ledgers(settings.accounts), Metrics(engine)
 
     def endpoint(
@@ -193,6 +187,17 @@ class _Server:
         if name not in (None, self._settings.model):
             said = f"the model {name!r:.80} is not served; this is {self._settings.model!r}"
             raise _Refused(404, error_body(said, "invalid_request_error", "model_not_found", "model"))
+
+    async def page_facts(self, _: HTTPRequest) -> Response:
+        """What the page shows before anything is written."""
+        assert self._page is not None
+        return JSONResponse(self._page.facts(self._settings.model, self._settings.rule))
+
+    async def teacher_alone(self, http: HTTPRequest) -> Response:
+        """The teacher's own answer, for the page."""
+        assert self._page is not None
+        body = await self._body(http)
+        return JSONResponse({"text": await asyncio.to_thread(self._page.teacher_writes, body)})
 
     async def complete(self, http: HTTPRequest, *, chat: bool) -> Response:
         """An answer, whole or as a stream."""

@@ -152,7 +152,7 @@ def read_asking(
             open_ledger.check(said, limits.calls, read.rule, student.unit)
     return Asking(
         read.rule,
-        tuple(word_tokens(read.words, student.model.tokenizer.encode)),
+        tuple(word_tokens(read.words, student.encode_rule)),
         said,
         origin,
         limits.guard,

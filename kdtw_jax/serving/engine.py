@@ -117,7 +117,7 @@ class Engine:
         # A number of calls may be enforced beside a rule, whether or not the student knows such rules.
         constraints = (*student.constraints, make_calls())
         known = student.constraints
-        room = words_room(known, own.tokenizer.encode, together=len(known)) if known else 0
+        room = words_room(known, student.encode_rule, together=len(known)) if known else 0
         self.words = max(_WORDS, -(-room // 16) * 16)
         """pieces of a rule in words that there is room for"""
         self._names = [constraint.name for constraint in known]

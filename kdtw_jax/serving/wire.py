@@ -152,6 +152,10 @@ def help_of(asking: Asking, answers: Sequence[Done]) -> dict[str, Any]:
     ledger = asking.ledger
     budget = {
         "rule": asking.said,
+        "limits": {
+            constraint.name: float(f"{float(budget):.6g}")
+            for constraint, budget in zip(asking.rule.constraints, asking.rule.budgets, strict=True)
+        },
         "from": asking.origin,
         "enforced": asking.guard,
         "max_calls": asking.calls if ledger is None else ledger.calls,

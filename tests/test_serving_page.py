@@ -1,0 +1,108 @@
+"""The page of a server: its files, the run's curve on it, and the teacher's own answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdtw_jax.decoding.sample import generate
+from kdtw_jax.serving.app import Serving, make_app
+from kdtw_jax.serving.engine import Engine
+from kdtw_jax.serving.page import Curve, Page, first_source, read_curve
+from kdtw_jax.student import Student
+from tests.served import SHARE_RULE, student
+from tests.test_serving_app import send
+
+QUICKSTART = Path(__file__).parent.parent / "results" / "quickstart"
+CURVE = Curve("BLEU", ((0.0, 80.0), (0.2, 92.0)), (("teacher alone", 94.5),))
+
+
+@pytest.fixture(scope="module")
+def own() -> Student:
+    return student("word")
+
+
+@pytest.fixture(scope="module")
+def app(own: Student) -> Iterator[Any]:
+    engine = Engine(own, rows=1)
+    yield make_app(engine, Serving("toy", rule=SHARE_RULE, api_key="key"), Page(own, CURVE, "one"))
+    engine.close()
+
+
+KEY = {"authorization": "Bearer key"}
+
+
+def test_the_page_is_made_of_files_of_the_server_and_no_script_stands_in_it(app: Any) -> None:
+    page = send(app, "GET", "/")
+    assert page.headers["content-type"].startswith("text/html")
+    named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert sorted(named) == ["data:,", "page.css", "page.js"]
+    for name in ("page.css", "page.js"):
+        found = send(app, "GET", f"/{name}")
+        assert found.status_code == 200 and found.headers["content-security-policy"].startswith("default-src 'none'")
+        assert not re.search(r"https?://(?!www\.w3\.org)", found.text)
+    assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=", page.text)
+    for field in re.findall(r"<(?:textarea|input)[^>]*>", page.text):
+        name = re.search(r'\bid="(\w+)"', field)
+        assert name and f'<label for="{name[1]}"' in page.text, field
+    # What the script looks for is there.
+    script = send(app, "GET", "/page.js").text
+    assert "innerHTML" not in script and "eval" not in script
+    assert set(re.findall(r'\bat\("([\w-]+)"\)', script)) <= set(re.findall(r'\bid="([\w-]+)"', page.text))
+    assert send(app, "GET", "/page.html/..%2fpage.py").status_code == 404
+
+
+def test_what_the_page_shows_is_the_runs_and_needs_the_key(app: Any, own: Student) -> None:
+    assert send(app, "GET", "/page.json").status_code == 401
+    said = send(app, "GET", "/page.json", KEY).json()
+    assert said["points"] == [[0.0, 80.0], [0.2, 92.0]] and said["levels"] == [["teacher alone", 94.5]]
+    assert (said["model"], said["rule"], said["unit"], said["asks"], said["example"]) == (
+        *("toy", SHARE_RULE, own.unit.noun, True, "one"),
+    )
+
+
+def test_the_teacher_alone_writes_what_it_writes_greedily(app: Any, own: Student) -> None:
+    teacher = own.teacher
+    assert teacher is not None
+    text = "number 2 is here"
+    assert send(app, "POST", "/page/teacher", json={"text": text}).status_code == 401
+    said = send(app, "POST", "/page/teacher", KEY, json={"text": text}).json()["text"]
+    source, _ = own.encode(text)
+    limits: dict[str, Any] = {"max_len": own.max_target, "banned": teacher.tokenizer.banned_ids}
+    tokens_1xT = generate(teacher.model, teacher.params, np.array([source], np.int32), None, **limits).tokens_BxT
+    assert said == teacher.tokenizer.decode(np.asarray(tokens_1xT)[0].tolist())
+    for body in ([], {}, {"text": 1}):
+        wrong = send(app, "POST", "/page/teacher", KEY, json=body)
+        assert wrong.status_code == 400 and "text" in wrong.json()["error"]["message"]
+
+
+def test_a_student_that_asks_nobody_has_no_teacher_on_its_page(own: Student) -> None:
+    alone = Student(own.model, None, (), 1.0, own.instruction, own.max_source, own.max_target)
+    page = Page(alone, Curve())
+    assert page.facts("toy", None)["asks"] is False
+    with pytest.raises(Exception, match="did not learn to ask"):
+        page.teacher_writes({"text": "one"})
+
+
+def test_the_curve_is_that_of_the_runs_table(tmp_path: Path) -> None:
+    found = read_curve(QUICKSTART, None)
+    use = [x for x, _ in found.points]
+    assert found.metric == "BLEU" and use == sorted(use) and len(use) > 5 and 0 <= use[0] < 0.01 and use[-1] < 0.6
+    rows = (QUICKSTART / "asking.csv").read_text().splitlines()
+    assert all(any(f",{y:g}," in row and ",learned,0,seen," in row for row in rows) for _, y in found.points)
+    assert found.levels[0][0] == "teacher alone" and found.levels[0][1] > found.points[0][1]
+    assert read_curve(QUICKSTART, 7).points == ()
+    assert read_curve(tmp_path, None) == Curve()
+    (tmp_path / "asking.csv").write_bytes(b"\xff\xfe,\x00")
+    assert read_curve(tmp_path, None) == Curve()
+
+
+def test_the_first_example_is_a_test_text_of_the_run(tmp_path: Path) -> None:
+    assert first_source(tmp_path) == ""
+    (tmp_path / "samples.txt").write_text("how\n\nseed 0\n  source: in 3 days\n  output: in 3 Tagen\n")
+    assert first_source(tmp_path) == "in 3 days"
