@@ -114,14 +114,11 @@ class Batcher:
                         await loop.run_in_executor(thread, work)
                     except Exception as error:  # whatever it is, those who wait are told
                         for job in jobs:
-                            _settle(job, error)
+                            self._settle(job, error)
                     self.batches += 1
-                for job in (*taken, *self._writing):
-                    if job.kind == "generate" and not job.unfinished():
-                        _settle(job, job.written)
-                    if job.answer.done():
-                        failed = job.answer.cancelled() or job.answer.exception() is not None
-                        self.answered += 0 if failed else len(job.prefixes)
+                for job in self._writing:
+                    if not job.unfinished():
+                        self._settle(job, job.written)
                 self._taken, self._writing = [], [job for job in self._writing if not job.answer.done()]
 
     async def _add(self, job: _Job) -> list[Any]:
@@ -161,7 +158,7 @@ class Batcher:
         found = iter(self._teacher.next_token([p for job in jobs for p in job.prefixes], top_k))
         for job in jobs:
             tops = list(itertools.islice(found, len(job.prefixes)))
-            _settle_later(job, [TopTokens(top.ids_K[: job.top_k], top.log_probs_K[: job.top_k]) for top in tops])
+            self._settle_later(job, [TopTokens(top.ids_K[: job.top_k], top.log_probs_K[: job.top_k]) for top in tops])
 
     def _score(self, jobs: list[_Job]) -> None:
         top_k = max(job.top_k for job in jobs)
@@ -170,7 +167,7 @@ class Batcher:
         for job in jobs:
             rows = list(itertools.islice(found, len(job.prefixes)))
             cut = [(row.top_ids_TxK[:, : job.top_k], row.top_log_probs_TxK[:, : job.top_k]) for row in rows]
-            _settle_later(job, [RowScores(row.log_probs_T, *top) for row, top in zip(rows, cut, strict=True)])
+            self._settle_later(job, [RowScores(row.log_probs_T, *top) for row, top in zip(rows, cut, strict=True)])
 
     def _write(self, jobs: list[_Job]) -> None:
         rows = [(job, i) for job in jobs for i in job.unfinished()]
@@ -179,20 +176,19 @@ class Batcher:
         for (job, i), tokens in zip(rows, further, strict=True):
             job.written[i] += tokens[: job.max_len - len(job.written[i])]  # greedy, so that a beginning is the same
 
+    def _settle(self, job: _Job, result: list[Any] | Exception) -> None:
+        if job.answer.done():
+            return
+        if isinstance(result, Exception):
+            job.answer.set_exception(result)
+        else:
+            self.answered += len(job.prefixes)
+            job.answer.set_result(result)
+
+    def _settle_later(self, job: _Job, result: list[Any]) -> None:
+        """From the teacher's thread."""
+        job.answer.get_loop().call_soon_threadsafe(self._settle, job, result)
+
 
 def _bound(work: Callable[[list[_Job]], None], jobs: list[_Job]) -> Callable[[], None]:
     return lambda: work(jobs)
-
-
-def _settle(job: _Job, result: list[Any] | Exception) -> None:
-    if job.answer.done():
-        return
-    if isinstance(result, Exception):
-        job.answer.set_exception(result)
-    else:
-        job.answer.set_result(result)
-
-
-def _settle_later(job: _Job, result: list[Any]) -> None:
-    """From the teacher's thread."""
-    job.answer.get_loop().call_soon_threadsafe(_settle, job, result)

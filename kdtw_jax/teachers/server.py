@@ -24,6 +24,7 @@ from kdtw_jax.teachers.protocol import Prefix, Teacher, TeacherUnavailable
 from kdtw_jax.teachers.requests import check_generate, check_next, check_score
 
 _KNOWN = 128  # requests whose answers are kept, for those who did not get them
+_KEPT = 2**20  # bytes of such an answer at the most; longer ones are made again
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def make_app(teacher: Teacher, limits: Limits = Limits(), hosts: Sequence[str] =
                         known.pop(key, None)
                     raise
                 content = wire.pack({"vocabulary": about.vocabulary, "answers": found})
+                if len(content) > _KEPT:
+                    known.pop(key, None)
                 return Response(content, media_type=wire.MEDIA_TYPE)
             except _Refused as error:
                 return PlainTextResponse(str(error), error.status)
