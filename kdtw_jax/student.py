@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from kdtw_jax.decoding.programs import WritePlan, WriteProgram, program_alone, p
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import LONGEST
 from kdtw_jax.methods.ask_config import unit_of
+from kdtw_jax.models import Params, make_model
 from kdtw_jax.pipeline.restore import read_json, restore
 from kdtw_jax.pretrained.named import find_config, find_model, read_teacher
 from kdtw_jax.text.normal import is_blank
@@ -27,6 +28,7 @@ from kdtw_jax.text.words import word_numbers
 from kdtw_jax.training.saved import SavedModel, check_vocabulary, load_model
 
 ALONE = "do not ask the teacher"
+_NOWHERE: Params = {}  # weights that were not read
 _ROWS = 32  # texts written together
 _SHORTEST = 16  # pieces; lengths are this times a power of two: few programs to compile
 
@@ -106,6 +108,8 @@ class Student:
             if rule not in (None, account.rule):
                 raise UserError(f"the account is of the rule {account.rule!r}, not of {rule!r}; leave the rule out")
             rule = account.rule
+        if self.teacher is not None and self.teacher.params is _NOWHERE:
+            raise UserError("this student was loaded without its teacher's weights: leave with_teacher=False out")
         if self.teacher is None and rule is not None:
             raise UserError("this student did not learn to ask: leave the rule out, or load one of the method ask")
         opened = _opened(account, rule, guard)
@@ -206,7 +210,14 @@ class Student:
         return self.model.tokenizer.prompt(self.instruction.replace("{source}", text), self.max_source)
 
 
-def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: str | None = None) -> Student:
+def load(
+    run: Path | str,
+    method: str = "",
+    seed: int | None = None,
+    *,
+    rule: str | None = None,
+    with_teacher: bool = True,
+) -> Student:
     """The student of a method and seed in a run's folder, with its teacher if it may ask.
 
     Args:
@@ -214,6 +225,8 @@ def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: st
       method: by default the one that asks if there is one, otherwise the first of the run.
       seed: by default the run's first.
       rule: a rule that will be used; given here, it is checked before a model is loaded.
+      with_teacher: read the teacher's weights. Without them the student can only be written with by what asks a teacher
+        elsewhere (`kdtw_jax.serving`).
 
     Raises:
       UserError: where the folder has no such student, and as `Student.stream` does for `rule`.
@@ -240,7 +253,11 @@ def load(run: Path | str, method: str = "", seed: int | None = None, *, rule: st
         read_rule(rule, known_constraints(config.of("ask").constraints, find_config(name, offline=config.offline)))
     own = find_model(str(run / f"seed{seed}" / method / "model"))
     tokenizer, teacher = own.tokenizer, None
-    if method == "ask":
+    if method == "ask" and not with_teacher:
+        size: Any = find_config(name, offline=config.offline)
+        tokenizer = own.tokenizer.padded_to(max(own.tokenizer.vocab_size, size.vocab_size))
+        teacher = SavedModel(make_model(replace(size, vocab_size=tokenizer.vocab_size)), _NOWHERE, tokenizer)
+    elif method == "ask":
         found = find_model(name, offline=config.offline)
         tokenizer = max(own.tokenizer, found.tokenizer, key=lambda known: known.vocab_size)
         check_vocabulary(name, found.tokenizer, own.tokenizer.padded_to(tokenizer.vocab_size))

@@ -14,10 +14,9 @@ import logging
 import os
 import socket
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -113,6 +112,7 @@ def bound(host: str, port: int) -> socket.socket:
 def _serve(options: Serve, listening: socket.socket) -> None:
     import uvicorn
 
+    from kdtw_jax.cli.elsewhere import teacher_at
     from kdtw_jax.cli.extensions import load_extensions
     from kdtw_jax.runs.compiled import keep_compiled
     from kdtw_jax.serving.app import Serving, make_app
@@ -123,7 +123,7 @@ def _serve(options: Serve, listening: socket.socket) -> None:
     keep_compiled()
     load_extensions(options.constraint)
     key, local = options.api_key or os.environ.get(KEY, ""), options.host in _LOOPBACK
-    student = load(options.run, options.method, options.seed, rule=options.rule)
+    student = load(options.run, options.method, options.seed, rule=options.rule, with_teacher=not options.teacher)
     settings = Serving(
         model=options.name or options.run.resolve().name,
         rule=options.rule,
@@ -133,10 +133,10 @@ def _serve(options: Serve, listening: socket.socket) -> None:
         hosts=("127.0.0.1", "localhost", "[::1]", "::1") if local else ("*",),
         log_prompts=options.log_prompts,
     )
-    teacher = _open_teacher(options.teacher, student.model.tokenizer) if options.teacher else None
+    teacher = teacher_at(options.teacher, student.model.tokenizer) if options.teacher else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     engine = Engine(student, rows=options.rows, queue=options.queue, teacher=teacher)
-    page = Page(student, read_curve(options.run, options.seed), first_source(options.run))
+    page = Page(student, read_curve(options.run, options.seed), first_source(options.run), teacher)
     app = make_app(engine, settings, page)
     host, port = listening.getsockname()[:2]
     say(f"{settings.model} is served at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
@@ -149,12 +149,3 @@ def _serve(options: Serve, listening: socket.socket) -> None:
         engine.close()
         if teacher is not None:
             teacher.close()
-
-
-def _open_teacher(where: str, tokenizer: Any) -> Any:
-    from kdtw_jax.teachers.protocol import TeacherUnavailable
-
-    try:
-        return import_module("kdtw_jax.teachers.named").open_teacher(where, tokenizer=tokenizer)
-    except (ModuleNotFoundError, TeacherUnavailable) as error:
-        raise UserError(f"--teacher {where}: {error}") from error

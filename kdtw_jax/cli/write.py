@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from kdtw_jax.answers import Answer
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.cli.output import drop_output
 from kdtw_jax.constraints import read_rule
@@ -29,8 +31,10 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
 from kdtw_jax.marks import CLOSE, END, OPEN
 from kdtw_jax.runs.compiled import keep_compiled
-from kdtw_jax.student import load
+from kdtw_jax.student import Student, load
 
+_ROWS = 16  # texts that are written side by side where the teacher is elsewhere
+_Account = Literal["output", "document", "auto"]
 _SPELLED = {OPEN: "[[", CLOSE: "]]", END: "<end>"}
 
 
@@ -44,6 +48,9 @@ class Write:
     """when to ask, in words; a form that is not understood is answered with those that are. By default never"""
     text: tuple[str, ...] = ()
     """sources; by default the lines of standard input"""
+    teacher: str = ""
+    """where the teacher is served, such as http://127.0.0.1:8100 (kdtw serve-teacher); by default it is read from the
+    run"""
     method: str = ""
     """the student of this method; by default the one that may ask, if there is one"""
     seed: int | None = None
@@ -73,15 +80,18 @@ def run(arguments: list[str]) -> None:
     options = tyro.cli(Write, prog="kdtw write", description=__doc__, args=arguments)
     keep_compiled()
     load_extensions(options.constraint)
-    student = load(options.run, options.method, options.seed, rule=options.rule)
+    student = load(options.run, options.method, options.seed, rule=options.rule, with_teacher=not options.teacher)
     for remark in read_rule(options.rule, student.constraints).assumed if options.rule else ():
         say(remark)
     remarks = Remarks("text" if options.text else "line")
     sources = map(argument, options.text) if options.text else _standard_input(remarks)
     helped = length = positions = 0
     encoding = None if sys.stdout is None else sys.stdout.encoding
-    account = options.account or ("output" if len(options.text) == 1 else "auto")
-    written = student.stream(sources, options.rule, guard=options.guard, account=account)
+    account: _Account = options.account or ("output" if len(options.text) == 1 else "auto")
+    if options.teacher:
+        written = _elsewhere(student, sources, options, account)
+    else:
+        written = student.stream(sources, options.rule, guard=options.guard, account=account)
     for number, answer in enumerate(written, 1):
         if answer.source_tokens > student.max_source:
             most = f"of which the student reads the {student.max_source} that it was trained for"
@@ -97,6 +107,24 @@ def run(arguments: list[str]) -> None:
     if length and student.teacher is not None:
         told = f"processed {positions}" + (" tokens" if student.unit.noun == "words" else "")
         say(f"the teacher wrote {helped} of {length} {student.unit.noun} ({helped / length:.1%}) and {told}")
+
+
+def _elsewhere(student: Student, sources: Iterable[str], options: Write, account: _Account) -> Iterator[Answer]:
+    """Asks a teacher that is served elsewhere; says at the end how often it did not answer."""
+    from kdtw_jax.cli.elsewhere import teacher_at
+    from kdtw_jax.serving.engine import Engine
+    from kdtw_jax.serving.stream import stream
+
+    if student.teacher is None:
+        raise UserError("this student did not learn to ask: leave --teacher out")
+    with closing(teacher_at(options.teacher, student.model.tokenizer)) as teacher:
+        engine, alone = Engine(student, rows=_ROWS, queue=2 * _ROWS, teacher=teacher), 0
+        with closing(engine):
+            for done in stream(engine, sources, options.rule, guard=options.guard, account=account):
+                alone += done.degraded
+                yield done.answer
+    if alone:
+        say(f"the teacher did not answer in {alone} of the texts: there the student went on alone")
 
 
 def _standard_input(remarks: Remarks) -> Iterable[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.figures import written_metric
 from kdtw_jax.student import Student
+from kdtw_jax.teachers.protocol import Prefix, Teacher, TeacherUnavailable
 
 FILES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 # Everything is from this server, and nothing of it runs but its own file.
@@ -48,16 +49,17 @@ async def page_file(request: Request) -> Response:
 class Page:
     """What the page needs beside the API: the run's curve, and the teacher's own answer."""
 
-    def __init__(self, student: Student, curve: Curve, example: str = ""):
+    def __init__(self, student: Student, curve: Curve, example: str = "", teacher: Teacher | None = None):
         """Begins without compiling anything.
 
         Args:
           student: of the server.
           curve: of its run.
           example: a text to begin with.
+          teacher: who is asked in place of the student's own.
         """
         self._student, self._curve, self._example = student, curve, example
-        self._teacher, self._lock = _alone(student), Lock()
+        self._teacher, self._lock = _alone(student, teacher), Lock()
 
     def facts(self, model: str, rule: str | None) -> dict[str, Any]:
         """What the page shows before anything is written.
@@ -84,7 +86,7 @@ class Page:
           body: a JSON object with a text.
 
         Raises:
-          UserError: there is no text, or no teacher.
+          UserError: there is no text, or no teacher, or it does not answer.
         """
         text = body.get("text") if isinstance(body, Mapping) else None
         if not isinstance(text, str):
@@ -92,15 +94,30 @@ class Page:
         if self._teacher is None:
             raise UserError("this student did not learn to ask: no teacher is here")
         with self._lock:
-            return self._teacher(text).text
+            return self._teacher(text)
 
 
-def _alone(student: Student) -> Student | None:
-    """The teacher, as a student that has nobody to ask."""
+def _alone(student: Student, elsewhere: Teacher | None) -> Callable[[str], str] | None:
+    """The teacher's own answer to a text; None: there is no teacher."""
     if student.teacher is None:
         return None
-    read = (student.instruction, student.max_source, student.max_target)
-    return Student(student.teacher, None, (), student.alpha, *read)
+    if elsewhere is None:  # the teacher, as a student that has nobody to ask
+        read = (student.instruction, student.max_source, student.max_target)
+        alone = Student(student.teacher, None, (), student.alpha, *read)
+        return lambda text: alone(text).text
+    tokenizer = student.model.tokenizer
+
+    def asked(text: str) -> str:
+        source, _ = student.encode(text)
+        if not source:
+            return ""
+        try:
+            (tokens,) = elsewhere.generate([Prefix(tuple(source))], student.max_target, tokenizer.banned_ids)
+        except TeacherUnavailable as error:
+            raise UserError(f"the teacher does not answer: {error}") from error
+        return tokenizer.decode(tokens)
+
+    return asked
 
 
 def read_curve(run: Path, seed: int | None) -> Curve:
