@@ -166,6 +166,9 @@ def test_the_manifest_says_what_is_there(world: World) -> None:
     records = list(open_labels(folder).records())
     assert found["rows"] == len(records) == len({record.example for record in records})
     assert found["tokens"] == sum(len(record.target_T) for record in records)
+    both = json.loads((world.folder / "labels" / "greedy_top8" / MANIFEST).read_text())
+    parts = [note["rows"] for note in both["files"]]
+    assert len(parts) == SHARDS and min(parts) > 0 and sum(parts) == both["rows"] == found["rows"]  # none is made twice
     size = sum(path.stat().st_size for path in folder.glob("*.array_record"))
     assert found["bytes"] == size and found["bytes_per_token"] == round(size / found["tokens"], 2)
     assert found["raw_bytes_per_token"] == bytes_per_token(8, 120) == 2 + 4 + 8 * 6
