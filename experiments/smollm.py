@@ -49,14 +49,14 @@ class Args:
 _QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # Steps, texts and lengths of the cut.
 _CUT = {
-    "text.limit": "64",
+    "text.limit": "16",
     "text.max-source": "48",
-    "text.max-target": "12",
-    "text.batch-tokens": "384",
+    "text.max-target": "8",
+    "text.batch-tokens": "96",
     "training.loop.steps": "2",
     "training.optimizer.warmup-steps": "1",
     "eval.limit": "4",
-    "eval.ask-limit": "4",
+    "eval.ask-limit": "2",
 }
 
 
