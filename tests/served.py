@@ -38,9 +38,9 @@ TEXTS = (
     "three three",
     "a fourth text, which is a bit longer",
     "5 5 5 5",
-    "six",
-    "7, 8",
-    "End.",
+    "3g2d",  # of this one and the next two the draft ends, and help is asked for ahead of what is written
+    "02",
+    "fc.a2 480e5 6f57b 7d94c2c5",
 )
 LENGTH = 16
 END = 3.0  # how much more an end of a text stands out than other tokens
