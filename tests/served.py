@@ -17,7 +17,8 @@ from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.decoding import log_policy
 from kdtw_jax.models import T5Config, make_model
 from kdtw_jax.serving.asking import Asking, Limits, read_asking
-from kdtw_jax.serving.engine import Done, Engine, Event, Failed, Written
+from kdtw_jax.serving.engine import Engine
+from kdtw_jax.serving.job import Done, Event, Failed, Written
 from kdtw_jax.serving.ledger import Ledgers
 from kdtw_jax.student import Student
 from kdtw_jax.teachers.protocol import Prefix, RowScores, TeacherAbout, TeacherUnavailable, TopTokens
