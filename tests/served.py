@@ -17,7 +17,8 @@ from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.decoding import log_policy
 from kdtw_jax.models import T5Config, make_model
 from kdtw_jax.serving.asking import Asking, Limits, read_asking
-from kdtw_jax.serving.engine import Done, Engine, Event, Failed, Written
+from kdtw_jax.serving.engine import Engine
+from kdtw_jax.serving.job import Done, Event, Failed, Written
 from kdtw_jax.serving.ledger import Ledgers
 from kdtw_jax.student import Student
 from kdtw_jax.teachers.protocol import Prefix, RowScores, TeacherAbout, TeacherUnavailable, TopTokens
@@ -38,9 +39,9 @@ TEXTS = (
     "three three",
     "a fourth text, which is a bit longer",
     "5 5 5 5",
-    "six",
-    "7, 8",
-    "End.",
+    "3g2d",  # of this one and the next two the draft ends, and help is asked for ahead of what is written
+    "02",
+    "fc.a2 480e5 6f57b 7d94c2c5",
 )
 LENGTH = 16
 END = 3.0  # how much more an end of a text stands out than other tokens

@@ -15,7 +15,7 @@ from kdtw_jax.cli import main as kdtw
 from kdtw_jax.errors import UserError
 from kdtw_jax.serving.engine import Engine
 from kdtw_jax.serving.page import Curve, Page
-from kdtw_jax.serving.stream import stream
+from kdtw_jax.serving.in_order import write_in_order
 from kdtw_jax.student import ALONE, Student, load
 from tests.served import SHARE_RULE, TEXTS, OwnTeacher, student
 from tests.test_writing import RULE
@@ -43,7 +43,7 @@ def engine(own: Student, teacher: OwnTeacher) -> Iterator[Engine]:
 def test_each_text_has_the_answer_that_a_teacher_here_leads_to_in_order(own: Student, engine: Engine) -> None:
     for rule in (SHARE_RULE, None):
         taken = []
-        found = list(stream(engine, (taken.append(text) or text for text in SOURCES), rule))
+        found = list(write_in_order(engine, (taken.append(text) or text for text in SOURCES), rule))
         here = list(own.stream(SOURCES, rule))
         assert [done.answer for done in found] == here and not any(done.degraded for done in found)
         assert taken == list(SOURCES)
@@ -52,19 +52,19 @@ def test_each_text_has_the_answer_that_a_teacher_here_leads_to_in_order(own: Stu
 
 def test_what_all_lines_together_spend_is_within_the_rule(engine: Engine) -> None:
     for account in ("document", "auto"):
-        answers = [done.answer for done in stream(engine, SOURCES * 2, SHARE_RULE, account=account)]
+        answers = [done.answer for done in write_in_order(engine, SOURCES * 2, SHARE_RULE, account=account)]
         helped, length = (sum(getattr(answer, name) for answer in answers) for name in ("helped", "length"))
         assert 0 < helped <= 0.4 * length
         assert max(answer.share for answer in answers) > 0.4  # some spend what others have saved
     with pytest.raises(UserError, match="account"):
-        list(stream(engine, SOURCES, "at most 3 calls to the teacher", account="document"))
+        list(write_in_order(engine, SOURCES, "at most 3 calls to the teacher", account="document"))
 
 
 def test_where_the_teacher_does_not_answer_the_student_writes_all_and_says_so(
     own: Student, engine: Engine, teacher: OwnTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(teacher, "fails", True)
-    found = list(stream(engine, SOURCES, SHARE_RULE))
+    found = list(write_in_order(engine, SOURCES, SHARE_RULE))
     assert [done.answer.text for done in found] == [answer.text for answer in own.stream(SOURCES, ALONE)]
     assert any(done.degraded for done in found) and not any(done.answer.helped for done in found)
 

@@ -17,7 +17,8 @@ from kdtw_jax.answers import Answer
 from kdtw_jax.constraints import Terms, as_rule, pad_words
 from kdtw_jax.decoding.enforced import write_under_rule
 from kdtw_jax.errors import UserError
-from kdtw_jax.serving.engine import Busy, Engine, Event
+from kdtw_jax.serving.engine import Busy, Engine
+from kdtw_jax.serving.job import Event
 from kdtw_jax.serving.ledger import AccountSpent, Ledger, Ledgers
 from kdtw_jax.student import Student
 from tests.served import LENGTH, RULES, SHARE_RULE, TEXTS, OwnTeacher, answer, asking, done, student, written

@@ -113,14 +113,14 @@ def _elsewhere(student: Student, sources: Iterable[str], options: Write, account
     """Asks a teacher that is served elsewhere; says at the end how often it did not answer."""
     from kdtw_jax.cli.elsewhere import teacher_at
     from kdtw_jax.serving.engine import Engine
-    from kdtw_jax.serving.stream import stream
+    from kdtw_jax.serving.in_order import write_in_order
 
     if student.teacher is None:
         raise UserError("this student did not learn to ask: leave --teacher out")
     with closing(teacher_at(options.teacher, student.model.tokenizer)) as teacher:
         engine, alone = Engine(student, rows=_ROWS, queue=2 * _ROWS, teacher=teacher), 0
         with closing(engine):
-            for done in stream(engine, sources, options.rule, guard=options.guard, account=account):
+            for done in write_in_order(engine, sources, options.rule, guard=options.guard, account=account):
                 alone += done.degraded
                 yield done.answer
     if alone:

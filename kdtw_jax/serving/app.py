@@ -20,15 +20,16 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
-from kdtw_jax.serving.asking import Asking, read_asking
-from kdtw_jax.serving.engine import Busy, Done, Engine, Event, Failed, Job, Written
+from kdtw_jax.serving.asking import read_asking
+from kdtw_jax.serving.engine import Busy, Engine
+from kdtw_jax.serving.job import Done
 from kdtw_jax.serving.ledger import AccountSpent, Ledgers
 from kdtw_jax.serving.metrics import CONTENT_TYPE, Metrics
 from kdtw_jax.serving.page import FILES, Page, page_file
+from kdtw_jax.serving.stream import EventStream, Gone, Work
 from kdtw_jax.serving.wire import Reply, Request, error_body, read_request
 
 RULE_HEADER = "X-KDTW-Rule"
@@ -62,10 +63,6 @@ class _Refused(Exception):
 
     def __init__(self, status: int, body: dict[str, Any], **headers: str):
         self.response = JSONResponse(body, status, {name.replace("_", "-"): said for name, said in headers.items()})
-
-
-class _Gone(Exception):
-    """The client went away."""
 
 
 def make_app(engine: Engine, settings: Serving, page: Page | None = None) -> Starlette:
@@ -141,7 +138,7 @@ class _Server:
                 response = JSONResponse(said, 429, {"x-should-retry": "false"})
             except Busy as error:
                 response = JSONResponse(error_body(str(error), "server_error", "busy"), 503, {"retry-after": "1"})
-            except (_Gone, ClientDisconnect):
+            except (Gone, ClientDisconnect):
                 self._metrics.gone()
                 response = Response(status_code=_GONE)
             except Exception:
@@ -211,12 +208,12 @@ class _Server:
             self._check_length(request)
         if self._settings.log_prompts:
             _LOG.info("prompts %r under the rule %r", request.texts, asking.said)
-        work = _Work(self._engine, request, asking, asyncio.get_running_loop())
+        work = Work(self._engine, request, asking, asyncio.get_running_loop())
         finish = partial(self._finish, begun)
         try:
             if request.stream:
                 await work.first(http.receive)
-                return _EventStream(work, Reply(request, self._settings.model), finish)
+                return EventStream(work, Reply(request, self._settings.model), finish)
             answers = await work.all(http.receive)
         except BaseException:
             work.cancel()
@@ -258,150 +255,3 @@ class _Server:
             return json.loads(b"".join(parts))
         except (ValueError, RecursionError) as error:
             raise UserError(f"the body is no JSON: {error!s:.200}") from None
-
-
-class _Work:
-    """The jobs of one request, and what comes of them on the side of the event loop."""
-
-    def __init__(self, engine: Engine, request: Request, asking: Asking, loop: asyncio.AbstractEventLoop):
-        self.student, self.request, self.asking = engine.student, request, asking
-        self._engine, self._events = engine, asyncio.Queue[tuple[int, Event]]()
-        self._first: list[tuple[int, Event]] = []
-        self._jobs: list[Job] = []
-        put = self._events.put_nowait
-
-        def deliver(index: int, event: Event) -> None:
-            if isinstance(event, Written) and not request.stream:
-                return
-            loop.call_soon_threadsafe(put, (index, event))
-
-        try:
-            for index, text in enumerate(request.texts):
-                self._jobs.append(engine.submit(text, asking, partial(deliver, index), request.most))
-        except BaseException:
-            self.cancel()
-            raise
-
-    def cancel(self) -> None:
-        for job in self._jobs:
-            if not job.over:
-                self._engine.cancel(job)
-
-    async def next(self) -> tuple[int, Event]:
-        return self._first.pop() if self._first else await self._events.get()
-
-    async def first(self, receive: Receive) -> None:
-        """Waits for the first event: what fails before it is a status of its own."""
-        event = await unless_gone(self.next(), receive)
-        if isinstance(event[1], Failed):
-            raise event[1].error
-        self._first.append(event)
-
-    async def all(self, receive: Receive) -> list[Done]:
-        return await unless_gone(self._all(), receive)
-
-    async def _all(self) -> list[Done]:
-        answers: dict[int, Done] = {}
-        while len(answers) < len(self._jobs):
-            index, event = await self.next()
-            if isinstance(event, Failed):
-                raise event.error
-            if isinstance(event, Done):
-                answers[index] = event
-        return [answers[index] for index in range(len(answers))]
-
-
-async def unless_gone(work: Any, receive: Receive) -> Any:
-    """What is awaited, unless the client goes away before.
-
-    Raises:
-      _Gone: it went.
-    """
-    wanted, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
-    try:
-        await asyncio.wait((wanted, gone), return_when=asyncio.FIRST_COMPLETED)
-        if wanted.done():
-            return wanted.result()
-        raise _Gone
-    finally:
-        for task in (wanted, gone):
-            task.cancel()
-        await asyncio.gather(wanted, gone, return_exceptions=True)
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-class _EventStream(Response):
-    """Server-sent events: a chunk for each token, with its writer."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, work: _Work, reply: Reply, finish: Callable[[Sequence[Done] | None], None]):
-        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
-        self._work, self._reply, self._finish = work, reply, finish
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        done: list[Done] | None = None
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            done = await unless_gone(self._chunks(send), receive)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except (_Gone, OSError):
-            done = None
-        finally:
-            self._work.cancel()
-            self._finish(done)
-
-    async def _chunks(self, send: Send) -> list[Done] | None:
-        work, reply = self._work, self._reply
-        request, texts = work.request, [_Growing(work.student.model.tokenizer.decode) for _ in work.request.texts]
-        answers: dict[int, Done] = {}
-
-        async def say(said: object) -> None:
-            body = f"data: {said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)}\n\n"
-            await send({"type": "http.response.body", "body": body.encode("utf8", "replace"), "more_body": True})
-
-        if request.chat:
-            for index in range(len(texts)):
-                await say(reply.begin(index))
-        while len(answers) < len(texts):
-            index, event = await work.next()
-            if isinstance(event, Failed):
-                _LOG.warning("a stream failed: %s", event.error)
-                await say(error_body(f"the output cannot be finished: {event.error}", "server_error"))
-                return None
-            if isinstance(event, Done):
-                answers[index] = event
-                await say(reply.end(index, texts[index].rest(event.answer.text), event, work.asking))
-            else:
-                new = texts[index].add(event.token)
-                await say(reply.chunk(index, new, work.student.pieces[event.token], event))
-        ordered = [answers[index] for index in range(len(texts))]
-        if request.include_usage:
-            await say(reply.usage(work.asking, ordered))
-        await say("[DONE]")
-        return ordered
-
-
-class _Growing:
-    """The text of an output as it grows: what was said of it is never taken back."""
-
-    def __init__(self, decode: Callable[[Sequence[int]], str]):
-        self._decode, self._tokens, self._said = decode, list[int](), ""
-
-    def add(self, token: int) -> str:
-        """What is new with a token, "" while it may still change."""
-        self._tokens.append(token)
-        text = self._decode(self._tokens)
-        if text.endswith("\ufffd") or not text.startswith(self._said):
-            return ""
-        new, self._said = text[len(self._said) :], text
-        return new
-
-    def rest(self, text: str) -> str:
-        """What is left of the whole text."""
-        return text[len(self._said) :] if text.startswith(self._said) else ""

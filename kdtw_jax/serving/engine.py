@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from itertools import count
 from threading import Condition, Thread
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +17,7 @@ from kdtw_jax.decoding.sample import EOS, PAD
 from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asker import Asker
 from kdtw_jax.serving.asking import Asking
-from kdtw_jax.serving.ledger import Reserved
+from kdtw_jax.serving.job import Done, Event, Failed, Job, Written
 from kdtw_jax.serving.rows import TOP_K, Happened, Order, Programs, Rows, Word, make_programs, unpack
 from kdtw_jax.student import Student
 from kdtw_jax.teachers.protocol import Prefix, Teacher, TopTokens
@@ -28,58 +26,8 @@ _LOG = logging.getLogger("kdtw_jax.serving")
 _WORDS = 32  # pieces of a rule in words that there is room for at the least
 
 
-class Written(NamedTuple):
-    """A token of an output."""
-
-    token: int
-    asked: bool  # the teacher wrote it
-    called: bool  # it was called for it
-
-
-class Done(NamedTuple):
-    """An output at its end."""
-
-    answer: Answer
-    finished: bool  # False: it was cut off at the most tokens
-    degraded: bool  # the teacher was to be asked, and did not answer
-
-
-class Failed(NamedTuple):
-    """There will be no output."""
-
-    error: Exception
-
-
-Event = Written | Done | Failed
-
-
 class Busy(Exception):
     """As many requests wait as may, or the engine is closed."""
-
-
-@dataclass(eq=False)
-class Job:
-    """A request in the engine."""
-
-    text: str
-    source: list[int]
-    source_tokens: int
-    """of the whole text"""
-    asking: Asking
-    most: int
-    """tokens"""
-    deliver: Callable[[Event], None]
-    """called from the engine's thread; the last event is `Done` or `Failed`, and there is none after `cancel`"""
-    number: int = 0
-    row: int = -1
-    reserved: Reserved | None = None
-    tokens: list[int] = field(default_factory=list)
-    asked: list[bool] = field(default_factory=list)
-    called: list[bool] = field(default_factory=list)
-    history: History | None = None
-    degraded: bool = False
-    cancelled: bool = False
-    over: bool = False
 
 
 class Engine:

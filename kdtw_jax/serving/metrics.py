@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from kdtw_jax.serving.engine import Done, Engine
+from kdtw_jax.serving.engine import Engine
+from kdtw_jax.serving.job import Done
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SHARES = tuple(n / 10 for n in range(11))

@@ -1,62 +1,189 @@
-"""Texts written in order by a student whose teacher is elsewhere, as `Student.stream` does with one that is here."""
+"""What a request waits for: its outputs as they are written, whole or as events, unless its client leaves before."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from queue import SimpleQueue
-from typing import Literal
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-from kdtw_jax.constraints import read_rule
-from kdtw_jax.constraints.account import shared
-from kdtw_jax.serving.asking import Limits, read_asking
-from kdtw_jax.serving.engine import Done, Engine, Event, Failed
-from kdtw_jax.serving.ledger import Ledgers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-_ACCOUNT = "all"
+from kdtw_jax.serving.asking import Asking
+from kdtw_jax.serving.engine import Engine
+from kdtw_jax.serving.job import Done, Event, Failed, Job, Written
+from kdtw_jax.serving.wire import Reply, Request, error_body
+
+_LOG = logging.getLogger("kdtw_jax.serving")
 
 
-def stream(
-    engine: Engine,
-    sources: Iterable[str],
-    rule: str | None = None,
-    *,
-    guard: bool = True,
-    account: Literal["output", "document", "auto"] = "output",
-) -> Iterator[Done]:
-    """Yields what is written for every source, in order; sources are taken as rows of the engine get free.
+class Gone(Exception):
+    """The client went away."""
 
-    Outputs that keep the rule by themselves are those of `Student.stream`. Where they share a budget, what one has
-    saved is lent to those that begin next, while there 32 texts are written side by side on one purse.
 
-    Args:
-      engine: who writes, with its teacher; it stays open.
-      sources: as for `Student.stream`, like the other arguments.
-      rule: likewise.
-      guard: likewise.
-      account: likewise.
+class Work:
+    """The jobs of one request, and what comes of them on the side of the event loop."""
 
-    Raises:
-      UserError: as `Student.stream` does.
-    """
-    known = engine.student.constraints
-    if account == "auto":
-        together = guard and rule is not None and bool(shared(read_rule(rule, known).rule))
-    else:
-        together = account == "document"
-    limits = Limits(rule, guard=guard, account=_ACCOUNT if together else None)
-    asking = read_asking(engine.student, limits, Ledgers())
-    rest, under_way = iter(sources), deque[SimpleQueue[Event]]()
-    while True:
-        for text in islice(rest, 2 * engine.rows - len(under_way)):  # as many wait as are written
-            events: SimpleQueue[Event] = SimpleQueue()
-            engine.submit(text, asking, events.put)
-            under_way.append(events)
-        if not under_way:
-            return
-        events = under_way.popleft()
-        while not isinstance(event := events.get(), Done):
+    def __init__(self, engine: Engine, request: Request, asking: Asking, loop: asyncio.AbstractEventLoop):
+        """Hands them in; errors as for `Engine.submit`.
+
+        Args:
+          engine: who writes.
+          request: of which texts.
+          asking: under which rule.
+          loop: where it is waited for them.
+        """
+        self.student, self.request, self.asking = engine.student, request, asking
+        self._engine, self._events = engine, asyncio.Queue[tuple[int, Event]]()
+        self._first: list[tuple[int, Event]] = []
+        self._jobs: list[Job] = []
+        put = self._events.put_nowait
+
+        def deliver(index: int, event: Event) -> None:
+            if isinstance(event, Written) and not request.stream:
+                return
+            loop.call_soon_threadsafe(put, (index, event))
+
+        try:
+            for index, text in enumerate(request.texts):
+                self._jobs.append(engine.submit(text, asking, partial(deliver, index), request.most))
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Calls off what is not finished."""
+        for job in self._jobs:
+            if not job.over:
+                self._engine.cancel(job)
+
+    async def next(self) -> tuple[int, Event]:
+        """What happens next, and to which text."""
+        return self._first.pop() if self._first else await self._events.get()
+
+    async def first(self, receive: Receive) -> None:
+        """Waits for the first event: what fails before it is a status of its own."""
+        event = await unless_gone(self.next(), receive)
+        if isinstance(event[1], Failed):
+            raise event[1].error
+        self._first.append(event)
+
+    async def all(self, receive: Receive) -> list[Done]:
+        """All outputs, in the order of their texts."""
+        return await unless_gone(self._all(), receive)
+
+    async def _all(self) -> list[Done]:
+        answers: dict[int, Done] = {}
+        while len(answers) < len(self._jobs):
+            index, event = await self.next()
             if isinstance(event, Failed):
                 raise event.error
-        yield event
+            if isinstance(event, Done):
+                answers[index] = event
+        return [answers[index] for index in range(len(answers))]
+
+
+async def unless_gone(work: Any, receive: Receive) -> Any:
+    """What is awaited, unless the client goes away before.
+
+    Raises:
+      Gone: it went.
+    """
+    wanted, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait((wanted, gone), return_when=asyncio.FIRST_COMPLETED)
+        if wanted.done():
+            return wanted.result()
+        raise Gone
+    finally:
+        for task in (wanted, gone):
+            task.cancel()
+        await asyncio.gather(wanted, gone, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events: a chunk for each token, with its writer."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, work: Work, reply: Reply, finish: Callable[[Sequence[Done] | None], None]):
+        """Makes the head of it.
+
+        Args:
+          work: what is written.
+          reply: in which form.
+          finish: called at the end with the outputs, or with None if the client went away.
+        """
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._work, self._reply, self._finish = work, reply, finish
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        done: list[Done] | None = None
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            done = await unless_gone(self._chunks(send), receive)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (Gone, OSError):
+            done = None
+        finally:
+            self._work.cancel()
+            self._finish(done)
+
+    async def _chunks(self, send: Send) -> list[Done] | None:
+        work, reply = self._work, self._reply
+        request, texts = work.request, [_Growing(work.student.model.tokenizer.decode) for _ in work.request.texts]
+        answers: dict[int, Done] = {}
+
+        async def say(said: object) -> None:
+            body = f"data: {said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)}\n\n"
+            await send({"type": "http.response.body", "body": body.encode("utf8", "replace"), "more_body": True})
+
+        if request.chat:
+            for index in range(len(texts)):
+                await say(reply.begin(index))
+        while len(answers) < len(texts):
+            index, event = await work.next()
+            if isinstance(event, Failed):
+                _LOG.warning("a stream failed: %s", event.error)
+                await say(error_body(f"the output cannot be finished: {event.error}", "server_error"))
+                return None
+            if isinstance(event, Done):
+                answers[index] = event
+                await say(reply.end(index, texts[index].rest(event.answer.text), event, work.asking))
+            else:
+                new = texts[index].add(event.token)
+                await say(reply.chunk(index, new, work.student.pieces[event.token], event))
+        ordered = [answers[index] for index in range(len(texts))]
+        if request.include_usage:
+            await say(reply.usage(work.asking, ordered))
+        await say("[DONE]")
+        return ordered
+
+
+class _Growing:
+    """The text of an output as it grows: what was said of it is never taken back."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]):
+        self._decode, self._tokens, self._said = decode, list[int](), ""
+
+    def add(self, token: int) -> str:
+        """What is new with a token, "" while it may still change."""
+        self._tokens.append(token)
+        text = self._decode(self._tokens)
+        if text.endswith("\ufffd") or not text.startswith(self._said):
+            return ""
+        new, self._said = text[len(self._said) :], text
+        return new
+
+    def rest(self, text: str) -> str:
+        """What is left of the whole text."""
+        return text[len(self._said) :] if text.startswith(self._said) else ""

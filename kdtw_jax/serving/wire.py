@@ -12,7 +12,7 @@ from typing import Any
 from kdtw_jax.answers import Answer
 from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asking import Asking, Limits, read_limits
-from kdtw_jax.serving.engine import Done, Written
+from kdtw_jax.serving.job import Done, Written
 
 OWN = ("rule", "max_teacher_share", "max_teacher_calls", "guard", "account", "truncate")
 _TOGETHER = 32  # prompts of one request at the most
