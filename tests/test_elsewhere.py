@@ -14,8 +14,8 @@ import pytest
 from kdtw_jax.cli import main as kdtw
 from kdtw_jax.errors import UserError
 from kdtw_jax.serving.engine import Engine
-from kdtw_jax.serving.page import Curve, Page
 from kdtw_jax.serving.in_order import write_in_order
+from kdtw_jax.serving.page import Curve, Page
 from kdtw_jax.student import ALONE, Student, load
 from tests.served import SHARE_RULE, TEXTS, OwnTeacher, student
 from tests.test_writing import RULE
