@@ -205,12 +205,35 @@ def test_an_answer_that_is_not_whole_is_not_taken(world: World, spoil: str) -> N
         ({"prefixes": [[wire.pack_ids([5]), b"", ""]] * 9}, 413),
         ({"prefixes": [[wire.pack_ids([5] * 65), b"", ""]]}, 413),
         ({"prefixes": [[wire.pack_ids([5] * 900), b"", ""]] * 2}, 413),
+        ({"prefixes": [[wire.pack_ids([V] * 65), b"", ""]]}, 413),
+        ({"prefixes": [[wire.pack_ids([V] * 40), wire.pack_ids([5] * 40), ""]]}, 413),
+        ({"more": [[]] * 30}, 200),
+        ({"more": [[[]] * 9] * 8}, 413),
+        ({"more": [{}] * 40 + [[{}] * 40]}, 413),
+        ({"more": [None] * 60}, 400),
     ],
 )
 def test_what_it_cannot_answer_is_refused_before_any_work(world: World, change: dict[str, Any], status: int) -> None:
     message = {"prefixes": [[wire.pack_ids([5]), b"", ""]], "top_k": 1, **change}
     assert world.post("/v1/next_token", wire.pack(message)).status_code == status
     assert len(world.inner.calls) == (status == 200)
+
+
+def test_no_more_is_made_of_a_request_than_is_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Prefix] = []
+    real = wire.Prefix
+    monkeypatch.setattr(wire, "Prefix", lambda *parts: made.append(real(*parts)) or made[-1])
+    assert world.post("/v1/next_token", wire.pack({"prefixes": [[b"", b"", ""]] * 20, "top_k": 1})).status_code == 413
+    row = wire.pack_ids([5])
+    for change in ({"tokens": [b""] * 9}, {"tokens": [wire.pack_ids([V] * 65)]}, {"tokens": [row] * 2}):
+        status = 413 if change["tokens"] != [row] * 2 else 400
+        message = {"prefixes": [[row, b"", ""]], "top_k": 1, **change}
+        assert world.post("/v1/score", wire.pack(message)).status_code == status
+    message = {"prefixes": [[row, b"", ""]], "max_len": 1}
+    for count, status in ((V + 1, 413), (V, 400), (0, 200)):
+        banned = wire.pack_ids(range(count))
+        assert world.post("/v1/generate", wire.pack({**message, "banned": banned})).status_code == status
+    assert len(made) == 6 and len(world.inner.calls) == 1
 
 
 def test_strangers_are_refused(world: World) -> None:

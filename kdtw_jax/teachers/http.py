@@ -70,7 +70,7 @@ class HttpTeacher:
         most = {"max_len": max_len, "banned": wire.pack_ids(sorted(set(banned)))}
 
         def read(answers: Any, rows: Sequence[int]) -> list[list[int]]:
-            found = [list(row) for row in wire.unpack_rows(answers)]
+            found = [list(row) for row in wire.unpack_rows(answers, len(rows), max_len)]
             check_written(found, len(rows), max_len, banned, self.about.vocab_size)
             return found
 
