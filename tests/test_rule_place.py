@@ -20,9 +20,9 @@ from kdtw_jax.decoding.view import encoder_inputs, instructed
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.ask_config import make_rules
 from kdtw_jax.models import CausalConfig, T5Config, make_model
-from kdtw_jax.pretrained.causal_vocabulary import load_prompt_vocabulary
 from kdtw_jax.pipeline.presets import TRANSLATION
 from kdtw_jax.pipeline.restore import restore
+from kdtw_jax.pretrained.causal_vocabulary import load_prompt_vocabulary
 from kdtw_jax.runs import open_run
 from kdtw_jax.student import known_constraints, load
 from kdtw_jax.training.identity import model_hash
@@ -126,7 +126,7 @@ def test_a_student_that_learned_to_read_rules_otherwise_is_refused(tmp_path: Pat
         save_model(run / "teacher" / "model", size, params[0], known)
         save_model(run / "seed0" / "ask" / "model", own, params[4], known)
     assert load(tmp_path / "new", with_teacher=False).encode_rule(RULES[0]) == known.prompt(RULES[0], 999)[0]
-    with pytest.raises(UserError, match="the student of seed 0 .* learned to read rules as plain tokens.*train it aga"):
+    with pytest.raises(UserError, match=r"student of seed 0 .* learned to read rules as plain tokens.*train it aga"):
         load(tmp_path / "old", with_teacher=False)
 
 

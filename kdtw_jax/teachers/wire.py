@@ -61,7 +61,7 @@ def unpack(body: bytes, lists: int = 2**20) -> dict[str, Any]:
     except TooLong:
         raise
     except Exception as error:  # it has many kinds, and lets ValueError, TypeError and UnicodeDecodeError through
-        raise Malformed("not MessagePack") from error
+        raise Malformed(f"not MessagePack, or a list of more than {lists} in it") from error
     if not isinstance(value, dict):
         raise Malformed("no map")
     return value
