@@ -125,7 +125,10 @@ def log_prob(value: Any) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not value <= _ROUNDING:
         raise UnfitReply(f"{value!r} is no log-probability")
-    return min(float(value), 0.0)
+    try:
+        return min(float(value), 0.0)
+    except OverflowError as error:  # JSON knows whole numbers of any size
+        raise UnfitReply("a log-probability is beyond all numbers") from error
 
 
 def ended(row: Sequence[int], max_len: int) -> bool:

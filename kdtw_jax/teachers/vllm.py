@@ -27,6 +27,7 @@ T = TypeVar("T")
 _ROWS = 32  # prompts of a request
 _NEVER = -100.0  # the lowest bias of OpenAI's API; what is written is looked through
 _NAMED = "token_id:"
+_DIGITS = 10  # of an id at the most
 
 
 class VllmTeacher:
@@ -198,7 +199,7 @@ def _value(entry: Any) -> Any:
 
 def _number(name: str, before: str) -> int:
     number = name.removeprefix(before)
-    if not name.startswith(before) or not (number.isascii() and number.isdigit()):
+    if not name.startswith(before) or not (number.isascii() and number.isdigit() and len(number) <= _DIGITS):
         raise UnfitReply(f"{name[:40]!r} names no token")
     return int(number)
 
