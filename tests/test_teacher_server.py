@@ -12,7 +12,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from kdtw_jax.teachers import Prefix, TeacherUnavailable, wire
+from kdtw_jax.teachers import Prefix, TeacherUnavailable, server, wire
 from kdtw_jax.teachers.http import HttpTeacher
 from kdtw_jax.teachers.resilience import Endpoint, Patience
 from kdtw_jax.teachers.server import Limits, make_app
@@ -160,6 +160,39 @@ def test_a_failure_is_not_kept(world: World) -> None:
     world.inner.next_token = fail  # type: ignore[method-assign]
     same_answers(world.client.next_token(PREFIXES, 3), SimpleTeacher().next_token(PREFIXES, 3))
     assert len(failures) == 2 and world.health()["answered"] == len(PREFIXES)
+
+
+def test_another_model_that_comes_in_its_place_is_not_taken_for_it(world: World) -> None:
+    world.client.next_token(PREFIXES, 5)
+    other = SimpleTeacher(model="another")
+    with bridged(make_app(other, LIMITS, ("localhost", "127.0.0.1"))) as bridge:
+        world.bridge.meddle = lambda request, _: bridge.handle_request(request)
+        with pytest.raises(TeacherUnavailable, match="of another model"):
+            world.client.next_token(PREFIXES, 5)
+        assert world.client.answered == len(PREFIXES)
+        assert world.connect().about.model == "another"
+
+
+def test_a_request_in_work_is_known_however_many_come(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_KNOWN", 2)
+    world.inner.at_work.clear()
+    message = {"prefixes": wire.pack_prefixes(PREFIXES[:1]), "top_k": 1}
+    bodies = [wire.pack({**message, "id": str(i)}) for i in range(6)]
+    with ThreadPoolExecutor(7) as pool:
+        held = []
+        for i, body in enumerate(bodies):
+            held.append(pool.submit(world.post, "/v1/next_token", body))
+            while world.health()["waiting"] < i + 1:
+                threading.Event().wait(0.001)
+        held.append(pool.submit(world.post, "/v1/next_token", bodies[0]))  # comes again while it is in work, or after
+        world.inner.at_work.set()
+        replies = [one.result() for one in held]
+    assert {one.status_code for one in replies} == {200} and replies[0].content == replies[-1].content
+    assert world.health()["answered"] == sum(rows for _, rows in world.inner.calls) == len(bodies)
+    for i in range(6, 9):  # those that are done make room
+        world.post("/v1/next_token", wire.pack({**message, "id": str(i)}))
+    world.post("/v1/next_token", bodies[0])
+    assert world.health()["answered"] == len(bodies) + 4
 
 
 @pytest.mark.parametrize("spoil", ["cut", "fewer", "other vocabulary", "other order", "above one", "twice", "text"])

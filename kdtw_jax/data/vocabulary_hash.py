@@ -21,8 +21,8 @@ def vocabulary_hash(tokenizer: Tokenizer) -> str:
     """Hashes the content of a vocabulary, `tokenizer`: 16 hexadecimal digits of BLAKE2b (RFC 7693).
 
     It is over all that `Tokenizer.difference` looks at, so two vocabularies have one hash where that finds no
-    difference: tokens by id, added tokens, ids that are never written, and how texts and prompts are cut. The kind of file, and
-    rows beyond the tokens, are none of it.
+    difference: tokens by id, added tokens, ids that are never written, and how texts and prompts are cut. The kind of
+    file, and rows beyond the tokens, are none of it.
     """
     likeness = tokenizer.likeness
     rules, decided = likeness.rules, {*range(SPECIALS), *likeness.added}

@@ -96,8 +96,9 @@ class HttpTeacher:
             def checked(body: bytes, rows: Sequence[int] = rows) -> list[T]:
                 try:
                     reply = wire.unpack(body)
-                    if reply.get("vocabulary") != self.about.vocabulary:
-                        raise wire.Malformed("it is of another vocabulary: another teacher answers there now")
+                    for name in ("vocabulary", "model"):
+                        if reply.get(name) != getattr(self.about, name):
+                            raise wire.Malformed(f"it is of another {name}: another teacher answers there now")
                     return read(reply.get("answers"), rows)
                 except wire.Malformed as error:
                     raise UnfitReply(str(error)) from error
@@ -152,7 +153,8 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 def _read_about(body: bytes) -> tuple[TeacherAbout, int]:
     said = read_object(body)
-    kinds = {"name": str, "vocabulary": str, "vocab_size": int, "reads_rows": bool, "max_top_k": int, "rows": int}
+    kinds = {"name": str, "vocabulary": str, "vocab_size": int, "reads_rows": bool, "max_top_k": int, "model": str}
+    kinds |= {"rows": int}
     if said.get("protocol") != PROTOCOL:
         raise UnfitReply(f"it speaks the protocol {said.get('protocol')!r}, not {PROTOCOL}; is it kdtw serve-teacher?")
     for name, kind in kinds.items():

@@ -111,15 +111,16 @@ def make_app(teacher: Teacher, limits: Limits = Limits(), hosts: Sequence[str] =
                 key = hashlib.blake2b(request.url.path.encode() + b"\n" + body).digest()
                 if (task := known.get(key)) is None:
                     task = known[key] = asyncio.create_task(answer(body))
-                    while len(known) > _KNOWN:
-                        known.popitem(last=False)
+                    done = [key for key, one in known.items() if one.done()]
+                    for old in done[: max(len(known) - _KNOWN, 0)]:
+                        del known[old]
                 try:
                     found = await asyncio.shield(task)
                 except BaseException:
                     if task.done():  # failures are not kept
                         known.pop(key, None)
                     raise
-                content = wire.pack({"vocabulary": about.vocabulary, "answers": found})
+                content = wire.pack({"vocabulary": about.vocabulary, "model": about.model, "answers": found})
                 if len(content) > _KEPT:
                     known.pop(key, None)
                 return Response(content, media_type=wire.MEDIA_TYPE)
