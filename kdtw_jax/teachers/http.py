@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 
 from kdtw_jax.teachers import wire
 from kdtw_jax.teachers.protocol import Prefix, RowScores, TeacherAbout, TopTokens
+from kdtw_jax.teachers.replies import check_written, read_object
 from kdtw_jax.teachers.requests import check_generate, check_next, check_score
 from kdtw_jax.teachers.resilience import Endpoint, UnfitReply
 
@@ -109,46 +109,6 @@ class HttpTeacher:
             with self._lock:
                 self.answered += len(rows)
         return found
-
-
-def check_written(
-    rows: Sequence[Sequence[int]], count: int, max_len: int, banned: Sequence[int], vocab_size: int
-) -> None:
-    """Checks continuations that came from elsewhere.
-
-    Args:
-      rows: of tokens.
-      count: how many rows there have to be.
-      max_len: tokens of a row at the most; fewer only where it ends.
-      banned: ids that must not be there.
-      vocab_size: ids go up to it.
-
-    Raises:
-      Malformed: they are not what was asked for.
-    """
-    if len(rows) != count:
-        raise wire.Malformed(f"{len(rows)} rows, not {count}")
-    never = set(banned)
-    for row in rows:
-        if len(row) > max_len or wire.EOS_ID in row[:-1] or (len(row) < max_len and row[-1:] != [wire.EOS_ID]):
-            raise wire.Malformed("a row ends too early or goes on beyond its end")
-        if any(not 0 <= token < vocab_size or token in never for token in row):
-            raise wire.Malformed("a token is banned or beyond the vocabulary")
-
-
-def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a reply's body.
-
-    Raises:
-      UnfitReply: it is none.
-    """
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise UnfitReply("it is not JSON") from error
-    if not isinstance(value, dict):
-        raise UnfitReply("it is no JSON object")
-    return value
 
 
 def _read_about(body: bytes) -> tuple[TeacherAbout, int]:
