@@ -15,7 +15,7 @@ import numpy as np
 from kdtw_jax.answers import Answer, Answers
 from kdtw_jax.constraints import TOKENS, Constraint, Rule, Unit, known_constraints, pad_words, read_rule, word_tokens
 from kdtw_jax.constraints.account import Account, shared
-from kdtw_jax.data.rule_place import rule_encoder
+from kdtw_jax.data.rule_place import check_read_alike, rule_encoder
 from kdtw_jax.decoding.programs import WritePlan, WriteProgram, program_alone, program_under, write_rows
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import LONGEST
@@ -252,6 +252,9 @@ def load(
     if rule is not None:
         read_rule(rule, known_constraints(config.of("ask").constraints, find_config(name, offline=config.offline)))
     own = find_model(str(run / f"seed{seed}" / method / "model"))
+    if method == "ask":
+        stage = read_json(run / "stages" / f"seed{seed}" / "ask.config.json", f"{run} has no student that asks")
+        check_read_alike(f"the student of seed {seed} in {run}", stage, own.tokenizer)
     tokenizer, teacher = own.tokenizer, None
     if method == "ask" and not with_teacher:
         size: Any = find_config(name, offline=config.offline)

@@ -17,8 +17,8 @@ V, EOS = 24, 1
 class SimpleTeacher:
     """Answers one call at a time, and counts calls and rows; `at_work` is waited for, where tests hold it."""
 
-    def __init__(self, vocabulary: str = "simple"):
-        self.about = TeacherAbout("simple", vocabulary, V, True, V)
+    def __init__(self, vocabulary: str = "simple", model: str = "one"):
+        self.about = TeacherAbout("simple", vocabulary, V, True, V, model)
         self.calls: list[tuple[str, int]] = []
         self.at_work = threading.Event()
         self.at_work.set()

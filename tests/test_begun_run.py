@@ -89,3 +89,17 @@ def test_a_restored_run_is_judged_as_the_last_time_and_its_methods_are_what_they
         changed = replace(config, beam_size=7)
         with pytest.raises(UserError, match="beam_size was 2, now 7"):
             run.claim("seed0/ask", changed.identity_of("ask"))
+
+
+def test_a_decoder_only_run_that_is_older_than_the_place_of_rules_goes_on(tmp_path: Path) -> None:
+    config = PRESETS["tiny"].in_family("causal")
+    old = {"task": "translation", **config.identity()}
+    for name in ("teacher", "student"):  # as they were written then
+        old[name] = {key: value for key, value in plain(vars(config)[name]).items() if key != "rule_after"}
+    with open_run(tmp_path / "run", old) as run:
+        run.mark_done("teacher")
+    open_run(tmp_path / "run", {"task": "translation", **config.identity()}).close()
+    assert restore(tmp_path / "run")[1].identity() == config.identity()
+    placed = replace(config, student=replace(config.student, rule_after=(5,)))  # which is another run
+    with pytest.raises(UserError, match=r"student.rule_after was \(unset\), now \[5\]"):
+        open_run(tmp_path / "run", {"task": "translation", **placed.identity()})

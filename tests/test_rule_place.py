@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_llama import TEMPLATE, write_vocabulary
 
 from kdtw_jax.constraints import pad_words, word_tokens
-from kdtw_jax.data.rule_place import rule_encoder, with_rule_place
+from kdtw_jax.data.rule_place import check_read_alike, how_read, rule_encoder, with_rule_place
 from kdtw_jax.data.tokenizer import Tokenizer, train_tokenizer
 from kdtw_jax.decoding.view import encoder_inputs, instructed
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods.ask_config import make_rules
-from kdtw_jax.models import CausalConfig, T5Config
+from kdtw_jax.models import CausalConfig, T5Config, make_model
+from kdtw_jax.pipeline.presets import TRANSLATION
+from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pretrained.causal_vocabulary import load_prompt_vocabulary
-from kdtw_jax.student import known_constraints
+from kdtw_jax.runs import open_run
+from kdtw_jax.student import known_constraints, load
+from kdtw_jax.training.identity import model_hash
+from kdtw_jax.training.saved import save_model
 
 RULES = ["ask the teacher for at most 20% of the words", "do not ask the teacher"]
 TEXTS = ["the red house", "\na small tree", "<|stop|> is a word, and  two\nlines of it"]
@@ -92,3 +99,38 @@ def test_the_place_is_kept_with_the_model() -> None:
     for odd in ("ab", [0], [1.5], [True], 3):
         with pytest.raises(UserError, match=r"rule_after is .*; it has to be a list of tokens"):
             CausalConfig.toy(rule_after=odd)
+
+
+def test_the_place_of_rules_is_no_part_of_what_a_model_is() -> None:
+    model = make_model(CausalConfig.toy())
+    params = model.init(jax.random.key(0))
+    assert model_hash(model, params) == model_hash(make_model(replace(model.config, rule_after=(5,))), params)
+
+
+def test_a_student_that_learned_to_read_rules_otherwise_is_refused(tmp_path: Path) -> None:
+    known = chat(tmp_path)
+    size = CausalConfig.toy(known.vocab_size)
+    config = replace(TRANSLATION["tiny"].in_family("causal"), teacher=size, student=size, methods=("ask",))
+    own = replace(size, gate_width=4)
+    params = {width: make_model(c).init(jax.random.key(0)) for width, c in ((0, size), (4, own))}
+    for folder, stated in (("old", {}), ("new", how_read(known))):
+        run = tmp_path / folder
+        with open_run(run, {"task": "translation", **config.identity()}) as opened:
+            opened.mark_done("data", {"instruction": "{source}"})
+            opened.claim("seed0/ask", {**config.identity_of("ask"), **stated})
+            opened.mark_done("seed0/ask")
+            refused = pytest.raises(UserError, match="rule_read was")  # by a training that goes on
+            with nullcontext() if stated else refused:
+                opened.claim("seed0/ask", {**config.identity_of("ask"), **how_read(known)})
+        assert restore(run)[1].identity_of("ask") == config.identity_of("ask")
+        save_model(run / "teacher" / "model", size, params[0], known)
+        save_model(run / "seed0" / "ask" / "model", own, params[4], known)
+    assert load(tmp_path / "new", with_teacher=False).encode_rule(RULES[0]) == known.prompt(RULES[0], 999)[0]
+    with pytest.raises(UserError, match=r"student of seed 0 .* learned to read rules as plain tokens.*train it aga"):
+        load(tmp_path / "old", with_teacher=False)
+
+
+def test_students_without_prompts_read_rules_as_ever() -> None:
+    own = train_tokenizer(["the red house and the tree", *RULES], vocab_size=60, exact=False)
+    assert how_read(own) == {}
+    check_read_alike("a student", {}, own)

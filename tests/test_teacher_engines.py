@@ -157,6 +157,31 @@ def test_fewer_log_probabilities_than_were_asked_for_are_noticed(engine: Engine)
         teacher.next_token(PREFIXES[:1], 3)
 
 
+@pytest.mark.parametrize("how", ["far below all numbers", "a name of many digits"])
+def test_numbers_that_none_can_be_are_noticed(engine: Engine, how: str) -> None:
+    """And are no requests that can never be answered, which raise ValueError."""
+    teacher = connect(engine)
+
+    def spoil(value: Any) -> Any:
+        first = _first(value)
+        if "choices" in value:
+            tops = first["logprobs"]["top_logprobs"][0] if first["logprobs"] else first["prompt_logprobs"][-1]
+            some = next(iter(tops))
+            before = some.rpartition(":")[0] + some.rpartition(":")[1]
+            said = {"logprob": -(10**400)} if isinstance(tops[some], dict) else -(10**400)
+            tops |= {some: said} if how == "far below all numbers" else {before + "9" * 5000: tops.pop(some)}
+        elif how == "far below all numbers":
+            first["completion_probabilities"][0]["logprob"] = -(10**400)
+        else:
+            first["completion_probabilities"][0]["top_logprobs"][0]["id"] = 10**400
+        return value
+
+    engine.spoil = spoil
+    for ask in (lambda: teacher.next_token(PREFIXES[:1], 3), lambda: teacher.score(PREFIXES[:1], TOKENS[:1], 3)):
+        with pytest.raises(TeacherUnavailable, match="cannot be right"):
+            ask()
+
+
 def test_a_ban_that_is_ignored_is_noticed(engine: Engine) -> None:
     teacher = connect(engine)
     banned = greedy(engine, PREFIXES[0], 1)

@@ -15,6 +15,7 @@ from kdtw_jax.decoding import generate
 from kdtw_jax.models import CausalConfig, T5Config, make_model, shift_right
 from kdtw_jax.teachers import Prefix, TeacherUnavailable
 from kdtw_jax.teachers.in_process import InProcessTeacher
+from kdtw_jax.training.identity import model_hash
 from kdtw_jax.training.saved import SavedModel
 
 TOKENIZER = load_tokenizer("byt5")
@@ -64,7 +65,8 @@ def in_session(prefixes: list[Prefix]) -> list[Prefix]:
     return [prefix._replace(session=f"output {i}") for i, prefix in enumerate(prefixes)]
 
 
-def test_it_says_what_it_is(teacher: InProcessTeacher) -> None:
+def test_it_says_what_it_is(saved: SavedModel, teacher: InProcessTeacher) -> None:
+    assert teacher.about.model == model_hash(saved.model, saved.params)
     assert teacher.about.vocab_size == teacher.about.max_top_k == V
     assert teacher.about.vocabulary == vocabulary_hash(TOKENIZER) and teacher.about.reads_rows
 

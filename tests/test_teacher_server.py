@@ -12,7 +12,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from kdtw_jax.teachers import Prefix, TeacherUnavailable, wire
+from kdtw_jax.teachers import Prefix, TeacherUnavailable, server, wire
 from kdtw_jax.teachers.http import HttpTeacher
 from kdtw_jax.teachers.resilience import Endpoint, Patience
 from kdtw_jax.teachers.server import Limits, make_app
@@ -162,6 +162,39 @@ def test_a_failure_is_not_kept(world: World) -> None:
     assert len(failures) == 2 and world.health()["answered"] == len(PREFIXES)
 
 
+def test_another_model_that_comes_in_its_place_is_not_taken_for_it(world: World) -> None:
+    world.client.next_token(PREFIXES, 5)
+    other = SimpleTeacher(model="another")
+    with bridged(make_app(other, LIMITS, ("localhost", "127.0.0.1"))) as bridge:
+        world.bridge.meddle = lambda request, _: bridge.handle_request(request)
+        with pytest.raises(TeacherUnavailable, match="of another model"):
+            world.client.next_token(PREFIXES, 5)
+        assert world.client.answered == len(PREFIXES)
+        assert world.connect().about.model == "another"
+
+
+def test_a_request_in_work_is_known_however_many_come(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_KNOWN", 2)
+    world.inner.at_work.clear()
+    message = {"prefixes": wire.pack_prefixes(PREFIXES[:1]), "top_k": 1}
+    bodies = [wire.pack({**message, "id": str(i)}) for i in range(6)]
+    with ThreadPoolExecutor(7) as pool:
+        held = []
+        for i, body in enumerate(bodies):
+            held.append(pool.submit(world.post, "/v1/next_token", body))
+            while world.health()["waiting"] < i + 1:
+                threading.Event().wait(0.001)
+        held.append(pool.submit(world.post, "/v1/next_token", bodies[0]))  # comes again while it is in work, or after
+        world.inner.at_work.set()
+        replies = [one.result() for one in held]
+    assert {one.status_code for one in replies} == {200} and replies[0].content == replies[-1].content
+    assert world.health()["answered"] == sum(rows for _, rows in world.inner.calls) == len(bodies)
+    for i in range(6, 9):  # those that are done make room
+        world.post("/v1/next_token", wire.pack({**message, "id": str(i)}))
+    world.post("/v1/next_token", bodies[0])
+    assert world.health()["answered"] == len(bodies) + 4
+
+
 @pytest.mark.parametrize("spoil", ["cut", "fewer", "other vocabulary", "other order", "above one", "twice", "text"])
 def test_an_answer_that_is_not_whole_is_not_taken(world: World, spoil: str) -> None:
     def meddle(request: httpx.Request, go: Callable[[], httpx.Response]) -> httpx.Response:
@@ -205,12 +238,35 @@ def test_an_answer_that_is_not_whole_is_not_taken(world: World, spoil: str) -> N
         ({"prefixes": [[wire.pack_ids([5]), b"", ""]] * 9}, 413),
         ({"prefixes": [[wire.pack_ids([5] * 65), b"", ""]]}, 413),
         ({"prefixes": [[wire.pack_ids([5] * 900), b"", ""]] * 2}, 413),
+        ({"prefixes": [[wire.pack_ids([V] * 65), b"", ""]]}, 413),
+        ({"prefixes": [[wire.pack_ids([V] * 40), wire.pack_ids([5] * 40), ""]]}, 413),
+        ({"more": [[]] * 30}, 200),
+        ({"more": [[[]] * 9] * 8}, 413),
+        ({"more": [{}] * 40 + [[{}] * 40]}, 413),
+        ({"more": [None] * 60}, 400),
     ],
 )
 def test_what_it_cannot_answer_is_refused_before_any_work(world: World, change: dict[str, Any], status: int) -> None:
     message = {"prefixes": [[wire.pack_ids([5]), b"", ""]], "top_k": 1, **change}
     assert world.post("/v1/next_token", wire.pack(message)).status_code == status
     assert len(world.inner.calls) == (status == 200)
+
+
+def test_no_more_is_made_of_a_request_than_is_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Prefix] = []
+    real = wire.Prefix
+    monkeypatch.setattr(wire, "Prefix", lambda *parts: made.append(real(*parts)) or made[-1])
+    assert world.post("/v1/next_token", wire.pack({"prefixes": [[b"", b"", ""]] * 20, "top_k": 1})).status_code == 413
+    row = wire.pack_ids([5])
+    for change in ({"tokens": [b""] * 9}, {"tokens": [wire.pack_ids([V] * 65)]}, {"tokens": [row] * 2}):
+        status = 413 if change["tokens"] != [row] * 2 else 400
+        message = {"prefixes": [[row, b"", ""]], "top_k": 1, **change}
+        assert world.post("/v1/score", wire.pack(message)).status_code == status
+    message = {"prefixes": [[row, b"", ""]], "max_len": 1}
+    for count, status in ((V + 1, 413), (V, 400), (0, 200)):
+        banned = wire.pack_ids(range(count))
+        assert world.post("/v1/generate", wire.pack({**message, "banned": banned})).status_code == status
+    assert len(made) == 6 and len(world.inner.calls) == 1
 
 
 def test_strangers_are_refused(world: World) -> None:

@@ -43,6 +43,11 @@ def all_kinds(folder: Path) -> list[Tokenizer]:
     for i, template in enumerate((TEMPLATE, TEMPLATE.replace("assistant", "model"))):
         rows = write_vocabulary(folder / f"chat{i}", template=template)
         found += [load_prompt_vocabulary(folder / f"chat{i}", rows + more) for more in (5, 12)]
+    rows = write_vocabulary(folder / "strips")  # of which only prompts are cut otherwise
+    stated = json.loads((folder / "strips" / "tokenizer.json").read_text(encoding="utf8"))
+    next(token for token in stated["added_tokens"] if token["content"] == "<|stop|>")["rstrip"] = True
+    (folder / "strips" / "tokenizer.json").write_text(json.dumps(stated), encoding="utf8")
+    found.append(load_prompt_vocabulary(folder / "strips", rows + 5))
     return found
 
 

@@ -21,8 +21,8 @@ def vocabulary_hash(tokenizer: Tokenizer) -> str:
     """Hashes the content of a vocabulary, `tokenizer`: 16 hexadecimal digits of BLAKE2b (RFC 7693).
 
     It is over all that `Tokenizer.difference` looks at, so two vocabularies have one hash where that finds no
-    difference: tokens by id, added tokens, ids that are never written, and how texts are cut. The kind of file, and
-    rows beyond the tokens, are none of it.
+    difference: tokens by id, added tokens, ids that are never written, and how texts and prompts are cut. The kind of
+    file, and rows beyond the tokens, are none of it.
     """
     likeness = tokenizer.likeness
     rules, decided = likeness.rules, {*range(SPECIALS), *likeness.added}
@@ -40,6 +40,8 @@ def vocabulary_hash(tokenizer: Tokenizer) -> str:
         _of_pairing(rules.pairing),
         [likeness.encode(text) for text in sample_texts(likeness)],
     ]
+    if rules.prompt is not None:  # special tokens may take in what stands beside them, which texts alone do not show
+        content.append([rules.prompt(text) for text in sample_texts(likeness)])
     written = json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
     return hashlib.blake2b(written, digest_size=_DIGITS // 2).hexdigest()
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from kdtw_jax.data.rule_place import without_how_read
 from kdtw_jax.errors import NotRegistered, UserError, placed
 from kdtw_jax.methods import METHODS
 from kdtw_jax.models import find_family
@@ -45,6 +46,7 @@ def restore(run: Path) -> tuple[str, Experiment]:
             f"{run} has students of the method {unknown[0]}, which nobody has registered here: {METHODS.how} adds it"
         )
     claimed = {m: read_json(next(iter(begun[m].values())), f"{run} has no {m}") for m in METHODS if m in begun}
+    claimed = {method: without_how_read(stage) for method, stage in claimed.items()}
     own = {method: stage.pop(method, {}) for method, stage in claimed.items()}
     if own.get("ask"):  # a run that does not say what it counts is older than words
         own["ask"] = {"unit": "token", **own["ask"]}

@@ -15,7 +15,7 @@ import numpy as np
 
 from kdtw_jax import parallel
 from kdtw_jax.constraints import known_constraints, word_tokens
-from kdtw_jax.data.rule_place import rule_encoder, with_rule_place
+from kdtw_jax.data.rule_place import how_read, rule_encoder, with_rule_place
 from kdtw_jax.decoding.view import with_fixed_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.agreement import compare_with_teacher
@@ -189,7 +189,8 @@ def train_students(
     # Those first that others go on from.
     for method in sorted(map(find, config.methods), key=lambda one: bool(one.start(config.of(one.name)))):
         name = f"seed{seed}/{method.name}"
-        run.claim(name, config.identity_of(method.name))
+        read = how_read(setup.tokenizer) if method.name == "ask" else {}
+        run.claim(name, {**config.identity_of(method.name), **read})
         own_size = with_rule_place(method.student(size, config.of(method.name)), setup.tokenizer)
         students[method.name] = _stage(run, name, own_size, setup, partial(train, method))
     return students

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kdtw_jax.data.tokenizer import EOS_ID, Tokenizer
 from kdtw_jax.errors import UserError
-from kdtw_jax.teachers.protocol import Prefix, TopTokens
+from kdtw_jax.teachers.protocol import Prefix, TeacherUnavailable, TopTokens
+from kdtw_jax.teachers.replies import check_written, read_object
 from kdtw_jax.teachers.resilience import UnfitReply
 
 # Words, numbers, several scripts, spaces, a line break and signs: what two vocabularies seldom cut alike.
@@ -117,6 +118,63 @@ def check_probe(tokenizer: Tokenizer, said: Any, name: str) -> None:
         )
 
 
+def check_room(prompts: Sequence[Sequence[int]], further: int, room: int, whose: str) -> None:
+    """Checks that rows have room.
+
+    Args:
+      prompts: ids of each.
+      further: tokens that come after them.
+      room: tokens that a row may have.
+      whose: says what holds them.
+
+    Raises:
+      ValueError: one is longer.
+    """
+    longest = max(map(len, prompts), default=0) + further
+    if longest > room:
+        raise ValueError(f"{longest} tokens; {whose} {room}")
+
+
+def read_model(body: bytes, engine: str, numbers: Callable[[Mapping[str, Any]], tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The name of the first model that `/v1/models` lists, and some whole numbers of it.
+
+    Args:
+      body: of the reply.
+      engine: who should have answered, for the message.
+      numbers: which of what is said of the model.
+
+    Raises:
+      UnfitReply: it does not say them.
+    """
+    try:
+        model = read_object(body)["data"][0]
+        name, found = model["id"], numbers(model)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise UnfitReply(f"it does not say its model; is it {engine}'s server?") from error
+    if not isinstance(name, str) or any(type(number) is not int or number < 1 for number in found):
+        raise UnfitReply(f"it does not say its model; is it {engine}'s server?")
+    return (name, *found)
+
+
+def check_rows(url: str, rows: Sequence[Sequence[int]], max_len: int, banned: Sequence[int], vocab_size: int) -> None:
+    """Checks continuations that took several replies, so that none of these is to blame.
+
+    Args:
+      url: of the engine.
+      rows: of tokens.
+      max_len: as they were asked for.
+      banned: likewise.
+      vocab_size: ids go up to it.
+
+    Raises:
+      TeacherUnavailable: they are not what was asked for.
+    """
+    try:
+        check_written(rows, len(rows), max_len, banned, vocab_size)
+    except UnfitReply as error:
+        raise TeacherUnavailable(f"{url} wrote what was not asked for: {error}") from error
+
+
 def log_prob(value: Any) -> float:
     """A log-probability in nats, from the `value` that an engine says.
 
@@ -125,7 +183,10 @@ def log_prob(value: Any) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not value <= _ROUNDING:
         raise UnfitReply(f"{value!r} is no log-probability")
-    return min(float(value), 0.0)
+    try:
+        return min(float(value), 0.0)
+    except OverflowError as error:  # JSON knows whole numbers of any size
+        raise UnfitReply("a log-probability is beyond all numbers") from error
 
 
 def ended(row: Sequence[int], max_len: int) -> bool:

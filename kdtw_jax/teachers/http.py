@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 
 from kdtw_jax.teachers import wire
 from kdtw_jax.teachers.protocol import Prefix, RowScores, TeacherAbout, TopTokens
+from kdtw_jax.teachers.replies import check_written, read_object
 from kdtw_jax.teachers.requests import check_generate, check_next, check_score
 from kdtw_jax.teachers.resilience import Endpoint, UnfitReply
 
@@ -70,7 +70,7 @@ class HttpTeacher:
         most = {"max_len": max_len, "banned": wire.pack_ids(sorted(set(banned)))}
 
         def read(answers: Any, rows: Sequence[int]) -> list[list[int]]:
-            found = [list(row) for row in wire.unpack_rows(answers)]
+            found = [list(row) for row in wire.unpack_rows(answers, len(rows), max_len)]
             check_written(found, len(rows), max_len, banned, self.about.vocab_size)
             return found
 
@@ -96,8 +96,9 @@ class HttpTeacher:
             def checked(body: bytes, rows: Sequence[int] = rows) -> list[T]:
                 try:
                     reply = wire.unpack(body)
-                    if reply.get("vocabulary") != self.about.vocabulary:
-                        raise wire.Malformed("it is of another vocabulary: another teacher answers there now")
+                    for name in ("vocabulary", "model"):
+                        if reply.get(name) != getattr(self.about, name):
+                            raise wire.Malformed(f"it is of another {name}: another teacher answers there now")
                     return read(reply.get("answers"), rows)
                 except wire.Malformed as error:
                     raise UnfitReply(str(error)) from error
@@ -110,49 +111,10 @@ class HttpTeacher:
         return found
 
 
-def check_written(
-    rows: Sequence[Sequence[int]], count: int, max_len: int, banned: Sequence[int], vocab_size: int
-) -> None:
-    """Checks continuations that came from elsewhere.
-
-    Args:
-      rows: of tokens.
-      count: how many rows there have to be.
-      max_len: tokens of a row at the most; fewer only where it ends.
-      banned: ids that must not be there.
-      vocab_size: ids go up to it.
-
-    Raises:
-      Malformed: they are not what was asked for.
-    """
-    if len(rows) != count:
-        raise wire.Malformed(f"{len(rows)} rows, not {count}")
-    never = set(banned)
-    for row in rows:
-        if len(row) > max_len or wire.EOS_ID in row[:-1] or (len(row) < max_len and row[-1:] != [wire.EOS_ID]):
-            raise wire.Malformed("a row ends too early or goes on beyond its end")
-        if any(not 0 <= token < vocab_size or token in never for token in row):
-            raise wire.Malformed("a token is banned or beyond the vocabulary")
-
-
-def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a reply's body.
-
-    Raises:
-      UnfitReply: it is none.
-    """
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise UnfitReply("it is not JSON") from error
-    if not isinstance(value, dict):
-        raise UnfitReply("it is no JSON object")
-    return value
-
-
 def _read_about(body: bytes) -> tuple[TeacherAbout, int]:
     said = read_object(body)
-    kinds = {"name": str, "vocabulary": str, "vocab_size": int, "reads_rows": bool, "max_top_k": int, "rows": int}
+    kinds = {"name": str, "vocabulary": str, "vocab_size": int, "reads_rows": bool, "max_top_k": int, "model": str}
+    kinds |= {"rows": int}
     if said.get("protocol") != PROTOCOL:
         raise UnfitReply(f"it speaks the protocol {said.get('protocol')!r}, not {PROTOCOL}; is it kdtw serve-teacher?")
     for name, kind in kinds.items():

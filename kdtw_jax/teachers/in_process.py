@@ -15,6 +15,7 @@ from kdtw_jax.models import Cache
 from kdtw_jax.teachers.protocol import Prefix, RowScores, TeacherAbout, TeacherUnavailable, TopTokens
 from kdtw_jax.teachers.reading import Rows, make_programs
 from kdtw_jax.teachers.requests import check_generate, check_next, check_score
+from kdtw_jax.training.identity import model_hash
 from kdtw_jax.training.saved import SavedModel
 
 _ROWS = 8  # that are read together at the most
@@ -72,6 +73,7 @@ class InProcessTeacher:
             vocab_size=saved.model.config.vocab_size,
             reads_rows=True,
             max_top_k=saved.model.config.vocab_size,
+            model=model_hash(saved.model, saved.params),
         )
         self._programs = make_programs(saved.model)
         self._params = jax.device_put(saved.params)

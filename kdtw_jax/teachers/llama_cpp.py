@@ -22,13 +22,14 @@ import numpy as np
 
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.data.vocabulary_hash import vocabulary_hash
-from kdtw_jax.teachers.engines import PROBE, EngineIds, check_probe, ended, log_prob
-from kdtw_jax.teachers.http import check_written, read_object
+from kdtw_jax.teachers.engines import PROBE, EngineIds, check_probe, check_room, check_rows, ended, log_prob, read_model
 from kdtw_jax.teachers.protocol import Prefix, RowScores, TeacherAbout, TeacherUnavailable, TopTokens
+from kdtw_jax.teachers.replies import read_object
 from kdtw_jax.teachers.requests import check_generate, check_next, check_score
 from kdtw_jax.teachers.resilience import Endpoint, UnfitReply
-from kdtw_jax.teachers.wire import Malformed
 
+# It ends one token before its context is full.
+_HOLDS = "a slot of the server (llama-server --ctx-size) holds"
 _FORCED = 1e6  # bias beyond any logit
 _ROWS = 16  # prompts of a request
 _WIDE = 1000  # log-probabilities that are asked for where a token cannot be forced; then all
@@ -66,7 +67,7 @@ class LlamaCppTeacher:
         """The distributions of the next tokens, `top_k` log-probabilities of each, in nats."""
         check_next(self.about, prefixes, top_k)
         prompts = [self._ids.prompt(prefix) for prefix in prefixes]
-        self._check_room(prompts, 1)
+        check_room(prompts, 1, self._room - 1, _HOLDS)
         found: list[TopTokens] = []
         for start in range(0, len(prompts), _ROWS):
             found += (top for _, top in self._look(prompts[start : start + _ROWS], self._ids.eos, top_k))
@@ -79,7 +80,7 @@ class LlamaCppTeacher:
         """
         check_score(self.about, prefixes, tokens, top_k)
         rows = [(self._ids.prompt(prefix), self._ids.there(row)) for prefix, row in zip(prefixes, tokens, strict=True)]
-        self._check_room([[*prompt, *row] for prompt, row in rows], 0)
+        check_room([[*prompt, *row] for prompt, row in rows], 0, self._room - 1, _HOLDS)
         with ThreadPoolExecutor(self._slots) as pool:
             return list(pool.map(lambda one: self._score(one[0], one[1], top_k), rows))
 
@@ -87,7 +88,7 @@ class LlamaCppTeacher:
         """Greedy continuations of at most `max_len` tokens, none of them `banned`."""
         check_generate(self.about, prefixes, max_len, banned)
         prompts = [self._ids.prompt(prefix) for prefix in prefixes]
-        self._check_room(prompts, max_len)
+        check_room(prompts, max_len, self._room - 1, _HOLDS)
         bias = [[i, False] for i in sorted(self._ids.known(banned))]
         with ThreadPoolExecutor(self._slots) as pool:
             return list(pool.map(lambda prompt: self._write(prompt, max_len, bias, banned), prompts))
@@ -167,10 +168,7 @@ class LlamaCppTeacher:
                 return [self._ids.here(token) for token in tokens]
 
             row += self._ask([so_far], read, n_predict=room, n_probs=0, logit_bias=bias)
-        try:
-            check_written([row], 1, max_len, banned, self.about.vocab_size)
-        except Malformed as error:
-            raise TeacherUnavailable(f"{self._endpoint.url} wrote what was not asked for: {error}") from error
+        check_rows(self._endpoint.url, [row], max_len, banned, self.about.vocab_size)
         return row
 
     def _ask(self, prompts: list[list[int]], read: Any, **more: Any) -> Any:
@@ -204,19 +202,7 @@ class LlamaCppTeacher:
                 )
         return replies
 
-    def _check_room(self, prompts: Sequence[Sequence[int]], further: int) -> None:
-        longest = max(map(len, prompts), default=0) + further
-        if longest > self._room - 1:  # it ends one token before its context is full
-            raise ValueError(f"{longest} tokens; a slot of the server holds {self._room - 1} (llama-server --ctx-size)")
 
-
-def _read_model(body: bytes) -> tuple[str, int, int]:
+def _read_model(body: bytes) -> tuple[Any, ...]:
     """Name, number of ids and context of a slot."""
-    try:
-        model = read_object(body)["data"][0]
-        name, rows, room = model["id"], model["meta"]["n_vocab"], model["meta"].get("n_ctx", 2**31)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise UnfitReply("it does not say its model; is it llama.cpp's server?") from error
-    if not isinstance(name, str) or type(rows) is not int or type(room) is not int or rows < 1:
-        raise UnfitReply("it does not say its model; is it llama.cpp's server?")
-    return name, rows, room
+    return read_model(body, "llama.cpp", lambda model: (model["meta"]["n_vocab"], model["meta"].get("n_ctx", 2**31)))

@@ -27,6 +27,8 @@ class TeacherAbout:
     """reads a whole row in one call (`score`); otherwise position by position"""
     max_top_k: int
     """the most log-probabilities that it says for a position"""
+    model: str = ""
+    """a hash of what it computes (`model_hash`), which another model of that vocabulary has not; "": it does not say"""
 
 
 class Prefix(NamedTuple):

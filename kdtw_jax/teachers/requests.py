@@ -87,6 +87,8 @@ def _check_number(name: str, value: Any, least: int, most: int) -> None:
 
 
 def _check_ids(name: str, ids: Sequence[Any], vocab_size: int) -> None:
+    if {*map(type, ids)} == {int} and min(ids) >= 0 and max(ids) < vocab_size:  # which is fast: rows are long
+        return
     for i in ids:
         # `numpy` integers are let be: rows are often cut from arrays.
         if isinstance(i, bool) or not hasattr(i, "__index__") or not 0 <= i < vocab_size:

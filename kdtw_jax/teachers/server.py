@@ -23,8 +23,9 @@ from kdtw_jax.teachers.http import PROTOCOL
 from kdtw_jax.teachers.protocol import Prefix, Teacher, TeacherUnavailable
 from kdtw_jax.teachers.requests import check_generate, check_next, check_score
 
-_KNOWN = 128  # requests whose answers are kept, for those who did not get them
+_KNOWN = 128  # requests whose answers are kept, for those who did not get them; those in work come on top
 _KEPT = 2**20  # bytes of such an answer at the most; longer ones are made again
+_LISTS = 16  # of a message, beside its prefixes and rows
 
 
 @dataclass(frozen=True)
@@ -77,29 +78,29 @@ def make_app(teacher: Teacher, limits: Limits = Limits(), hosts: Sequence[str] =
 
     async def next_token(message: dict[str, Any], prefixes: list[Prefix]) -> list[Any]:
         top_k = wire.unpack_number(message.get("top_k"))
-        check_next(about, prefixes, top_k)
         _check_size(limits, [len(p.source) + len(p.written) for p in prefixes], [top_k] * len(prefixes))
+        check_next(about, prefixes, top_k)
         return wire.pack_top(await batcher.next_token(prefixes, top_k))
 
     async def score(message: dict[str, Any], prefixes: list[Prefix]) -> list[Any]:
-        top_k, rows = wire.unpack_number(message.get("top_k")), wire.unpack_rows(message.get("tokens"))
-        check_score(about, prefixes, rows, top_k)
-        lengths = [len(p.source) + len(p.written) + len(row) for p, row in zip(prefixes, rows, strict=True)]
+        top_k = wire.unpack_number(message.get("top_k"))
+        rows = wire.unpack_rows(message.get("tokens"), limits.rows, limits.tokens)
+        lengths = [len(p.source) + len(p.written) + len(row) for p, row in zip(prefixes, rows, strict=False)]
         _check_size(limits, lengths, [len(row) * (top_k + 1) for row in rows])
+        check_score(about, prefixes, rows, top_k)
         return wire.pack_scores(await batcher.score(prefixes, rows, top_k))
 
     async def generate(message: dict[str, Any], prefixes: list[Prefix]) -> list[Any]:
-        max_len, banned = wire.unpack_number(message.get("max_len")), wire.unpack_ids(message.get("banned"))
-        check_generate(about, prefixes, max_len, banned)
+        max_len = wire.unpack_number(message.get("max_len"))
+        banned = wire.unpack_ids(message.get("banned"), about.vocab_size)
         _check_size(limits, [len(p.source) + len(p.written) + max_len for p in prefixes], [0])
+        check_generate(about, prefixes, max_len, banned)
         return [wire.pack_ids(row) for row in await batcher.generate(prefixes, max_len, banned)]
 
     def answers(work: Callable[[dict[str, Any], list[Prefix]], Awaitable[list[Any]]]) -> Callable[..., Any]:
         async def answer(body: bytes) -> list[Any]:
-            message = wire.unpack(body)
-            prefixes = wire.unpack_prefixes(message.get("prefixes"))
-            if len(prefixes) > limits.rows:
-                raise _Refused(413, f"{len(prefixes)} prefixes; a request has {limits.rows} at the most")
+            message = wire.unpack(body, 4 * limits.rows + _LISTS)
+            prefixes = wire.unpack_prefixes(message.get("prefixes"), limits.rows, limits.tokens)
             if any(prefix.session.startswith("\0") for prefix in prefixes):
                 raise _Refused(400, "a session's name begins with NUL")
             return await work(message, prefixes)
@@ -110,15 +111,16 @@ def make_app(teacher: Teacher, limits: Limits = Limits(), hosts: Sequence[str] =
                 key = hashlib.blake2b(request.url.path.encode() + b"\n" + body).digest()
                 if (task := known.get(key)) is None:
                     task = known[key] = asyncio.create_task(answer(body))
-                    while len(known) > _KNOWN:
-                        known.popitem(last=False)
+                    done = [key for key, one in known.items() if one.done()]
+                    for old in done[: max(len(known) - _KNOWN, 0)]:
+                        del known[old]
                 try:
                     found = await asyncio.shield(task)
                 except BaseException:
                     if task.done():  # failures are not kept
                         known.pop(key, None)
                     raise
-                content = wire.pack({"vocabulary": about.vocabulary, "answers": found})
+                content = wire.pack({"vocabulary": about.vocabulary, "model": about.model, "answers": found})
                 if len(content) > _KEPT:
                     known.pop(key, None)
                 return Response(content, media_type=wire.MEDIA_TYPE)
@@ -130,6 +132,8 @@ def make_app(teacher: Teacher, limits: Limits = Limits(), hosts: Sequence[str] =
                 return PlainTextResponse(str(error), 429, {"retry-after": str(limits.retry_s)})
             except TeacherUnavailable as error:
                 return PlainTextResponse(str(error), 503, {"retry-after": str(limits.retry_s)})
+            except wire.TooLong as error:
+                return PlainTextResponse(str(error), 413)
             except ValueError as error:  # `Malformed` is one
                 return PlainTextResponse(str(error), 400)
 

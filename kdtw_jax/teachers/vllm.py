@@ -16,17 +16,18 @@ import numpy as np
 
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.data.vocabulary_hash import vocabulary_hash
-from kdtw_jax.teachers.engines import PROBE, EngineIds, check_probe, ended, log_prob
-from kdtw_jax.teachers.http import check_written, read_object
-from kdtw_jax.teachers.protocol import Prefix, RowScores, TeacherAbout, TeacherUnavailable, TopTokens
+from kdtw_jax.teachers.engines import PROBE, EngineIds, check_probe, check_room, check_rows, ended, log_prob, read_model
+from kdtw_jax.teachers.protocol import Prefix, RowScores, TeacherAbout, TopTokens
+from kdtw_jax.teachers.replies import read_object
 from kdtw_jax.teachers.requests import check_generate, check_next, check_score
 from kdtw_jax.teachers.resilience import Endpoint, UnfitReply
-from kdtw_jax.teachers.wire import Malformed
 
 T = TypeVar("T")
+_TAKES = "the server's model (--max-model-len) takes"
 _ROWS = 32  # prompts of a request
 _NEVER = -100.0  # the lowest bias of OpenAI's API; what is written is looked through
 _NAMED = "token_id:"
+_DIGITS = 10  # of an id at the most
 
 
 class VllmTeacher:
@@ -61,7 +62,7 @@ class VllmTeacher:
         """The distributions of the next tokens, `top_k` log-probabilities of each, in nats."""
         check_next(self.about, prefixes, top_k)
         prompts = [self._ids.prompt(prefix) for prefix in prefixes]
-        self._check_room(prompts, 1)
+        check_room(prompts, 1, self._room, _TAKES)
 
         def read(choice: dict[str, Any], place: int) -> TopTokens:
             said = choice.get("logprobs")
@@ -76,7 +77,7 @@ class VllmTeacher:
         """Log-probabilities of the tokens after each prefix, and of the `top_k` most probable ones, in nats."""
         check_score(self.about, prefixes, tokens, top_k)
         prompts = [self._ids.prompt(prefix, row) for prefix, row in zip(prefixes, tokens, strict=True)]
-        self._check_room(prompts, 1)
+        check_room(prompts, 1, self._room, _TAKES)
 
         def read(choice: dict[str, Any], place: int) -> RowScores:
             count, prompt = len(tokens[place]), prompts[place]
@@ -93,7 +94,7 @@ class VllmTeacher:
         """Greedy continuations of at most `max_len` tokens, none of them `banned`."""
         check_generate(self.about, prefixes, max_len, banned)
         prompts = [self._ids.prompt(prefix) for prefix in prefixes]
-        self._check_room(prompts, max_len)
+        check_room(prompts, max_len, self._room, _TAKES)
         bias = {str(i): _NEVER for i in sorted(self._ids.known(banned))}
         rows: list[list[int]] = [[] for _ in prefixes]
         # Its default ends of texts may be others: then a row goes on.
@@ -107,10 +108,7 @@ class VllmTeacher:
 
             for i, further in zip(left, self._ask(so_far, read, max_tokens=room, **more), strict=True):
                 rows[i] += further
-        try:
-            check_written(rows, len(prefixes), max_len, banned, self.about.vocab_size)
-        except Malformed as error:
-            raise TeacherUnavailable(f"{self._endpoint.url} wrote what was not asked for: {error}") from error
+        check_rows(self._endpoint.url, rows, max_len, banned, self.about.vocab_size)
         return rows
 
     def close(self) -> None:
@@ -168,11 +166,6 @@ class VllmTeacher:
             found += self._endpoint.ask("POST", "/v1/completions", reads, json=request)
         return found
 
-    def _check_room(self, prompts: Sequence[Sequence[int]], further: int) -> None:
-        longest = max(map(len, prompts), default=0) + further
-        if longest > self._room:
-            raise ValueError(f"{longest} tokens; the server's model takes {self._room} (--max-model-len)")
-
 
 def _choices(body: bytes, prompts: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     """Of each prompt its own, in order, all of it read."""
@@ -198,18 +191,11 @@ def _value(entry: Any) -> Any:
 
 def _number(name: str, before: str) -> int:
     number = name.removeprefix(before)
-    if not name.startswith(before) or not (number.isascii() and number.isdigit()):
+    if not name.startswith(before) or not (number.isascii() and number.isdigit() and len(number) <= _DIGITS):
         raise UnfitReply(f"{name[:40]!r} names no token")
     return int(number)
 
 
-def _read_model(body: bytes) -> tuple[str, int]:
+def _read_model(body: bytes) -> tuple[Any, ...]:
     """Name and longest row."""
-    try:
-        model = read_object(body)["data"][0]
-        name, room = model["id"], model["max_model_len"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise UnfitReply("it does not say its model; is it vLLM's server?") from error
-    if not isinstance(name, str) or type(room) is not int:
-        raise UnfitReply("it does not say its model; is it vLLM's server?")
-    return name, room
+    return read_model(body, "vLLM", lambda model: (model["max_model_len"],))

@@ -24,22 +24,44 @@ class Malformed(ValueError):
     """Bytes that are no message of ours; says so in a few words."""
 
 
+class TooLong(Malformed):
+    """A message with more in it than is taken."""
+
+
 def pack(value: Mapping[str, Any]) -> bytes:
     """Bytes of a message."""
     packed: bytes = msgpack.packb(dict(value), use_bin_type=True)
     return packed
 
 
-def unpack(body: bytes) -> dict[str, Any]:
+def unpack(body: bytes, lists: int = 2**20) -> dict[str, Any]:
     """The message in bytes.
+
+    Args:
+      body: the bytes.
+      lists: how many lists and maps there may be, and how many entries in each. Each takes a hundred times the memory
+        of the byte that says it, so that they are counted while they are read.
 
     Raises:
       Malformed: it is none.
+      TooLong: there are more lists.
     """
+    left = lists
+
+    def count(made: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise TooLong(f"more than {lists} lists")
+        return made
+
+    most: dict[str, Any] = {"max_array_len": lists, "max_map_len": lists, "list_hook": count, "object_hook": count}
     try:
-        value = msgpack.unpackb(body, raw=False, strict_map_key=True, ext_hook=_no_extension)
+        value = msgpack.unpackb(body, raw=False, strict_map_key=True, ext_hook=_no_extension, **most)
+    except TooLong:
+        raise
     except Exception as error:  # it has many kinds, and lets ValueError, TypeError and UnicodeDecodeError through
-        raise Malformed("not MessagePack") from error
+        raise Malformed(f"not MessagePack, or a list of more than {lists} in it") from error
     if not isinstance(value, dict):
         raise Malformed("no map")
     return value
@@ -54,13 +76,17 @@ def pack_ids(ids: Sequence[int]) -> bytes:
     return np.asarray(ids, _INT).tobytes()
 
 
-def unpack_ids(value: Any) -> tuple[int, ...]:
-    """A row of ids.
+def unpack_ids(value: Any, most: int | None = None) -> tuple[int, ...]:
+    """A row of ids, `most` of them at the most.
 
     Raises:
       Malformed: it is none.
+      TooLong: there are more.
     """
-    return tuple(_array(value, _INT).tolist())
+    array = _array(value, _INT)
+    if most is not None and array.size > most:
+        raise TooLong(f"{array.size} tokens in one row; a row has {most} at the most, answers included")
+    return tuple(array.tolist())
 
 
 def pack_prefixes(prefixes: Sequence[Prefix]) -> list[Any]:
@@ -68,27 +94,39 @@ def pack_prefixes(prefixes: Sequence[Prefix]) -> list[Any]:
     return [[pack_ids(source), pack_ids(written), session] for source, written, session in prefixes]
 
 
-def unpack_prefixes(value: Any) -> list[Prefix]:
+def unpack_prefixes(value: Any, most: int, longest: int) -> list[Prefix]:
     """The inverse of `pack_prefixes`.
+
+    Args:
+      value: what was received.
+      most: how many there may be.
+      longest: ids of a row at the most.
 
     Raises:
       Malformed: they are none, or a session's name is longer than 256 characters.
+      TooLong: there are more, or longer ones.
     """
     found = []
-    for row in _list(value):
+    for row in _few(value, most):
         if not isinstance(row, list) or len(row) != 3 or not isinstance(row[2], str) or len(row[2]) > _LONGEST:
             raise Malformed("a prefix is source, written and session")
-        found.append(Prefix(unpack_ids(row[0]), unpack_ids(row[1]), row[2]))
+        found.append(Prefix(unpack_ids(row[0], longest), unpack_ids(row[1], longest), row[2]))
     return found
 
 
-def unpack_rows(value: Any) -> list[tuple[int, ...]]:
+def unpack_rows(value: Any, most: int, longest: int) -> list[tuple[int, ...]]:
     """Rows of ids.
+
+    Args:
+      value: what was received.
+      most: how many there may be.
+      longest: ids of a row at the most.
 
     Raises:
       Malformed: they are none.
+      TooLong: there are more, or longer ones.
     """
-    return [unpack_ids(row) for row in _list(value)]
+    return [unpack_ids(row, longest) for row in _few(value, most)]
 
 
 def unpack_number(value: Any) -> int:
@@ -183,6 +221,13 @@ def _list(value: Any, count: int | None = None) -> list[Any]:
     if not isinstance(value, list) or count not in (None, len(value)):
         raise Malformed("a list is missing" if count is None else f"not the answers to {count} requests")
     return value
+
+
+def _few(value: Any, most: int) -> list[Any]:
+    found = _list(value)
+    if len(found) > most:
+        raise TooLong(f"{len(found)} rows; there are {most} in a request at the most")
+    return found
 
 
 def _pair(value: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
