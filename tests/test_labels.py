@@ -284,14 +284,37 @@ def test_labels_of_other_prompts_vocabularies_and_teachers_are_refused(world: Wo
         label(world.live, world.folder / "labels", Wanted(*GREEDY))
 
 
+def test_outputs_come_from_the_set_that_has_what_was_made_of_them(world: World, tmp_path: Path) -> None:
+    shutil.copytree(world.folder / "labels" / "greedy_top8", tmp_path / "labels" / "greedy_top8")
+    read = open_labels(tmp_path / "labels" / "greedy_top8")
+    alone = claim_labels(tmp_path / "labels" / "greedy", {**read.about, "top_k": 0, "shards": 1})
+    shutil.copy(read.folder / "tokenizer.model", alone.folder)
+    records = [one._replace(log_prob_T=one.log_prob_T[:0], top_log_prob_TxK=one.top_log_prob_TxK[:0, :0]) for one in read.records()]  # fmt: skip  # noqa: E501
+    # As on another number of devices: an argmax differs, in as many tokens.
+    others = [one._replace(target_T=np.append(one.target_T[1:], EOS_ID), top_ids_TxK=one.top_ids_TxK[:0, :0]) for one in records]  # fmt: skip  # noqa: E501
+    alone.write(Share(1, 1), others)
+    alone.join()
+    config = dataclasses.replace(world.cached, teacher_cache=tmp_path / "labels", methods=("pcl",))
+    mine, usual = (learned_from(c, tmp_path / name, ["pcl"])["pcl"] for name, c in (("a", config), ("b", world.cached)))
+    for outputs, readings in (mine, usual):
+        np.testing.assert_array_equal(outputs.targets.values, usual[0].targets.values)
+        np.testing.assert_array_equal(readings.log_prob_X, usual[1].log_prob_X)
+    cache = open_cache(tmp_path / "labels")
+    outputs = cache.outputs(config, mine[0], "greedy")
+    assert not np.array_equal(outputs.targets.values, usual[0].targets.values)
+    np.testing.assert_array_equal(outputs.targets.lengths, usual[0].targets.lengths)
+    with pytest.raises(UserError, match=r"\d+ of these \d+ outputs are not those of .*greedy_top8, .* from that set"):
+        cache.readings(config, outputs, *GREEDY)
+
+
 def test_outputs_of_one_beam_do_not_go_with_what_was_made_of_those_of_another(world: World) -> None:
     read = open_labels(world.folder / "labels" / "beam_top8_temperature0.5")
     wider = {**read.about["decoding"], "beam_size": 9}
     alone = dataclasses.replace(read, about={**read.about, "top_k": 0, "decoding": wider})
-    own = dataclasses.replace(world.cached, methods=("gkd",))
-    TeacherCache(world.folder, (read,)).check(own)
+    TeacherCache(world.folder, (read,)).check(world.cached.only("gkd"))
+    TeacherCache(world.folder, (read, alone)).check(world.cached.only("gkd"))  # which takes both from that of top 8
     with pytest.raises(UserError, match="other settings: beam_size 9 there, 2 here"):
-        TeacherCache(world.folder, (read, alone)).check(own)
+        TeacherCache(world.folder, (read, alone)).check(world.cached.only("seqkd"))
 
 
 def test_a_damaged_shard_is_named(world: World, tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def prompts_for(
     """What a method's `TrainContext.prompts` is."""
     targets = config.prompt_targets(method)
     if targets == "greedy" or targets == "beam":
-        return teacher_outputs(config, setup, teacher, run, targets)
+        kept = find(method).readings(config.of(method))
+        return reduce(join, _outputs(config, setup, teacher, run, targets, kept))
     return None if targets == "none" or setup.prompts is None else all_sources(setup)
 
 
@@ -60,10 +61,12 @@ def teacher_outputs(
     return reduce(join, _outputs(config, setup, teacher, run, how))
 
 
-def _outputs(config: Experiment, setup: Setup, teacher: Teacher | None, run: RunFolder, how: How) -> list[EncodedSplit]:
-    """Both apart, as they are written, or together, out of a cache."""
+def _outputs(
+    config: Experiment, setup: Setup, teacher: Teacher | None, run: RunFolder, how: How, kept: Kept | None = None
+) -> list[EncodedSplit]:
+    """Both apart, as they are written, or together, out of the set of a cache that has what is `kept`."""
     if setup.cache is not None:
-        return [setup.cache.outputs(config, all_sources(setup), how)]
+        return [setup.cache.outputs(config, all_sources(setup), how, kept)]
     if teacher is None:
         raise ValueError("there is no teacher to write the targets")
     sources = {stage_of(how): setup.train}
@@ -99,7 +102,7 @@ def readings_for(
     kept, targets = find(method).readings(config.of(method)), config.prompt_targets(method)
     if kept is None or not (targets == "greedy" or targets == "beam"):
         return None
-    outputs = _outputs(config, setup, teacher, run, targets)
+    outputs = _outputs(config, setup, teacher, run, targets, kept)
     if setup.cache is not None:
         return setup.cache.readings(config, outputs[0], targets, kept)
     if teacher is None:
