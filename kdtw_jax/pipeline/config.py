@@ -205,7 +205,9 @@ class Experiment:
         apart += ["teacher_cache"] if self.teacher_cache is None else []
         apart += ["lora"] if self.lora == LoRAConfig() else []
         apart += ["student_from_teacher"] if not self.student_from_teacher else []
-        return without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)
+        # That there are labels: they may move, and whose they are is bound by a stage.
+        labels = {} if self.teacher_cache is None else {"teacher_cache": True}
+        return without({**self.to_json(), **labels, "teacher_seed": self.seeds[0]}, apart)
 
     def beam(self) -> dict[str, float]:
         """How the teacher searches for what methods learn from."""

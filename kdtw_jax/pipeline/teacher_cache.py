@@ -20,6 +20,7 @@ from kdtw_jax.training.labels import LABEL, LabelSet, Record, difference, open_l
 from kdtw_jax.training.readings import Kept, Readings
 
 How = Literal["greedy", "beam"]
+CACHE_STAGE = "teacher_cache"  # of a run: whose labels it has, and where they were the last time
 _SHARED = ("teacher", "vocabulary")  # of all sets in a folder
 
 
@@ -145,8 +146,8 @@ class TeacherCache:
         others = sum(not np.array_equal(row.target_T, outputs.targets[i]) for i, row in enumerate(rows))
         if others:
             raise UserError(
-                f"{others} of these {len(rows)} outputs are not those of {found.folder}, which has what was made of its "
-                "own; take both from that set"
+                f"{others} of these {len(rows)} outputs are not those of {found.folder}, which has what was made of "
+                "its own; take both from that set"
             )
         top = np.concatenate([row.top_log_prob_TxK[:, : kept.top_k] for row in rows])
         ids = np.concatenate([row.top_ids_TxK[:, : kept.top_k] for row in rows])

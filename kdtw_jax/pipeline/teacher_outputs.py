@@ -13,13 +13,14 @@ from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.models import Model, Params
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
+from kdtw_jax.pipeline.teacher_cache import CACHE_STAGE
 from kdtw_jax.pipeline.teacher_cache import How as How
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.training.reader import read_ahead
 from kdtw_jax.training.readings import Kept, Readings
 
-PROMPTS_STAGE, CACHE_STAGE = "prompts", "teacher_cache"
+PROMPTS_STAGE = "prompts"
 
 Teacher = tuple[Model, Params]
 
@@ -32,7 +33,7 @@ def claim_prompts(setup: Setup, run: RunFolder) -> None:
     """
     if setup.cache is not None:
         run.claim(CACHE_STAGE, {"hash": setup.cache.teacher["hash"]})
-        run.mark_done(CACHE_STAGE, setup.cache.teacher)
+        run.mark_done(CACHE_STAGE, setup.cache.facts())  # with the folder, which may be another one each time
     if setup.prompts is not None:
         run.claim(PROMPTS_STAGE, {"fingerprint": fingerprint({"prompts": setup.task.prompts})})
         run.mark_done(PROMPTS_STAGE, {"prompts": len(setup.prompts)})
