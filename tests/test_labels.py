@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.methods.gkd import GKDConfig
 from kdtw_jax.methods.word_kd import WordKDConfig
 from kdtw_jax.models import Model, Params, make_model
+from kdtw_jax.parallel.shards import mesh_of
 from kdtw_jax.pipeline.begin import begin
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.label import Wanted, label
@@ -32,11 +34,16 @@ from kdtw_jax.pipeline.presets import TRANSLATION
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students, train_teacher
 from kdtw_jax.pipeline.teacher_cache import How, TeacherCache, open_cache
-from kdtw_jax.pipeline.teacher_outputs import prompts_for, readings_for
+from kdtw_jax.pipeline.teacher_outputs import claim_prompts, prompts_for, readings_for
+from kdtw_jax.pretrained.load import PlacementOf
+from kdtw_jax.pretrained.named import Named, read_teacher
+from kdtw_jax.runs.lock import take_lock
+from kdtw_jax.training import labels
 from kdtw_jax.training.beforehand import Share
 from kdtw_jax.training.identity import model_hash
 from kdtw_jax.training.labels import (
     MANIFEST,
+    LabelSet,
     Record,
     bytes_per_token,
     claim_labels,
@@ -46,7 +53,7 @@ from kdtw_jax.training.labels import (
     unpack,
 )
 from kdtw_jax.training.readings import Kept
-from kdtw_jax.training.saved import load_model, save_model
+from kdtw_jax.training.saved import SavedModel, load_model, save_model
 
 METHODS = ("pcl", "word_kd", "gkd", "seqkd")
 GREEDY: tuple[How, Kept] = ("greedy", Kept(8))
@@ -218,6 +225,112 @@ def test_what_an_interrupted_process_had_done_is_not_made_again(
         look_up(dataclasses.replace(world.cached, teacher_cache=tmp_path / "labels", methods=("pcl",)))
 
 
+NOTHING = Wanted("greedy", Kept(0), Share(64, 64))  # a shard for which no batch is left
+
+
+def test_of_two_processes_of_a_shard_one_makes_it_and_nothing_is_left(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, made = tmp_path / "labels" / "greedy", []
+    work, note = folder / ".work-64-of-64", folder / "shard-00064-of-00064.json"
+    write, lock, remove = LabelSet.write, take_lock, shutil.rmtree
+
+    def counted(self: LabelSet, *rest: Any) -> Any:
+        made.append(1)
+        return write(self, *rest)
+
+    def removed(place: Path, **how: Any) -> None:
+        with pytest.raises(UserError, match="in use by process"):  # nobody takes the lock while it goes
+            lock(place)
+        remove(place, **how)
+
+    def late(place: Path, again: bool) -> Any:
+        with monkeypatch.context() as patched:  # the other one has seen no note either, and goes first
+            patched.setattr("kdtw_jax.pipeline.label.take_lock", lock)
+            patched.setattr("kdtw_jax.pipeline.label.shutil.rmtree", removed)
+            label(world.live, tmp_path / "labels", NOTHING)
+        if again:
+            place.mkdir()
+        return lock(place)
+
+    monkeypatch.setattr(LabelSet, "write", counted)
+    for again in (True, False):  # it finds the lock free, or its folder gone
+        note.unlink(missing_ok=True)
+        made.clear()
+        monkeypatch.setattr("kdtw_jax.pipeline.label.take_lock", partial(late, again=again))
+        label(world.live, tmp_path / "labels", NOTHING)
+        assert made == [1] and note.exists() and not work.exists()
+    work.mkdir()  # as of a process that was killed after the note
+    label(world.live, tmp_path / "labels", NOTHING)
+    assert made == [1] and not work.exists()
+
+
+def test_of_two_who_claim_a_folder_at_once_the_second_is_refused(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = open_labels(world.folder / "labels" / "greedy_top8").about
+    write = labels.write_json
+
+    def first(path: Path, value: Any) -> None:
+        monkeypatch.setattr(labels, "write_json", write)
+        claim_labels(tmp_path / "set", {**about, "shards": 3})
+        write(path, value)
+
+    monkeypatch.setattr(labels, "write_json", first)
+    with pytest.raises(UserError, match="is for other labels: shards 3 there, 2 here"):
+        claim_labels(tmp_path / "set", about)
+    assert open_labels(tmp_path / "set").shards == 3 and len(list((tmp_path / "set").iterdir())) == 1
+
+    def no_links(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("kdtw_jax.training.labels.os.link", no_links)
+    assert claim_labels(tmp_path / "other", about).shards == 2 and len(list((tmp_path / "other").iterdir())) == 1
+
+
+def test_a_teacher_beside_labels_is_compared_before_it_is_spread(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def placed(found: Named, *, dtype: str, placement: PlacementOf | None = None) -> SavedModel:
+        saved = read_teacher(found, dtype=dtype)  # one of ours stays on the host, a published one goes to its place
+        if placement is None:
+            return saved
+        return saved._replace(params=jax.tree.map_with_path(lambda path, x: jax.device_put(x, placement(tuple(key.key for key in path), x.shape)), saved.params))  # fmt: skip  # noqa: E501
+
+    def on_host(model: Model, params: Params) -> str:
+        assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+        return model_hash(model, params)
+
+    monkeypatch.setattr("kdtw_jax.pipeline.stages.read_teacher", placed)
+    monkeypatch.setattr("kdtw_jax.pipeline.stages.model_hash", on_host)
+    spread = dataclasses.replace(world.live, devices=2, teacher_shards=2)
+    for config in (spread, dataclasses.replace(spread, teacher_cache=world.folder / "labels", methods=("pcl",))):
+        with begin(tmp_path / str(config.teacher_cache is None), "translation", config) as (run, given):
+            teacher = train_teacher(config, prepare(config, run, Console(quiet=True), given), run)
+        assert mesh_of(teacher.params) is not None
+
+
+def test_labels_may_move_and_those_of_another_teacher_may_not_take_their_place(world: World, tmp_path: Path) -> None:
+    folder = shutil.copytree(world.folder / "labels", tmp_path / "moved")
+    moved = dataclasses.replace(world.cached, teacher_cache=folder)
+    for config in (world.cached, moved):
+        with begin(tmp_path / "run", "translation", config) as (run, given):
+            setup = prepare(config, run, Console(quiet=True), given)
+            claim_prompts(setup, run)
+            assert run.begun()
+        assert restore(tmp_path / "run")[1].teacher_cache == config.teacher_cache
+    with pytest.raises(UserError, match=r"teacher_cache was true, now \(unset\)"):
+        begin(tmp_path / "run", "translation", dataclasses.replace(moved, teacher_cache=None)).__enter__()
+    for path in folder.glob("*/label.json"):
+        about = json.loads(path.read_text())
+        path.write_text(json.dumps({**about, "teacher": {**about["teacher"], "hash": "0" * 16}}))
+    with (
+        begin(tmp_path / "run", "translation", moved) as (run, given),
+        pytest.raises(UserError, match=r"stage teacher_cache .* holds .* hash was [0-9a-f]+, now 0{16}"),
+    ):
+        claim_prompts(setup._replace(cache=given.cache), run)
+
+
 def changed(config: Experiment, **sections: dict[str, Any]) -> Experiment:
     """A run with other values in some of its sections."""
     return dataclasses.replace(
@@ -284,14 +397,37 @@ def test_labels_of_other_prompts_vocabularies_and_teachers_are_refused(world: Wo
         label(world.live, world.folder / "labels", Wanted(*GREEDY))
 
 
+def test_outputs_come_from_the_set_that_has_what_was_made_of_them(world: World, tmp_path: Path) -> None:
+    shutil.copytree(world.folder / "labels" / "greedy_top8", tmp_path / "labels" / "greedy_top8")
+    read = open_labels(tmp_path / "labels" / "greedy_top8")
+    alone = claim_labels(tmp_path / "labels" / "greedy", {**read.about, "top_k": 0, "shards": 1})
+    shutil.copy(read.folder / "tokenizer.model", alone.folder)
+    records = [one._replace(log_prob_T=one.log_prob_T[:0], top_log_prob_TxK=one.top_log_prob_TxK[:0, :0]) for one in read.records()]  # fmt: skip  # noqa: E501
+    # As on another number of devices: an argmax differs, in as many tokens.
+    others = [one._replace(target_T=np.append(one.target_T[1:], EOS_ID), top_ids_TxK=one.top_ids_TxK[:0, :0]) for one in records]  # fmt: skip  # noqa: E501
+    alone.write(Share(1, 1), others)
+    alone.join()
+    config = dataclasses.replace(world.cached, teacher_cache=tmp_path / "labels", methods=("pcl",))
+    mine, usual = (learned_from(c, tmp_path / name, ["pcl"])["pcl"] for name, c in (("a", config), ("b", world.cached)))
+    for outputs, readings in (mine, usual):
+        np.testing.assert_array_equal(outputs.targets.values, usual[0].targets.values)
+        np.testing.assert_array_equal(readings.log_prob_X, usual[1].log_prob_X)
+    cache = open_cache(tmp_path / "labels")
+    outputs = cache.outputs(config, mine[0], "greedy")
+    assert not np.array_equal(outputs.targets.values, usual[0].targets.values)
+    np.testing.assert_array_equal(outputs.targets.lengths, usual[0].targets.lengths)
+    with pytest.raises(UserError, match=r"\d+ of these \d+ outputs are not those of .*greedy_top8, .* from that set"):
+        cache.readings(config, outputs, *GREEDY)
+
+
 def test_outputs_of_one_beam_do_not_go_with_what_was_made_of_those_of_another(world: World) -> None:
     read = open_labels(world.folder / "labels" / "beam_top8_temperature0.5")
     wider = {**read.about["decoding"], "beam_size": 9}
     alone = dataclasses.replace(read, about={**read.about, "top_k": 0, "decoding": wider})
-    own = dataclasses.replace(world.cached, methods=("gkd",))
-    TeacherCache(world.folder, (read,)).check(own)
+    TeacherCache(world.folder, (read,)).check(world.cached.only("gkd"))
+    TeacherCache(world.folder, (read, alone)).check(world.cached.only("gkd"))  # which takes both from that of top 8
     with pytest.raises(UserError, match="other settings: beam_size 9 there, 2 here"):
-        TeacherCache(world.folder, (read, alone)).check(own)
+        TeacherCache(world.folder, (read, alone)).check(world.cached.only("seqkd"))
 
 
 def test_a_damaged_shard_is_named(world: World, tmp_path: Path) -> None:
@@ -320,11 +456,11 @@ def test_a_damaged_shard_is_named(world: World, tmp_path: Path) -> None:
 
 def test_a_writer_may_have_nothing_to_write(world: World, tmp_path: Path) -> None:
     stated = open_labels(world.folder / "labels" / "beam_top8_temperature0.5")
-    labels = claim_labels(tmp_path / "empty", stated.about)
-    labels.write(Share(1, 1), [])
-    found = labels.join()
+    empty = claim_labels(tmp_path / "empty", stated.about)
+    empty.write(Share(1, 1), [])
+    found = empty.join()
     assert found is not None and (found["rows"], found["bytes_per_token"] >= 0) == (0, True)
-    assert list(labels.records()) == []
+    assert list(empty.records()) == []
 
 
 def test_a_plan_says_what_the_labels_take(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -205,7 +205,9 @@ class Experiment:
         apart += ["teacher_cache"] if self.teacher_cache is None else []
         apart += ["lora"] if self.lora == LoRAConfig() else []
         apart += ["student_from_teacher"] if not self.student_from_teacher else []
-        found = without({**self.to_json(), "teacher_seed": self.seeds[0]}, apart)
+        # That there are labels: they may move, and whose they are is bound by a stage.
+        labels = {} if self.teacher_cache is None else {"teacher_cache": True}
+        found = without({**self.to_json(), **labels, "teacher_seed": self.seeds[0]}, apart)
         for name in ("teacher", "student"):  # runs that are older than this field go on
             found[name] = {key: value for key, value in found[name].items() if key != "rule_after" or value}
         return found

@@ -25,6 +25,7 @@ from kdtw_jax.pipeline.prepare import encode_pairs, encode_prompts, look_up
 from kdtw_jax.pipeline.teacher_cache import How, check_beside, decoding, text_of
 from kdtw_jax.pretrained.named import read_teacher
 from kdtw_jax.runs import keep_compiled
+from kdtw_jax.runs.atomic import explained
 from kdtw_jax.runs.folder import VOCABULARY
 from kdtw_jax.runs.lock import take_lock
 from kdtw_jax.training.beforehand import ALONE, Share, parts_of
@@ -122,52 +123,76 @@ def label(config: Experiment, folder: Path, want: Wanted, own: Task | None = Non
     labels = claim_labels(folder / set_name(want.how, want.kept), about)
     if not (labels.folder / VOCABULARY).exists():
         given.tokenizer.save(labels.folder / VOCABULARY)
-    if labels.note(want.share.number).exists():
+    if not _make(config, labels, want, sources, teacher):
         console.print(f"{labels.note(want.share.number)}: this shard is there already", soft_wrap=True, markup=False)
-    else:
-        _make(config, labels, want, sources, teacher)
     _tell(labels, console)
     return labels
 
 
-def _make(config: Experiment, labels: LabelSet, want: Wanted, sources: _Sources, teacher: SavedModel) -> None:
-    """Writes, reads, and packs both; what a killed process left is gone on with."""
+def _make(config: Experiment, labels: LabelSet, want: Wanted, sources: _Sources, teacher: SavedModel) -> bool:
+    """Makes a shard unless it is there; returns whether it did.
+
+    Its folder of work goes within the lock that lies there, so that nobody else's goes with it, and last: whoever finds
+    one beside a note is after a process that was killed between them.
+    """
+    note, work = labels.note(want.share.number), labels.folder / f".work-{want.share.number}-of-{want.share.of}"
+    if note.exists():
+        shutil.rmtree(work, ignore_errors=True)
+        return False
+    with explained(work):
+        work.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = take_lock(work)
+    except UserError:
+        if note.exists():  # whoever had the lock was about to end
+            return False
+        raise
+    try:
+        there = note.exists()
+        if not there:
+            _write(config, labels, want, sources, teacher, work)
+        shutil.rmtree(work, ignore_errors=True)
+    finally:
+        lock.release()
+    return not there
+
+
+def _write(
+    config: Experiment, labels: LabelSet, want: Wanted, sources: _Sources, teacher: SavedModel, work: Path
+) -> None:
+    """Writes, reads, and packs both; what a killed process left in the folder `work` is gone on with."""
     share = want.share
-    work = labels.folder / f".work-{share.number}-of-{share.of}"
-    work.mkdir(parents=True, exist_ok=True)
-    with take_lock(work):
-        axis = partial(split_axis, teacher.model.role)
-        params = parallel.shard_params(teacher.params, sources.devices, config.teacher_shards, axis)
-        of = f" (shard {share.number} of {share.of})" if share.of > 1 else ""
-        how: dict[str, Any] = {"banned": sources.tokenizer.banned_ids, "devices": sources.devices, "share": share}
-        beam = BeamConfig(config.beam_size, config.length_penalty) if want.how == "beam" else BeamConfig(1, 0.0)
-        written = [
-            write_outputs(
-                f"teacher's {want.how} outputs{of}",
-                work / f"outputs{i}",
-                (teacher.model, params),
-                split,
-                sources.buckets,
-                beam,
-                **how,
-            )
-            for i, split in enumerate(sources.splits)
-        ]
-        outputs, readings = [one.data for one in written], None
-        if want.kept.top_k:
-            readings = read_ahead(
-                f"teacher's opinion of them{of}",
-                work / "readings",
-                (teacher.model, params),
-                outputs,
-                sources.buckets,
-                want.kept,
-                chunks=config.training.chunks(),
-                **how,
-            )
-        records = _records(outputs, readings, sources.buckets, share)
-        labels.write(share, records, sum(one.unfinished for one in written))
-    shutil.rmtree(work, ignore_errors=True)
+    axis = partial(split_axis, teacher.model.role)
+    params = parallel.shard_params(teacher.params, sources.devices, config.teacher_shards, axis)
+    of = f" (shard {share.number} of {share.of})" if share.of > 1 else ""
+    how: dict[str, Any] = {"banned": sources.tokenizer.banned_ids, "devices": sources.devices, "share": share}
+    beam = BeamConfig(config.beam_size, config.length_penalty) if want.how == "beam" else BeamConfig(1, 0.0)
+    written = [
+        write_outputs(
+            f"teacher's {want.how} outputs{of}",
+            work / f"outputs{i}",
+            (teacher.model, params),
+            split,
+            sources.buckets,
+            beam,
+            **how,
+        )
+        for i, split in enumerate(sources.splits)
+    ]
+    outputs, readings = [one.data for one in written], None
+    if want.kept.top_k:
+        readings = read_ahead(
+            f"teacher's opinion of them{of}",
+            work / "readings",
+            (teacher.model, params),
+            outputs,
+            sources.buckets,
+            want.kept,
+            chunks=config.training.chunks(),
+            **how,
+        )
+    records = _records(outputs, readings, sources.buckets, share)
+    labels.write(share, records, sum(one.unfinished for one in written))
 
 
 def _records(
@@ -199,11 +224,7 @@ def _prompts_hash(splits: list[EncodedSplit]) -> str:
 def _tell(labels: LabelSet, console: Console) -> None:
     found = labels.join()
     if found is None:
-        missing = labels.missing()
-        some = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
-        console.print(
-            f"{labels.folder}: of {labels.shards} shards {some} are yet to be made", soft_wrap=True, markup=False
-        )
+        console.print(f"{labels.folder}: {labels.said_missing()} are yet to be made", soft_wrap=True, markup=False)
         return
     console.print(
         f"{labels.folder}: {found['rows']} outputs of {found['tokens']} tokens, {found['bytes'] / MIB:.1f} MiB, "

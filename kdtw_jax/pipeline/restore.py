@@ -15,6 +15,7 @@ from kdtw_jax.errors import NotRegistered, UserError, placed
 from kdtw_jax.methods import METHODS
 from kdtw_jax.models import find_family
 from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.teacher_cache import CACHE_STAGE
 from kdtw_jax.runs.atomic import read_json as read_json
 from kdtw_jax.runs.folder import SETTINGS, flatten
 
@@ -37,6 +38,9 @@ def restore(run: Path) -> tuple[str, Experiment]:
     if missing := [name for name, kind in needed.items() if not isinstance(plain.get(name), kind)]:
         raise UserError(f"{run} is not a run's folder: its config.json does not say {', '.join(missing)}")
     task, seed = plain.pop("task"), plain.pop("teacher_seed")
+    if plain.get("teacher_cache"):
+        labels = read_json(run / "stages" / f"{CACHE_STAGE}.json", f"{run} has not begun to train students")
+        plain["teacher_cache"] = labels.get("folder", False)
     begun: dict[str, dict[int, Path]] = {}
     for path in sorted((run / "stages").glob("seed*/*.config.json")):
         if (number := path.parent.name.removeprefix("seed")).isdecimal():

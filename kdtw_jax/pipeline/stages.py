@@ -99,7 +99,7 @@ def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
             "a run of its own"
         )
     found = _find_teacher(config, setup, run)
-    if setup.cache is not None:
+    if setup.cache is not None:  # it is still on the host: of an array that is spread over hosts, none has all
         setup.cache.check_teacher(str(config.teacher_model), model_hash(found.model, found.params))
     axis = partial(split_axis, found.model.role)
     return found._replace(params=parallel.shard_params(found.params, setup.devices, config.teacher_shards, axis))
@@ -108,7 +108,7 @@ def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
 def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
     if setup.teacher is not None:
         placement = None
-        if config.teacher_shards > 1:  # each parameter goes to its devices as it is read
+        if config.teacher_shards > 1 and setup.cache is None:  # each parameter goes to its devices as it is read
             axis = partial(split_axis, make_model(setup.teacher.config).role)
             placement = parallel.shardings(setup.devices, config.teacher_shards, axis)
         saved = read_teacher(setup.teacher, dtype=config.teacher.dtype, placement=placement)

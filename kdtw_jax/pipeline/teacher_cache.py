@@ -20,6 +20,7 @@ from kdtw_jax.training.labels import LABEL, LabelSet, Record, difference, open_l
 from kdtw_jax.training.readings import Kept, Readings
 
 How = Literal["greedy", "beam"]
+CACHE_STAGE = "teacher_cache"  # of a run: whose labels it has, and where they were the last time
 _SHARED = ("teacher", "vocabulary")  # of all sets in a folder
 
 
@@ -101,8 +102,7 @@ class TeacherCache:
           UserError: shards are missing, something is not there, or written with other settings.
         """
         for method in config.methods:
-            # Outputs may come from another set than what was made of them; both have to be as the run has it.
-            for how, kept in dict.fromkeys(one for pair in wanted(config, method) for one in (pair, (pair[0], None))):
+            for how, kept in wanted(config, method):
                 found = self.find(how, kept)
                 found.manifest()
                 there, here = dict(found.about["decoding"]), decoding(config, how)
@@ -111,24 +111,44 @@ class TeacherCache:
                 if differs := difference(*({name: pair[i] for name, pair in pairs.items()} for i in (0, 1))):
                     raise UserError(f"{found.folder} has outputs of other settings: {differs}; label again or set them")
 
-    def outputs(self, config: Experiment, sources: EncodedSplit, how: How) -> EncodedSplit:
+    def outputs(self, config: Experiment, sources: EncodedSplit, how: How, kept: Kept | None = None) -> EncodedSplit:
         """What the teacher wrote of these sources as their targets.
+
+        Two sets may differ in some outputs: another number of devices changes last bits, and they which token is ahead.
+        So what is read beside what was made of it has to be of the same set.
 
         Args:
           config: of the run, which says what is not as in the labels where some are missing.
           sources: pairs and prompts.
           how: greedily or by beam search.
+          kept: what `readings` will be asked for of them, if it will.
 
         Raises:
           UserError: some of them are not there.
         """
-        rows = _rows(self.find(how, None), config, sources)
+        rows = _rows(self.find(how, kept), config, sources)
         return replace(sources, targets=Ragged.pack(row.target_T.tolist() for row in rows), room=None)
 
     def readings(self, config: Experiment, outputs: EncodedSplit, how: How, kept: Kept) -> Readings:
-        """What the teacher made of these outputs; arguments and errors as for `outputs`."""
+        """What the teacher made of these outputs; arguments and errors as for `outputs`.
+
+        Args:
+          config: of the run.
+          outputs: of the same `how` and `kept`.
+          how: greedily or by beam search.
+          kept: of the teacher's distributions.
+
+        Raises:
+          UserError: some of them are not there, or they are not those of the set that was read.
+        """
         found = self.find(how, kept)
         rows = _rows(found, config, outputs)
+        others = sum(not np.array_equal(row.target_T, outputs.targets[i]) for i, row in enumerate(rows))
+        if others:
+            raise UserError(
+                f"{others} of these {len(rows)} outputs are not those of {found.folder}, which has what was made of "
+                "its own; take both from that set"
+            )
         top = np.concatenate([row.top_log_prob_TxK[:, : kept.top_k] for row in rows])
         ids = np.concatenate([row.top_ids_TxK[:, : kept.top_k] for row in rows])
         taken = np.concatenate([row.log_prob_T for row in rows])

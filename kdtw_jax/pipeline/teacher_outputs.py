@@ -13,13 +13,14 @@ from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
 from kdtw_jax.models import Model, Params
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup
+from kdtw_jax.pipeline.teacher_cache import CACHE_STAGE
 from kdtw_jax.pipeline.teacher_cache import How as How
 from kdtw_jax.runs import RunFolder
 from kdtw_jax.runs.provenance import running_code
 from kdtw_jax.training.reader import read_ahead
 from kdtw_jax.training.readings import Kept, Readings
 
-PROMPTS_STAGE, CACHE_STAGE = "prompts", "teacher_cache"
+PROMPTS_STAGE = "prompts"
 
 Teacher = tuple[Model, Params]
 
@@ -32,7 +33,7 @@ def claim_prompts(setup: Setup, run: RunFolder) -> None:
     """
     if setup.cache is not None:
         run.claim(CACHE_STAGE, {"hash": setup.cache.teacher["hash"]})
-        run.mark_done(CACHE_STAGE, setup.cache.teacher)
+        run.mark_done(CACHE_STAGE, setup.cache.facts())  # with the folder, which may be another one each time
     if setup.prompts is not None:
         run.claim(PROMPTS_STAGE, {"fingerprint": fingerprint({"prompts": setup.task.prompts})})
         run.mark_done(PROMPTS_STAGE, {"prompts": len(setup.prompts)})
@@ -44,7 +45,8 @@ def prompts_for(
     """What a method's `TrainContext.prompts` is."""
     targets = config.prompt_targets(method)
     if targets == "greedy" or targets == "beam":
-        return teacher_outputs(config, setup, teacher, run, targets)
+        kept = find(method).readings(config.of(method))
+        return reduce(join, _outputs(config, setup, teacher, run, targets, kept))
     return None if targets == "none" or setup.prompts is None else all_sources(setup)
 
 
@@ -60,10 +62,12 @@ def teacher_outputs(
     return reduce(join, _outputs(config, setup, teacher, run, how))
 
 
-def _outputs(config: Experiment, setup: Setup, teacher: Teacher | None, run: RunFolder, how: How) -> list[EncodedSplit]:
-    """Both apart, as they are written, or together, out of a cache."""
+def _outputs(
+    config: Experiment, setup: Setup, teacher: Teacher | None, run: RunFolder, how: How, kept: Kept | None = None
+) -> list[EncodedSplit]:
+    """Both apart, as they are written, or together, out of the set of a cache that has what is `kept`."""
     if setup.cache is not None:
-        return [setup.cache.outputs(config, all_sources(setup), how)]
+        return [setup.cache.outputs(config, all_sources(setup), how, kept)]
     if teacher is None:
         raise ValueError("there is no teacher to write the targets")
     sources = {stage_of(how): setup.train}
@@ -99,7 +103,7 @@ def readings_for(
     kept, targets = find(method).readings(config.of(method)), config.prompt_targets(method)
     if kept is None or not (targets == "greedy" or targets == "beam"):
         return None
-    outputs = _outputs(config, setup, teacher, run, targets)
+    outputs = _outputs(config, setup, teacher, run, targets, kept)
     if setup.cache is not None:
         return setup.cache.readings(config, outputs[0], targets, kept)
     if teacher is None:

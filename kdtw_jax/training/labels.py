@@ -8,6 +8,7 @@ joins them once all are there. Everything is bytes of numbers and JSON: nothing 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ LABEL, MANIFEST = "label.json", "manifest.json"
 TAIL = "log of what is left is log1p(-sum(exp(top_log_prob))) of the float32 numbers kept, as losses compute it"
 _HEAD = struct.Struct("<iII")  # example, source tokens, target tokens
 _GROUP = "group_size:16"  # records that are compressed together
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without them say
 _FREE = ("teacher.name", "teacher.parameters", "written_by")  # may be another one from writer to writer
 
 _STATED: Mapping[str, Any] = {  # what is read of label.json
@@ -140,6 +142,11 @@ class LabelSet:
         """The shards that are not there, from 1."""
         return [i for i in range(1, self.shards + 1) if not self.note(i).exists()]
 
+    def said_missing(self) -> str:
+        """Names them in words, the first ones where they are many."""
+        missing = self.missing()
+        return f"of {self.shards} shards {', '.join(map(str, missing[:8]))}{' ...' if len(missing) > 8 else ''}"
+
     def manifest(self) -> dict[str, Any]:
         """Joins what the shards say.
 
@@ -147,9 +154,8 @@ class LabelSet:
           UserError: some are missing; in one line that names them.
         """
         if missing := self.missing():
-            some = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
             raise UserError(
-                f"{self.folder} is not complete: of {self.shards} shards {some} are missing; run kdtw label with "
+                f"{self.folder} is not complete: {self.said_missing()} are missing; run kdtw label with "
                 f"--shard {missing[0]}/{self.shards} there"
             )
         notes = [read_json(self.note(i), "") for i in range(1, self.shards + 1)]
@@ -253,11 +259,27 @@ def claim_labels(folder: Path, about: Mapping[str, Any]) -> LabelSet:
     """
     wanted = json.loads(json.dumps({"format": FORMAT, **about}))
     if not (folder / LABEL).exists():
-        write_json(folder / LABEL, wanted)  # two who begin at once write the same, or one is refused below
+        _create_json(folder / LABEL, wanted)
     found = open_labels(folder)
     if differs := difference(found.about, wanted):
         raise UserError(f"{folder} is for other labels: {differs}; choose another --out or delete that folder")
     return found
+
+
+def _create_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a file whole unless there is one: of several that begin at once, the first one's stays."""
+    own = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    write_json(own, value)
+    try:
+        with explained(path), contextlib.suppress(FileExistsError):
+            try:
+                os.link(own, path)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                os.replace(own, path)  # the last one's stays there
+    finally:
+        own.unlink(missing_ok=True)
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
