@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 
 from kdtw_jax.constraints import (
-    Constraint, Rule, Terms, advance, as_rule, excess, make_pause, make_share, start_history, total_cost,
-)  # fmt: skip
+    Constraint,
+    Rule,
+    Terms,
+    advance,
+    as_rule,
+    excess,
+    make_pause,
+    make_share,
+    start_history,
+    total_cost,
+)
 from kdtw_jax.constraints.credit import Credit, Purse, debt, may_end, turns
 from kdtw_jax.decoding import generate_with_help
 from kdtw_jax.decoding.gate import stateless

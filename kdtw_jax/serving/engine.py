@@ -40,7 +40,14 @@ class Engine:
     """
 
     def __init__(
-        self, student: Student, *, rows: int = 16, queue: int = 256, teacher: Teacher | None = None, pause: float = 2.0
+        self,
+        student: Student,
+        *,
+        rows: int = 16,
+        queue: int = 256,
+        teacher: Teacher | None = None,
+        pause: float = 2.0,
+        patience: float | None = None,
     ):
         """Compiles what is needed and begins.
 
@@ -50,6 +57,7 @@ class Engine:
           queue: requests that may wait.
           teacher: who is asked in place of the student's own; None: that one, in the programs.
           pause: seconds after a failure in which that teacher is not asked again.
+          patience: seconds that a call of it may take, after which rows go on alone; None: as long as it takes.
         """
         if rows < 1 or queue < 1:
             raise UserError(f"rows and queue have to be at least 1, got {rows} and {queue}")
@@ -83,7 +91,7 @@ class Engine:
             elsewhere=teacher is not None,
         )
         self._params = (own.params, None if other is None else other.params)
-        self._state: Rows = self._programs.empty(*self._params)
+        self._state: Rows | None = self._programs.empty(*self._params)
         self._keep_R = np.ones(rows, bool)
         self._seated: list[Job | None] = [None] * rows
         self._waiting: deque[Job] = deque()
@@ -95,7 +103,8 @@ class Engine:
         """tokens that all rows together went on"""
         self._asker = None
         if teacher is not None:
-            self._asker = Asker(teacher, self._told, banned=own.tokenizer.banned_ids, top_k=TOP_K, pause=pause)
+            limits = {"banned": own.tokenizer.banned_ids, "top_k": TOP_K, "pause": pause, "patience": patience}
+            self._asker = Asker(teacher, self._told, **limits)
         self._compile()
         self._thread = Thread(target=self._run, name="kdtw-engine", daemon=True)
         self._thread.start()
@@ -173,17 +182,38 @@ class Engine:
 
     def _compile(self) -> None:
         self._seat(0, Job("", [EOS], 1, Asking(Rule((), ()), (), "", "default"), 1, lambda _: None))
-        given = self._programs.step(*self._params, self._state, self._keep_R, self._word([]))
-        jax.block_until_ready(given)
-        self._seated[0], self._state = None, self._programs.empty(*self._params)
+        self._state, packed = self._programs.step(*self._params, self._state, self._keep_R, self._word([]))
+        jax.block_until_ready(packed)
+        self._seated[0] = None
+        self._empty()
+
+    def _empty(self) -> None:
+        """Frees all rows; there is never memory for two of them."""
+        self._state = None
+        self._state = self._programs.empty(*self._params)
 
     def _run(self) -> None:
+        error: Exception = Busy("the server is closing")
+        try:
+            self._write()
+        except Exception as died:
+            _LOG.exception("the engine has stopped; no more requests are taken")
+            error = died
+        with self._wake:
+            self._closed, self._state = True, None
+            left = [*(job for job in self._seated if job is not None), *self._waiting]
+            self._waiting.clear()
+        for job in left:
+            self._end(job, Failed(error))
+
+    def _write(self) -> None:
+        """Goes on with all requests until the engine is closed."""
         while True:
             with self._wake:
                 while not self._closed and not self._has_work():
                     self._wake.wait()
                 if self._closed:
-                    break
+                    return
                 seats = self._arrivals()
             try:
                 self._free_cancelled()
@@ -192,11 +222,10 @@ class Engine:
                 self._advance()
             except Exception as error:
                 _LOG.exception("the engine failed at a step; its requests are given up")
-                self._give_up(error)
-        self._give_up(Busy("the server is closing"))
-        for job in [*self._waiting]:
-            self._end(job, Failed(Busy("the server is closing")))
-        self._waiting.clear()
+                # Those who were to be seated do not wait any more, and may not be seated yet.
+                for job in [*(job for job in self._seated if job is not None), *(job for _, job in seats)]:
+                    self._end(job, Failed(error))
+                self._empty()
 
     def _has_work(self) -> bool:
         """Whether a step would change anything. The lock is held."""
@@ -346,8 +375,11 @@ class Engine:
         if ledger is not None:
             with self._wake:
                 ledger.users -= 1
-            if job.reserved is not None:
-                ledger.settle(job.asking.rule, job.reserved, job.history)
+            try:
+                if job.reserved is not None:
+                    ledger.settle(job.asking.rule, job.reserved, job.history)
+            except Exception:  # in a rule of the user's own; what was reserved stays spent
+                _LOG.exception("an account could not be settled")
         if event is not None:
             self._deliver(job, event)
 
@@ -359,8 +391,3 @@ class Engine:
         except Exception as error:  # such as a loop that is closed; other requests go on
             _LOG.warning("nobody takes what was written: %s", error)
             job.cancelled = True
-
-    def _give_up(self, error: Exception) -> None:
-        for job in [job for job in self._seated if job is not None]:
-            self._end(job, Failed(error))
-        self._state = self._programs.empty(*self._params)
