@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asker import Asker
 from kdtw_jax.serving.engine import Busy, Engine
 from kdtw_jax.serving.job import Event, Failed, Written
@@ -192,10 +193,11 @@ def test_an_engine_writes_on_alone_while_its_teacher_hangs() -> None:
     class Hangs(OwnTeacher):
         def next_token(self, prefixes: Sequence[Prefix], top_k: int = 8) -> list[TopTokens]:
             self.asked += 1
+            sessions.extend(prefix.session for prefix in prefixes)
             back.wait(2 * WAIT)
             return super().next_token(prefixes, top_k)
 
-    teacher = Hangs(own)
+    teacher, sessions = Hangs(own), list[str]()
     with closing(Engine(own, rows=3, teacher=teacher, pause=0.0, patience=0.01)) as engine:
         try:
             found, alone = (
@@ -206,3 +208,25 @@ def test_an_engine_writes_on_alone_while_its_teacher_hangs() -> None:
             back.set()
         assert [one.answer.tokens for one in found] == [one.answer.tokens for one in alone]
         assert any(one.degraded for one in found) and teacher.asked >= 1
+        assert sessions and all(name.startswith(engine._name) for name in sessions)  # no other engine's
+
+
+def test_sessions_of_two_engines_have_different_names(own: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_compile", lambda _: None)
+    with closing(Engine(own, rows=3)) as one, closing(Engine(own, rows=3)) as two:
+        assert one._name != two._name
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        (TeacherAbout("t", "0123456789abcdef", 300, False, 8), "another vocabulary"),
+        (TeacherAbout("t", "", 300, False, 1), "2 are needed"),
+        (TeacherAbout("t", "", 10**6, False, 8), "1000000 tokens"),
+    ],
+)
+def test_a_teacher_that_could_never_help_is_refused(own: Student, about: TeacherAbout, said: str) -> None:
+    teacher = Scripted(broken)
+    teacher.about = about
+    with pytest.raises(UserError, match=said):
+        Engine(own, teacher=teacher)

@@ -11,7 +11,10 @@ from time import monotonic
 
 import numpy as np
 
-from kdtw_jax.teachers.protocol import Prefix, Teacher, TeacherUnavailable, TopTokens
+from kdtw_jax.data.tokenizer import Tokenizer
+from kdtw_jax.data.vocabulary_hash import vocabulary_hash
+from kdtw_jax.errors import UserError
+from kdtw_jax.teachers.protocol import Prefix, Teacher, TeacherAbout, TeacherUnavailable, TopTokens
 
 _LOG = logging.getLogger("kdtw_jax.serving")
 _CLOSING = 10.0  # seconds that a call under way has when the asker is closed
@@ -134,3 +137,31 @@ class Asker:
         if not ((ids_K >= 0) & (ids_K < size)).all() or np.isnan(log_probs_K).any():
             raise TeacherUnavailable("an id beyond the vocabulary, or a log-probability that is not a number")
         return len(set(ids_K.tolist()) - self._banned) > 1
+
+
+def check_teacher(about: TeacherAbout, tokenizer: Tokenizer) -> None:
+    """Checks that a teacher can help.
+
+    Args:
+      about: what it is; a vocabulary "" is one that it does not say.
+      tokenizer: the student's.
+
+    Raises:
+      UserError: it has another vocabulary, or says of one token of a place alone.
+    """
+    own = vocabulary_hash(tokenizer)
+    if about.vocab_size > tokenizer.vocab_size:
+        raise UserError(
+            f"the teacher {about.name} has {about.vocab_size} tokens and the student {tokenizer.vocab_size}; "
+            "take the teacher that it learned from"
+        )
+    if about.vocabulary not in ("", own):
+        raise UserError(
+            f"the teacher {about.name} has another vocabulary ({about.vocabulary}) than the student ({own}); "
+            "take the teacher that it learned from"
+        )
+    if about.max_top_k < 2:  # one may have to be withheld
+        raise UserError(
+            f"the teacher {about.name} says the log-probability of {about.max_top_k} token of a place, and 2 are needed; "
+            "have its server give more"
+        )

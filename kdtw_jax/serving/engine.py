@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from itertools import count
 from threading import Condition, Thread
+from uuid import uuid4
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from kdtw_jax.answers import Answer
 from kdtw_jax.constraints import History, Rule, make_calls, pad_words, words_room
 from kdtw_jax.decoding.sample import EOS, PAD
 from kdtw_jax.errors import UserError
-from kdtw_jax.serving.asker import Asker
+from kdtw_jax.serving.asker import Asker, check_teacher
 from kdtw_jax.serving.asking import Asking
 from kdtw_jax.serving.job import Done, Event, Failed, Job, Written
 from kdtw_jax.serving.rows import TOP_K, Happened, Order, Programs, Rows, Word, make_programs, unpack
@@ -36,7 +37,7 @@ class Engine:
     The tokens and their writers are those of `Student.stream` for that text alone under that rule. Close it.
 
     Raises:
-      UserError: `rows` or `queue` is below 1, or the teacher has another vocabulary.
+      UserError: `rows` or `queue` is below 1, or the teacher has another vocabulary or says of one token alone.
     """
 
     def __init__(
@@ -64,11 +65,8 @@ class Engine:
         own, other = student.model, student.teacher
         if teacher is not None and other is None:
             raise UserError("this student did not learn to ask: leave the teacher out")
-        if teacher is not None and teacher.about.vocab_size > own.tokenizer.vocab_size:
-            raise UserError(
-                f"the teacher {teacher.about.name} has {teacher.about.vocab_size} tokens and the student "
-                f"{own.tokenizer.vocab_size}; take the teacher that it learned from"
-            )
+        if teacher is not None:
+            check_teacher(teacher.about, own.tokenizer)
         self.student, self.rows, self._queue = student, rows, queue
         # A number of calls may be enforced beside a rule, whether or not the student knows such rules.
         constraints = (*student.constraints, make_calls())
@@ -98,13 +96,14 @@ class Engine:
         self._said: dict[Hashable, TopTokens | None] = {}
         self._asked: set[Hashable] = set()
         self._wake, self._numbers = Condition(), count(1)
+        self._name = uuid4().hex  # several engines may ask one teacher, which keeps what it has read by name
         self._closed = False
         self.steps = 0
         """tokens that all rows together went on"""
         self._asker = None
         if teacher is not None:
-            limits = {"banned": own.tokenizer.banned_ids, "top_k": TOP_K, "pause": pause, "patience": patience}
-            self._asker = Asker(teacher, self._told, **limits)
+            banned = own.tokenizer.banned_ids
+            self._asker = Asker(teacher, self._told, banned=banned, top_k=TOP_K, pause=pause, patience=patience)
         self._compile()
         self._thread = Thread(target=self._run, name="kdtw-engine", daemon=True)
         self._thread.start()
@@ -317,7 +316,7 @@ class Engine:
         if happened.waits[row] and self._asker is not None and key not in self._asked:
             with self._wake:
                 self._asked.add(key)
-            self._asker.ask(key, Prefix(tuple(job.source), tuple(job.tokens), str(job.number)))
+            self._asker.ask(key, Prefix(tuple(job.source), tuple(job.tokens), f"{self._name}-{job.number}"))
         if not happened.wrote[row]:
             return
         with self._wake:
