@@ -162,6 +162,6 @@ def check_teacher(about: TeacherAbout, tokenizer: Tokenizer) -> None:
         )
     if about.max_top_k < 2:  # one may have to be withheld
         raise UserError(
-            f"the teacher {about.name} says the log-probability of {about.max_top_k} token of a place, and 2 are needed; "
+            f"the teacher {about.name} says {about.max_top_k} log-probability of a place, and 2 are needed; "
             "have its server give more"
         )
