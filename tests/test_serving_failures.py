@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdtw_jax.cli import elsewhere
 from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asker import Asker
 from kdtw_jax.serving.engine import Busy, Engine
 from kdtw_jax.serving.job import Event, Failed, Written
 from kdtw_jax.serving.ledger import Ledgers
 from kdtw_jax.student import Student
+from kdtw_jax.teachers import named
 from kdtw_jax.teachers.protocol import Prefix, TeacherAbout, TopTokens
 from tests.served import RULES, SHARE_RULE, TEXTS, OwnTeacher, answer, asking, done, student, written
 
@@ -230,3 +232,19 @@ def test_a_teacher_that_could_never_help_is_refused(own: Student, about: Teacher
     teacher.about = about
     with pytest.raises(UserError, match=said):
         Engine(own, teacher=teacher)
+
+
+def test_the_time_that_is_said_is_that_of_both_attempts_and_none_of_a_model_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: dict[str, Any] = {}
+    monkeypatch.setattr(named, "open_teacher", lambda name, **more: opened.update({name: more.get("patience")}))
+    for where in ("http://127.0.0.1:1", "flan-t5-small"):
+        elsewhere.teacher_at(where, student("token").model.tokenizer, 3.0)
+    patience, none = opened.values()
+    assert (patience.timeout_s, patience.connect_s, patience.attempts) == (3.0, 3.0, 2) and none is None
+    longest = patience.attempts * patience.timeout_s + patience.longest_wait_s
+    assert elsewhere.patience_with("http://127.0.0.1:1", 3.0) == longest
+    assert elsewhere.patience_with("flan-t5-small", 3.0) is None
+    with pytest.raises(UserError, match="seconds above 0"):
+        elsewhere.check_timeout(float("nan"))

@@ -19,7 +19,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asker import Asker, check_teacher
 from kdtw_jax.serving.asking import Asking
 from kdtw_jax.serving.job import Done, Event, Failed, Job, Written
-from kdtw_jax.serving.rows import TOP_K, Happened, Order, Programs, Rows, Word, make_programs, unpack
+from kdtw_jax.serving.rows import TOP_K, Programs, Rows, RowSpec, StepResult, TeacherReply, make_programs, unpack
 from kdtw_jax.student import Student
 from kdtw_jax.teachers.protocol import Prefix, Teacher, TopTokens
 
@@ -277,7 +277,7 @@ class Engine:
         order = self._order(job)
         self._state = self._programs.seat(*self._params, self._state, np.int32(row), source_1xS, words_1xW, order)
 
-    def _order(self, job: Job) -> Order:
+    def _order(self, job: Job) -> RowSpec:
         asking, width = job.asking, len(self._names) + 1
         budget, saved = np.zeros((1, width), np.float32), np.zeros((1, width), np.float32)
         active, drafted = np.zeros((1, width), bool), False
@@ -294,7 +294,7 @@ class Engine:
             budget[0, -1], active[0, -1] = calls, True
         drafted &= asking.guard and not member
         most, draft, on = np.full(1, job.most, np.int32), np.full(1, drafted), np.full(1, member)
-        return Order(most, draft, budget, active, saved, on)
+        return RowSpec(most, draft, budget, active, saved, on)
 
     def _advance(self) -> None:
         """A token in every row that can."""
@@ -310,7 +310,7 @@ class Engine:
         for job, key in jobs:
             self._take(job, key, happened)
 
-    def _take(self, job: Job, key: Hashable, happened: Happened) -> None:
+    def _take(self, job: Job, key: Hashable, happened: StepResult) -> None:
         """What a step did in the row of a request."""
         row = job.row
         if happened.waits[row] and self._asker is not None and key not in self._asked:
@@ -338,7 +338,7 @@ class Engine:
             answer = self.student.answer(job.text, job.source_tokens, job.tokens, job.asked, job.called, positions)
             self._end(job, Done(answer, job.tokens[-1] == EOS, job.degraded))
 
-    def _word(self, said: list[tuple[int, TopTokens | None]]) -> Word | None:
+    def _word(self, said: list[tuple[int, TopTokens | None]]) -> TeacherReply | None:
         """What the teacher elsewhere has said to rows, as arrays."""
         if self._asker is None:
             return None
@@ -352,7 +352,7 @@ class Engine:
             ids[row], has[row] = top.ids_K[0], True
             ids[row, :found], logs[row, :found] = top.ids_K[:found], top.log_probs_K[:found]
             logs[row, found:] = top.log_probs_K[0]  # the first one again
-        return Word(ids, logs, has, gone)
+        return TeacherReply(ids, logs, has, gone)
 
     def _told(self, key: Hashable, said: TopTokens | None) -> None:
         """Takes what a teacher elsewhere has said, from its thread."""
