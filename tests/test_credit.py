@@ -10,7 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdtw_jax.constraints import Constraint, Rule, advance, excess, make_pause, make_share, start_history, total_cost
+from kdtw_jax.constraints import (
+    Constraint,
+    Rule,
+    Terms,
+    advance,
+    as_rule,
+    excess,
+    make_pause,
+    make_share,
+    start_history,
+    total_cost,
+)
 from kdtw_jax.constraints.credit import Credit, Purse, debt, may_end, turns
 from kdtw_jax.decoding import generate_with_help
 from kdtw_jax.decoding.gate import stateless
@@ -127,6 +138,28 @@ def test_outputs_with_one_budget_keep_it_together_and_others_each_their_own(save
         assert (over[~member] <= 1e-3).all()
         assert over[member].max() > 1e-3  # what one saved another one has spent
         assert over[member].sum() > saved - 0.05 * share * np.count_nonzero(found.tokens) - 2  # nearly all of it
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["each_its_own", "together"])
+def test_a_constraint_that_is_not_active_changes_nothing_on_an_account(together: bool) -> None:
+    on = np.arange(ROWS) % 3 > 0  # in the other rows nothing is limited
+    active = np.stack([on, 0 * on], 1).astype(bool)
+    both = as_rule((SHARE, SHARE._replace(name="mine")), Terms(jnp.full((ROWS, 2), 0.2), jnp.asarray(active)))
+    alone = Rule((SHARE,), (jnp.float32(0.2),))
+    everyone, saved = jnp.ones(ROWS, bool), jnp.float32(1.5) if together else jnp.full(ROWS, 1.5)
+    history, rng, counts = start_history(SOURCE), np.random.default_rng(0), np.zeros(4, int)
+    for t in range(LENGTH):
+        wish = jnp.asarray(rng.random(ROWS) < 0.5)
+        credit = Credit(trusted(t), Purse((saved, 0 * saved), everyone))
+        asked = turns(both, credit, history, wish, everyone).ask_B
+        ends = may_end(both, credit, history, everyone, everyone)
+        assert (asked == wish)[~on].all() and ends[~on].all()
+        credit = Credit(trusted(t), Purse((saved,), jnp.asarray(on)))
+        np.testing.assert_array_equal(asked[on], turns(alone, credit, history, wish, everyone).ask_B[on])
+        np.testing.assert_array_equal(ends[on], may_end(alone, credit, history, everyone, everyone)[on])
+        counts += [int(x[on].sum()) for x in (asked, wish & ~asked, ends, ~ends)]
+        history = advance(history, jnp.full(ROWS, 5), asked, everyone)
+    assert (counts > 0).all()
 
 
 @pytest.mark.parametrize("read_along", [False, True], ids=["lazy", "reads_along"])

@@ -42,6 +42,7 @@ def test_what_is_wrong_is_said_before_models_are_read(
             ([str(run), "--port", "70000"], "from 0 to 65535"),
             ([str(run), "--host", "256.0.0.1"], "cannot listen at 256.0.0.1"),
             ([str(run), "--rows", "0"], "rows, queue and max-body have to be at least 1"),
+            ([str(run), "--teacher-timeout", "0"], "seconds above 0"),
         ):
             assert main(["serve", *arguments]) == 2
             error = capsys.readouterr().err

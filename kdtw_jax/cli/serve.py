@@ -20,6 +20,7 @@ from typing import Annotated
 
 import tyro
 
+from kdtw_jax.cli.elsewhere import TIMEOUT, check_timeout, patience_with, teacher_at
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import say
 
@@ -52,6 +53,8 @@ class Serve:
     """bytes of a request at the most"""
     teacher: str = ""
     """where the teacher is served; by default it is read from the run"""
+    teacher_timeout: float = TIMEOUT
+    """seconds that a teacher elsewhere has to answer, twice; then the student writes on alone"""
     method: str = ""
     """the student of this method; by default the one that may ask, if there is one"""
     seed: int | None = None
@@ -79,6 +82,7 @@ def run(arguments: list[str]) -> None:
         raise UserError(f"{options.run} is not a run's folder; give one that an experiment has made")
     if min(options.rows, options.queue, options.max_body) < 1:
         raise UserError("rows, queue and max-body have to be at least 1")
+    check_timeout(options.teacher_timeout)
     with bound(options.host, options.port) as listening:
         _serve(options, listening)
 
@@ -112,7 +116,6 @@ def bound(host: str, port: int) -> socket.socket:
 def _serve(options: Serve, listening: socket.socket) -> None:
     import uvicorn
 
-    from kdtw_jax.cli.elsewhere import teacher_at
     from kdtw_jax.cli.extensions import load_extensions
     from kdtw_jax.runs.compiled import keep_compiled
     from kdtw_jax.serving.app import Serving, make_app
@@ -133,9 +136,12 @@ def _serve(options: Serve, listening: socket.socket) -> None:
         hosts=("127.0.0.1", "localhost", "[::1]", "::1") if local else ("*",),
         log_prompts=options.log_prompts,
     )
-    teacher = teacher_at(options.teacher, student.model.tokenizer) if options.teacher else None
+    where, timeout, teacher = options.teacher, options.teacher_timeout, None
+    if where:
+        teacher = teacher_at(where, student.model.tokenizer, timeout)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    engine = Engine(student, rows=options.rows, queue=options.queue, teacher=teacher)
+    limits = {"rows": options.rows, "queue": options.queue}
+    engine = Engine(student, **limits, teacher=teacher, patience=patience_with(where, timeout))
     page = Page(student, read_curve(options.run, options.seed), first_source(options.run), teacher)
     app = make_app(engine, settings, page)
     host, port = listening.getsockname()[:2]

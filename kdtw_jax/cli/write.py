@@ -24,6 +24,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kdtw_jax.answers import Answer
+from kdtw_jax.cli.elsewhere import TIMEOUT, check_timeout, patience_with, teacher_at
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.cli.output import drop_output
 from kdtw_jax.constraints import read_rule
@@ -51,6 +52,8 @@ class Write:
     teacher: str = ""
     """where the teacher is served, such as http://127.0.0.1:8100 (kdtw serve-teacher); by default it is read from the
     run"""
+    teacher_timeout: float = TIMEOUT
+    """seconds that a teacher elsewhere has to answer, twice; then the student writes on alone"""
     method: str = ""
     """the student of this method; by default the one that may ask, if there is one"""
     seed: int | None = None
@@ -78,6 +81,7 @@ def run(arguments: list[str]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for --help, which shows the marks
     options = tyro.cli(Write, prog="kdtw write", description=__doc__, args=arguments)
+    check_timeout(options.teacher_timeout)
     keep_compiled()
     load_extensions(options.constraint)
     student = load(options.run, options.method, options.seed, rule=options.rule, with_teacher=not options.teacher)
@@ -111,14 +115,15 @@ def run(arguments: list[str]) -> None:
 
 def _elsewhere(student: Student, sources: Iterable[str], options: Write, account: _Account) -> Iterator[Answer]:
     """Asks a teacher that is served elsewhere; says at the end how often it did not answer."""
-    from kdtw_jax.cli.elsewhere import teacher_at
     from kdtw_jax.serving.engine import Engine
     from kdtw_jax.serving.in_order import write_in_order
 
     if student.teacher is None:
         raise UserError("this student did not learn to ask: leave --teacher out")
-    with closing(teacher_at(options.teacher, student.model.tokenizer)) as teacher:
-        engine, alone = Engine(student, rows=_ROWS, queue=2 * _ROWS, teacher=teacher), 0
+    where, timeout, alone = options.teacher, options.teacher_timeout, 0
+    with closing(teacher_at(where, student.model.tokenizer, timeout)) as teacher:
+        patience = patience_with(where, timeout)
+        engine = Engine(student, rows=_ROWS, queue=2 * _ROWS, teacher=teacher, patience=patience)
         with closing(engine):
             for done in write_in_order(engine, sources, options.rule, guard=options.guard, account=account):
                 alone += done.degraded

@@ -195,8 +195,9 @@ def _fits(purse: Purse | None, index: int, now_B: jax.Array, then_B: jax.Array, 
     """Whether a debt may become another one, bool [B]."""
     if purse is None:
         return then_B <= 0
-    more_B = jnp.where(wish_B & purse.member_B, jnp.maximum(then_B - now_B, 0), 0)
+    # Where a constraint is not active, both debts are -inf (`as_rule`): nothing is added, and nothing lent to others.
+    more_B = jnp.where(wish_B & purse.member_B & (then_B > now_B), then_B - now_B, 0)
     if jnp.ndim(purse.saved[index]):
         return jnp.where(purse.member_B, (more_B == 0) | (more_B <= purse.saved[index] - now_B), then_B <= 0)
-    left = purse.saved[index] - jnp.sum(jnp.where(purse.member_B, now_B, 0))
+    left = purse.saved[index] - jnp.sum(jnp.where(purse.member_B & jnp.isfinite(now_B), now_B, 0))
     return jnp.where(purse.member_B, (more_B == 0) | (jnp.cumsum(more_B) <= left), then_B <= 0)

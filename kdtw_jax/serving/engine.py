@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from itertools import count
 from threading import Condition, Thread
+from uuid import uuid4
 
 import jax
 import numpy as np
@@ -15,10 +16,10 @@ from kdtw_jax.answers import Answer
 from kdtw_jax.constraints import History, Rule, make_calls, pad_words, words_room
 from kdtw_jax.decoding.sample import EOS, PAD
 from kdtw_jax.errors import UserError
-from kdtw_jax.serving.asker import Asker
+from kdtw_jax.serving.asker import Asker, check_teacher
 from kdtw_jax.serving.asking import Asking
 from kdtw_jax.serving.job import Done, Event, Failed, Job, Written
-from kdtw_jax.serving.rows import TOP_K, Happened, Order, Programs, Rows, Word, make_programs, unpack
+from kdtw_jax.serving.rows import TOP_K, Programs, Rows, RowSpec, StepResult, TeacherReply, make_programs, unpack
 from kdtw_jax.student import Student
 from kdtw_jax.teachers.protocol import Prefix, Teacher, TopTokens
 
@@ -36,11 +37,18 @@ class Engine:
     The tokens and their writers are those of `Student.stream` for that text alone under that rule. Close it.
 
     Raises:
-      UserError: `rows` or `queue` is below 1, or the teacher has another vocabulary.
+      UserError: `rows` or `queue` is below 1, or the teacher has another vocabulary or says of one token alone.
     """
 
     def __init__(
-        self, student: Student, *, rows: int = 16, queue: int = 256, teacher: Teacher | None = None, pause: float = 2.0
+        self,
+        student: Student,
+        *,
+        rows: int = 16,
+        queue: int = 256,
+        teacher: Teacher | None = None,
+        pause: float = 2.0,
+        patience: float | None = None,
     ):
         """Compiles what is needed and begins.
 
@@ -50,17 +58,15 @@ class Engine:
           queue: requests that may wait.
           teacher: who is asked in place of the student's own; None: that one, in the programs.
           pause: seconds after a failure in which that teacher is not asked again.
+          patience: seconds that a call of it may take, after which rows go on alone; None: as long as it takes.
         """
         if rows < 1 or queue < 1:
             raise UserError(f"rows and queue have to be at least 1, got {rows} and {queue}")
         own, other = student.model, student.teacher
         if teacher is not None and other is None:
             raise UserError("this student did not learn to ask: leave the teacher out")
-        if teacher is not None and teacher.about.vocab_size > own.tokenizer.vocab_size:
-            raise UserError(
-                f"the teacher {teacher.about.name} has {teacher.about.vocab_size} tokens and the student "
-                f"{own.tokenizer.vocab_size}; take the teacher that it learned from"
-            )
+        if teacher is not None:
+            check_teacher(teacher.about, own.tokenizer)
         self.student, self.rows, self._queue = student, rows, queue
         # A number of calls may be enforced beside a rule, whether or not the student knows such rules.
         constraints = (*student.constraints, make_calls())
@@ -83,19 +89,21 @@ class Engine:
             elsewhere=teacher is not None,
         )
         self._params = (own.params, None if other is None else other.params)
-        self._state: Rows = self._programs.empty(*self._params)
+        self._state: Rows | None = self._programs.empty(*self._params)
         self._keep_R = np.ones(rows, bool)
         self._seated: list[Job | None] = [None] * rows
         self._waiting: deque[Job] = deque()
         self._said: dict[Hashable, TopTokens | None] = {}
         self._asked: set[Hashable] = set()
         self._wake, self._numbers = Condition(), count(1)
+        self._name = uuid4().hex  # several engines may ask one teacher, which keeps what it has read by name
         self._closed = False
         self.steps = 0
         """tokens that all rows together went on"""
         self._asker = None
         if teacher is not None:
-            self._asker = Asker(teacher, self._told, banned=own.tokenizer.banned_ids, top_k=TOP_K, pause=pause)
+            banned = own.tokenizer.banned_ids
+            self._asker = Asker(teacher, self._told, banned=banned, top_k=TOP_K, pause=pause, patience=patience)
         self._compile()
         self._thread = Thread(target=self._run, name="kdtw-engine", daemon=True)
         self._thread.start()
@@ -173,17 +181,38 @@ class Engine:
 
     def _compile(self) -> None:
         self._seat(0, Job("", [EOS], 1, Asking(Rule((), ()), (), "", "default"), 1, lambda _: None))
-        given = self._programs.step(*self._params, self._state, self._keep_R, self._word([]))
-        jax.block_until_ready(given)
-        self._seated[0], self._state = None, self._programs.empty(*self._params)
+        self._state, packed = self._programs.step(*self._params, self._state, self._keep_R, self._word([]))
+        jax.block_until_ready(packed)
+        self._seated[0] = None
+        self._empty()
+
+    def _empty(self) -> None:
+        """Frees all rows; there is never memory for two of them."""
+        self._state = None
+        self._state = self._programs.empty(*self._params)
 
     def _run(self) -> None:
+        error: Exception = Busy("the server is closing")
+        try:
+            self._write()
+        except Exception as died:
+            _LOG.exception("the engine has stopped; no more requests are taken")
+            error = died
+        with self._wake:
+            self._closed, self._state = True, None
+            left = [*(job for job in self._seated if job is not None), *self._waiting]
+            self._waiting.clear()
+        for job in left:
+            self._end(job, Failed(error))
+
+    def _write(self) -> None:
+        """Goes on with all requests until the engine is closed."""
         while True:
             with self._wake:
                 while not self._closed and not self._has_work():
                     self._wake.wait()
                 if self._closed:
-                    break
+                    return
                 seats = self._arrivals()
             try:
                 self._free_cancelled()
@@ -192,11 +221,10 @@ class Engine:
                 self._advance()
             except Exception as error:
                 _LOG.exception("the engine failed at a step; its requests are given up")
-                self._give_up(error)
-        self._give_up(Busy("the server is closing"))
-        for job in [*self._waiting]:
-            self._end(job, Failed(Busy("the server is closing")))
-        self._waiting.clear()
+                # Those who were to be seated do not wait any more, and may not be seated yet.
+                for job in [*(job for job in self._seated if job is not None), *(job for _, job in seats)]:
+                    self._end(job, Failed(error))
+                self._empty()
 
     def _has_work(self) -> bool:
         """Whether a step would change anything. The lock is held."""
@@ -249,7 +277,7 @@ class Engine:
         order = self._order(job)
         self._state = self._programs.seat(*self._params, self._state, np.int32(row), source_1xS, words_1xW, order)
 
-    def _order(self, job: Job) -> Order:
+    def _order(self, job: Job) -> RowSpec:
         asking, width = job.asking, len(self._names) + 1
         budget, saved = np.zeros((1, width), np.float32), np.zeros((1, width), np.float32)
         active, drafted = np.zeros((1, width), bool), False
@@ -266,7 +294,7 @@ class Engine:
             budget[0, -1], active[0, -1] = calls, True
         drafted &= asking.guard and not member
         most, draft, on = np.full(1, job.most, np.int32), np.full(1, drafted), np.full(1, member)
-        return Order(most, draft, budget, active, saved, on)
+        return RowSpec(most, draft, budget, active, saved, on)
 
     def _advance(self) -> None:
         """A token in every row that can."""
@@ -282,13 +310,13 @@ class Engine:
         for job, key in jobs:
             self._take(job, key, happened)
 
-    def _take(self, job: Job, key: Hashable, happened: Happened) -> None:
+    def _take(self, job: Job, key: Hashable, happened: StepResult) -> None:
         """What a step did in the row of a request."""
         row = job.row
         if happened.waits[row] and self._asker is not None and key not in self._asked:
             with self._wake:
                 self._asked.add(key)
-            self._asker.ask(key, Prefix(tuple(job.source), tuple(job.tokens), str(job.number)))
+            self._asker.ask(key, Prefix(tuple(job.source), tuple(job.tokens), f"{self._name}-{job.number}"))
         if not happened.wrote[row]:
             return
         with self._wake:
@@ -310,7 +338,7 @@ class Engine:
             answer = self.student.answer(job.text, job.source_tokens, job.tokens, job.asked, job.called, positions)
             self._end(job, Done(answer, job.tokens[-1] == EOS, job.degraded))
 
-    def _word(self, said: list[tuple[int, TopTokens | None]]) -> Word | None:
+    def _word(self, said: list[tuple[int, TopTokens | None]]) -> TeacherReply | None:
         """What the teacher elsewhere has said to rows, as arrays."""
         if self._asker is None:
             return None
@@ -324,7 +352,7 @@ class Engine:
             ids[row], has[row] = top.ids_K[0], True
             ids[row, :found], logs[row, :found] = top.ids_K[:found], top.log_probs_K[:found]
             logs[row, found:] = top.log_probs_K[0]  # the first one again
-        return Word(ids, logs, has, gone)
+        return TeacherReply(ids, logs, has, gone)
 
     def _told(self, key: Hashable, said: TopTokens | None) -> None:
         """Takes what a teacher elsewhere has said, from its thread."""
@@ -346,8 +374,11 @@ class Engine:
         if ledger is not None:
             with self._wake:
                 ledger.users -= 1
-            if job.reserved is not None:
-                ledger.settle(job.asking.rule, job.reserved, job.history)
+            try:
+                if job.reserved is not None:
+                    ledger.settle(job.asking.rule, job.reserved, job.history)
+            except Exception:  # in a rule of the user's own; what was reserved stays spent
+                _LOG.exception("an account could not be settled")
         if event is not None:
             self._deliver(job, event)
 
@@ -359,8 +390,3 @@ class Engine:
         except Exception as error:  # such as a loop that is closed; other requests go on
             _LOG.warning("nobody takes what was written: %s", error)
             job.cancelled = True
-
-    def _give_up(self, error: Exception) -> None:
-        for job in [job for job in self._seated if job is not None]:
-            self._end(job, Failed(error))
-        self._state = self._programs.empty(*self._params)

@@ -102,11 +102,11 @@ class Ledger:
           reserved: what it gave.
           history: the output at its end, leaves [1]; None: nothing was written.
         """
-        if shared(rule):
-            self.account.settle(rule, reserved.saved, history)
         with self._lock:
             self._lent -= reserved.calls or 0
             self._made += 0 if history is None else int(history.calls_B[0])
+        if shared(rule):
+            self.account.settle(rule, reserved.saved, history)
 
 
 class Ledgers:

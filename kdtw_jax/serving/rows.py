@@ -33,7 +33,7 @@ THRESHOLD = 0.5  # of the gate's score, as `generate_with_help` has it
 TOP_K = 8  # tokens that a teacher elsewhere says of
 
 
-class Order(NamedTuple):
+class RowSpec(NamedTuple):
     """How one row is to be written; leaves [1] or [1, C] for C constraints."""
 
     most_B: Any  # int32, tokens at the most
@@ -53,14 +53,14 @@ class Rows(NamedTuple):
     credit_R: jax.Array  # int32, units that the output is trusted to reach
     input_R: jax.Array  # int32, the student's next input
     tokens_RxT: jax.Array  # int32, written so far, of the draft or of the output
-    order: Order
+    order: RowSpec
     history: History
     rule: Any  # what the student's gate made of the rule, [R, P]; None: the student has no gate
     student: Cache
     teacher: Cache | None  # None: it is elsewhere, or there is none
 
 
-class Word(NamedTuple):
+class TeacherReply(NamedTuple):
     """What a teacher elsewhere has said."""
 
     ids_RxK: Any  # int32
@@ -69,7 +69,7 @@ class Word(NamedTuple):
     gone_R: Any  # bool, there is no answer to be had
 
 
-class Happened(NamedTuple):
+class StepResult(NamedTuple):
     """What a step did; `unpack` finds it in the array that the program gives."""
 
     wrote: Any  # bool [R], a token of the output was written
@@ -122,7 +122,7 @@ def make_programs(
     inside = None if elsewhere else teacher
     count = len(constraints)
 
-    def fresh(params: Params, other: Params, source_1xS: jax.Array, words_1xW: jax.Array, order: Order) -> Rows:
+    def fresh(params: Params, other: Params, source_1xS: jax.Array, words_1xW: jax.Array, order: RowSpec) -> Rows:
         read_1xX, rule_1xX = encoder_inputs(student.config, words_1xW, source_1xS)
         found = None if teacher is None else student.read_rule(params, student.encode(params, rule_1xX))
         cache = None
@@ -150,13 +150,15 @@ def make_programs(
         row: jax.Array,
         source_1xS: jax.Array,
         words_1xW: jax.Array,
-        order: Order,
+        order: RowSpec,
     ) -> Rows:
         one = fresh(params, other, source_1xS, words_1xW, order)
         after: Rows = jax.tree.map(lambda all_R, new: all_R.at[row].set(new[0]), taken, one)
         return after
 
-    def step(params: Params, other: Params, now: Rows, keep_R: jax.Array, word: Word | None) -> tuple[Rows, jax.Array]:
+    def step(
+        params: Params, other: Params, now: Rows, keep_R: jax.Array, word: TeacherReply | None
+    ) -> tuple[Rows, jax.Array]:
         order, history = now.order, now.history
         open_R = now.open_R & keep_R
         drafting_R, writing_R = open_R & now.drafting_R, open_R & ~now.drafting_R
@@ -230,7 +232,7 @@ def make_programs(
     )
 
 
-def unpack(packed: Any) -> Happened:
+def unpack(packed: Any) -> StepResult:
     """What a step did, from the array that it gives.
 
     Args:
@@ -238,10 +240,10 @@ def unpack(packed: Any) -> Happened:
     """
     wrote, token, asked, call, ended, waits, refused = packed[:7]
     counts = History(*packed[7:])
-    return Happened(wrote != 0, token, asked != 0, call != 0, ended != 0, waits != 0, refused != 0, counts)
+    return StepResult(wrote != 0, token, asked != 0, call != 0, ended != 0, waits != 0, refused != 0, counts)
 
 
-def _said(word: Word, log_pi_RxV: jax.Array, banned: tuple[int, ...]) -> jax.Array:
+def _said(word: TeacherReply, log_pi_RxV: jax.Array, banned: tuple[int, ...]) -> jax.Array:
     """The policy of a teacher elsewhere, of the tokens that it says of; the student's in the other rows."""
     row_Rx1 = jnp.arange(len(log_pi_RxV))[:, None]
     log_mu_RxV = jnp.full_like(log_pi_RxV, -jnp.inf).at[row_Rx1, word.ids_RxK].set(word.log_probs_RxK)
@@ -253,7 +255,7 @@ def _nothing(
 ) -> Rows:
     """Free rows."""
     one, wide = jnp.zeros(1, jnp.int32), jnp.zeros((1, count), jnp.float32)
-    order = Order(one, one != 0, wide, wide != 0, wide, one != 0)
+    order = RowSpec(one, one != 0, wide, wide != 0, wide, one != 0)
     given = (jnp.zeros((1, source), jnp.int32), jnp.zeros((1, words), jnp.int32), order)
     shapes = jax.eval_shape(fresh, params, other, *given)
     empty: Rows = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype), shapes)
