@@ -16,7 +16,10 @@ import pytest
 import uvicorn
 
 from kdtw_jax.cli.serve import bound
+from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
+from kdtw_jax.serving import app as app_module
+from kdtw_jax.serving import asking as asking_module
 from kdtw_jax.serving.app import Serving, make_app
 from kdtw_jax.serving.asking import Limits, read_asking, rule_of_system
 from kdtw_jax.serving.engine import Engine
@@ -146,6 +149,7 @@ def test_the_rule_is_that_of_the_header_then_the_body_then_the_system_message(
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "the last message is the user's"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "parts of type text"),
         ([1], 400, "the body is a JSON object"),
+        (chat("one", **{f"field {n}": 0 for n in range(64)}), 400, "66 fields; at most 64"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_would_be_right(app: Any, body: Any, status: int, said: str) -> None:
@@ -212,6 +216,54 @@ def test_a_sentence_of_a_system_message_is_a_rule_or_none_or_refused(own: Studen
         rule_of_system("The teacher knows better.", known)
     for rule in RULES:
         assert rule_of_system(f"You translate. {rule}.", known) == rule
+
+
+def test_a_long_system_message_is_read_in_time_that_grows_as_it_does(
+    own: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = own.constraints
+    for harmless in ("help " + "1" * 400_000, "help " + "1 " * 400_000, "x; " * 400_000):
+        assert rule_of_system(harmless, known) is None
+    with pytest.raises(UserError, match="characters"):
+        rule_of_system("Ask the teacher " + "very " * 1000 + "often", known)
+    with pytest.raises(UserError, match="characters"):
+        rule_of_system("Ask for at most 3" + " very" * 1000 + " few words", known)
+    late = "Be kind. " * 200
+    with pytest.raises(UserError, match="the first 128 sentences"):
+        rule_of_system(f"{late}{SHARE_RULE}", known)
+    read = list[str]()
+    monkeypatch.setattr(asking_module, "read_rule", lambda text, known: (read.append(text), read_rule(text, known))[1])
+    assert rule_of_system(f"{SHARE_RULE}. {late}", known) == SHARE_RULE and len(read) == 128
+
+
+def test_what_takes_as_long_as_a_text_is_not_done_on_the_event_loop(
+    app: Any, own: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = list[str]()
+
+    def off_loop(name: str, function: Any) -> Any:
+        def called(*given: Any, **named: Any) -> Any:
+            with pytest.raises(RuntimeError, match="no running event loop"):
+                asyncio.get_running_loop()
+            done.append(name)
+            return function(*given, **named)
+
+        return called
+
+    for name in ("read_request", "read_asking"):
+        monkeypatch.setattr(app_module, name, off_loop(name, getattr(app_module, name)))
+    monkeypatch.setattr(type(own), "encode", off_loop("encode", type(own).encode))
+    assert send(app, "POST", CHAT, json=chat("one", SHARE_RULE)).status_code == 200
+    assert done == ["read_request", "read_asking", "encode"]
+
+
+def test_a_refused_request_opens_no_account(engine: Engine) -> None:
+    small = make_app(engine, Serving("toy", rule=SHARE_RULE, accounts=1))
+    spends = {"max_teacher_calls": 1000, "rule": FREE}
+    for text in ("long " * 50, "one"):
+        assert send(small, "POST", CHAT, json=chat(text, account=text[:9], **spends)).status_code in (200, 400)
+    found = send(small, "POST", CHAT, json=chat("one", account="one", **spends)).json()
+    assert found["teacher_help"]["budget"]["max_calls"] == 1000
 
 
 def test_a_share_is_never_rounded_up(own: Student) -> None:

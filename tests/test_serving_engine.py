@@ -185,11 +185,18 @@ def test_a_teacher_elsewhere_says_the_same_and_where_it_does_not_answer_the_stud
 
 def test_accounts_that_would_lose_calls_are_not_forgotten() -> None:
     ledgers = Ledgers(2)
-    kept, share = ledgers.open("calls", SHARE_RULE, 3), ledgers.open("share", SHARE_RULE, None)
-    assert ledgers.open("another", SHARE_RULE, None) is not share
+    rule = asking(student("token"), SHARE_RULE).rule
+    kept, share = ledgers.open("calls", Ledger(SHARE_RULE, 3)), ledgers.open("share", Ledger(SHARE_RULE, None))
+    reserved = kept.reserve(rule, 1)
+    assert ledgers.open("another", Ledger(SHARE_RULE, None)) is not share
     assert ledgers.find("share") is None and ledgers.find("calls") is kept
-    ledgers.open("more", SHARE_RULE, 1)
+    ledgers.open("more", Ledger(SHARE_RULE, 1)).reserve(rule, 1)
     with pytest.raises(UserError, match="2 accounts already"):
-        ledgers.open("too many", SHARE_RULE, None)
+        ledgers.open("too many", Ledger(SHARE_RULE, None))
+    kept.settle(rule, reserved, None)  # nothing was written on it
+    ledgers.open("now there is room", Ledger(SHARE_RULE, 2))
+    assert ledgers.find("calls") is None
+    with pytest.raises(UserError, match="of 2 calls, not of 3"):
+        ledgers.open("now there is room", Ledger(SHARE_RULE, 3))
     with pytest.raises(UserError, match="not of 9"):
         Ledger(SHARE_RULE, 3).check(None, 9, asking(student("token"), SHARE_RULE).rule, student("token").unit)

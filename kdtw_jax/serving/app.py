@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
-from kdtw_jax.serving.asking import read_asking
+from kdtw_jax.serving.asking import Asking, open_account, read_asking
 from kdtw_jax.serving.engine import Busy, Engine
 from kdtw_jax.serving.job import Done
 from kdtw_jax.serving.ledger import AccountSpent, Ledgers
@@ -199,16 +199,14 @@ class _Server:
     async def complete(self, http: HTTPRequest, *, chat: bool) -> Response:
         """An answer, whole or as a stream."""
         begun = time.monotonic()
-        request = read_request(await self._body(http), chat=chat)
-        self._check_model(request.model)
-        header = http.headers.get(RULE_HEADER)
-        given = {"header": header, "system": request.system, "default": self._settings.rule}
-        asking = read_asking(self._engine.student, request.limits, self._ledgers, **given)
-        if not request.truncate:
-            self._check_length(request)
+        # What takes as long as a text is long has a thread, so that others are answered meanwhile.
+        body, header = await self._body(http), http.headers.get(RULE_HEADER)
+        request, asking, encoded = await asyncio.to_thread(self._read, body, header, chat)
         if self._settings.log_prompts:
             _LOG.info("prompts %r under the rule %r", request.texts, asking.said)
-        work = Work(self._engine, request, asking, asyncio.get_running_loop())
+        # From here on to the jobs there is no await, so that nobody's account is forgotten between the two.
+        asking = open_account(asking, self._ledgers)
+        work = Work(self._engine, request, asking, encoded, asyncio.get_running_loop())
         finish = partial(self._finish, begun)
         try:
             if request.stream:
@@ -227,16 +225,23 @@ class _Server:
         else:
             self._metrics.written(answers, time.monotonic() - begun)
 
-    def _check_length(self, request: Request) -> None:
-        student = self._engine.student
-        for text in request.texts:
-            source, cut = student.encode(text)
-            if cut:
+    def _read(
+        self, body: object, header: str | None, chat: bool
+    ) -> tuple[Request, Asking, list[tuple[list[int], int]]]:
+        """A request, its rule and its texts in tokens; all that can be wrong with it alone is found."""
+        request, student = read_request(body, chat=chat), self._engine.student
+        self._check_model(request.model)
+        given = {"header": header, "system": request.system, "default": self._settings.rule}
+        asking = read_asking(student, request.limits, self._ledgers, **given)
+        encoded = [student.encode(text) for text in request.texts]
+        for source, cut in encoded:
+            if cut and not request.truncate:
                 said = (
                     f"the text has {len(source) + cut} tokens with its instruction, and the student reads "
                     f"{student.max_source}; shorten it, or send truncate: true to have its beginning read"
                 )
                 raise _Refused(400, error_body(said, "invalid_request_error", "context_length_exceeded"))
+        return request, asking, encoded
 
     async def _body(self, http: HTTPRequest) -> object:
         """The body as JSON. Only what says to be JSON is read: a browser asks before it sends that elsewhere."""

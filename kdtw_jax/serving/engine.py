@@ -120,7 +120,14 @@ class Engine:
         """Calls of a teacher elsewhere without an answer."""
         return 0 if self._asker is None else self._asker.failures
 
-    def submit(self, text: str, asking: Asking, deliver: Callable[[Event], None], most: int | None = None) -> Job:
+    def submit(
+        self,
+        text: str,
+        asking: Asking,
+        deliver: Callable[[Event], None],
+        most: int | None = None,
+        encoded: tuple[list[int], int] | None = None,
+    ) -> Job:
         """Takes a request.
 
         Args:
@@ -128,6 +135,7 @@ class Engine:
           asking: its rule.
           deliver: called with what happens, from another thread.
           most: tokens of the output at the most; None, and beyond those: as many as the student writes.
+          encoded: the text as `Student.encode` gives it; None: it is encoded here, which takes a while for a long one.
 
         Raises:
           Busy: as many requests wait as may, or the engine is closed.
@@ -138,7 +146,7 @@ class Engine:
             pad_words([asking.words], self.words)  # which says so
         if asking.ledger is not None:
             asking.ledger.raise_if_spent()
-        source, cut = self.student.encode(text)
+        source, cut = self.student.encode(text) if encoded is None else encoded
         most = self.student.max_target if most is None else max(1, min(most, self.student.max_target))
         job = Job(text, source, len(source) + cut, asking, most, deliver, next(self._numbers))
         if not source:

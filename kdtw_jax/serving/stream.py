@@ -27,13 +27,21 @@ class Gone(Exception):
 class Work:
     """The jobs of one request, and what comes of them on the side of the event loop."""
 
-    def __init__(self, engine: Engine, request: Request, asking: Asking, loop: asyncio.AbstractEventLoop):
+    def __init__(
+        self,
+        engine: Engine,
+        request: Request,
+        asking: Asking,
+        encoded: Sequence[tuple[list[int], int]],
+        loop: asyncio.AbstractEventLoop,
+    ):
         """Hands them in; errors as for `Engine.submit`.
 
         Args:
           engine: who writes.
           request: of which texts.
           asking: under which rule.
+          encoded: the texts, as `Student.encode` gives them.
           loop: where it is waited for them.
         """
         self.student, self.request, self.asking = engine.student, request, asking
@@ -48,8 +56,8 @@ class Work:
             loop.call_soon_threadsafe(put, (index, event))
 
         try:
-            for index, text in enumerate(request.texts):
-                self._jobs.append(engine.submit(text, asking, partial(deliver, index), request.most))
+            for index, (text, source) in enumerate(zip(request.texts, encoded, strict=True)):
+                self._jobs.append(engine.submit(text, asking, partial(deliver, index), request.most, source))
         except BaseException:
             self.cancel()
             raise

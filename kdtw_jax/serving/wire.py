@@ -16,6 +16,8 @@ from kdtw_jax.serving.job import Done, Written
 
 OWN = ("rule", "max_teacher_share", "max_teacher_calls", "guard", "account", "truncate")
 _TOGETHER = 32  # prompts of one request at the most
+_FIELDS = 64  # of a body: the API has about 35
+_NAME = 40  # characters of a field's name that are compared with the names of our own
 _REFUSED: dict[
     str, tuple[object, ...]
 ] = {  # fields that ask for what there is not, and their values that ask for nothing
@@ -66,8 +68,10 @@ def read_request(body: object, *, chat: bool) -> Request:
             raise UserError(f"{name} is not supported; leave it out")
     if isinstance(body.get("response_format"), Mapping) and body["response_format"].get("type") != "text":
         raise UserError("response_format is not supported; leave it out")
+    if len(body) > _FIELDS:
+        raise UserError(f"the body has {len(body)} fields; at most {_FIELDS}")
     for name in body:
-        if name not in OWN and (near := get_close_matches(str(name), OWN, 1, 0.8)):
+        if name not in OWN and (near := get_close_matches(str(name)[:_NAME], OWN, 1, 0.8)):
             raise UserError(f"{str(name)!r:.80} is no field; do you mean {near[0]}?")
     system = None
     texts: tuple[str, ...]
