@@ -81,7 +81,7 @@ def test_a_missing_package_is_told_of_in_a_line(monkeypatch: pytest.MonkeyPatch,
         (["--rows", "0"], "--rows"),
         (["--port", "70000"], "--port"),
         (["--rows", "9", "--waiting", "8"], "--waiting"),
-        (["--host", "256.0.0.1"], "cannot listen"),
+        (["--host", "192.0.2.1"], "cannot listen"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: list[str], said: str, capsys: Any) -> None:
