@@ -151,16 +151,20 @@ def test_a_limit_of_calls_holds_beside_any_rule(engine: Engine, own: Student) ->
             written(engine, text, asking(own, "ask the teacher as often as you like; ask the teacher at most 2 times"))
         )
         assert answer(written(engine, text, asking(own, SHARE_RULE, calls=0))).calls == 0
+    unguarded = [answer(written(engine, text, asking(own, RULES[1], guard=False))).calls for text in TEXTS]
+    limited = [answer(written(engine, text, asking(own, RULES[1], guard=False, calls=1))).calls for text in TEXTS]
+    assert max(unguarded) > 1 == max(limited)
 
 
 def test_a_queue_that_is_full_takes_nothing(own: Student, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = asking(own, RULES[0])
     monkeypatch.setattr(engine, "_queue", 2)
     with engine._wake:  # nobody is seated
-        events = [written(engine, "one", rule) for _ in range(2)]
+        events = [written(engine, "one", rule) for _ in range(engine.rows + 2)]  # as many as rows that are free, and 2
         with pytest.raises(Busy, match="2 requests wait"):
             engine.submit("three", rule, lambda _: None)
-    assert answer(events[0]) == answer(events[1])
+    first, *others = map(answer, events)
+    assert all(other == first for other in others)
     with pytest.raises(UserError, match="at least 1"):
         Engine(own, rows=0)
 

@@ -180,7 +180,7 @@ def read_asking(
         said,
         origin,
         limits.guard,
-        None if limits.account is not None or not limits.guard else limits.calls,
+        None if limits.account is not None else limits.calls,
         open_ledger,
         read.assumed,
         limits.account,

@@ -111,6 +111,11 @@ class Engine:
         return len(self._waiting)
 
     @property
+    def room(self) -> int:
+        """Requests that may be under way, those that wait included."""
+        return self.rows + self._queue
+
+    @property
     def is_open(self) -> bool:
         """Whether requests are taken."""
         return not self._closed
@@ -156,7 +161,7 @@ class Engine:
         with self._wake:
             if self._closed:
                 raise Busy("the server is closing")
-            if len(self._waiting) >= self._queue:
+            if len(self._waiting) + self.active >= self.room:
                 raise Busy(f"{self._queue} requests wait already; try again in a second")
             if asking.ledger is not None:
                 asking.ledger.users += 1

@@ -85,7 +85,8 @@ def read_request(body: object, *, chat: bool) -> Request:
             raise UserError("prompt is a text or a list of texts")
         if len(texts) > _TOGETHER:
             raise UserError(f"{len(texts)} prompts; at most {_TOGETHER} in one request")
-    most = body.get("max_completion_tokens", body.get("max_tokens"))
+    limits = (body.get("max_completion_tokens"), body.get("max_tokens"))
+    most = next((limit for limit in limits if limit is not None), None)
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
         raise UserError(f"max_tokens is a whole number of at least 1, not {most!r:.80}")
     options = body.get("stream_options") or {}
@@ -172,7 +173,7 @@ def help_of(asking: Asking, answers: Sequence[Done]) -> dict[str, Any]:
         "share": round(sum(answer.helped for answer in found) / length, 4) if length else 0.0,
         "helped": sum(answer.helped for answer in found),
         "length": length,
-        "unit": found[0].unit if found else "token",
+        "unit": next((done.answer.unit for done in answers if not done.spent), "token"),
         "budget": budget,
         "assumed": list(asking.assumed),
         "degraded": any(done.degraded for done in answers),
@@ -273,4 +274,6 @@ class Reply:
 
 
 def _reason(done: Done) -> str:
+    if done.spent:
+        return "account_spent"
     return "stop" if done.finished else "length"
