@@ -240,9 +240,10 @@ class _Server:
             _LOG.info("prompts %r under the rule %r", request.texts, asking.said)
         # From here on to the jobs there is no await, so that nobody's account is forgotten between the two.
         asking = open_account(asking, self._ledgers)
-        work = Work(self._engine, request, asking, encoded, asyncio.get_running_loop())
+        work = Work(self._engine, request, asking, asyncio.get_running_loop())
         finish = partial(self._finish, begun, work)
         try:
+            work.begin(encoded)
             if request.stream:
                 await work.first(http.receive)
                 return EventStream(work, Reply(request, self._settings.model), finish)

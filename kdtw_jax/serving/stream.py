@@ -29,45 +29,43 @@ class Gone(Exception):
 class Work:
     """The jobs of one request, and what comes of them on the side of the event loop."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        request: Request,
-        asking: Asking,
-        encoded: Sequence[tuple[list[int], int]],
-        loop: asyncio.AbstractEventLoop,
-    ):
-        """Hands them in; errors as for `Engine.submit`.
+    def __init__(self, engine: Engine, request: Request, asking: Asking, loop: asyncio.AbstractEventLoop):
+        """None yet: `begin` hands them in.
 
         Args:
           engine: who writes.
           request: of which texts.
           asking: under which rule.
-          encoded: the texts, as `Student.encode` gives them.
           loop: where it is waited for them.
         """
         self.student, self.request, self.asking = engine.student, request, asking
         self._engine, self._events = engine, asyncio.Queue[tuple[int, Event]]()
         self._first: list[tuple[int, Event]] = []
         self.jobs: list[Job] = []
-        put = self._events.put_nowait
+        self._loop = loop
+
+    def begin(self, encoded: Sequence[tuple[list[int], int]]) -> None:
+        """Hands the jobs in; errors as for `Engine.submit`, and then those before are to be cancelled.
+
+        Args:
+          encoded: the texts, as `Student.encode` gives them.
+        """
+        put, request = self._events.put_nowait, self.request
 
         def deliver(index: int, event: Event) -> None:
             if isinstance(event, Written) and not request.stream:
                 return
-            loop.call_soon_threadsafe(put, (index, event))
+            self._loop.call_soon_threadsafe(put, (index, event))
 
-        try:
-            for index, (text, source) in enumerate(zip(request.texts, encoded, strict=True)):
-                try:
-                    self.jobs.append(engine.submit(text, asking, partial(deliver, index), request.most, source))
-                except AccountSpent as error:
-                    if not index:
-                        raise
-                    put((index, Failed(error)))
-        except BaseException:
-            self.cancel()
-            raise
+        for index, (text, source) in enumerate(zip(request.texts, encoded, strict=True)):
+            try:
+                job = self._engine.submit(text, self.asking, partial(deliver, index), request.most, source)
+            except AccountSpent as error:
+                if not index:
+                    raise
+                put((index, Failed(error)))
+            else:
+                self.jobs.append(job)
 
     def cancel(self) -> None:
         """Calls off what is not finished."""
@@ -157,6 +155,9 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (Gone, OSError):
             end = Gone()
+        except Exception as error:
+            end = error
+            raise
         finally:
             self._work.cancel()
             self._finish(end)
