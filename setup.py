@@ -9,7 +9,7 @@ SERVE = [
     "httpx>=0.27",
     "msgpack>=1.0.8",
     "prometheus-client>=0.20",
-    "starlette>=0.40",
+    "starlette>=1.7",
     "tenacity>=8.5",
     "uvicorn>=0.30",
 ]

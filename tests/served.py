@@ -16,7 +16,7 @@ from kdtw_jax.constraints import make_calls, make_pause, make_share, make_unit
 from kdtw_jax.data.tokenizer import load_tokenizer
 from kdtw_jax.decoding import log_policy
 from kdtw_jax.models import T5Config, make_model
-from kdtw_jax.serving.asking import Asking, Limits, read_asking
+from kdtw_jax.serving.asking import Asking, Limits, open_account, read_asking
 from kdtw_jax.serving.engine import Engine
 from kdtw_jax.serving.job import Done, Event, Failed, Written
 from kdtw_jax.serving.ledger import Ledgers
@@ -117,7 +117,8 @@ class OwnTeacher:
 
 
 def asking(student: Student, rule: str | None = None, ledgers: Ledgers | None = None, **limits: Any) -> Asking:
-    return read_asking(student, Limits(rule, **limits), Ledgers() if ledgers is None else ledgers)
+    ledgers = Ledgers() if ledgers is None else ledgers
+    return open_account(read_asking(student, Limits(rule, **limits), ledgers), ledgers)
 
 
 def written(engine: Engine, text: str, how: Asking, most: int | None = None) -> SimpleQueue[Event]:

@@ -12,9 +12,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from kdtw_jax.cli import main, serve
+from kdtw_jax.cli.listening import is_loopback, names_of
 from kdtw_jax.errors import UserError
+from tests.test_serving_app import send
 from tests.test_writing import RULE, run
 
 __all__ = ["run"]  # a fixture
@@ -40,7 +48,7 @@ def test_what_is_wrong_is_said_before_models_are_read(
             ([str(tmp_path)], "is not a run's folder"),
             ([str(run), "--port", str(port)], "take another --port"),
             ([str(run), "--port", "70000"], "from 0 to 65535"),
-            ([str(run), "--host", "256.0.0.1"], "cannot listen at 256.0.0.1"),
+            ([str(run), "--host", "192.0.2.1"], "cannot listen at 192.0.2.1"),  # of documentation (RFC 5737): nobody's
             ([str(run), "--rows", "0"], "rows, queue and max-body have to be at least 1"),
             ([str(run), "--teacher-timeout", "0"], "seconds above 0"),
         ):
@@ -50,6 +58,21 @@ def test_what_is_wrong_is_said_before_models_are_read(
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(UserError, match=r"needs uvicorn: pip install '\.\[serve\]'"):
         serve.run([str(run)])
+
+
+def test_a_server_of_this_machine_alone_is_called_by_its_names() -> None:
+    async def answered(_: Request) -> Response:
+        return Response()
+
+    for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2", "192.0.2.1"):
+        hosts = Middleware(TrustedHostMiddleware, allowed_hosts=list(names_of(host)), www_redirect=False)
+        app = Starlette(routes=[Route("/", answered)], middleware=[hosts])
+        called = f"[{host}]" if ":" in host else host
+        for name in (called, "localhost", "127.0.0.1", "[::1]"):
+            for port in ("", ":8000"):
+                assert send(app, "GET", "/", {"host": f"{name}{port}"}).status_code == 200, (host, name)
+        status = send(app, "GET", "/", {"host": "evil.example"}).status_code
+        assert status == (400 if is_loopback(host) else 200)
 
 
 @pytest.mark.long

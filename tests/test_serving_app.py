@@ -15,12 +15,16 @@ import openai
 import pytest
 import uvicorn
 
-from kdtw_jax.cli.serve import bound
+from kdtw_jax.cli.listening import bound
+from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
+from kdtw_jax.serving import app as app_module
+from kdtw_jax.serving import asking as asking_module
 from kdtw_jax.serving.app import Serving, make_app
 from kdtw_jax.serving.asking import Limits, read_asking, rule_of_system
 from kdtw_jax.serving.engine import Engine
-from kdtw_jax.serving.ledger import Ledgers
+from kdtw_jax.serving.job import Event, Job
+from kdtw_jax.serving.ledger import Ledger, Ledgers
 from kdtw_jax.student import Student
 from tests.served import RULES, SHARE_RULE, TEXTS, answer, asking, student, written
 
@@ -109,6 +113,7 @@ def test_a_stream_is_the_answer_in_parts_with_its_usage_at_the_end(app: Any) -> 
         (None, {"max_teacher_share": 0.305}, None, "ask the teacher for at most 30.5% of the words", "body"),
         (None, {"max_teacher_share": 0}, None, "ask the teacher for at most 0% of the words", "body"),
         (None, {}, "You are helpful. Never ask the teacher! Be brief.", "Never ask the teacher", "system"),
+        ("höchstens 20 % der Wörter", {}, None, "höchstens 20 % der Wörter", "header"),
         (None, {}, "You are a helpful assistant with 3 rules.", SHARE_RULE, "default"),
         (None, {}, None, SHARE_RULE, "default"),
         (None, {"max_teacher_calls": 1}, None, f"{SHARE_RULE}; ask the teacher at most 1 times", "default"),
@@ -117,9 +122,10 @@ def test_a_stream_is_the_answer_in_parts_with_its_usage_at_the_end(app: Any) -> 
 def test_the_rule_is_that_of_the_header_then_the_body_then_the_system_message(
     app: Any, header: str | None, body: dict[str, Any], system: str | None, said: str, origin: str
 ) -> None:
-    headers = {} if header is None else {"X-KDTW-Rule": header}
-    budget = send(app, "POST", CHAT, headers, json=chat("one", system, **body)).json()["teacher_help"]["budget"]
-    assert (budget["rule"], budget["from"]) == (said, origin)
+    for encoding in ("utf8", "latin-1"):
+        headers: Any = {} if header is None else {b"X-KDTW-Rule": header.encode(encoding)}
+        budget = send(app, "POST", CHAT, headers, json=chat("one", system, **body)).json()["teacher_help"]["budget"]
+        assert (budget["rule"], budget["from"]) == (said, origin)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +152,19 @@ def test_the_rule_is_that_of_the_header_then_the_body_then_the_system_message(
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "the last message is the user's"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "parts of type text"),
         ([1], 400, "the body is a JSON object"),
+        (chat("one", **{f"field {n}": 0 for n in range(64)}), 400, "66 fields; at most 64"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_would_be_right(app: Any, body: Any, status: int, said: str) -> None:
     response = send(app, "POST", CHAT, json=body)
     assert response.status_code == status and said in response.json()["error"]["message"]
     assert "\n" not in response.json()["error"]["message"]
+
+
+def test_either_name_limits_the_tokens(app: Any) -> None:
+    for limits in ({"max_tokens": 2}, {"max_completion_tokens": None, "max_tokens": 2}, {"max_completion_tokens": 2}):
+        found = send(app, "POST", CHAT, json=chat(TEXTS[3], **limits, rule=FREE)).json()
+        assert found["usage"]["completion_tokens"] == 2, limits
 
 
 def test_other_ways_to_call_wrongly(app: Any, engine: Engine) -> None:
@@ -214,6 +227,71 @@ def test_a_sentence_of_a_system_message_is_a_rule_or_none_or_refused(own: Studen
         assert rule_of_system(f"You translate. {rule}.", known) == rule
 
 
+def test_a_long_system_message_is_read_in_time_that_grows_as_it_does(
+    own: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = own.constraints
+    for harmless in ("help " + "1" * 400_000, "help " + "1 " * 400_000, "x; " * 400_000):
+        assert rule_of_system(harmless, known) is None
+    with pytest.raises(UserError, match="characters"):
+        rule_of_system("Ask the teacher " + "very " * 1000 + "often", known)
+    with pytest.raises(UserError, match="characters"):
+        rule_of_system("Ask for at most 3" + " very" * 1000 + " few words", known)
+    late = "Be kind. " * 200
+    with pytest.raises(UserError, match="the first 128 sentences"):
+        rule_of_system(f"{late}{SHARE_RULE}", known)
+    read = list[str]()
+    monkeypatch.setattr(asking_module, "read_rule", lambda text, known: (read.append(text), read_rule(text, known))[1])
+    assert rule_of_system(f"{SHARE_RULE}. {late}", known) == SHARE_RULE and len(read) == 128
+
+
+def test_what_takes_as_long_as_a_text_is_not_done_on_the_event_loop(
+    app: Any, own: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = list[str]()
+
+    def off_loop(name: str, function: Any) -> Any:
+        def called(*given: Any, **named: Any) -> Any:
+            with pytest.raises(RuntimeError, match="no running event loop"):
+                asyncio.get_running_loop()
+            done.append(name)
+            return function(*given, **named)
+
+        return called
+
+    for name in ("read_request", "read_asking"):
+        monkeypatch.setattr(app_module, name, off_loop(name, getattr(app_module, name)))
+    monkeypatch.setattr(type(own), "encode", off_loop("encode", type(own).encode))
+    assert send(app, "POST", CHAT, json=chat("one", SHARE_RULE)).status_code == 200
+    assert done == ["read_request", "read_asking", "encode"]
+
+
+def test_a_refused_request_opens_no_account(engine: Engine) -> None:
+    small = make_app(engine, Serving("toy", rule=SHARE_RULE, accounts=1))
+    spends = {"max_teacher_calls": 1000, "rule": FREE}
+    for text in ("long " * 50, "one"):
+        assert send(small, "POST", CHAT, json=chat(text, account=text[:9], **spends)).status_code in (200, 400)
+    found = send(small, "POST", CHAT, json=chat("one", account="one", **spends)).json()
+    assert found["teacher_help"]["budget"]["max_calls"] == 1000
+
+
+def test_an_account_that_another_request_opens_meanwhile_is_of_its_rule(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[Ledgers]()
+
+    def read(student: Student, limits: Limits, ledgers: Ledgers, **given: Any) -> Any:
+        found = read_asking(student, limits, ledgers, **given)
+        if not calls:
+            ledgers.open("ours", Ledger(RULES[0], None))
+        calls.append(ledgers)
+        return found
+
+    monkeypatch.setattr(app_module, "read_asking", read)
+    budget = send(app, "POST", CHAT, json=chat("one", account="ours")).json()["teacher_help"]["budget"]
+    assert (budget["rule"], budget["from"], len(calls)) == (RULES[0], "account", 2)
+
+
 def test_a_share_is_never_rounded_up(own: Student) -> None:
     for share in (0.1999, 0.0006, 0.3, 0.999):
         budget = float(read_asking(own, Limits(share=share), Ledgers()).rule.budgets[0])
@@ -222,24 +300,42 @@ def test_a_share_is_never_rounded_up(own: Student) -> None:
 
 def until(true: Callable[[], bool]) -> None:
     """Waits for what has to come, however busy the machine is."""
-    while not true():
+    for _ in range(20_000):
+        if true():
+            return
         time.sleep(0.005)
+    raise AssertionError("it has not come")
 
 
-def test_a_client_that_goes_away_frees_its_row(engine: Engine) -> None:
-    made = make_app(engine, Serving("toy"))
+def number(app: Any, name: str) -> float:
+    """One of those of /metrics."""
+    lines = send(app, "GET", "/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+def test_a_client_that_goes_away_frees_its_row(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, deliver = make_app(engine, Serving("toy")), engine._deliver
+    began, go = threading.Event(), threading.Event()
+
+    def held(job: Job, event: Event) -> None:
+        """The engine waits after the first token until the client has left."""
+        deliver(job, event)
+        began.set()
+        assert go.wait(60)
+
+    monkeypatch.setattr(engine, "_deliver", held)
 
     async def leave(stream: bool) -> None:
-        sent, gone = asyncio.Event(), asyncio.Event()
         body = json.dumps(chat("a fourth text", stream=stream, rule=FREE)).encode()
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
+        messages, sent = [{"type": "http.request", "body": body, "more_body": False}], asyncio.Event()
 
         async def receive() -> Any:
             if messages:
                 return messages.pop()
+            while not began.is_set():
+                await asyncio.sleep(0.001)
             if stream:
                 await sent.wait()
-            gone.set()
             return {"type": "http.disconnect"}
 
         async def hear(message: Any) -> None:
@@ -249,12 +345,54 @@ def test_a_client_that_goes_away_frees_its_row(engine: Engine) -> None:
         headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
         scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "query_string": b""}
         await made({**scope, "raw_path": CHAT.encode(), "http_version": "1.1"}, receive, hear)
-        assert gone.is_set()
 
     for stream in (True, False):
+        began.clear()
+        go.clear()
         asyncio.run(leave(stream))
-    until(lambda: engine.active == engine.waiting == 0)
-    assert "kdtw_cancelled_total 2.0" in send(made, "GET", "/metrics").text
+        go.set()
+        until(lambda: engine.active == engine.waiting == 0)
+    assert number(made, "kdtw_cancelled_total") == 2.0 and number(made, "kdtw_failed_total") == 0.0
+    # What was written for them is counted all the same.
+    assert number(made, "kdtw_tokens_total") == 2.0 and number(made, "kdtw_teacher_positions_total") > 0
+
+
+def test_a_stream_that_fails_is_not_a_client_that_went_away(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, deliver, tokens = make_app(engine, Serving("toy")), engine._deliver, list[Event]()
+
+    def fails(job: Job, event: Event) -> None:
+        tokens.append(event)
+        if len(tokens) == 2:
+            raise RuntimeError("broken")
+        deliver(job, event)
+
+    monkeypatch.setattr(engine, "_deliver", fails)
+    said = send(made, "POST", CHAT, json=chat("a fourth text", stream=True, rule=FREE))
+    assert said.status_code == 200 and "cannot be finished: broken" in said.text
+    assert number(made, "kdtw_failed_total") == 1.0 and number(made, "kdtw_cancelled_total") == 0.0
+    assert number(made, "kdtw_tokens_total") == 2.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_of_several_prompts_those_before_the_account_is_spent_are_answered(engine: Engine, stream: bool) -> None:
+    made = make_app(engine, Serving("toy"))
+    body = {"prompt": [TEXTS[0]] * 32, "rule": FREE, "account": "mine", "max_teacher_calls": 1, "max_tokens": 4}
+    said = send(made, "POST", PLAIN, json={**body, "stream": stream})
+    assert said.status_code == 200
+    choices = [part["choices"][0] for part in events(said)] if stream else said.json()["choices"]
+    reasons = {choice["index"]: choice["finish_reason"] for choice in choices if choice["finish_reason"]}
+    assert len(reasons) == 32 and reasons[0] != "account_spent" == reasons[31]
+    assert number(made, "kdtw_teacher_calls_total") == 1.0
+    assert send(made, "POST", PLAIN, json=body).status_code == 429
+
+
+def test_more_prompts_than_there_is_room_for_are_refused_at_once(
+    app: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_queue", 1)
+    assert send(app, "POST", PLAIN, json={"prompt": ["one"] * 4}).status_code == 200
+    said = send(app, "POST", PLAIN, json={"prompt": ["one"] * 5})
+    assert said.status_code == 400 and "at most 4 at a time" in said.json()["error"]["message"]
 
 
 @pytest.fixture(scope="module")

@@ -151,16 +151,20 @@ def test_a_limit_of_calls_holds_beside_any_rule(engine: Engine, own: Student) ->
             written(engine, text, asking(own, "ask the teacher as often as you like; ask the teacher at most 2 times"))
         )
         assert answer(written(engine, text, asking(own, SHARE_RULE, calls=0))).calls == 0
+    unguarded = [answer(written(engine, text, asking(own, RULES[1], guard=False))).calls for text in TEXTS]
+    limited = [answer(written(engine, text, asking(own, RULES[1], guard=False, calls=1))).calls for text in TEXTS]
+    assert max(unguarded) > 1 == max(limited)
 
 
 def test_a_queue_that_is_full_takes_nothing(own: Student, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = asking(own, RULES[0])
     monkeypatch.setattr(engine, "_queue", 2)
     with engine._wake:  # nobody is seated
-        events = [written(engine, "one", rule) for _ in range(2)]
+        events = [written(engine, "one", rule) for _ in range(engine.rows + 2)]  # as many as rows that are free, and 2
         with pytest.raises(Busy, match="2 requests wait"):
             engine.submit("three", rule, lambda _: None)
-    assert answer(events[0]) == answer(events[1])
+    first, *others = map(answer, events)
+    assert all(other == first for other in others)
     with pytest.raises(UserError, match="at least 1"):
         Engine(own, rows=0)
 
@@ -185,11 +189,18 @@ def test_a_teacher_elsewhere_says_the_same_and_where_it_does_not_answer_the_stud
 
 def test_accounts_that_would_lose_calls_are_not_forgotten() -> None:
     ledgers = Ledgers(2)
-    kept, share = ledgers.open("calls", SHARE_RULE, 3), ledgers.open("share", SHARE_RULE, None)
-    assert ledgers.open("another", SHARE_RULE, None) is not share
+    rule = asking(student("token"), SHARE_RULE).rule
+    kept, share = ledgers.open("calls", Ledger(SHARE_RULE, 3)), ledgers.open("share", Ledger(SHARE_RULE, None))
+    reserved = kept.reserve(rule, 1)
+    assert ledgers.open("another", Ledger(SHARE_RULE, None)) is not share
     assert ledgers.find("share") is None and ledgers.find("calls") is kept
-    ledgers.open("more", SHARE_RULE, 1)
+    ledgers.open("more", Ledger(SHARE_RULE, 1)).reserve(rule, 1)
     with pytest.raises(UserError, match="2 accounts already"):
-        ledgers.open("too many", SHARE_RULE, None)
+        ledgers.open("too many", Ledger(SHARE_RULE, None))
+    kept.settle(rule, reserved, None)  # nothing was written on it
+    ledgers.open("now there is room", Ledger(SHARE_RULE, 2))
+    assert ledgers.find("calls") is None
+    with pytest.raises(UserError, match="of 2 calls, not of 3"):
+        ledgers.open("now there is room", Ledger(SHARE_RULE, 3))
     with pytest.raises(UserError, match="not of 9"):
         Ledger(SHARE_RULE, 3).check(None, 9, asking(student("token"), SHARE_RULE).rule, student("token").unit)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -28,10 +32,15 @@ def own() -> Student:
 
 
 @pytest.fixture(scope="module")
-def app(own: Student) -> Iterator[Any]:
-    engine = Engine(own, rows=1)
-    yield make_app(engine, Serving("toy", rule=SHARE_RULE, api_key="key"), Page(own, CURVE, "one"))
-    engine.close()
+def engine(own: Student) -> Iterator[Engine]:
+    made = Engine(own, rows=1)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def app(own: Student, engine: Engine) -> Any:
+    return make_app(engine, Serving("toy", rule=SHARE_RULE, api_key="key"), Page(own, CURVE, "one"))
 
 
 KEY = {"authorization": "Bearer key"}
@@ -79,6 +88,53 @@ def test_the_teacher_alone_writes_what_it_writes_greedily(app: Any, own: Student
     for body in ([], {}, {"text": 1}):
         wrong = send(app, "POST", "/page/teacher", KEY, json=body)
         assert wrong.status_code == 400 and "text" in wrong.json()["error"]["message"]
+
+
+def test_few_wait_for_the_teacher_alone_and_who_leaves_does_not(
+    own: Student, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, go, begun = Page(own, CURVE), threading.Event(), list[str]()
+
+    def writes(body: Any) -> str:
+        begun.append(body["text"])
+        assert go.wait(60)
+        return str(body["text"])
+
+    monkeypatch.setattr(page, "teacher_writes", writes)
+    made = make_app(engine, Serving("toy"), page)
+
+    async def post(client: httpx.AsyncClient, number: int) -> Any:
+        return await client.post("/page/teacher", json={"text": str(number)})
+
+    async def leave(number: int) -> list[int]:
+        messages = [{"type": "http.request", "body": json.dumps({"text": str(number)}).encode(), "more_body": False}]
+        said = list[int]()
+
+        async def receive() -> Any:
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        async def hear(message: Any) -> None:
+            said.append(message.get("status", 0))
+
+        headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+        scope = {"type": "http", "method": "POST", "path": "/page/teacher", "headers": headers, "query_string": b""}
+        await made({**scope, "raw_path": b"", "http_version": "1.1"}, receive, hear)
+        return said
+
+    async def whole() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://localhost") as client:
+            tasks = [asyncio.create_task(post(client, number)) for number in range(3)]
+            while not begun:
+                await asyncio.sleep(0.001)
+            assert (await leave(3))[0] == 499
+            tasks.append(asyncio.create_task(post(client, 4)))
+            await asyncio.sleep(0)
+            assert (await post(client, 5)).status_code == 503
+            go.set()
+            assert [(await task).json()["text"] for task in tasks] == ["0", "1", "2", "4"]
+
+    asyncio.run(whole())
+    assert begun == ["0", "1", "2", "4"]
 
 
 def test_a_student_that_asks_nobody_has_no_teacher_on_its_page(own: Student) -> None:

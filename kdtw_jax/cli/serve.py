@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from socket import socket
 from typing import Annotated
 
 import tyro
 
 from kdtw_jax.cli.elsewhere import TIMEOUT, check_timeout, patience_with, teacher_at
+from kdtw_jax.cli.listening import bound, is_loopback, names_of
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import say
 
 KEY = "KDTW_API_KEY"
 _NEEDED = ("starlette", "uvicorn", "prometheus_client")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_BACKLOG = 1024  # connections that wait to be taken
 _STOP = 5  # seconds that requests under way have at the end
 
 
@@ -87,33 +86,7 @@ def run(arguments: list[str]) -> None:
         _serve(options, listening)
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket at an address.
-
-    Args:
-      host: name or number.
-      port: 0: any.
-
-    Raises:
-      UserError: it cannot be had.
-    """
-    if not 0 <= port < 1 << 16:
-        raise UserError(f"port is a number from 0 to 65535, not {port}")
-    listening = None
-    try:
-        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(kind, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(_BACKLOG)  # from now on nobody else has it; who connects waits until the models are there
-    except OSError as error:
-        if listening is not None:
-            listening.close()
-        raise UserError(f"cannot listen at {host}:{port}: {error.strerror or error}; take another --port") from error
-    return listening
-
-
-def _serve(options: Serve, listening: socket.socket) -> None:
+def _serve(options: Serve, listening: socket) -> None:
     import uvicorn
 
     from kdtw_jax.cli.extensions import load_extensions
@@ -125,15 +98,14 @@ def _serve(options: Serve, listening: socket.socket) -> None:
 
     keep_compiled()
     load_extensions(options.constraint)
-    key, local = options.api_key or os.environ.get(KEY, ""), options.host in _LOOPBACK
+    key, local = options.api_key or os.environ.get(KEY, ""), is_loopback(options.host)
     student = load(options.run, options.method, options.seed, rule=options.rule, with_teacher=not options.teacher)
     settings = Serving(
         model=options.name or options.run.resolve().name,
         rule=options.rule,
         api_key=key,
         max_body=options.max_body,
-        # A page in a browser may call a name of its own that leads here; it is not answered.
-        hosts=("127.0.0.1", "localhost", "[::1]", "::1") if local else ("*",),
+        hosts=names_of(options.host),
         log_prompts=options.log_prompts,
     )
     where, timeout, teacher = options.teacher, options.teacher_timeout, None

@@ -10,8 +10,6 @@ GET /about says what the teacher is, GET /health how much it does. Ctrl-C ends i
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kdtw_jax.cli.extensions import load_extensions
+from kdtw_jax.cli.listening import bound, names_of
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import say
 from kdtw_jax.pipeline.restore import restore
@@ -60,8 +59,6 @@ def run(arguments: list[str]) -> None:
     for name, least in (("cache_mb", 1), ("rows", 1), ("tokens", 1), ("waiting", options.rows)):
         if getattr(options, name) < least:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it has to be at least {least}")
-    if not 0 <= options.port < 2**16:
-        raise UserError(f"--port is {options.port}; it has to be from 0 to 65535")
     check_extra()
     import uvicorn
 
@@ -71,12 +68,11 @@ def run(arguments: list[str]) -> None:
     keep_compiled()
     name, dtype = _teacher_of(options.model)
     found = find_model(name)
-    with _listening(options.host, options.port) as listener:  # before a model is read
+    with bound(options.host, options.port) as listener:  # before a model is read
         saved = read_teacher(found, dtype=options.dtype or dtype)
         teacher = InProcessTeacher(saved, options.model, cache_bytes=options.cache_mb * 2**20)
         limits = Limits(rows=options.rows, waiting=options.waiting, tokens=options.tokens)
-        hosts = ("localhost", "127.0.0.1", "[::1]", options.host) if _is_loopback(options.host) else ("*",)
-        app = make_app(teacher, limits, hosts)
+        app = make_app(teacher, limits, names_of(options.host))
         config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=5)
         shown = f"[{options.host}]" if ":" in options.host else options.host
         say(f"serving {options.model} at http://{shown}:{listener.getsockname()[1]}; Ctrl-C ends it")
@@ -91,27 +87,3 @@ def _teacher_of(model: str) -> tuple[str, str]:
         return model, "float32"
     _, config = restore(folder)
     return config.teacher_model or str(folder / "teacher" / "model"), config.teacher.dtype
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except BaseException:
-            listener.close()
-            raise
-    except OSError as error:
-        raise UserError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}; choose another --port or --host"
-        ) from error
-    return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

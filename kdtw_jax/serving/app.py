@@ -23,18 +23,19 @@ from starlette.routing import Route
 
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
-from kdtw_jax.serving.asking import read_asking
+from kdtw_jax.serving.asking import Asking, open_account, read_asking
 from kdtw_jax.serving.engine import Busy, Engine
 from kdtw_jax.serving.job import Done
 from kdtw_jax.serving.ledger import AccountSpent, Ledgers
 from kdtw_jax.serving.metrics import CONTENT_TYPE, Metrics
 from kdtw_jax.serving.page import FILES, Page, page_file
-from kdtw_jax.serving.stream import EventStream, Gone, Work
+from kdtw_jax.serving.stream import EventStream, Gone, Work, unless_gone
 from kdtw_jax.serving.wire import Reply, Request, error_body, read_request
 
 RULE_HEADER = "X-KDTW-Rule"
 _LOG = logging.getLogger("kdtw_jax.serving")
 _GONE = 499  # as nginx has it: the client closed the connection
+_ALONE = 4  # texts that the teacher writes for the page, the one that is written included
 _KNOWN_PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics")
 
 
@@ -113,12 +114,21 @@ async def _no_route(request: HTTPRequest, error: Any) -> Response:
     return JSONResponse(error_body(said, "invalid_request_error", "not_found"), error.status_code)
 
 
+def _as_sent(header: str | None) -> str | None:
+    """A header that was read as Latin-1, in UTF-8 where it is that: clients send either."""
+    try:
+        return None if header is None else header.encode("latin-1").decode("utf8")
+    except UnicodeError:
+        return header
+
+
 class _Server:
     """The endpoints."""
 
     def __init__(self, engine: Engine, settings: Serving, page: Page | None):
         self._engine, self._settings, self._page = engine, settings, page
         self._ledgers, self._metrics = Ledgers(settings.accounts), Metrics(engine)
+        self._alone_turn, self._alone_waiting = asyncio.Semaphore(1), 0
 
     def endpoint(
         self, answer: Callable[[HTTPRequest], Awaitable[Response]]
@@ -143,6 +153,7 @@ class _Server:
                 response = Response(status_code=_GONE)
             except Exception:
                 _LOG.exception("a request failed")
+                self._metrics.failed()
                 response = JSONResponse(error_body("the server failed at this request", "server_error"), 500)
             path = request.url.path
             self._metrics.answered(path if path in _KNOWN_PATHS else "other", response.status_code)
@@ -194,49 +205,84 @@ class _Server:
         """The teacher's own answer, for the page."""
         assert self._page is not None
         body = await self._body(http)
-        return JSONResponse({"text": await asyncio.to_thread(self._page.teacher_writes, body)})
+        if self._alone_waiting >= _ALONE:
+            raise Busy(f"{_ALONE} texts wait for the teacher alone already; try again in a second")
+        self._alone_waiting += 1
+        try:
+            text = await unless_gone(self._alone(self._page, body), http.receive)
+        finally:
+            self._alone_waiting -= 1
+        return JSONResponse({"text": text})
+
+    async def _alone(self, page: Page, body: object) -> str:
+        """The teacher's own answer, in turn. Who leaves is not written for, but what is begun keeps its turn."""
+        await self._alone_turn.acquire()
+        writing = asyncio.ensure_future(asyncio.to_thread(page.teacher_writes, body))
+
+        def next_turn(done: asyncio.Future[str]) -> None:
+            self._alone_turn.release()
+            if not done.cancelled():
+                done.exception()  # which is of no interest where the client has left
+
+        writing.add_done_callback(next_turn)
+        return await asyncio.shield(writing)
 
     async def complete(self, http: HTTPRequest, *, chat: bool) -> Response:
         """An answer, whole or as a stream."""
         begun = time.monotonic()
-        request = read_request(await self._body(http), chat=chat)
-        self._check_model(request.model)
-        header = http.headers.get(RULE_HEADER)
-        given = {"header": header, "system": request.system, "default": self._settings.rule}
-        asking = read_asking(self._engine.student, request.limits, self._ledgers, **given)
-        if not request.truncate:
-            self._check_length(request)
+        # What takes as long as a text is long has a thread, so that others are answered meanwhile.
+        body, header = await self._body(http), _as_sent(http.headers.get(RULE_HEADER))
+        while True:
+            request, asking, encoded = await asyncio.to_thread(self._read, body, header, chat)
+            if asking.account is None or self._ledgers.find(asking.account) in (None, asking.ledger):
+                break  # else another request has opened the account meanwhile, and its rule is to be read
         if self._settings.log_prompts:
             _LOG.info("prompts %r under the rule %r", request.texts, asking.said)
+        # From here on to the jobs there is no await, so that nobody's account is forgotten between the two.
+        asking = open_account(asking, self._ledgers)
         work = Work(self._engine, request, asking, asyncio.get_running_loop())
-        finish = partial(self._finish, begun)
+        finish = partial(self._finish, begun, work)
         try:
+            work.begin(encoded)
             if request.stream:
                 await work.first(http.receive)
                 return EventStream(work, Reply(request, self._settings.model), finish)
             answers = await work.all(http.receive)
         except BaseException:
             work.cancel()
+            self._metrics.spent(work.jobs)
             raise
         finish(answers)
         return JSONResponse(Reply(request, self._settings.model).whole(asking, answers))
 
-    def _finish(self, begun: float, answers: Sequence[Done] | None) -> None:
-        if answers is None:
+    def _finish(self, begun: float, work: Work, end: Sequence[Done] | Exception) -> None:
+        self._metrics.spent(work.jobs)
+        if isinstance(end, Gone):
             self._metrics.gone()
+        elif isinstance(end, Exception):
+            self._metrics.failed()
         else:
-            self._metrics.written(answers, time.monotonic() - begun)
+            self._metrics.written(end, time.monotonic() - begun)
 
-    def _check_length(self, request: Request) -> None:
-        student = self._engine.student
-        for text in request.texts:
-            source, cut = student.encode(text)
-            if cut:
+    def _read(
+        self, body: object, header: str | None, chat: bool
+    ) -> tuple[Request, Asking, list[tuple[list[int], int]]]:
+        """A request, its rule and its texts in tokens; all that can be wrong with it alone is found."""
+        request, student = read_request(body, chat=chat), self._engine.student
+        self._check_model(request.model)
+        given = {"header": header, "system": request.system, "default": self._settings.rule}
+        asking = read_asking(student, request.limits, self._ledgers, **given)
+        if len(request.texts) > self._engine.room:
+            raise UserError(f"{len(request.texts)} prompts; this server takes at most {self._engine.room} at a time")
+        encoded = [student.encode(text) for text in request.texts]
+        for source, cut in encoded:
+            if cut and not request.truncate:
                 said = (
                     f"the text has {len(source) + cut} tokens with its instruction, and the student reads "
                     f"{student.max_source}; shorten it, or send truncate: true to have its beginning read"
                 )
                 raise _Refused(400, error_body(said, "invalid_request_error", "context_length_exceeded"))
+        return request, asking, encoded
 
     async def _body(self, http: HTTPRequest) -> object:
         """The body as JSON. Only what says to be JSON is read: a browser asks before it sends that elsewhere."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 from typing import Any
 
@@ -20,7 +20,9 @@ _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
 # A sentence that speaks of asking and is not understood is refused: passed over, it would be taken for no limit.
 _OF_TEACHER = re.compile(r"\b(?:teacher|lehrer|lehrerin)\b", re.IGNORECASE)
 _OF_ASKING = re.compile(r"\b(?:ask(?:ing)?|calls?|help|frag\w*|hilfe)\b", re.IGNORECASE)
-_OF_AMOUNT = re.compile(r"%|\bper ?cent\b|\bprozent\b|\d.*\b(?:words?|times|wörter\w*|mal)\b", re.IGNORECASE)
+_OF_AMOUNT = re.compile(r"%|\bper ?cent\b|\bprozent\b", re.IGNORECASE)
+_DIGIT, _OF_NUMBER = re.compile(r"\d"), re.compile(r"\b(?:words?|times|wörter\w*|mal)\b", re.IGNORECASE)
+_SENTENCES = 128  # of a system message that may be rules: reading one takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Asking:
     ledger: Ledger | None = None
     assumed: tuple[str, ...] = ()
     """vague clauses, and what they are taken for"""
+    account: str | None = None
+    """the name of the ledger"""
 
 
 def read_limits(body: Mapping[str, Any]) -> Limits:
@@ -90,18 +94,36 @@ def rule_of_system(text: str, known: Sequence[Constraint]) -> str | None:
       known: what rules may be about.
 
     Raises:
-      UserError: a sentence speaks of asking the teacher, or of an amount of asking, and is not understood.
+      UserError: a sentence speaks of asking the teacher, or of an amount of asking, and is not understood, or stands
+        after the first 128.
     """
     found = []
-    for sentence in filter(None, map(str.strip, _SENTENCE.split(text))):
+    for number, sentence in enumerate(filter(None, map(str.strip, _SENTENCE.split(text)))):
+        if number >= _SENTENCES:
+            if _speaks_of_asking(sentence):
+                raise UserError(
+                    f"a rule stands in the first {_SENTENCES} sentences of a system message, and {sentence!r:.80} "
+                    "after them; say it earlier, in the header or in the body"
+                )
+            continue
         try:
             read_rule(sentence, known)
         except UserError:
-            if _OF_TEACHER.search(sentence) or (_OF_ASKING.search(sentence) and _OF_AMOUNT.search(sentence)):
+            if _speaks_of_asking(sentence):
                 raise
             continue
         found.append(sentence.rstrip(".!?; "))
     return "; ".join(found) or None
+
+
+def _speaks_of_asking(sentence: str) -> bool:
+    """Whether a sentence is of the teacher, or of an amount of asking; in time that grows as its length does."""
+    if _OF_TEACHER.search(sentence):
+        return True
+    if not _OF_ASKING.search(sentence):
+        return False
+    digit = _DIGIT.search(sentence)
+    return bool(_OF_AMOUNT.search(sentence) or (digit and _OF_NUMBER.search(sentence, digit.end())))
 
 
 def read_asking(
@@ -114,6 +136,8 @@ def read_asking(
     default: str | None = None,
 ) -> Asking:
     """The rule of a request: that of its header, else of its body, else of its system message, else the default.
+
+    A new account is not among the ledgers yet: `open_account` opens it, once nothing else is wrong with the request.
 
     Args:
       student: who is to keep it.
@@ -148,7 +172,7 @@ def read_asking(
                     "an account shares a share of the words or a number of calls (max_teacher_calls), and this rule "
                     f"({said!r}) is on neither; leave the account out"
                 )
-            open_ledger = ledgers.open(limits.account, said, limits.calls)
+            open_ledger = Ledger(said, limits.calls)
             open_ledger.check(said, limits.calls, read.rule, student.unit)
     return Asking(
         read.rule,
@@ -156,10 +180,26 @@ def read_asking(
         said,
         origin,
         limits.guard,
-        None if limits.account is not None or not limits.guard else limits.calls,
+        None if limits.account is not None else limits.calls,
         open_ledger,
         read.assumed,
+        limits.account,
     )
+
+
+def open_account(asking: Asking, ledgers: Ledgers) -> Asking:
+    """The rule of a request on its account, which is opened if it is not; one without an account as it is.
+
+    Args:
+      asking: as `read_asking` gives it.
+      ledgers: the accounts.
+
+    Raises:
+      UserError: there are too many accounts, or another request has opened this one with another rule meanwhile.
+    """
+    if asking.account is None or asking.ledger is None:
+        return asking
+    return replace(asking, ledger=ledgers.open(asking.account, asking.ledger))
 
 
 def _said(

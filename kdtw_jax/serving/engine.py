@@ -119,6 +119,11 @@ class Engine:
         return len(self._waiting)
 
     @property
+    def room(self) -> int:
+        """Requests that may be under way, those that wait included."""
+        return self.rows + self._queue
+
+    @property
     def is_open(self) -> bool:
         """Whether requests are taken."""
         return not self._closed
@@ -128,7 +133,14 @@ class Engine:
         """Calls of a teacher elsewhere without an answer."""
         return 0 if self._asker is None else self._asker.failures
 
-    def submit(self, text: str, asking: Asking, deliver: Callable[[Event], None], most: int | None = None) -> Job:
+    def submit(
+        self,
+        text: str,
+        asking: Asking,
+        deliver: Callable[[Event], None],
+        most: int | None = None,
+        encoded: tuple[list[int], int] | None = None,
+    ) -> Job:
         """Takes a request.
 
         Args:
@@ -136,6 +148,7 @@ class Engine:
           asking: its rule.
           deliver: called with what happens, from another thread.
           most: tokens of the output at the most; None, and beyond those: as many as the student writes.
+          encoded: the text as `Student.encode` gives it; None: it is encoded here, which takes a while for a long one.
 
         Raises:
           Busy: as many requests wait as may, or the engine is closed.
@@ -146,7 +159,7 @@ class Engine:
             pad_words([asking.words], self.words)  # which says so
         if asking.ledger is not None:
             asking.ledger.raise_if_spent()
-        source, cut = self.student.encode(text)
+        source, cut = self.student.encode(text) if encoded is None else encoded
         most = self.student.max_target if most is None else max(1, min(most, self.student.max_target))
         job = Job(text, source, len(source) + cut, asking, most, deliver, next(self._numbers))
         if not source:
@@ -156,7 +169,7 @@ class Engine:
         with self._wake:
             if self._closed:
                 raise Busy("the server is closing")
-            if len(self._waiting) >= self._queue:
+            if len(self._waiting) + self.active >= self.room:
                 raise Busy(f"{self._queue} requests wait already; try again in a second")
             if asking.ledger is not None:
                 asking.ledger.users += 1

@@ -26,6 +26,7 @@ class Done(NamedTuple):
     answer: Answer
     finished: bool  # False: it was cut off at the most tokens
     degraded: bool  # the teacher was to be asked, and did not answer
+    spent: bool = False  # nothing was written: the calls of its account were made before its turn
 
 
 class Failed(NamedTuple):

@@ -54,12 +54,16 @@ class Ledger:
         Raises:
           UserError: as said.
         """
+        self.check_same(rule, calls)
+        if shared(read) or self.calls is None:
+            self.account.check(read, unit)
+
+    def check_same(self, rule: str | None, calls: int | None) -> None:
+        """Raises UserError for another `rule` or number of `calls` than the account was opened with; None: the same."""
         if rule not in (None, self.rule):
             raise UserError(f"the account is of the rule {self.rule!r}, not of {rule!r}; leave the rule out")
         if calls not in (None, self.calls):
             raise UserError(f"the account is of {self.calls} calls, not of {calls}; leave max_teacher_calls out")
-        if shared(read) or self.calls is None:
-            self.account.check(read, unit)
 
     @property
     def left(self) -> int | None:
@@ -72,6 +76,12 @@ class Ledger:
         """All calls are made."""
         with self._lock:
             return self.calls is not None and self.calls <= self._made
+
+    @property
+    def may_be_forgotten(self) -> bool:
+        """No request is on it, and no call of a number of calls would come back."""
+        with self._lock:
+            return not self.users and (self.calls is None or self._made == self._lent == 0)
 
     def raise_if_spent(self) -> None:
         """Raises `AccountSpent` where all calls are made."""
@@ -112,8 +122,8 @@ class Ledger:
 class Ledgers:
     """Accounts by name, at most so many: the one that was used least recently goes, if nothing is lost with it.
 
-    An account of a share only loses what it has saved. One with a number of calls is never forgotten, as its calls
-    would come back.
+    An account of a share only loses what it has saved. One with a number of calls is not forgotten once calls are made,
+    as they would come back.
     """
 
     def __init__(self, most: int = 1024):
@@ -132,23 +142,23 @@ class Ledgers:
                 self._known.move_to_end(name)
             return self._known.get(name)
 
-    def open(self, name: str, rule: str, calls: int | None) -> Ledger:
-        """The account of a name, a new one where there is none.
+    def open(self, name: str, ledger: Ledger) -> Ledger:
+        """The account of a name.
 
         Args:
           name: of the account.
-          rule: in words, of a new one.
-          calls: likewise.
+          ledger: what it is where there is none.
 
         Raises:
-          UserError: there are too many, and none can be forgotten.
+          UserError: there are too many, and none can be forgotten; or there is one with another rule.
         """
         with self._lock:
             if name not in self._known and len(self._known) >= self._most:
-                idle = [n for n, known in self._known.items() if known.calls is None and not known.users]
-                if not idle:
+                idle = next((n for n, known in self._known.items() if known.may_be_forgotten), None)
+                if idle is None:
                     raise UserError(f"there are {self._most} accounts already; use one of them, or restart the server")
-                del self._known[idle[0]]
-            self._known.setdefault(name, Ledger(rule, calls))
+                del self._known[idle]
+            found = self._known.setdefault(name, ledger)
             self._known.move_to_end(name)
-            return self._known[name]
+        found.check_same(ledger.rule, ledger.calls)
+        return found

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from kdtw_jax.serving.engine import Engine
-from kdtw_jax.serving.job import Done
+from kdtw_jax.serving.job import Done, Job
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SHARES = tuple(n / 10 for n in range(11))
@@ -32,6 +32,8 @@ class Metrics:
         )
         self._degraded = Counter("kdtw_degraded", "Outputs for which the teacher did not answer", registry=registry)
         self._cancelled = Counter("kdtw_cancelled", "Requests whose client went away", registry=registry)
+        self._failed = Counter("kdtw_failed", "Requests that failed here, streams included", registry=registry)
+        self._ending: list[Job] = []
         self._seconds = Histogram(
             "kdtw_request_seconds", "Time from request to answer", buckets=_SECONDS, registry=registry
         )
@@ -64,8 +66,31 @@ class Metrics:
         """Counts a client that went away before its answer."""
         self._cancelled.inc()
 
+    def failed(self) -> None:
+        """Counts a request that failed here."""
+        self._failed.inc()
+
+    def spent(self, jobs: Iterable[Job]) -> None:
+        """Counts the tokens of jobs and the calls that were made for them, whoever still waits for the outputs.
+
+        Args:
+          jobs: of one request, over or called off; each is counted when it is over.
+        """
+        self._ending += jobs
+        self._count_ended()
+
+    def _count_ended(self) -> None:
+        ended = [job for job in self._ending if job.over]
+        self._ending = [job for job in self._ending if not job.over]
+        for job in ended:
+            self._tokens.labels("teacher").inc(sum(job.asked))
+            self._tokens.labels("student").inc(len(job.asked) - sum(job.asked))
+            if job.history is not None:
+                self._calls.inc(int(job.history.calls_B[0]))
+                self._positions.inc(int(job.history.positions_B[0]))
+
     def written(self, answers: Iterable[Done], seconds: float) -> None:
-        """Counts outputs.
+        """Counts outputs; what they cost, `spent` counts.
 
         Args:
           answers: of one request.
@@ -73,14 +98,11 @@ class Metrics:
         """
         self._seconds.observe(seconds)
         for done in answers:
-            of_teacher = sum(done.answer.by_teacher)
-            self._tokens.labels("teacher").inc(of_teacher)
-            self._tokens.labels("student").inc(len(done.answer.tokens) - of_teacher)
-            self._calls.inc(done.answer.calls)
-            self._positions.inc(done.answer.positions)
             self._degraded.inc(done.degraded)
-            self._share.observe(done.answer.share)
+            if not done.spent:
+                self._share.observe(done.answer.share)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
+        self._count_ended()
         return generate_latest(self._registry)

@@ -12,9 +12,11 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from kdtw_jax.answers import Answer
 from kdtw_jax.serving.asking import Asking
 from kdtw_jax.serving.engine import Engine
 from kdtw_jax.serving.job import Done, Event, Failed, Job, Written
+from kdtw_jax.serving.ledger import AccountSpent
 from kdtw_jax.serving.wire import Reply, Request, error_body
 
 _LOG = logging.getLogger("kdtw_jax.serving")
@@ -28,7 +30,7 @@ class Work:
     """The jobs of one request, and what comes of them on the side of the event loop."""
 
     def __init__(self, engine: Engine, request: Request, asking: Asking, loop: asyncio.AbstractEventLoop):
-        """Hands them in; errors as for `Engine.submit`.
+        """None yet: `begin` hands them in.
 
         Args:
           engine: who writes.
@@ -39,30 +41,49 @@ class Work:
         self.student, self.request, self.asking = engine.student, request, asking
         self._engine, self._events = engine, asyncio.Queue[tuple[int, Event]]()
         self._first: list[tuple[int, Event]] = []
-        self._jobs: list[Job] = []
-        put = self._events.put_nowait
+        self.jobs: list[Job] = []
+        self._loop = loop
+
+    def begin(self, encoded: Sequence[tuple[list[int], int]]) -> None:
+        """Hands the jobs in; errors as for `Engine.submit`, and then those before are to be cancelled.
+
+        Args:
+          encoded: the texts, as `Student.encode` gives them.
+        """
+        put, request = self._events.put_nowait, self.request
 
         def deliver(index: int, event: Event) -> None:
             if isinstance(event, Written) and not request.stream:
                 return
-            loop.call_soon_threadsafe(put, (index, event))
+            self._loop.call_soon_threadsafe(put, (index, event))
 
-        try:
-            for index, text in enumerate(request.texts):
-                self._jobs.append(engine.submit(text, asking, partial(deliver, index), request.most))
-        except BaseException:
-            self.cancel()
-            raise
+        for index, (text, source) in enumerate(zip(request.texts, encoded, strict=True)):
+            try:
+                job = self._engine.submit(text, self.asking, partial(deliver, index), request.most, source)
+            except AccountSpent as error:
+                if not index:
+                    raise
+                put((index, Failed(error)))
+            else:
+                self.jobs.append(job)
 
     def cancel(self) -> None:
         """Calls off what is not finished."""
-        for job in self._jobs:
+        for job in self.jobs:
             if not job.over:
                 self._engine.cancel(job)
 
     async def next(self) -> tuple[int, Event]:
-        """What happens next, and to which text."""
-        return self._first.pop() if self._first else await self._events.get()
+        """What happens next, and to which text.
+
+        Of several texts those whose account is spent at their turn are `Done` with nothing written: what the others got
+        is not thrown away.
+        """
+        index, event = self._first.pop() if self._first else await self._events.get()
+        texts = self.request.texts
+        if len(texts) > 1 and isinstance(event, Failed) and isinstance(event.error, AccountSpent):
+            event = Done(Answer(texts[index], ""), False, False, spent=True)
+        return index, event
 
     async def first(self, receive: Receive) -> None:
         """Waits for the first event: what fails before it is a status of its own."""
@@ -77,7 +98,7 @@ class Work:
 
     async def _all(self) -> list[Done]:
         answers: dict[int, Done] = {}
-        while len(answers) < len(self._jobs):
+        while len(answers) < len(self.request.texts):
             index, event = await self.next()
             if isinstance(event, Failed):
                 raise event.error
@@ -114,31 +135,34 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, work: Work, reply: Reply, finish: Callable[[Sequence[Done] | None], None]):
+    def __init__(self, work: Work, reply: Reply, finish: Callable[[Sequence[Done] | Exception], None]):
         """Makes the head of it.
 
         Args:
           work: what is written.
           reply: in which form.
-          finish: called at the end with the outputs, or with None if the client went away.
+          finish: called at the end with the outputs, or with why there are none: `Gone`, or what failed.
         """
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._work, self._reply, self._finish = work, reply, finish
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        done: list[Done] | None = None
+        end: list[Done] | Exception = Gone()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            done = await unless_gone(self._chunks(send), receive)
+            end = await unless_gone(self._chunks(send), receive)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (Gone, OSError):
-            done = None
+            end = Gone()
+        except Exception as error:
+            end = error
+            raise
         finally:
             self._work.cancel()
-            self._finish(done)
+            self._finish(end)
 
-    async def _chunks(self, send: Send) -> list[Done] | None:
+    async def _chunks(self, send: Send) -> list[Done] | Exception:
         work, reply = self._work, self._reply
         request, texts = work.request, [_Growing(work.student.model.tokenizer.decode) for _ in work.request.texts]
         answers: dict[int, Done] = {}
@@ -155,7 +179,7 @@ class EventStream(Response):
             if isinstance(event, Failed):
                 _LOG.warning("a stream failed: %s", event.error)
                 await say(error_body(f"the output cannot be finished: {event.error}", "server_error"))
-                return None
+                return event.error
             if isinstance(event, Done):
                 answers[index] = event
                 await say(reply.end(index, texts[index].rest(event.answer.text), event, work.asking))

@@ -16,6 +16,8 @@ from kdtw_jax.serving.job import Done, Written
 
 OWN = ("rule", "max_teacher_share", "max_teacher_calls", "guard", "account", "truncate")
 _TOGETHER = 32  # prompts of one request at the most
+_FIELDS = 64  # of a body: the API has about 35
+_NAME = 40  # characters of a field's name that are compared with the names of our own
 _REFUSED: dict[
     str, tuple[object, ...]
 ] = {  # fields that ask for what there is not, and their values that ask for nothing
@@ -66,8 +68,10 @@ def read_request(body: object, *, chat: bool) -> Request:
             raise UserError(f"{name} is not supported; leave it out")
     if isinstance(body.get("response_format"), Mapping) and body["response_format"].get("type") != "text":
         raise UserError("response_format is not supported; leave it out")
+    if len(body) > _FIELDS:
+        raise UserError(f"the body has {len(body)} fields; at most {_FIELDS}")
     for name in body:
-        if name not in OWN and (near := get_close_matches(str(name), OWN, 1, 0.8)):
+        if name not in OWN and (near := get_close_matches(str(name)[:_NAME], OWN, 1, 0.8)):
             raise UserError(f"{str(name)!r:.80} is no field; do you mean {near[0]}?")
     system = None
     texts: tuple[str, ...]
@@ -81,7 +85,8 @@ def read_request(body: object, *, chat: bool) -> Request:
             raise UserError("prompt is a text or a list of texts")
         if len(texts) > _TOGETHER:
             raise UserError(f"{len(texts)} prompts; at most {_TOGETHER} in one request")
-    most = body.get("max_completion_tokens", body.get("max_tokens"))
+    limits = (body.get("max_completion_tokens"), body.get("max_tokens"))
+    most = next((limit for limit in limits if limit is not None), None)
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
         raise UserError(f"max_tokens is a whole number of at least 1, not {most!r:.80}")
     options = body.get("stream_options") or {}
@@ -168,7 +173,7 @@ def help_of(asking: Asking, answers: Sequence[Done]) -> dict[str, Any]:
         "share": round(sum(answer.helped for answer in found) / length, 4) if length else 0.0,
         "helped": sum(answer.helped for answer in found),
         "length": length,
-        "unit": found[0].unit if found else "token",
+        "unit": next((done.answer.unit for done in answers if not done.spent), "token"),
         "budget": budget,
         "assumed": list(asking.assumed),
         "degraded": any(done.degraded for done in answers),
@@ -269,4 +274,6 @@ class Reply:
 
 
 def _reason(done: Done) -> str:
+    if done.spent:
+        return "account_spent"
     return "stop" if done.finished else "length"
