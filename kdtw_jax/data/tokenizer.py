@@ -23,8 +23,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import tempfile
 import unicodedata
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,13 +212,13 @@ class Tokenizer:
     def save(self, path: Path | str) -> None:
         """Write the vocabulary to `path` in one step, in sentencepiece's own format where nothing was added to it."""
         path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(self.proto)
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
 
 

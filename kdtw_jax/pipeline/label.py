@@ -224,7 +224,7 @@ def _prompts_hash(splits: list[EncodedSplit]) -> str:
 def _tell(labels: LabelSet, console: Console) -> None:
     found = labels.join()
     if found is None:
-        console.print(f"{labels.folder}: {labels.said_missing()} are yet to be made", soft_wrap=True, markup=False)
+        console.print(f"{labels.folder}: {labels.said_missing()} yet to be made", soft_wrap=True, markup=False)
         return
     console.print(
         f"{labels.folder}: {found['rows']} outputs of {found['tokens']} tokens, {found['bytes'] / MIB:.1f} MiB, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,8 +91,8 @@ class TeacherCache:
             said = f" --top-k {kept.top_k} --temperature {kept.alpha:g}" if kept else ""
             there = ", ".join(one.folder.name for one in self.sets)
             raise UserError(
-                f"{self.folder} has no {how} outputs{read}; it has {there}; add them: kdtw label --demonstrations "
-                f"{how}{said} --out {self.folder}"
+                f"{self.folder} has no {how} outputs{read}; it has {there}; add them by the command that made those, with "
+                f"--demonstrations {how}{said} --out {self.folder}"
             )
         return min(fit, key=lambda one: (bool(one.missing()), one.kept.top_k))
 
@@ -217,8 +218,9 @@ def check_without_teacher(config: Experiment) -> None:
         raise UserError("student_from_teacher makes students of the teacher's layers: name it with --teacher-model")
     for method in filter(lambda name: needs_teacher(config, name), config.methods):
         other = find(method).without_teacher(config.of(method), config.prompts != "none")
-        said = ", ".join(f"{method}.{name} {value}" for name, value in (other or {}).items())
-        how = f", or do without it by {said}" if other else ", or leave the method out"
+        said = json.dumps(other).replace('"', "") if other else ""
+        how = f", or do without it by a line of the file of --config: {method}: {said}" if other else ""
+        how = how or ", or leave the method out"
         raise UserError(
             f"{method} asks the teacher while a student is trained, and there are only labels: name the teacher with "
             f"--teacher-model{how}"

@@ -145,7 +145,8 @@ class LabelSet:
     def said_missing(self) -> str:
         """Names them in words, the first ones where they are many."""
         missing = self.missing()
-        return f"of {self.shards} shards {', '.join(map(str, missing[:8]))}{' ...' if len(missing) > 8 else ''}"
+        named = f"{', '.join(map(str, missing[:8]))}{' ...' if len(missing) > 8 else ''} of {self.shards}"
+        return f"shard {named} is" if len(missing) == 1 else f"shards {named} are"
 
     def manifest(self) -> dict[str, Any]:
         """Joins what the shards say.
@@ -155,7 +156,7 @@ class LabelSet:
         """
         if missing := self.missing():
             raise UserError(
-                f"{self.folder} is not complete: {self.said_missing()} are missing; run kdtw label with "
+                f"{self.folder} is not complete: {self.said_missing()} missing; run kdtw label with "
                 f"--shard {missing[0]}/{self.shards} there"
             )
         notes = [read_json(self.note(i), "") for i in range(1, self.shards + 1)]
