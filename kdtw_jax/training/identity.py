@@ -14,10 +14,8 @@ from kdtw_jax.training.disk import leaves_by_place
 
 _DIGITS = 16
 # Of a configuration: rows that no token has, heads of ours, and how a pass is computed, not what.
-_NO_PART = (
-    *("vocab_size", "dropout_rate", "remat", "fused_attention", "value_heads", "gate_width"),
-    *("rule_in_source", "rule_after"),  # of a student
-)
+_COMPUTED = ("vocab_size", "dropout_rate", "remat", "fused_attention")
+_NO_PART = (*_COMPUTED, "value_heads", "gate_width", "rule_in_source", "rule_after")
 
 
 def model_hash(model: Model, params: Params) -> str:
