@@ -91,8 +91,8 @@ class TeacherCache:
             said = f" --top-k {kept.top_k} --temperature {kept.alpha:g}" if kept else ""
             there = ", ".join(one.folder.name for one in self.sets)
             raise UserError(
-                f"{self.folder} has no {how} outputs{read}; it has {there}; add them by the command that made those, with "
-                f"--demonstrations {how}{said} --out {self.folder}"
+                f"{self.folder} has no {how} outputs{read}; it has {there}; add them by the command that made "
+                f"those, with --demonstrations {how}{said} --out {self.folder}"
             )
         return min(fit, key=lambda one: (bool(one.missing()), one.kept.top_k))
 
