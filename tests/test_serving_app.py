@@ -440,3 +440,10 @@ def test_the_official_client_talks_to_it(address: str, engine: Engine, own: Stud
 def test_an_address_that_is_taken_is_said(address: str) -> None:
     with pytest.raises(UserError, match="take another --port"):
         bound("127.0.0.1", int(address.rpartition(":")[2]))
+
+
+def test_an_account_begins_with_a_rule(own: Student) -> None:
+    with pytest.raises(UserError, match="give a rule"):
+        read_asking(own, Limits(account="new"), Ledgers())
+    assert read_asking(own, Limits(account="new"), Ledgers(), default=SHARE_RULE).said == SHARE_RULE
+    assert read_asking(own, Limits(account="new", calls=2), Ledgers()).ledger is not None

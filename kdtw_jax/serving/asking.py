@@ -165,6 +165,8 @@ def read_asking(
         if said is None:
             free = limits.calls is not None and any(constraint.name == "share" for constraint in known)
             said, origin = default or (FREELY if free else None), "default"
+            if said is None and limits.account is not None:  # it would be "never" for all that come after
+                raise UserError("an account is the budget of a rule, which its first request says: give a rule")
         said, read = _with_calls(said, limits, known)
         if limits.account is not None:
             if not shared(read.rule) and limits.calls is None:
