@@ -326,7 +326,7 @@ def test_labels_may_move_and_those_of_another_teacher_may_not_take_their_place(w
         path.write_text(json.dumps({**about, "teacher": {**about["teacher"], "hash": "0" * 16}}))
     with (
         begin(tmp_path / "run", "translation", moved) as (run, given),
-        pytest.raises(UserError, match=r"stage teacher_cache .* holds .* hash was [0-9a-f]+, now 0{16}"),
+        pytest.raises(UserError, match=r'stage teacher_cache .* holds .* hash was "[0-9a-f]+", now "0{16}"'),
     ):
         claim_prompts(setup._replace(cache=given.cache), run)
 
