@@ -84,7 +84,13 @@ def test_the_command_needs_no_weights_of_the_teacher_where_another_process_has_t
     shutil.rmtree(bare / "teacher")
     shutil.copytree(weights, bare / "teacher" / "model", ignore=kept)
     assert {p.name for p in (bare / "teacher" / "model").rglob("*")} < {p.name for p in weights.rglob("*")}
-    words = ["--rule", RULE, "--account", "output", *(word for text in TEXTS for word in ("--text", text))]
+    words = [
+        "--rule",
+        "ask the teacher for at most 50% of the words",
+        "--account",
+        "output",
+        *(word for text in TEXTS for word in ("--text", text)),
+    ]
     here, _ = said(capsys, str(run), *words)
     there, error = said(capsys, str(bare), *words, "--teacher", str(weights))
     assert here == there and any(one["calls"] for one in there) and "did not answer" not in error
