@@ -21,6 +21,7 @@ from tests.served import SHARE_RULE, TEXTS, OwnTeacher, student
 from tests.test_writing import RULE
 from tests.test_writing import run as run  # a fixture
 
+ASKING = ("number 2 is here", "three three", "a fourth text, which is a bit longer", "7, 8")  # at which the run's asks
 SOURCES = (*TEXTS[:3], "", *TEXTS[3:])
 
 
@@ -89,7 +90,7 @@ def test_the_command_needs_no_weights_of_the_teacher_where_another_process_has_t
         "ask the teacher for at most 50% of the words",
         "--account",
         "output",
-        *(word for text in TEXTS for word in ("--text", text)),
+        *(word for text in ASKING for word in ("--text", text)),
     ]
     here, _ = said(capsys, str(run), *words)
     there, error = said(capsys, str(bare), *words, "--teacher", str(weights))
