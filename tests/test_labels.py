@@ -439,6 +439,12 @@ def test_a_damaged_shard_is_named(world: World, tmp_path: Path) -> None:
         shard.write_bytes(wrong)
         with pytest.raises(UserError, match=rf"{shard.name} is damaged \(.*\); copy it again"):
             list(cache.find("greedy", None).records())
+    # Of a file that is cut short or missing a run is told at its beginning.
+    for lost in (lambda: shard.write_bytes(content[:-9]), shard.unlink):
+        lost()
+        with pytest.raises(UserError, match=rf"{shard.name} is damaged \(it (has|is missing).*\); copy it again"):
+            cache.check(world.cached.only("word_kd"))
+    shard.write_bytes(content)
     note = shard.with_suffix(".json")
     note.write_text('{"rows": "many"}')
     with pytest.raises(UserError, match=rf"{note.name} is damaged; copy it again"):

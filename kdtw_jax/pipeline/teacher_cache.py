@@ -105,7 +105,7 @@ class TeacherCache:
         for method in config.methods:
             for how, kept in wanted(config, method):
                 found = self.find(how, kept)
-                found.manifest()
+                found.check_files()
                 there, here = dict(found.about["decoding"]), decoding(config, how)
                 pairs = {"max_target": (found.about["text"]["max_target"], config.text.max_target)}
                 pairs |= {name: (there[name], here[name]) for name in here}

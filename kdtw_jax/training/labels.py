@@ -217,10 +217,8 @@ class LabelSet:
 
         ids, top_k = self.about["ids"], self.kept.top_k
         for note in self.manifest()["files"]:
-            path = self.folder / Path(str(note["file"])).name
+            path = self._file(note)
             try:
-                if path.stat().st_size != note["bytes"]:
-                    raise ValueError(f"it has {path.stat().st_size} bytes, not {note['bytes']}")
                 if _file_hash(path) != note["hash"]:
                     raise ValueError("its hash is not that of its note")
                 reader = ArrayRecordReader(str(path))
@@ -230,11 +228,28 @@ class LabelSet:
                     raise ValueError(f"it has {len(found)} records, not {note['rows']}")
                 unpacked = [unpack(content, ids, top_k) for content in found]
             except (OSError, ValueError, RuntimeError, IndexError, struct.error) as error:
-                why = str(error).partition(";")[0]
-                raise UserError(
-                    f"{path} is damaged ({why}); copy it again, or delete it and its note and label again"
-                ) from error
+                raise _damaged(path, str(error).partition(";")[0]) from error
             yield from unpacked
+
+    def check_files(self) -> None:
+        """Checks that all shards are there, and of the size that their notes say; none is read.
+
+        Raises:
+          UserError: one is not.
+        """
+        for note in self.manifest()["files"]:
+            self._file(note)
+
+    def _file(self, note: Mapping[str, Any]) -> Path:
+        path = self.folder / Path(str(note["file"])).name
+        size = path.stat().st_size if path.is_file() else None
+        if size != note["bytes"]:
+            raise _damaged(path, "it is missing" if size is None else f"it has {size} bytes, not {note['bytes']}")
+        return path
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is damaged ({why}); copy it again, or delete it and its note and label again")
 
 
 def open_labels(folder: Path) -> LabelSet:
