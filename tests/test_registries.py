@@ -62,6 +62,8 @@ def test_every_registry_is_found_by_the_group_of_its_entry_points() -> None:
 class Characters:
     """A tokenizer of single characters."""
 
+    prompts = None
+
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 

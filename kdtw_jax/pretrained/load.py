@@ -150,7 +150,8 @@ def read_published(
         square.
     """
     sized = ("value_heads", "gate_width", "rule_in_source", "rule_after", "dropout_rate", "dtype", "vocab_size")
-    ours = {name: getattr(published.config, name) for name in sized}
+    of_this_kind = {field.name for field in dataclasses.fields(config)}  # not every family has all of them
+    ours = {name: getattr(published.config, name) for name in sized if name in of_this_kind}
     if dataclasses.replace(config, **ours) != published.config or config.vocab_size < published.config.vocab_size:
         raise ValueError(f"{config} is of other sizes than {published.folder}")
     for copy in published.copies:
