@@ -22,7 +22,7 @@ FLOORS = (
     ("decoding", "tabular"),
     ("constraints", "data"),
     ("metrics",),
-    ("text",),
+    ("classroom", "text"),
     ("duals", "losses", "models", "replay"),
     ("runs",),
     ("flags", "finite", "lines", "marks", "parallel", "ranges", "registry"),

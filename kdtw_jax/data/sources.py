@@ -12,6 +12,7 @@ from babel import Locale, UnknownLocaleError
 from rich.console import Console
 
 from kdtw_jax.data import cldr
+from kdtw_jax.data.classroom import SOURCES as CLASSROOM
 from kdtw_jax.data.debian import RECIPE, summary_pairs, summary_prompts, translation_pairs, translation_prompts
 from kdtw_jax.data.debian_apt import download_indices
 from kdtw_jax.data.overlap import RECIPE as OVERLAP
@@ -173,5 +174,6 @@ BUILTIN: Mapping[str, TaskSource] = {
     ),
     "tfds:": TaskSource(_load_tfds, "tfds:NAME", notes=_contained_notes),
     "ways": WAYS,
+    **CLASSROOM,
     "files": TaskSource(_load_files, "files", notes=_file_notes),
 }

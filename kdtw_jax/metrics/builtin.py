@@ -10,6 +10,7 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from kdtw_jax.metrics.classroom import met_specifications, right_calculations, right_solutions
 from kdtw_jax.metrics.scoring import Scoring, bleu_metric, rouge_metric
 from kdtw_jax.metrics.sums import long_ways, right_answers
 
@@ -134,4 +135,7 @@ BUILTIN = (
     Metric("exact_match", _equal_rows, mean_of_sums, lambda scoring: "exact_match|space:collapsed|case:mixed|form:NFC"),
     Metric("answer", _shares(right_answers), mean_of_sums, lambda scoring: "answer|after:last ="),
     Metric("long_way", _shares(long_ways), mean_of_sums, lambda scoring: "long_way|begins:A"),
+    Metric("right", _shares(right_solutions), mean_of_sums, lambda scoring: "right|after:Answer:"),
+    Metric("calculations", _shares(right_calculations), mean_of_sums, lambda scoring: "calculations|all of a text"),
+    Metric("specification", _shares(met_specifications), mean_of_sums, lambda scoring: "specification|read back"),
 )

@@ -308,4 +308,24 @@ WAYS = {
     ),
 }
 
-TASKS = {"translation": TRANSLATION, "summarization": SUMMARIZATION, "ways": WAYS}
+CLASSROOM = {
+    "classroom": Experiment(
+        preset="classroom",
+        data="classroom/solve",
+        text=TextConfig(vocab_size=1500, max_source=96, max_target=96, on_long="truncate"),
+        **models("classroom"),
+        teacher_fit=likelihood(3000, 3e-3),
+        warmup=likelihood(600, 6e-3),
+        **students(900, 3e-3, paths=FROM_AFAR),
+        methods=("mle", "pcl", "ask"),
+        eval=EvalConfig(limit=400),
+    ),
+    "tiny": replace(TINY, data="classroom/solve"),
+}
+
+TASKS = {
+    "translation": TRANSLATION,
+    "summarization": SUMMARIZATION,
+    "classroom": CLASSROOM,
+    "ways": WAYS,
+}

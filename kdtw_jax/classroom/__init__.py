@@ -1,0 +1,1 @@
+"""Class material: word problems by a grammar of ours, their solutions, and parsers that verify both."""

@@ -1,0 +1,120 @@
+"""Calculations as a solution writes them, carried out exactly.
+
+That is "34 - 17", "17 ÷ 5", "3/4 of 24", "25% of 80", "14:35 + 50 min" and the like. Nothing is evaluated but these
+forms, with `fractions.Fraction`.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+MINUTES = 24 * 60  # of a day, after which a clock begins again
+_NUMBER = r"\d{1,9}(?:\.\d\d)?"
+_BINARY = re.compile(rf"({_NUMBER}) ?([-−+×x*÷:]) ?({_NUMBER})")
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d) ?([-−+]) ?(\d{1,4}) min")
+_PART = re.compile(rf"(\d{{1,4}})/(\d{{1,4}}) of ({_NUMBER})")
+_PERCENT = re.compile(rf"(\d{{1,3}})% of ({_NUMBER})")
+EXPRESSION = rf"(?:{_PART.pattern}|{_PERCENT.pattern}|{_CLOCK.pattern}|{_BINARY.pattern})"
+RESULT = r"\d+ remainder \d+|\d{1,2}:\d\d|\d+/\d+|\d+(?:\.\d+)?"
+_NO_GROUPS = re.compile(r"\((?!\?)")
+_CALCULATION = re.compile(rf"({_NO_GROUPS.sub('(?:', EXPRESSION)}) ?= ?({RESULT})?")
+_AT_THE_END = re.compile(rf"({_NO_GROUPS.sub('(?:', EXPRESSION)}) ?=\s*$")
+
+
+class Calculation(NamedTuple):
+    """A calculation found in a text."""
+
+    expression: str
+    written: str  # what stands after its equals sign, "" for nothing
+    start: int  # where that stands, or would, characters from the beginning of the text
+
+    @property
+    def is_right(self) -> bool:
+        """Whether what is written is the result, in whatever of the usual forms."""
+        result = evaluate(self.expression)
+        return result is not None and _value(result) == _value(self.written)
+
+
+def evaluate(expression: str) -> str | None:
+    """The result of a calculation, as a solution writes it.
+
+    Args:
+      expression: one of the forms of this module: "34 - 17", "6 × 7" (or x, *), "17 ÷ 5" (or :), "3/4 of 24",
+        "25% of 80", "14:35 + 50 min", "7.50 + 2.25", "2 × 3.75".
+
+    Returns:
+      A number, a fraction in lowest terms, "3 remainder 2" for a division of whole numbers, or a time; with two
+      decimals where one of the numbers has them. None for anything else, a division by zero, and results below zero.
+    """
+    expression = expression.strip()
+    if match := _CLOCK.fullmatch(expression):
+        hour, minute, sign, more = int(match[1]), int(match[2]), match[3], int(match[4])
+        if hour > 23 or minute > 59:
+            return None
+        minutes = (60 * hour + minute + (more if sign == "+" else -more)) % MINUTES
+        return f"{minutes // 60}:{minutes % 60:02d}"
+    if match := _PART.fullmatch(expression):
+        return (
+            None
+            if int(match[2]) == 0
+            else _written(Fraction(int(match[1]), int(match[2])) * Fraction(match[3]), match[3])
+        )
+    if match := _PERCENT.fullmatch(expression):
+        return _written(Fraction(int(match[1]), 100) * Fraction(match[2]), match[2])
+    if (match := _BINARY.fullmatch(expression)) is None:
+        return None
+    left, sign, right = Fraction(match[1]), match[2], Fraction(match[3])
+    if sign == "+":
+        return _written(left + right, match[1], match[3])
+    if sign in "-−":
+        return None if left < right else _written(left - right, match[1], match[3])
+    if sign in "×x*":
+        return _written(left * right, match[1], match[3])
+    if right == 0:
+        return None
+    if "." in match[1] + match[3]:
+        return _written(left / right, match[1], match[3])
+    whole, rest = divmod(int(left), int(right))
+    return f"{whole} remainder {rest}" if rest else str(whole)
+
+
+def unfinished(text: str) -> str | None:
+    """The calculation that a text ends in, with its equals sign and without a result; None: it does not."""
+    match = _AT_THE_END.search(text)
+    return match[1] if match and not _within_a_number(text, match.start()) else None
+
+
+def calculations(text: str) -> list[Calculation]:
+    """All calculations of a text with an equals sign, in order."""
+    found = []
+    for match in _CALCULATION.finditer(text):
+        if not _within_a_number(text, match.start()):
+            at = match.start(2) if match[2] else match.end()
+            found.append(Calculation(match[1], match[2] or "", at))
+    return found
+
+
+def _within_a_number(text: str, start: int) -> bool:
+    return start > 0 and (text[start - 1].isdigit() or text[start - 1] in ".:/")
+
+
+def _written(value: Fraction, *numbers: str) -> str:
+    """A value as a solution writes it."""
+    if any("." in number for number in numbers):
+        cents = value * 100
+        return f"{int(cents) // 100}.{int(cents) % 100:02d}" if cents.denominator == 1 else str(value)
+    return str(value)  # a whole number, or a fraction in lowest terms
+
+
+def _value(text: str) -> tuple[Fraction, ...] | None:
+    """What a result is worth, so that "7.5", "7.50" and "15/2" are one."""
+    if match := re.fullmatch(r"(\d+) remainder (\d+)", text):
+        return Fraction(match[1]), Fraction(match[2])
+    if match := re.fullmatch(r"(\d{1,2}):(\d\d)", text):
+        return Fraction(int(match[1]) * 60 + int(match[2])), Fraction(0), Fraction(0)
+    try:
+        return (Fraction(text),)
+    except (ValueError, ZeroDivisionError):
+        return None

@@ -1,0 +1,126 @@
+"""Sentences of word problems, and the clauses of their solutions.
+
+A line is a sentence of the problem and the clause that a solution has for it. In braces: {n} the pupil, {p} and {P} the
+pronoun, {o} and {s} its object and possessive form, {f} the friend; {b} the step's number, {u} the unit, {thing} one of
+them. Every sentence says what is done by its own words alone, so that `kdtw_jax.classroom.reading` can read it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdtw_jax.classroom.specification import Kind, Operation
+
+# How a quantity comes into a problem: {items} is what there is of, as in "dragon stickers" or "metres of dragon rope".
+STARTS: Mapping[Kind, tuple[str, ...]] = {
+    "things": (
+        "{n} loves {interest} and has {a} {items}.",
+        "{n} is a fan of {interest}. There are {a} {items} on {s} shelf.",
+        "{n} likes {interest}. In {s} box there are {a} {items}.",
+    ),
+    "measure": (
+        "{n} loves {interest} and has {a} {items}.",
+        "{n} is a fan of {interest}. There are {a} {items} in {s} room.",
+    ),
+    "money": (
+        "{n} loves {interest} and has ${a} to spend.",
+        "{n} is a fan of {interest}. There are ${a} in {s} wallet.",
+    ),
+    "time": (
+        "{n} loves {interest}. The {short} show begins at {a}.",
+        "{n} is a fan of {interest}. The {short} film begins at {a}.",
+    ),
+}
+# Where the first step multiplies, the quantity comes in groups.
+GROUPS = (
+    ("{n} loves {interest} and has {a} boxes of {b} {items}.", "{n} has {a} boxes of {b}"),
+    ("{n} is a fan of {interest}. There are {a} albums with {b} {items} in each.", "There are {a} albums with {b}"),
+    ("{n} likes {interest} and buys {a} packs. There are {b} {items} in every pack.", "{n} buys {a} packs of {b}"),
+)
+Line = tuple[str, str]
+STEPS: Mapping[Kind, Mapping[Operation, tuple[Line, ...]]] = {
+    "things": {
+        "add": (
+            ("{P} buys {b} more.", "{n} buys {b} more"),
+            ("{f} gives {o} {b} more.", "{f} gives {o} {b} more"),
+            ("In a drawer {p} finds {b} more.", "{n} finds {b} more"),
+            ("For {s} birthday {p} gets {b} new ones.", "{n} gets {b} new ones"),
+        ),
+        "subtract": (
+            ("{P} gives {b} of them to {f}.", "{n} gives {b} to {f}"),
+            ("On the way to school {p} loses {b} of them.", "{n} loses {b}"),
+            ("{P} sells {b} of them at a market.", "{n} sells {b}"),
+            ("{f} borrows {b} of them.", "{f} borrows {b}"),
+        ),
+        "multiply": (
+            ("{P} swaps each of them for {b} smaller ones.", "{n} swaps each for {b}"),
+            ("At a fair {p} wins so many that {p} has {b} times as many.", "{n} has {b} times as many"),
+        ),
+        "divide": (
+            ("{P} shares them equally among {b} friends.", "{n} shares them among {b} friends"),
+            ("{P} puts them into bags of {b}.", "{n} puts them into bags of {b}"),
+        ),
+        "keep": (
+            ("{P} keeps {b} of them and gives the rest away.", "{n} keeps {b}"),
+            ("Only {b} of them are still good.", "Only {b} are good"),
+        ),
+    },
+    "measure": {
+        "add": (
+            ("{P} buys {b} more.", "{n} buys {b} more"),
+            ("{f} brings {b} more.", "{f} brings {b} more"),
+        ),
+        "subtract": (
+            ("{P} uses {b} for a present.", "{n} uses {b}"),
+            ("{f} needs {b} of it.", "{f} needs {b}"),
+        ),
+        "keep": (("{P} keeps {b} of it and gives the rest away.", "{n} keeps {b}"),),
+    },
+    "money": {
+        "add": (
+            ("{f} gives {o} ${b}.", "{f} gives {o} ${b}"),
+            ("{P} earns ${b} in the garden.", "{n} earns ${b}"),
+            ("In a coat {p} finds ${b}.", "{n} finds ${b}"),
+        ),
+        "subtract": (
+            ("{P} buys a {short} {thing} for ${b}.", "{n} pays ${b}"),
+            ("A ticket costs {o} ${b}.", "The ticket costs ${b}"),
+            ("{P} lends {f} ${b}.", "{n} lends {f} ${b}"),
+        ),
+    },
+    "time": {
+        "add": (
+            ("It lasts {b} minutes.", "It lasts {b} minutes"),
+            ("Then {n} talks to {f} for {b} minutes.", "{n} talks for {b} minutes"),
+            ("Then the way home takes {b} minutes.", "The way takes {b} minutes"),
+        ),
+    },
+}
+# What is asked at the end: after a division (of which there is no more to do), after what takes away, otherwise.
+QUESTIONS: Mapping[Kind, tuple[str, str]] = {
+    "things": ("How many {u} does {n} have now?", "How many {u} are left?"),
+    "measure": ("How many {u} does {n} have now?", "How many {u} are left?"),
+    "money": ("How much money does {n} have now?", "How much money is left?"),
+    "time": ("What time is it then?", "What time is it then?"),
+}
+DIVIDED = {
+    "friends": "How many {u} does each friend get?",
+    "bags": "How many full bags are there?",
+}
+LEFT_OVER = {
+    "friends": "How many {u} does each friend get, and how many are left over?",
+    "bags": "How many full bags are there, and how many {u} are left over?",
+}
+# Numbers that nothing is done with.
+DISTRACTORS = (
+    "{P} is {d} years old.",
+    "{P} has been to {place} {d} times.",
+    "{f} lives in house number {d}.",
+    "{s} class has {d} pupils.",
+)
+_THINGS = (
+    "sticker card poster badge pin book picture magnet stamp comic coin figure mug bookmark postcard puzzle ball cap "
+    "model button photo ring shirt pen"
+)
+THINGS = tuple(_THINGS.split())
+UNITS = tuple(f"{thing}s" for thing in THINGS)

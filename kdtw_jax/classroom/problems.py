@@ -1,0 +1,263 @@
+"""Word problems: what they are about is drawn, then told in sentences, and solved in several ways."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from kdtw_jax.classroom import grammar
+from kdtw_jax.classroom.interests import Interest
+from kdtw_jax.classroom.people import PEOPLE, Person
+from kdtw_jax.classroom.specification import MEASURES, Kind, Operation, Specification, Step, results
+
+Way = Literal["steps", "head", "round"]
+WAYS: tuple[Way, ...] = ("steps", "head", "round")
+ANSWER = "Answer:"
+# What is done at a grade: the kind of quantity, and operations in order.
+_ANY: tuple[Operation, ...] = ("add", "subtract")
+CHAINS: dict[int, tuple[tuple[Kind, tuple[Operation, ...]], ...]] = {
+    2: (("things", ("add",)), ("things", ("subtract",)), ("measure", ("add",)), ("measure", ("subtract",))),
+    3: (
+        ("things", ("multiply",)),
+        *(("things", (one, other)) for one in _ANY for other in _ANY),
+        *(("measure", (one, other)) for one in _ANY for other in _ANY),
+    ),
+    4: (
+        *(("things", ("multiply", other)) for other in _ANY),
+        *(("things", (one, "divide")) for one in _ANY),
+        *(("things", (one, "multiply")) for one in _ANY),
+        ("things", ("multiply", "divide")),
+    ),
+    5: (
+        *(("things", ("keep", other)) for other in _ANY),
+        *(("things", (one, "keep")) for one in _ANY),
+        *(("money", (one, other)) for one in _ANY for other in _ANY),
+    ),
+    6: (
+        *(("measure", ("keep", other)) for other in _ANY),
+        *(("measure", (one, "keep")) for one in _ANY),
+        ("time", ("add", "add")),
+        ("things", ("multiply", "keep")),
+    ),
+    7: (
+        *(("things", ("multiply", one, other)) for one in _ANY for other in (*_ANY, "divide", "keep")),
+        *(("things", (one, other, "divide")) for one in _ANY for other in _ANY),
+        *(("measure", (one, other, "keep")) for one in _ANY for other in _ANY),
+        *(("money", (one, other, third)) for one in _ANY for other in _ANY for third in _ANY),
+    ),
+}
+_FRACTIONS = ("1/2", "1/3", "2/3", "1/4", "3/4", "1/5", "2/5", "3/5", "4/5")
+_PERCENTS = ("10%", "20%", "25%", "50%", "75%")
+
+
+class Problem(NamedTuple):
+    """A word problem and its solutions."""
+
+    specification: Specification
+    text: str
+    solutions: dict[Way, str]
+
+    @property
+    def answer(self) -> str:
+        """The last line of every solution."""
+        return answer_of(self.solutions["head"])
+
+
+def answer_of(solution: str) -> str:
+    """What a solution says after `ANSWER`, without the full stop; "" where it says none."""
+    return solution.rpartition(ANSWER)[2].strip().removesuffix(".") if ANSWER in solution else ""
+
+
+def draw_specification(
+    rng: random.Random,
+    interest: str,
+    *,
+    grade: int | None = None,
+    chain: tuple[Kind, tuple[Operation, ...]] | None = None,
+    numbers: range = range(2, 100),
+) -> Specification:
+    """A problem's numbers.
+
+    Args:
+      rng: draws them.
+      interest: what it is about.
+      grade: 2 to 7; None: any.
+      chain: kind of quantity and operations; None: one of the grade's.
+      numbers: the first number, and what sums may come to.
+    """
+    grade = rng.choice(tuple(CHAINS)) if grade is None else grade
+    kind, operations = rng.choice(CHAINS[grade]) if chain is None else chain
+    unit = {"things": rng.choice(grammar.UNITS), "measure": rng.choice(tuple(MEASURES)), "money": "money"}.get(
+        kind, "time"
+    )
+    most = min(numbers.stop, 50) if grade == 2 else numbers.stop
+    while True:
+        steps = list[Step]()
+        start = _start(rng, kind, operations[0], range(numbers.start, most))
+        left: int | None = _units(start, kind)
+        for operation in operations:
+            if left is None:
+                break
+            drawn = _number(rng, kind, operation, left, most, first=not steps, percents=grade == 6)
+            if drawn is None:
+                left = None
+                break
+            number, left = drawn
+            steps.append(Step(operation, number))
+        found = Specification(grade, interest, unit, start, tuple(steps))
+        if left is not None and results(found) is not None:
+            return found
+
+
+def _start(rng: random.Random, kind: Kind, first: Operation, numbers: range) -> str:
+    if kind == "time":
+        return f"{rng.randrange(9, 20)}:{rng.randrange(0, 60, 5):02d}"
+    if kind == "money":
+        return _money(rng.randrange(8, 80) * 25)
+    return str(rng.randrange(2, 11) if first == "multiply" else rng.choice(numbers))
+
+
+def _units(number: str, kind: Kind) -> int:
+    """A first number in things, cents or minutes."""
+    if kind == "time":
+        hour, minute = number.split(":")
+        return 60 * int(hour) + int(minute)
+    return round(100 * float(number)) if kind == "money" else int(number)
+
+
+def _money(cents: int) -> str:
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def _number(
+    rng: random.Random, kind: Kind, operation: Operation, left: int, most: int, *, first: bool, percents: bool
+) -> tuple[str, int] | None:
+    """The number of a step and what is there after it; None: there is no such step."""
+    if kind == "time":
+        more = rng.randrange(5, 120, 5)
+        return str(more), left + more
+    if kind == "money":
+        cents = rng.randrange(2, 40) * 25
+        after = left + cents if operation == "add" else left - cents
+        return (_money(cents), after) if 0 < after < 4000 else None
+    if operation == "add":
+        number = rng.randrange(2, 60)
+        return (str(number), left + number) if left + number <= most else None
+    if operation == "subtract":
+        number = rng.randrange(2, 60)
+        return (str(number), left - number) if number < left else None
+    if operation == "multiply":
+        number = rng.randrange(2, 11 if first else 6)
+        return (str(number), left * number) if first or left * number <= 100 else None
+    if operation == "divide":
+        number = rng.randrange(2, 10)
+        return (str(number), left // number) if left > number else None
+    shares = _PERCENTS if percents else _FRACTIONS
+    share = rng.choice(shares)
+    top, bottom = (int(share[:-1]), 100) if percents else map(int, share.split("/"))
+    return (share, left * top // bottom) if left * top % bottom == 0 else None
+
+
+def tell(
+    specification: Specification,
+    rng: random.Random,
+    *,
+    interest: Interest,
+    places: Sequence[str] = (),
+    people: tuple[Person, Person] | None = None,
+    distractors: float = 0.25,
+) -> Problem:
+    """The problem in words.
+
+    Args:
+      specification: what it is about.
+      rng: draws the sentences.
+      interest: the specification's, in the forms that sentences need.
+      places: cities, of which one may be named.
+      people: the pupil and the friend; None: drawn.
+      distractors: how often a number comes in that nothing is done with.
+
+    Raises:
+      ValueError: a step of the specification cannot be carried out.
+    """
+    found, kind = results(specification), specification.kind
+    if found is None:
+        raise ValueError(f"{specification.line} cannot be carried out")
+    pupil, friend = rng.sample(PEOPLE, 2) if people is None else people
+    unit, steps = specification.unit, specification.steps
+    item = f"{unit} of {interest.short} {MEASURES[unit]}" if kind == "measure" else f"{interest.short} {unit}"
+    words = {"n": pupil.name, "p": pupil.subject, "o": pupil.object, "s": pupil.possessive, "f": friend.name}
+    words |= {"P": pupil.subject.capitalize(), "interest": interest.name, "short": interest.short, "u": unit}
+    words |= {"items": item, "a": specification.start, "thing": rng.choice(grammar.THINGS)}
+    words |= {"place": rng.choice(places) if places else "Paris", "d": str(rng.randrange(6, 30))}
+    grouped = steps[0].operation == "multiply" and kind == "things" and _comes_in_groups(specification)
+    clauses: list[str] = []
+    if grouped:
+        start, clause = rng.choice(grammar.GROUPS)
+        sentences = [_fill(start, words | {"b": steps[0].number})]
+        clauses.append(_fill(clause, words | {"b": steps[0].number}))
+    else:
+        sentences = [_fill(rng.choice(grammar.STARTS[kind]), words)]
+    if rng.random() < distractors:
+        sentences.append(_fill(rng.choice(grammar.DISTRACTORS), words))
+    used = set[str]()
+    sharing = ""
+    for step in steps[grouped:]:
+        lines = grammar.STEPS[kind][step.operation]
+        line = rng.choice([line for line in lines if line[0] not in used] or lines)
+        used.add(line[0])
+        sentences.append(_fill(line[0], words | {"b": step.number}))
+        clauses.append(_fill(line[1], words | {"b": step.number}))
+        if step.operation == "divide":
+            sharing = "bags" if "bags" in line[0] else "friends"
+    sentences.append(_fill(_question(kind, steps[-1].operation, sharing, "remainder" in found[-1]), words))
+    answer = f"{ANSWER} {_answer(found[-1], unit, sharing)}."
+    lefts = [specification.start, *found]
+    expressions = [step.expression(left, kind) for step, left in zip(steps, lefts, strict=False)]
+    written = [f"{clause}: {e} = {r}." for clause, e, r in zip(clauses, expressions, found, strict=True)]
+    rounded = [f"{clause}: {_by_rounding(e, r)}." for clause, e, r in zip(clauses, expressions, found, strict=True)]
+    solutions: dict[Way, str] = {
+        "steps": " ".join([*written, answer]),
+        "head": answer,
+        "round": " ".join([*rounded, answer]),
+    }
+    return Problem(specification, " ".join(sentences), solutions)
+
+
+def _comes_in_groups(specification: Specification) -> bool:
+    """Whether the first number is one of boxes and the like, as `draw_specification` has it: small."""
+    return int(specification.start) <= 10
+
+
+def _by_rounding(expression: str, result: str) -> str:
+    """A sum or difference over the next ten ("34 - 20 = 14, 14 + 3 = 17"), anything else as it is."""
+    left, sign, right = (*expression.split(" "), "", "")[:3]
+    if sign not in ("+", "-") or not (left.isdigit() and right.isdigit()) or int(right) % 10 == 0:
+        return f"{expression} = {result}"
+    tens = -(-int(right) // 10) * 10
+    back, between = tens - int(right), int(left) + tens if sign == "+" else int(left) - tens
+    if between < 0:
+        return f"{expression} = {result}"
+    return f"{left} {sign} {tens} = {between}, {between} {'-' if sign == '+' else '+'} {back} = {result}"
+
+
+def _question(kind: Kind, last: Operation, sharing: str, left_over: bool) -> str:
+    if sharing:
+        return (grammar.LEFT_OVER if left_over else grammar.DIVIDED)[sharing]
+    return grammar.QUESTIONS[kind][last in ("subtract", "keep")]
+
+
+def _answer(result: str, unit: str, sharing: str) -> str:
+    if unit in ("money", "time"):
+        return f"${result}" if unit == "money" else result
+    if not sharing:
+        return f"{result} {unit}"
+    whole, _, rest = result.partition(" remainder ")
+    each = f"{whole} {unit} each" if sharing == "friends" else f"{whole} bags"
+    return f"{each}, {rest} left over" if rest else each
+
+
+def _fill(template: str, words: dict[str, str]) -> str:
+    text = template.format_map(words)
+    return text[0].upper() + text[1:]

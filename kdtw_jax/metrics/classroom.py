@@ -1,0 +1,29 @@
+"""What is judged of class material: whether the numbers are right, and not whether the words are the reference's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdtw_jax.classroom.arithmetic import calculations
+from kdtw_jax.classroom.problems import answer_of
+from kdtw_jax.classroom.reading import read_problem
+from kdtw_jax.metrics.scoring import Scoring
+
+
+def right_solutions(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:
+    """Whether the answer line of a solution is that of the reference."""
+    return [
+        bool(meant := answer_of(reference)) and answer_of(hypothesis) == meant
+        for hypothesis, reference in zip(hypotheses, references, strict=True)
+    ]
+
+
+def right_calculations(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:
+    """Whether every calculation of a solution is right, be it the one that was wanted or not; a solution has one."""
+    return [bool(found := calculations(hypothesis)) and all(one.is_right for one in found) for hypothesis in hypotheses]
+
+
+def met_specifications(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:
+    """Whether a problem is understood, and has the interest, unit, numbers and operations of the reference."""
+    wanted = [read_problem(reference) for reference in references]
+    return [one is not None and read_problem(text) == one for text, one in zip(hypotheses, wanted, strict=True)]
