@@ -40,6 +40,7 @@ SIZES = {"train": 60_000, "validation": 1_000, "test": 2_000}
 SEED = 0
 CONDITIONS = ("familiar", "interest", "chain", "carry")
 _HELD_OUT = {"interest": 0.05, "chain": 0.12, "carry": 0.08}
+_DRILLS = 0.4  # of training
 _LARGE = range(100, 1000)
 
 Render = Callable[[Problem, random.Random], tuple[str, str]]
@@ -59,6 +60,7 @@ def _write(problem: Problem, rng: random.Random) -> tuple[str, str]:
 
 _TASKS: dict[str, tuple[Render, tuple[str, ...]]] = {
     "solve": (_solve, ("right", "calculations", "chrf")),
+    "quick": (_solve, ("right", "calculations", "chrf")),
     "ways": (_ways, ("right", "calculations")),
     "large": (_solve, ("right", "calculations", "chrf")),
     "write": (_write, ("specification", "chrf")),
@@ -91,16 +93,47 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
             condition = "familiar" if split == "train" else CONDITIONS[len(splits[split]) % len(CONDITIONS)]
             interest = draw_interest(rng)
             large = name == "large" and split == "test"
-            drawn = _draw_large(rng, interest) if large else draw_specification(rng, interest.name)
+            drawn = _draw_large(rng, interest) if large else _draw(rng, interest.name, name)
             if drawn is None or condition_of(drawn) != ("familiar" if large else condition):
                 continue
             problem = tell(drawn, rng, interest=interest, places=places, distractors=0.0 if name == "write" else 0.25)
             source, target = render(problem, rng)
             if source not in seen:
                 seen.add(source)
+                if split == "train" and rng.random() < _DRILLS and name != "write":
+                    drill = _drill(rng, problem)
+                    if drill is not None:
+                        splits[split].append(drill)
+                        continue
                 group = f"{'large' if large else condition} {len(drawn.steps)}"
                 splits[split].append({"source": source, "target": target, "group": group})
     return splits
+
+
+def _draw(rng: random.Random, interest: str, name: str) -> Specification:
+    if name != "quick":
+        return draw_specification(rng, interest)
+    chain = rng.choice(_QUICK)
+    return draw_specification(rng, interest, grade=len(chain[1]) + 2, chain=chain, numbers=range(2, 31))
+
+
+_QUICK = [chain for chain in dict.fromkeys(sum(CHAINS.values(), ())) if chain[0] == "things" and len(chain[1]) <= 2]
+
+
+def _drill(rng: random.Random, problem: Problem) -> Pair | None:
+    """Calculations alone, as a class does them before word problems: of one problem and of others."""
+    expressions = []
+    found: Specification | None = problem.specification
+    while len(expressions) < 6:
+        if found is not None and condition_of(found) in ("familiar", "interest"):
+            lefts = [found.start, *(results(found) or [])]
+            expressions += [s.expression(left, found.kind) for s, left in zip(found.steps, lefts, strict=False)]
+        found = _draw(rng, "drill", "quick")
+    return {
+        "source": f"calculate: {', '.join(expressions)}",
+        "target": " ".join(f"{one} = {arithmetic.evaluate(one)}." for one in expressions),
+        "group": "drill 6",
+    }
 
 
 def _draw_large(rng: random.Random, interest: Interest) -> Specification | None:
