@@ -4,7 +4,8 @@
 - `ways`: likewise, but a solution goes one of three ways, a third of them each, and nothing in a problem says which:
   step by step, in one's head (the answer line alone), or by a rule of thumb (over the next ten and back);
 - `large`: as `solve`, tested at numbers from 100 on, which are not in training;
-- `write`: a specification (grade, interest, numbers and operations) -> the problem.
+- `write`: a specification (grade, interest, numbers and operations) -> the problem;
+- `outline`: lesson outlines, of which `kdtw_jax.data.classroom_outlines` says more.
 
 Everything is made on the spot by the grammar of `kdtw_jax.classroom`, with cities of CLDR. What the test has of its own
 hangs on the text only, and is the same for every seed; a pair's `group` says which, and of how many steps it is:
@@ -30,6 +31,8 @@ from kdtw_jax.classroom.interests import Interest, draw_interest
 from kdtw_jax.classroom.problems import CHAINS, WAYS, Problem, draw_specification, tell
 from kdtw_jax.classroom.specification import Specification, results
 from kdtw_jax.data import cldr_names
+from kdtw_jax.data.classroom_outlines import outline_pairs
+from kdtw_jax.data.classroom_shares import is_kept_out, share_of
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.record import Task, TaskRequest, TaskSource
 from kdtw_jax.data.splits import PairSplits
@@ -39,7 +42,7 @@ from kdtw_jax.errors import UserError
 SIZES = {"train": 60_000, "validation": 1_000, "test": 2_000}
 SEED = 0
 CONDITIONS = ("familiar", "interest", "chain", "carry")
-_HELD_OUT = {"interest": 0.05, "chain": 0.12, "carry": 0.08}
+_HELD_OUT = {"chain": 0.12, "carry": 0.08}
 _LARGE = range(100, 1000)
 
 Render = Callable[[Problem, random.Random], tuple[str, str]]
@@ -57,11 +60,13 @@ def _write(problem: Problem, rng: random.Random) -> tuple[str, str]:
     return problem.specification.line, problem.text
 
 
-_TASKS: dict[str, tuple[Render, tuple[str, ...]]] = {
-    "solve": (_solve, ("right", "calculations", "chrf")),
-    "ways": (_ways, ("right", "calculations")),
-    "large": (_solve, ("right", "calculations", "chrf")),
-    "write": (_write, ("specification", "chrf")),
+_PROBLEMS: dict[str, Render] = {"solve": _solve, "ways": _ways, "large": _solve, "write": _write}
+METRICS: dict[str, tuple[str, ...]] = {
+    "solve": ("right", "calculations", "chrf"),
+    "ways": ("right", "calculations"),
+    "large": ("right", "calculations", "chrf"),
+    "write": ("specification", "chrf"),
+    "outline": ("outline", "chrf"),
 }
 
 
@@ -69,16 +74,18 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
     """The splits "train", "validation" and "test" of a task, of distinct problems.
 
     Args:
-      name: "solve", "ways", "large" or "write".
+      name: one of METRICS.
       seed: which problems are drawn; what is kept out of training does not depend on it.
       limit: at most this many pairs a split.
 
     Raises:
       UserError: an unknown name.
     """
-    if name not in _TASKS:
-        raise UserError(f"unknown task 'classroom/{name}'; use {', '.join(f'classroom/{one}' for one in _TASKS)}")
-    render, _ = _TASKS[name]
+    if name not in METRICS:
+        raise UserError(f"unknown task 'classroom/{name}'; use {', '.join(f'classroom/{one}' for one in METRICS)}")
+    if name == "outline":
+        return outline_pairs(seed, limit)
+    render = _PROBLEMS[name]
     rng = random.Random(seed)
     places = [slot.text("en", "") for slot in cldr_names.cities()]
     seen: set[str] = set()
@@ -113,12 +120,12 @@ def _draw_large(rng: random.Random, interest: Interest) -> Specification | None:
 def condition_of(specification: Specification) -> str:
     """Which of what the test has of its own a problem has: one of CONDITIONS, or "several"."""
     found = []
-    if _share(f"interest|{specification.interest}") < _HELD_OUT["interest"]:
+    if is_kept_out(specification.interest):
         found.append("interest")
     # Each operation alone is in training, so that none is first seen in the test.
     if len(specification.steps) > 1:
         chain = f"chain|{specification.kind}|{'|'.join(specification.operations)}"
-        if _share(chain) < _HELD_OUT["chain"]:
+        if share_of(chain) < _HELD_OUT["chain"]:
             found.append("chain")
     kept_out, carried = _meets_held_out_numbers(specification)
     if kept_out:
@@ -133,36 +140,31 @@ def _meets_held_out_numbers(specification: Specification) -> tuple[bool, bool]:
     for step, left in zip(specification.steps, lefts, strict=False):
         if step.operation not in ("add", "subtract") or not (left.isdigit() and step.number.isdigit()):
             continue
-        if _share(f"numbers|{step.operation}|{left}|{step.number}") < _HELD_OUT["carry"]:
+        if share_of(f"numbers|{step.operation}|{left}|{step.number}") < _HELD_OUT["carry"]:
             kept_out = True
             ones, more = int(left) % 10, int(step.number) % 10
             carried |= ones + more > 9 if step.operation == "add" else ones < more
     return kept_out, carried
 
 
-def _share(text: str) -> float:
-    """A fixed number in [0, 1) for a text."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()) / 2**48
-
-
 def _load(request: TaskRequest) -> Task:
     name = "solve" if request.name == "classroom" else request.name.removeprefix("classroom/")
-    if name not in _TASKS:
+    if name not in METRICS:
         classroom_pairs(name)  # which says so
 
     def make() -> PairSplits:
-        with Console(stderr=True).status(f"{request.name}: making problems, some seconds"):
+        with Console(stderr=True).status(f"{request.name}: making pairs, some seconds"):
             splits = classroom_pairs(name)
         return PairSplits(splits, {f"{split}_pairs": float(len(pairs)) for split, pairs in splits.items()})
 
     made = stored(request.data_dir, request.name.replace("/", "-"), _recipe(), make)
-    return Task(request.name, made.splits, _TASKS[name][1], "{source}", made.notes, made.fingerprint, "en")
+    return Task(request.name, made.splits, METRICS[name], "{source}", made.notes, made.fingerprint, "en")
 
 
 def _recipe() -> str:
     """The generator's own text: with another the pairs are made anew."""
-    modules = sorted(Path(arithmetic.__file__).parent.glob("*.py"))
-    text = b"".join(module.read_bytes() for module in (*modules, Path(__file__)))
+    modules = [*Path(arithmetic.__file__).parent.glob("*.py"), *Path(__file__).parent.glob("classroom*.py")]
+    text = b"".join(module.read_bytes() for module in sorted(modules))
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
