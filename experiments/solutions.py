@@ -1,6 +1,6 @@
 """How solutions of a finished run of `classroom` come out: what is right, and where the teacher was asked.
 
-    python experiments/solutions.py runs/classroom-solve-classroom
+    python experiments/solutions.py runs/quickstart
     python experiments/solutions.py runs/mine --rules "never ask" "at most 20% of the words" --results results/classroom
 
 Two tables, as `conditions.csv` and `kinds.csv` of the folder `--results`: the share of right answers of the teacher and

@@ -1,5 +1,7 @@
-"""The metrics that compare an output with its reference: all but the one that says which way a sum was solved."""
+"""The metrics that compare any output with its reference: all but those that say which way a sum was solved, and those
+that read class material."""
 
 from kdtw_jax.metrics.scores import METRICS
 
-COMPARING = tuple(name for name in METRICS if name != "long_way")
+READING = ("right", "calculations", "specification", "outline")
+COMPARING = tuple(name for name in METRICS if name not in ("long_way", *READING))

@@ -10,7 +10,7 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from kdtw_jax.metrics.classroom import met_specifications, right_calculations, right_solutions
+from kdtw_jax.metrics.classroom import met_specifications, right_calculations, right_outlines, right_solutions
 from kdtw_jax.metrics.scoring import Scoring, bleu_metric, rouge_metric
 from kdtw_jax.metrics.sums import long_ways, right_answers
 
@@ -138,4 +138,5 @@ BUILTIN = (
     Metric("right", _shares(right_solutions), mean_of_sums, lambda scoring: "right|after:Answer:"),
     Metric("calculations", _shares(right_calculations), mean_of_sums, lambda scoring: "calculations|all of a text"),
     Metric("specification", _shares(met_specifications), mean_of_sums, lambda scoring: "specification|read back"),
+    Metric("outline", _shares(right_outlines), mean_of_sums, lambda scoring: "outline|verified"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdtw_jax.classroom.arithmetic import calculations
+from kdtw_jax.classroom.outlines import is_right, read_outline
 from kdtw_jax.classroom.problems import answer_of
 from kdtw_jax.classroom.reading import read_problem
 from kdtw_jax.metrics.scoring import Scoring
@@ -27,3 +28,9 @@ def met_specifications(hypotheses: Sequence[str], references: Sequence[str], sco
     """Whether a problem is understood, and has the interest, unit, numbers and operations of the reference."""
     wanted = [read_problem(reference) for reference in references]
     return [one is not None and read_problem(text) == one for text, one in zip(hypotheses, wanted, strict=True)]
+
+
+def right_outlines(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:
+    """Whether an outline is without faults for the request that the reference is headed with, in whatever order."""
+    wanted = [read_outline(reference) for reference in references]
+    return [one is not None and is_right(text, one.request) for text, one in zip(hypotheses, wanted, strict=True)]

@@ -309,11 +309,11 @@ WAYS = {
 }
 
 CLASSROOM = {
-    "classroom": Experiment(
-        preset="classroom",
+    "quickstart": Experiment(
+        preset="quickstart",
         data="classroom/quick",
         text=TextConfig(vocab_size=2000, max_source=96, max_target=112, on_long="truncate"),
-        **models("classroom"),
+        **models("quickstart"),
         teacher_fit=likelihood(4500, 3e-3),
         warmup=likelihood(600, 6e-3),
         **students(900, 3e-3, paths=FROM_AFAR),
