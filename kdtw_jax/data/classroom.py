@@ -8,9 +8,9 @@
 - `write`: a specification (grade, interest, numbers and operations) -> the problem;
 - `outline`: lesson outlines, of which `kdtw_jax.data.classroom_outlines` says more.
 
-Two fifths of what solvers are trained on are drills: calculations alone. Everything is made on the spot by the grammar of
-`kdtw_jax.classroom`, with cities of CLDR. What the test has of its own hangs on the text only, and is the same for every
-seed; a pair's `group` says which, and of how many steps it is:
+Two fifths of what solvers are trained on are drills: calculations alone. Everything is made on the spot by the grammar
+of `kdtw_jax.classroom`, with cities of CLDR. What the test has of its own hangs on the text only, and is the same for
+every seed; a pair's `group` says which, and of how many steps it is:
 
 - `interest`: a pupil's interest that is nowhere in training;
 - `chain`: a sequence of operations that is not;
