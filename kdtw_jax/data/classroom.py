@@ -1,7 +1,7 @@
 """Word problems for a class, matched to a pupil's interests, and their solutions: `classroom/NAME`.
 
 - `solve`: a problem -> each step with its calculation, and the answer line; of 1 to 3 steps, for grades 2 to 7;
-- `quick`: likewise, of 1 or 2 steps with numbers up to 40, which small models learn in minutes;
+- `quick`: likewise, of 1 or 2 steps with numbers up to 30, which small models learn in minutes;
 - `ways`: as `quick`, but a solution goes one of three ways, a third of them each, and nothing in a problem says which:
   step by step, in one's head (the answer line alone), or by a rule of thumb (over the next ten and back);
 - `large`: as `solve`, tested at numbers from 100 on, which are not in training;
@@ -61,7 +61,7 @@ HELD_OUT_CHAINS: frozenset[Chain] = frozenset(
 _HELD_OUT_NUMBERS = 0.08  # of the pairs that are added or subtracted
 _LARGE = range(100, 1000)
 
-_SMALL = range(2, 41)
+_SMALL = range(2, 31)
 _DRILLS = 0.4  # of training pairs
 _DRILLED = 6  # calculations of a drill, at least
 _STEPS = tuple(dict.fromkeys(chain for chains in CHAINS.values() for chain in chains if len(chain[1]) < 3))
