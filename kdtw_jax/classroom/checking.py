@@ -157,10 +157,7 @@ def _sentence_spans(
     for one in found:
         span = Span(start + _begin(sentence, one), start + _end(one), "calculation", "right")
         if not _is_carried_out(one) or _GOES_ON.match(sentence, _end(one)):
-            result = evaluate(one.expression)
-            span = replace(
-                span, verdict="wrong", note="this does not come out" if result is None else f"right is {result}"
-            )
+            span = replace(span, verdict="wrong", note=_correction(one, problem, step, answered))
         elif problem is not None and one.written != evaluate(one.expression):  # as 042 or 7.5 for 7.50
             span = replace(span, verdict="unexpected", note=f"one writes {evaluate(one.expression)}")
         elif not is_wanted:
@@ -171,6 +168,16 @@ def _sentence_spans(
         rest = Span(start + after, start + len(sentence), "words", "unchecked" if problem is None else "unexpected")
         spans.append(rest)
     return list(_apart(spans)), 1
+
+
+def _correction(one: Calculation, problem: Understood | None, step: int, answered: bool) -> str:
+    """What is right instead of a calculation that does not come out."""
+    result = evaluate(one.expression)
+    wanted = problem.expressions[step] if problem is not None and step < len(problem.results) else ""
+    if problem is None or _plain(one.expression) == wanted:
+        return "this does not come out" if result is None else f"right is {result}"
+    why = _expectation(problem, step, answered)
+    return why if result is None else f"that is {result}, and {why}"
 
 
 def _is_carried_out(one: Calculation) -> bool:

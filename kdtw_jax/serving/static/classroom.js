@@ -154,8 +154,12 @@ function draw({ parts, checked, written }) {
     const part = element("span", `part ${span.verdict}`);
     part.append(...stretch(letters, span.start, span.end, checked.checked_to));
     made.push(part);
-    if (span.what !== "words" || span.verdict !== "right") made.push(checkMark(span));
     from = span.end;
+    if (span.what === "words" && span.verdict === "right") continue;
+    const stop = letters[from]?.[0] === "." ? 1 : 0; // the full stop comes before the mark
+    made.push(...stretch(letters, from, from + stop, checked.checked_to), checkMark(span));
+    from += stop;
+    if (span.what !== "words" && letters[from]?.[0] === " ") made.push(element("br"));
   }
   written.replaceChildren(...made, ...stretch(letters, from, letters.length, checked.checked_to));
 }
