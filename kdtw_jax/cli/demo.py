@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from kdtw_jax.cli import serve
 
+Demo = serve.Serve  # the same options
+
 
 def run(arguments: list[str]) -> None:
     """Runs `kdtw demo`: options and errors as for `kdtw serve`.
