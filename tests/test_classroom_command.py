@@ -127,17 +127,19 @@ def test_a_students_own_words_are_marked_as_they_are_written(
 
 def test_what_is_wrong_is_said_before_a_model_is_read(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "none.txt").write_text("\n")
-    (run / "config.json").write_text(json.dumps({"data": "cldr"}))
-    for arguments, wrong in (
-        ((), "--interest, or give your own"),
-        ((*WISHES, "--problems-file", "x"), "--interest, or give your own"),
-        (("--problems-file", str(run / "missing")), "cannot be read"),
-        (("--problems-file", str(run / "none.txt")), "has no problems"),
-        (("--interest", "chess", "--grade", "1"), "there is no grade 1"),
-        (("--interest", "chess", "--problems", "0"), "1 to 20 problems"),
-        (WISHES, "is no run of word problems"),
+    (run / "other").mkdir()
+    (run / "other" / "config.json").write_text(json.dumps({"data": "cldr"}))
+    for folder, arguments, wrong in (
+        (run, (), "--interest, or give your own"),
+        (run, (*WISHES, "--problems-file", "x"), "--interest, or give your own"),
+        (run, ("--problems-file", str(run / "missing")), "cannot be read"),
+        (run, ("--problems-file", str(run / "none.txt")), "has no problems"),
+        (run, ("--interest", "chess", "--grade", "1"), "there is no grade 1"),
+        (run, ("--interest", "chess", "--problems", "0"), "1 to 20 problems"),
+        (run / "other", WISHES, "is no run of word problems"),
+        (run / "none", WISHES, "is not a run's folder"),
     ):
-        assert main(["classroom", str(run), *arguments]) == 2
+        assert main(["classroom", str(folder), *arguments]) == 2
         error = capsys.readouterr().err
         assert wrong in error and error.count("\n") == 1
 

@@ -24,8 +24,8 @@ from kdtw_jax.serving.classroom import (
     classroom_facts,
     places,
     problems_of,
+    reach_of,
     read_wishes,
-    solves_problems,
 )
 from kdtw_jax.serving.engine import Engine
 from kdtw_jax.serving.job import Done, Written
@@ -54,7 +54,7 @@ def engine(own: Student) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def app(own: Student, engine: Engine) -> Any:
-    settings = Serving("toy", rule=SHARE_RULE, api_key="key", max_body=2000, classroom=True)
+    settings = Serving("toy", rule=SHARE_RULE, api_key="key", max_body=2000, classroom="all")
     return make_app(engine, settings, Page(own, Curve()))
 
 
@@ -63,7 +63,7 @@ KEY = {"authorization": "Bearer key"}
 
 def test_problems_come_to_the_wishes_of_a_body(app: Any) -> None:
     said = send(app, "POST", PROBLEMS, KEY, json={**ASKED, "count": 3, "seed": 5}).json()["problems"]
-    made = make_exercises(read_wishes({**ASKED, "count": 3, "seed": 5}), places())
+    made = make_exercises(read_wishes({**ASKED, "count": 3, "seed": 5}, "all"), places())
     assert [one["text"] for one in said] == [one.text for one in made] and len(said) == 3
     assert all(one["answer"].startswith("42 ") and "34 - 17 = 17" in one["solution"] for one in said)
     about = said[0]["specification"]
@@ -90,7 +90,7 @@ def test_problems_come_to_the_wishes_of_a_body(app: Any) -> None:
 )
 def test_a_body_that_is_wrong_is_refused_in_a_line(body: Any, said: str) -> None:
     with pytest.raises(UserError) as refused:
-        problems_of(json.loads(json.dumps(body)))
+        problems_of(json.loads(json.dumps(body)), "all")
     assert said in str(refused.value) and len(str(refused.value)) < 300
 
 
@@ -148,21 +148,27 @@ def test_no_sentence_counts_as_checked_before_its_marks_are_there(solution: str)
     assert found["is_right"] is (solution == RIGHT) and found["answer"] == "17 stickers"
 
 
-def test_the_page_is_told_what_can_be_wished_for_where_the_run_solves_problems(app: Any, engine: Engine) -> None:
+def test_the_page_is_told_what_can_be_wished_for_where_the_run_reach_of(app: Any, engine: Engine) -> None:
     facts = send(app, "GET", "/page.json", KEY).json()["classroom"]
-    assert facts == json.loads(json.dumps(classroom_facts()))
+    assert facts == json.loads(json.dumps(classroom_facts("all")))
     for grade in facts["grades"]:
         for operations in grade["operations"]:
-            made = problems_of({"interest": "chess", "grade": grade["grade"], "operations": operations})
+            made = problems_of({"interest": "chess", "grade": grade["grade"], "operations": operations}, "all")
             steps = made["problems"][0]["specification"]["steps"]
             assert [step["operation"] for step in steps] == operations
     other = make_app(engine, Serving("toy"), Page(engine.student, Curve()))
     assert send(other, "GET", "/page.json").json()["classroom"] is None
 
 
-def test_which_runs_solve_problems_is_said_by_their_data(tmp_path: Path) -> None:
-    for data, solves in (("classroom", True), ("classroom/ways", True), ("classroom/write", False), ("cldr", False)):
+def test_which_problems_a_run_solves_is_said_by_their_data(tmp_path: Path) -> None:
+    for data, reach in (
+        ("classroom", "all"),
+        ("classroom/ways", "small"),
+        ("classroom/write", ""),
+        ("cldr", ""),
+        (None, ""),
+    ):
         (tmp_path / "config.json").write_text(json.dumps({"data": data}))
-        assert solves_problems(tmp_path) is solves
+        assert reach_of(tmp_path) == reach
     with pytest.raises(UserError, match="is not a run's folder"):
-        solves_problems(tmp_path / "none")
+        reach_of(tmp_path / "none")

@@ -181,6 +181,19 @@ def test_problems_are_to_a_persons_wishes() -> None:
         assert {one.specification.grade for one in make_exercises(Wishes("chess", grade, count=3))} == {grade}
 
 
+def test_small_problems_are_of_things_with_numbers_that_small_models_learn() -> None:
+    for grade in (None, *range(2, 8)):
+        for one in make_exercises(Wishes("chess", grade, count=8, seed=grade or 0, small=True)):
+            about, kept = one.specification, {"1/2", "1/3", "2/3", "1/4", "3/4", "1/5", "2/5", "3/5", "4/5"}
+            assert about.kind == "things" and len(about.steps) <= 2
+            assert all(step.number in kept or int(step.number) <= 60 for step in about.steps) and int(about.start) <= 30
+    # What is asked for outright is had, be it small or not.
+    (sums,) = make_exercises(Wishes("chess", 7, ("add", "add", "add"), small=True))
+    assert sums.specification.kind == "money"
+    (big,) = make_exercises(Wishes("chess", numbers=("340", "170", "250"), small=True))
+    assert big.specification.kind == "things"
+
+
 @pytest.mark.parametrize(
     ("wishes", "said"),
     [

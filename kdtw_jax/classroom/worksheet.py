@@ -17,6 +17,7 @@ from kdtw_jax.errors import UserError
 MOST = 20  # problems of a worksheet
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 _SHOWN = 6  # operations that an error names
+_SMALL = range(2, 31)  # numbers of `Wishes.small`
 _TRIES = 100  # at words that are new, and can be read back
 Chain = tuple[Kind, tuple[Operation, ...]]
 
@@ -37,6 +38,8 @@ class Wishes:
     """how many problems"""
     seed: int = 0
     """of what is drawn"""
+    small: bool = False
+    """what is drawn are one or two steps with things, and numbers up to 30, as small models learn them"""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def make_exercises(wishes: Wishes, places: Sequence[str] = ()) -> list[Exercise]
             drawn = drawn._replace(unit=_another_unit(drawn, rng))
         else:
             grade, chain = rng.choice(known)
-            drawn = draw_specification(rng, interest, grade=grade, chain=chain)
+            drawn = _draw_small(rng, interest, chain) if wishes.small else None
+            drawn = drawn or draw_specification(rng, interest, grade=grade, chain=chain)
             drawn = drawn._replace(grade=wishes.grade or grade)
         text = tell(drawn, rng, interest=named(interest), places=places).text
         asks = understand(text)
@@ -94,6 +98,22 @@ def make_exercises(wishes: Wishes, places: Sequence[str] = ()) -> list[Exercise]
         if len(found) == wishes.count:
             return list(found.values())
     raise UserError(f"a problem about {interest!r} cannot be read back: take another name for it")
+
+
+def _draw_small(rng: random.Random, interest: str, chain: Chain) -> Specification | None:
+    """As the data of small models have it; None: they have no such problem."""
+    if not is_small(chain):
+        return None
+    return draw_specification(rng, interest, grade=len(chain[1]) + 2, chain=chain, numbers=_SMALL)
+
+
+def is_small(chain: Chain) -> bool:
+    """Whether the data of small models have such problems.
+
+    Args:
+      chain: kind of quantity and operations.
+    """
+    return chain[0] == "things" and len(chain[1]) < 3
 
 
 def read_exercise(text: str) -> Exercise | None:
@@ -116,7 +136,15 @@ def chains_until(grade: int | None) -> dict[tuple[str, ...], list[tuple[int, Cha
 
 
 def _chains(wishes: Wishes) -> list[tuple[int, Chain]]:
-    """What may be drawn, each with the grade that it is of."""
+    """What may be drawn, each with the grade that it is of; small ones where there are some and they are wished for."""
+    known = _all_chains(wishes)
+    small = [one for one in known if is_small(one[1])] if wishes.small else []
+    if wishes.small and not small and not wishes.operations:  # of the grades below
+        small = [one for chains in chains_until(wishes.grade).values() for one in chains if is_small(one[1])]
+    return small or known
+
+
+def _all_chains(wishes: Wishes) -> list[tuple[int, Chain]]:
     if not wishes.operations:
         own = [(grade, chain) for grade, chains in CHAINS.items() for chain in chains]
         return [(grade, chain) for grade, chain in own if wishes.grade in (None, grade)]

@@ -29,7 +29,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
 from kdtw_jax.marks import CLOSE, END, OPEN
 from kdtw_jax.runs.compiled import keep_compiled
-from kdtw_jax.serving.classroom import places, solves_problems
+from kdtw_jax.serving.classroom import places, reach_of
 from kdtw_jax.student import load
 
 _SPELLED = {OPEN: "[[", CLOSE: "]]", END: "<end>", "✓": "[right]", "✗": "[wrong]"}
@@ -81,15 +81,17 @@ def run(arguments: list[str]) -> None:
     if bool(options.interest) == bool(options.problems_file):
         raise UserError("say what the problems are about with --interest, or give your own with --problems-file")
     # What is wrong with the wishes is said before a model is read.
+    reach = reach_of(options.run)
+    if not reach:
+        raise UserError(f"{options.run} is no run of word problems; give one of `kdtw train --task classroom`")
     wishes = Wishes(
         *(argument(options.interest), options.grade, options.operations, options.numbers),
         count=options.problems,
         seed=options.seed,
+        small=reach == "small",
     )
     made = [] if options.problems_file else make_exercises(wishes, places())
     texts = [one.text for one in made] or _own(options.problems_file)
-    if not solves_problems(options.run):
-        raise UserError(f"{options.run} is no run of word problems; give one of `kdtw train --task classroom`")
     keep_compiled()
     student = load(options.run, options.method, rule=options.rule)
     for remark in read_rule(options.rule, student.constraints).assumed if options.rule else ():

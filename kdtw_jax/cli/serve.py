@@ -100,7 +100,7 @@ def _serve(options: Serve, listening: socket) -> None:
     from kdtw_jax.cli.extensions import load_extensions
     from kdtw_jax.runs.compiled import keep_compiled
     from kdtw_jax.serving.app import Serving, make_app
-    from kdtw_jax.serving.classroom import solves_problems
+    from kdtw_jax.serving.classroom import reach_of
     from kdtw_jax.serving.engine import Engine
     from kdtw_jax.serving.page import Page, first_source, read_curve
     from kdtw_jax.student import load
@@ -116,7 +116,7 @@ def _serve(options: Serve, listening: socket) -> None:
         max_body=options.max_body,
         hosts=names_of(options.host),
         log_prompts=options.log_prompts,
-        classroom=solves_problems(options.run),
+        classroom=reach_of(options.run),
     )
     where, timeout, teacher = options.teacher, options.teacher_timeout, None
     if where:

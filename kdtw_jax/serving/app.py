@@ -24,7 +24,7 @@ from starlette.routing import Route
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asking import Asking, open_account, read_asking
-from kdtw_jax.serving.classroom import PROBLEMS, SOLVE, CheckedReply, problems_of
+from kdtw_jax.serving.classroom import PROBLEMS, SOLVE, CheckedReply, Reach, problems_of
 from kdtw_jax.serving.engine import Busy, Engine
 from kdtw_jax.serving.job import Done
 from kdtw_jax.serving.ledger import AccountSpent, Ledgers
@@ -58,8 +58,8 @@ class Serving:
     """names by which clients may call the server"""
     log_prompts: bool = False
     """texts stand in the log"""
-    classroom: bool = False
-    """the student solves the word problems of `kdtw_jax.classroom`"""
+    classroom: Reach = ""
+    """which word problems of `kdtw_jax.classroom` the student solves: none, small ones, all"""
 
 
 class _Refused(Exception):
@@ -237,7 +237,7 @@ class _Server:
     async def problems(self, http: HTTPRequest) -> Response:
         """Word problems to a person's wishes."""
         body = await self._body(http)
-        return JSONResponse(await asyncio.to_thread(problems_of, body))
+        return JSONResponse(await asyncio.to_thread(problems_of, body, self._settings.classroom))
 
     async def complete(self, http: HTTPRequest, *, chat: bool = False, reply: type[Reply] = Reply) -> Response:
         """An answer, whole or as a stream."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdtw_jax.classroom.checking import check_solution
 from kdtw_jax.classroom.problems import CHAINS
 from kdtw_jax.classroom.specification import GRADES
 from kdtw_jax.classroom.understanding import Understood, understand
-from kdtw_jax.classroom.worksheet import MOST, Wishes, chains_until, exercise_json, make_exercises
+from kdtw_jax.classroom.worksheet import MOST, Wishes, chains_until, exercise_json, is_small, make_exercises
 from kdtw_jax.data import cldr_names
 from kdtw_jax.errors import UserError
 from kdtw_jax.pipeline.restore import read_json
@@ -21,14 +21,23 @@ from kdtw_jax.serving.job import Done, Written
 from kdtw_jax.serving.wire import Reply, Request
 
 PROBLEMS, SOLVE = "/classroom/problems", "/classroom/solve"
-SOLVED = ("classroom", "classroom/solve", "classroom/ways", "classroom/large")  # data whose sources are problems
+Reach = Literal["", "small", "all"]
+# Data whose sources are problems, and whether these are small ones.
+SOLVED: Mapping[object, Reach] = {
+    "classroom": "all",
+    "classroom/solve": "all",
+    "classroom/large": "all",
+    "classroom/quick": "small",
+    "classroom/ways": "small",
+}
 _FIELDS = ("interest", "grade", "operations", "numbers", "count", "seed")
 _LONG = 40  # characters of a name or number that are looked at
 
 
-def solves_problems(run: Path) -> bool:
-    """Whether a run's students solve word problems of ours."""
-    return read_json(run / "config.json", f"{run} is not a run's folder").get("data") in SOLVED
+def reach_of(run: Path) -> Reach:
+    """Which word problems of ours a run's students solve: none (""), small ones, or all."""
+    data = read_json(run / "config.json", f"{run} is not a run's folder").get("data")
+    return SOLVED.get(data, "") if isinstance(data, str) else ""
 
 
 @cache
@@ -37,26 +46,40 @@ def places() -> tuple[str, ...]:
     return tuple(slot.text("en", "") for slot in cldr_names.cities())
 
 
-def classroom_facts() -> dict[str, Any]:
-    """What can be wished for: the grades, and the operations of each, those that it adds first."""
+def classroom_facts(reach: Reach) -> dict[str, Any]:
+    """What can be wished for: the grades, and the operations of each, those that it adds first.
+
+    Args:
+      reach: of the student.
+    """
     grades = []
     for grade in GRADES:
         own: dict[tuple[str, ...], object] = dict.fromkeys(chain for _, chain in CHAINS[grade])
-        grades.append({"grade": grade, "operations": [list(chain) for chain in {**own, **chains_until(grade)}]})
+        known = {**own, **chains_until(grade)}
+        kept = [list(chain) for chain in known if reach == "all" or is_small(("things", tuple(chain)))]
+        grades.append({"grade": grade, "operations": kept})
     return {"grades": grades, "most": MOST}
 
 
-def problems_of(body: object) -> dict[str, Any]:
+def problems_of(body: object, reach: Reach) -> dict[str, Any]:
     """Word problems to the wishes of a body: `interest`, `grade`, `operations`, `numbers`, `count` and `seed`.
+
+    Args:
+      body: as JSON.
+      reach: of the student.
 
     Raises:
       UserError: what is wrong with the body, and as `make_exercises` does.
     """
-    return {"problems": [exercise_json(one) for one in make_exercises(read_wishes(body), places())]}
+    return {"problems": [exercise_json(one) for one in make_exercises(read_wishes(body, reach), places())]}
 
 
-def read_wishes(body: object) -> Wishes:
+def read_wishes(body: object, reach: Reach) -> Wishes:
     """The wishes of a body.
+
+    Args:
+      body: as JSON.
+      reach: of the student.
 
     Raises:
       UserError: a field is none, or has a value of another kind.
@@ -77,7 +100,8 @@ def read_wishes(body: object) -> Wishes:
     count, seed = (
         value if isinstance(value, int) else default for value, default in ((whole["count"], 1), (whole["seed"], 0))
     )
-    return Wishes(interest, whole["grade"], _texts(body, "operations"), _texts(body, "numbers"), count, seed)
+    listed = (_texts(body, "operations"), _texts(body, "numbers"))
+    return Wishes(interest, whole["grade"], *listed, count, seed, reach == "small")
 
 
 def _texts(body: Mapping[str, Any], name: str) -> tuple[str, ...]:

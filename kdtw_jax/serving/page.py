@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.figures import written_metric
-from kdtw_jax.serving.classroom import classroom_facts
+from kdtw_jax.serving.classroom import Reach, classroom_facts
 from kdtw_jax.student import Student
 from kdtw_jax.teachers.protocol import Prefix, Teacher, TeacherUnavailable
 
@@ -68,13 +68,13 @@ class Page:
         self._student, self._curve, self._example = student, curve, example
         self._teacher, self._lock = _alone(student, teacher), Lock()
 
-    def facts(self, model: str, rule: str | None, classroom: bool = False) -> dict[str, Any]:
+    def facts(self, model: str, rule: str | None, classroom: Reach = "") -> dict[str, Any]:
         """What the page shows before anything is written.
 
         Args:
           model: its name.
           rule: the server's default.
-          classroom: it solves word problems.
+          classroom: which word problems it solves.
         """
         return {
             "model": model,
@@ -85,7 +85,7 @@ class Page:
             "metric": self._curve.metric,
             "points": self._curve.points,
             "levels": self._curve.levels,
-            "classroom": classroom_facts() if classroom else None,
+            "classroom": classroom_facts(classroom) if classroom else None,
         }
 
     def teacher_writes(self, body: object) -> str:
