@@ -88,8 +88,7 @@ def make_exercises(wishes: Wishes, places: Sequence[str] = ()) -> list[Exercise]
             drawn = drawn._replace(unit=_another_unit(drawn, rng))
         else:
             grade, chain = rng.choice(known)
-            drawn = _draw_small(rng, interest, chain) if wishes.small else None
-            drawn = drawn or draw_specification(rng, interest, grade=grade, chain=chain)
+            drawn = _draw(rng, interest, grade, chain, small=wishes.small)
             drawn = drawn._replace(grade=wishes.grade or grade)
         text = tell(drawn, rng, interest=named(interest), places=places).text
         asks = understand(text)
@@ -100,14 +99,13 @@ def make_exercises(wishes: Wishes, places: Sequence[str] = ()) -> list[Exercise]
     raise UserError(f"a problem about {interest!r} cannot be read back: take another name for it")
 
 
-def _draw_small(rng: random.Random, interest: str, chain: Chain) -> Specification | None:
-    """As the data of small models have it; None: they have no such problem."""
-    if not is_small(chain):
-        return None
-    return draw_specification(rng, interest, grade=len(chain[1]) + 2, chain=chain, numbers=_SMALL)
+def _draw(rng: random.Random, interest: str, grade: int, chain: Chain, *, small: bool) -> Specification:
+    if small and is_small(chain):  # as `classroom/quick` has it
+        return draw_specification(rng, interest, grade=len(chain[1]) + 2, chain=chain, numbers=_SMALL)
+    return draw_specification(rng, interest, grade=grade, chain=chain)
 
 
-def is_small(chain: Chain) -> bool:
+def is_small(chain: tuple[Kind, Sequence[str]]) -> bool:
     """Whether the data of small models have such problems.
 
     Args:

@@ -56,7 +56,7 @@ def classroom_facts(reach: Reach) -> dict[str, Any]:
     for grade in GRADES:
         own: dict[tuple[str, ...], object] = dict.fromkeys(chain for _, chain in CHAINS[grade])
         known = {**own, **chains_until(grade)}
-        kept = [list(chain) for chain in known if reach == "all" or is_small(("things", tuple(chain)))]
+        kept = [list(chain) for chain in known if reach == "all" or is_small(("things", chain))]
         grades.append({"grade": grade, "operations": kept})
     return {"grades": grades, "most": MOST}
 

@@ -131,7 +131,7 @@ function heard(one, choice, help) {
   one.answer ??= choice.checked.answer;
   const helped = facts.asks && help ? ` The teacher wrote ${help.helped} of ${help.length} ${facts.unit}.` : "";
   const late = help?.degraded ? " The teacher did not answer: the student went on alone." : "";
-  if (choice.checked.is_right) tell(one, "right", `✓ All right.${helped}${late}`);
+  if (choice.checked.is_right) tell(one, "right", `✓ All of it is right.${helped}${late}`);
   else if (!choice.checked.is_understood) tell(one, "unchecked", `? This problem is not understood: only what is calculated wrongly is found.${helped}${late}`);
   else {
     const missing = choice.checked.missing.length ? ` Missing: ${choice.checked.missing.join("; ")}.` : "";
