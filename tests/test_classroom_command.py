@@ -93,6 +93,29 @@ def test_nothing_wrong_goes_without_a_mark(
     assert re.sub(r"[⟦⟧ ]", "", whole) == solution.replace(" ", "")
 
 
+@pytest.mark.parametrize(
+    ("by_teacher", "expected"),
+    [
+        ("Answer:", ["Mia gives 17 to Ben: 34 - 17 = 17. ✓", "⟦Answer:⟧ 17 stickers. ✓"]),
+        ("17. Answer:", ["Mia gives 17 to Ben: 34 - 17 = ⟦17.⟧ ✓", "⟦Answer:⟧ 17 stickers. ✓"]),
+        (
+            "Mia Ben: 17. Answer: stickers.",
+            ["⟦Mia⟧ gives 17 to ⟦Ben:⟧ 34 - 17 = ⟦17.⟧ ✓", "⟦Answer:⟧ 17 ⟦stickers.⟧ ✓"],
+        ),
+    ],
+)
+def test_marks_are_whole_in_each_line(by_teacher: str, expected: list[str]) -> None:
+    text = "Mia gives 17 to Ben: 34 - 17 = 17. Answer: 17 stickers."
+    words = text.split(" ")
+    teacher = tuple(word in by_teacher.split(" ") for word in words)
+    tokens = tuple(f"▁{word}" for word in words)
+    answer = Answer(OWN, text, tokens, teacher, unit="word", words=tuple(range(len(words))))
+    found = classroom.solution_lines(answer, check_solution(text, understand(OWN)))
+    assert list(found) == expected
+    plain = classroom.solution_lines(answer, check_solution(text, understand(OWN)), plain=True)
+    assert list(plain) == [re.sub("[⟦⟧]", "", line) for line in expected]
+
+
 def test_a_problem_that_is_not_understood_is_not_called_right(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

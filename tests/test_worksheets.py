@@ -76,12 +76,28 @@ def test_nothing_is_called_right_but_the_right_solution() -> None:
                 assert found.missing or any(span.verdict != "right" for span in found.spans), mutant
             for one, other in pairwise(found.spans):
                 assert one.end <= other.start
+            if all(span.verdict == "right" for span in found.spans):  # then nothing but points stands beside them
+                beside = "".join(
+                    letter for at, letter in enumerate(mutant) if not any(s.start <= at < s.end for s in found.spans)
+                )
+                assert not beside.strip(" :.,"), mutant
             for span in found.spans:
                 said = mutant[span.start : span.end].replace(" ", "")
                 if span.verdict == "right":  # each part that is called right stands in the right solution
                     assert said in text.replace(" ", ""), (mutant, span)
                 else:
                     assert span.note or span.what == "words"
+
+
+def test_an_answer_is_said_once_and_at_the_end() -> None:
+    for problem, asks in drawn(40, seed=5):
+        text = problem.solutions["steps"]
+        steps, answer = text.split(" Answer: ")
+        assert not check_solution(steps, asks).is_right and check_solution(steps, asks).missing == ("the answer",)
+        for more in (f"Answer: {answer}", steps, "Hm.", "1 + 1 = 2."):
+            found = check_solution(f"{text} {more}", asks)
+            assert not found.is_right and all(span.verdict != "right" for span in found.spans if span.start > len(text))
+        assert not check_solution(f"Answer: {answer} {steps}", asks).is_right
 
 
 def test_another_problems_solution_is_not_right() -> None:
@@ -183,10 +199,13 @@ def test_problems_are_to_a_persons_wishes() -> None:
 
 def test_small_problems_are_of_things_with_numbers_that_small_models_learn() -> None:
     for grade in (None, *range(2, 8)):
-        for one in make_exercises(Wishes("chess", grade, count=8, seed=grade or 0, small=True)):
+        made = make_exercises(Wishes("chess", grade, count=8, seed=grade or 0, small=True))
+        for one in made:
             about, kept = one.specification, {"1/2", "1/3", "2/3", "1/4", "3/4", "1/5", "2/5", "3/5", "4/5"}
             assert about.kind == "things" and len(about.steps) <= 2
             assert all(step.number in kept or int(step.number) <= 60 for step in about.steps) and int(about.start) <= 30
+        if grade == 5:
+            assert "keep" in {step.operation for one in made for step in one.specification.steps}
     # What is asked for outright is had, be it small or not.
     (sums,) = make_exercises(Wishes("chess", 7, ("add", "add", "add"), small=True))
     assert sums.specification.kind == "money"

@@ -90,21 +90,9 @@ def check_solution(text: str, problem: Understood | None, *, finished: bool = Tr
         spans += found
         step += counted
     missing = _missing(problem, step, answered)
-    is_right = (
-        *(finished, problem is not None, not missing, all(span.verdict == "right" for span in spans)),
-        *(problem is not None and step == len(problem.results), _is_covered(text, spans)),
-    )
+    is_right = problem is not None and finished and not missing and all(span.verdict == "right" for span in spans)
     to = sentences[-1][1] if sentences else 0
-    return Checked(tuple(spans), len(text) if finished else to, missing, problem is not None, all(is_right))
-
-
-def _is_covered(text: str, spans: Sequence[Span]) -> bool:
-    """Whether nothing but points and spaces stands outside the spans."""
-    at, left = 0, ""
-    for span in spans:
-        left += text[at : span.start]
-        at = span.end
-    return not (left + text[at:]).strip(" :.,")
+    return Checked(tuple(spans), len(text) if finished else to, missing, problem is not None, is_right)
 
 
 def _missing(problem: Understood | None, step: int, answered: bool) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ def run(arguments: list[str]) -> None:
             put(json_line({"problem": about, "solution": answer.to_json(), "checked": checked.to_json()}, encoding))
         else:
             put(one_line(answer.source, encoding, _SPELLED))
-            for line in _lines(answer, checked, plain=options.plain):
+            for line in solution_lines(answer, checked, plain=options.plain):
                 put("  " + one_line(line, encoding, _SPELLED))
         helped, length, right = helped + answer.helped, length + answer.length, right + checked.is_right
     if length and student.teacher is not None:
@@ -133,18 +133,26 @@ def _own(name: str) -> list[str]:
     return problems
 
 
-def _lines(answer: Answer, checked: Checked, *, plain: bool) -> Iterator[str]:
-    """A solution sentence by sentence, with the teacher's marks, and what is right of each behind it."""
+def solution_lines(answer: Answer, checked: Checked, *, plain: bool = False) -> Iterator[str]:
+    """A solution sentence by sentence, with the teacher's marks, and what is right of each behind it.
+
+    Args:
+      answer: the solution.
+      checked: likewise, looked through.
+      plain: leave the teacher's marks out.
+    """
     text, marked = answer.text, answer.text if plain else answer.marked
     places = _places(text, marked)
-    begin = 0
+    begin, is_open = 0, False  # a mark that goes over several lines is closed and opened again
     groups = list(_sentences(checked.spans))
     for number, spans in enumerate(groups):
         last = number == len(groups) - 1
         end = len(text) if last else groups[number + 1][0].start
         line = marked[places[begin] : len(marked) if last else places[end]].strip()
+        line = OPEN + line if is_open else line
+        is_open = line.rfind(OPEN) > line.rfind(CLOSE)
         begin = end
-        yield f"{line} {_verdict(spans)}"
+        yield f"{line}{CLOSE if is_open else ''} {_verdict(spans)}"
     if not groups:
         yield f"{marked} ?" if marked else "(nothing was written) ✗"
     if checked.missing:
