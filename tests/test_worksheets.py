@@ -162,6 +162,7 @@ def test_what_is_checked_while_it_is_written_is_never_taken_back() -> None:
         SHARED + "How many cards does each friend get?",
         SHARED + "How many cards are left?",
         SHARED + "She buys 3 more. How many cards does Mia have now?",
+        TEXT + " " * 2000,
         "What is 3 + 4?",
         "",
     ],

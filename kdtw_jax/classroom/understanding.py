@@ -17,6 +17,7 @@ from kdtw_jax.classroom.problems import ANSWER
 from kdtw_jax.classroom.reading import read_problem
 from kdtw_jax.classroom.specification import Kind, Operation, Specification, Step, results
 
+LONGEST = 2000  # characters of a problem: ours have about 250, and reading takes longer than in proportion
 _SENTENCE = re.compile(r"(?<=[.?]) +(?=[A-Z])")
 _WHOLE, _MONEY, _CLOCK = r"[1-9]\d{0,3}", r"(?:0|[1-9]\d{0,3})\.\d\d", r"(?:[1-9]|1\d|2[0-3]):[0-5]\d"
 _PART = re.compile(r"([1-9]\d?)/([1-9]\d?)|([1-9]\d?)%")
@@ -49,7 +50,7 @@ class Understood(NamedTuple):
 
 def understand(text: str) -> Understood | None:
     """What a word problem asks for; None where a sentence, a number or who is meant is not understood."""
-    found = read_problem(text)
+    found = read_problem(text) if len(text) <= LONGEST else None
     if found is None or wrong_number(found) is not None or not INTEREST.fullmatch(found.interest):
         return None
     sentences = _SENTENCE.split(text.strip())

@@ -71,8 +71,8 @@ function slideShare() {
 }
 
 async function wished(signal) {
-  const own = at("own").value.trim();
-  if (own) return [{ text: own, answer: null, solution: null }];
+  const own = at("own").value.split("\n").map((line) => line.trim()).filter(Boolean);
+  if (own.length) return own.slice(0, facts.classroom.most).map((text) => ({ text, answer: null, solution: null }));
   const parts = (text) => text.split(/[\s;]+/u).filter(Boolean);
   const body = {
     interest: at("interest").value, grade: Number(at("grade").value), count: Number(at("count").value),
