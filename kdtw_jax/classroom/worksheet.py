@@ -17,7 +17,7 @@ from kdtw_jax.errors import UserError
 MOST = 20  # problems of a worksheet
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 _SHOWN = 6  # operations that an error names
-_SMALL = range(2, 31)  # numbers of `Wishes.small`
+_SMALL = range(2, 41)  # numbers of `Wishes.small`, as `classroom/quick` has them
 _TRIES = 100  # at words that are new, and can be read back
 Chain = tuple[Kind, tuple[Operation, ...]]
 
@@ -39,7 +39,7 @@ class Wishes:
     seed: int = 0
     """of what is drawn"""
     small: bool = False
-    """what is drawn are one or two steps with things, and numbers up to 30, as small models learn them"""
+    """what is drawn are one or two steps with things, and numbers up to 40, as small models learn them"""
 
 
 @dataclass(frozen=True)
