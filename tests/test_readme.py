@@ -147,7 +147,7 @@ def flags(text: str) -> set[str]:
 def test_its_flags_are_there() -> None:
     """Also those that stand in a sentence."""
     told = io.StringIO()
-    for module in ("compare", "evaluate", "export", "headroom", "serve", "write"):
+    for module in ("classroom", "compare", "evaluate", "export", "headroom", "serve", "write"):
         with redirect_stdout(told), pytest.raises(SystemExit):
             tyro.cli(getattr(importlib.import_module(f"kdtw_jax.cli.{module}"), module.title()), args=["--help"])
     told.write(train.HELP + train.section("all", []) + label.HELP + plan.HELP + prices.HELP)

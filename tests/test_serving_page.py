@@ -50,17 +50,17 @@ def test_the_page_is_made_of_files_of_the_server_and_no_script_stands_in_it(app:
     page = send(app, "GET", "/")
     assert page.headers["content-type"].startswith("text/html")
     named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-    assert sorted(named) == ["data:,", "page.css", "page.js"]
-    for name in ("page.css", "page.js"):
+    assert sorted(named) == ["classroom.css", "classroom.js", "data:,", "page.css", "page.js"]
+    for name in ("page.css", "page.js", "classroom.css", "classroom.js"):
         found = send(app, "GET", f"/{name}")
         assert found.status_code == 200 and found.headers["content-security-policy"].startswith("default-src 'none'")
         assert not re.search(r"https?://(?!www\.w3\.org)", found.text)
     assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=", page.text)
-    for field in re.findall(r"<(?:textarea|input)[^>]*>", page.text):
+    for field in re.findall(r"<(?:textarea|input|select)[^>]*>", page.text):
         name = re.search(r'\bid="(\w+)"', field)
         assert name and f'<label for="{name[1]}"' in page.text, field
     # What the script looks for is there.
-    script = send(app, "GET", "/page.js").text
+    script = send(app, "GET", "/page.js").text + send(app, "GET", "/classroom.js").text
     assert "innerHTML" not in script and "eval" not in script
     assert set(re.findall(r'\bat\("([\w-]+)"\)', script)) <= set(re.findall(r'\bid="([\w-]+)"', page.text))
     assert send(app, "GET", "/page.html/..%2fpage.py").status_code == 404

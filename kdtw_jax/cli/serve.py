@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import webbrowser
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,17 +63,24 @@ class Serve:
     """that clients call the model by; by default the folder's"""
     log_prompts: bool = False
     """write texts of requests into the log"""
+    open: bool = False
+    """open the page in a browser of this machine"""
     constraint: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """MODULE:FUNCTION that makes a rule of your own, which the run was trained with; may be repeated"""
 
 
-def run(arguments: list[str]) -> None:
+def run(arguments: list[str], *, prog: str = "kdtw serve", description: str | None = __doc__) -> None:
     """Runs `kdtw serve` until it is told to end.
+
+    Args:
+      arguments: its own.
+      prog: the name that its help shows.
+      description: likewise.
 
     Raises:
       UserError: the run, a package or the port cannot be had, and as `kdtw_jax.load` does.
     """
-    options = tyro.cli(Serve, prog="kdtw serve", description=__doc__, args=arguments)
+    options = tyro.cli(Serve, prog=prog, description=description, args=arguments)
     # What goes wrong often is looked for before anything large is imported or read.
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -92,6 +100,7 @@ def _serve(options: Serve, listening: socket) -> None:
     from kdtw_jax.cli.extensions import load_extensions
     from kdtw_jax.runs.compiled import keep_compiled
     from kdtw_jax.serving.app import Serving, make_app
+    from kdtw_jax.serving.classroom import reach_of
     from kdtw_jax.serving.engine import Engine
     from kdtw_jax.serving.page import Page, first_source, read_curve
     from kdtw_jax.student import load
@@ -107,6 +116,7 @@ def _serve(options: Serve, listening: socket) -> None:
         max_body=options.max_body,
         hosts=names_of(options.host),
         log_prompts=options.log_prompts,
+        classroom=reach_of(options.run),
     )
     where, timeout, teacher = options.teacher, options.teacher_timeout, None
     if where:
@@ -117,10 +127,13 @@ def _serve(options: Serve, listening: socket) -> None:
     page = Page(student, read_curve(options.run, options.seed), first_source(options.run), teacher)
     app = make_app(engine, settings, page)
     host, port = listening.getsockname()[:2]
-    say(f"{settings.model} is served at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    say(f"{settings.model} is served at {address}/v1, and its page at {address}/")
     if not local and not key:
         say(f"anyone who reaches this machine may use it: --api-key, or {KEY} in the environment, asks for a key")
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_STOP)
+    if options.open:
+        webbrowser.open(f"{address}/")  # connections wait at the socket, which listens already
     try:
         uvicorn.Server(config).run(sockets=[listening])
     finally:

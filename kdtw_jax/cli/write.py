@@ -26,7 +26,7 @@ import tyro
 from kdtw_jax.answers import Answer
 from kdtw_jax.cli.elsewhere import TIMEOUT, check_timeout, patience_with, teacher_at
 from kdtw_jax.cli.extensions import load_extensions
-from kdtw_jax.cli.output import drop_output
+from kdtw_jax.cli.output import put
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
@@ -101,10 +101,10 @@ def run(arguments: list[str]) -> None:
             most = f"of which the student reads the {student.max_source} that it was trained for"
             remarks(number, "long", f"{answer.source_tokens} pieces, {most}")
         if options.json:
-            _put(json_line(answer.to_json(), encoding))
+            put(json_line(answer.to_json(), encoding))
         else:
             text, spelled = (answer.text, {}) if options.plain else (answer.marked, _SPELLED)
-            _put(one_line(text, encoding, spelled))
+            put(one_line(text, encoding, spelled))
         helped, length = helped + answer.helped, length + answer.length
         positions += answer.positions
     remarks.close()
@@ -137,16 +137,3 @@ def _standard_input(remarks: Remarks) -> Iterable[str]:
         raise UserError("there is no standard input to read sources from; give them with --text")
     stream = getattr(sys.stdin, "buffer", None)  # a stream of text alone may stand in for it
     return read_lines(io.BytesIO(sys.stdin.read().encode("utf8", "replace")) if stream is None else stream, remarks)
-
-
-def _put(line: str) -> None:
-    """One line on standard output."""
-    if sys.stdout is None:
-        raise UserError("there is no standard output to write to")
-    try:
-        print(line, flush=True)
-    except OSError as error:
-        drop_output()
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise UserError(f"cannot write to standard output: {error.strerror or error}") from error

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asking import Asking, open_account, read_asking
+from kdtw_jax.serving.classroom import PROBLEMS, SOLVE, CheckedReply, Reach, problems_of
 from kdtw_jax.serving.engine import Busy, Engine
 from kdtw_jax.serving.job import Done
 from kdtw_jax.serving.ledger import AccountSpent, Ledgers
@@ -57,6 +58,8 @@ class Serving:
     """names by which clients may call the server"""
     log_prompts: bool = False
     """texts stand in the log"""
+    classroom: Reach = ""
+    """which word problems of `kdtw_jax.classroom` the student solves: none, small ones, all"""
 
 
 class _Refused(Exception):
@@ -84,12 +87,16 @@ def make_app(engine: Engine, settings: Serving, page: Page | None = None) -> Sta
     server = _Server(engine, settings, page)
     routes = [
         Route("/v1/chat/completions", server.endpoint(partial(server.complete, chat=True)), methods=["POST"]),
-        Route("/v1/completions", server.endpoint(partial(server.complete, chat=False)), methods=["POST"]),
+        Route("/v1/completions", server.endpoint(server.complete), methods=["POST"]),
         Route("/v1/models", server.endpoint(server.models)),
         Route("/v1/models/{name:path}", server.endpoint(server.models)),
         Route("/metrics", server.endpoint(server.metrics_text)),
         Route("/health", server.health),
     ]
+    if settings.classroom:
+        routes.append(Route(PROBLEMS, server.endpoint(server.problems), methods=["POST"]))
+        solve = partial(server.complete, reply=CheckedReply)
+        routes.append(Route(SOLVE, server.endpoint(solve), methods=["POST"]))
     if page is not None:
         routes += [Route(path, page_file) for path in ("/", *(f"/{name}" for name in FILES))]
         routes.append(Route("/page.json", server.endpoint(server.page_facts)))
@@ -156,7 +163,7 @@ class _Server:
                 self._metrics.failed()
                 response = JSONResponse(error_body("the server failed at this request", "server_error"), 500)
             path = request.url.path
-            self._metrics.answered(path if path in _KNOWN_PATHS else "other", response.status_code)
+            self._metrics.answered(path if path in (*_KNOWN_PATHS, PROBLEMS, SOLVE) else "other", response.status_code)
             return response
 
         return wrapped
@@ -199,7 +206,7 @@ class _Server:
     async def page_facts(self, _: HTTPRequest) -> Response:
         """What the page shows before anything is written."""
         assert self._page is not None
-        return JSONResponse(self._page.facts(self._settings.model, self._settings.rule))
+        return JSONResponse(self._page.facts(self._settings.model, self._settings.rule, self._settings.classroom))
 
     async def teacher_alone(self, http: HTTPRequest) -> Response:
         """The teacher's own answer, for the page."""
@@ -227,7 +234,12 @@ class _Server:
         writing.add_done_callback(next_turn)
         return await asyncio.shield(writing)
 
-    async def complete(self, http: HTTPRequest, *, chat: bool) -> Response:
+    async def problems(self, http: HTTPRequest) -> Response:
+        """Word problems to a person's wishes."""
+        body = await self._body(http)
+        return JSONResponse(await asyncio.to_thread(problems_of, body, self._settings.classroom))
+
+    async def complete(self, http: HTTPRequest, *, chat: bool = False, reply: type[Reply] = Reply) -> Response:
         """An answer, whole or as a stream."""
         begun = time.monotonic()
         # What takes as long as a text is long has a thread, so that others are answered meanwhile.
@@ -246,14 +258,14 @@ class _Server:
             work.begin(encoded)
             if request.stream:
                 await work.first(http.receive)
-                return EventStream(work, Reply(request, self._settings.model), finish)
+                return EventStream(work, reply(request, self._settings.model), finish)
             answers = await work.all(http.receive)
         except BaseException:
             work.cancel()
             self._metrics.spent(work.jobs)
             raise
         finish(answers)
-        return JSONResponse(Reply(request, self._settings.model).whole(asking, answers))
+        return JSONResponse(reply(request, self._settings.model).whole(asking, answers))
 
     def _finish(self, begun: float, work: Work, end: Sequence[Done] | Exception) -> None:
         self._metrics.spent(work.jobs)

@@ -16,10 +16,17 @@ from starlette.responses import Response
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.evaluation.figures import written_metric
+from kdtw_jax.serving.classroom import Reach, classroom_facts
 from kdtw_jax.student import Student
 from kdtw_jax.teachers.protocol import Prefix, Teacher, TeacherUnavailable
 
-FILES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+FILES = {
+    "page.html": "text/html",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "classroom.css": "text/css",
+    "classroom.js": "text/javascript",
+}
 # Everything is from this server, and nothing of it runs but its own file.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; form-action 'none'; "
@@ -61,12 +68,13 @@ class Page:
         self._student, self._curve, self._example = student, curve, example
         self._teacher, self._lock = _alone(student, teacher), Lock()
 
-    def facts(self, model: str, rule: str | None) -> dict[str, Any]:
+    def facts(self, model: str, rule: str | None, classroom: Reach = "") -> dict[str, Any]:
         """What the page shows before anything is written.
 
         Args:
           model: its name.
           rule: the server's default.
+          classroom: which word problems it solves.
         """
         return {
             "model": model,
@@ -77,6 +85,7 @@ class Page:
             "metric": self._curve.metric,
             "points": self._curve.points,
             "levels": self._curve.levels,
+            "classroom": classroom_facts(classroom) if classroom else None,
         }
 
     def teacher_writes(self, body: object) -> str:

@@ -3,7 +3,7 @@
 
 const at = (id) => document.getElementById(id);
 const ALONE = "do not ask the teacher";
-let facts = { unit: "words", asks: true, points: [], levels: [], metric: "" };
+let facts = { unit: "words", asks: true, points: [], levels: [], metric: "", classroom: null };
 let running = null;
 
 function headers() {
@@ -38,6 +38,7 @@ async function begin() {
   if (!at("text").value) at("text").value = facts.example;
   if (facts.rule) at("rule").value = facts.rule; else slide();
   plot(null);
+  if (facts.classroom) openClassroom();
 }
 
 function slide() {

@@ -1,0 +1,209 @@
+"""What a word problem asks for: its calculations in order, the words that go with each, and the answer line.
+
+`kdtw_jax.classroom.reading` says which numbers and operations there are. Here the persons are compared, too, and the
+question with what was done: only where both fit is it known what a solution has to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+
+from kdtw_jax.classroom import grammar
+from kdtw_jax.classroom.people import PEOPLE, Person
+from kdtw_jax.classroom.problems import ANSWER
+from kdtw_jax.classroom.reading import read_problem
+from kdtw_jax.classroom.specification import Kind, Operation, Specification, Step, results
+
+LONGEST = 2000  # characters of a problem: ours have about 250, and reading takes longer than in proportion
+_SENTENCE = re.compile(r"(?<=[.?]) +(?=[A-Z])")
+_WHOLE, _MONEY, _CLOCK = r"[1-9]\d{0,3}", r"(?:0|[1-9]\d{0,3})\.\d\d", r"(?:[1-9]|1\d|2[0-3]):[0-5]\d"
+_PART = re.compile(r"([1-9]\d?)/([1-9]\d?)|([1-9]\d?)%")
+STARTS: Mapping[Kind, str] = {"things": _WHOLE, "measure": _WHOLE, "money": _MONEY, "time": _CLOCK}
+INTEREST = re.compile(r"[^\W\d_](?:(?:[^\W_]|[ '’&-]){0,38}[^\W_])?")  # of a person's own: up to 40 characters
+_PEOPLE = {person.name: person for person in PEOPLE}
+
+
+class Understood(NamedTuple):
+    """What a solution of a word problem has to say."""
+
+    specification: Specification  # with grade 0
+    clauses: tuple[str, ...]  # what stands before each calculation
+    results: tuple[str, ...]  # of each
+    answer: str  # without "Answer:" and the full stop
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """The calculations, without their results."""
+        found, lefts = self.specification, (self.specification.start, *self.results)
+        return tuple(step.expression(left, found.kind) for step, left in zip(found.steps, lefts, strict=False))
+
+    @property
+    def solution(self) -> str:
+        """All of it, step by step."""
+        parts = zip(self.clauses, self.expressions, self.results, strict=True)
+        steps = [f"{clause}: {expression} = {result}." for clause, expression, result in parts]
+        return " ".join([*steps, f"{ANSWER} {self.answer}."])
+
+
+def understand(text: str) -> Understood | None:
+    """What a word problem asks for; None where a sentence, a number or who is meant is not understood."""
+    found = read_problem(text) if len(text) <= LONGEST else None
+    if found is None or wrong_number(found) is not None or not INTEREST.fullmatch(found.interest):
+        return None
+    sentences = _SENTENCE.split(text.strip())
+    pupil = _PEOPLE.get(sentences[0].partition(" ")[0])
+    if pupil is None:
+        return None
+    begun = _begin(sentences, pupil, found)
+    if begun is None:
+        return None
+    clauses, rest = begun
+    sharing = ""
+    for sentence in rest[:-1]:
+        told = _step(sentence, pupil, found.kind)
+        if told is not None:
+            clauses.append(told[0])
+            sharing = told[1] or sharing
+        elif not any(_pattern(line, pupil).fullmatch(sentence) for line in grammar.DISTRACTORS):
+            return None
+    reached = results(found)
+    if reached is None or len(clauses) != len(found.steps):
+        return None
+    answer = _answer(rest[-1], pupil, found, sharing, reached[-1])
+    return None if answer is None else Understood(found, tuple(clauses), tuple(reached), answer)
+
+
+def wrong_number(specification: Specification) -> str | None:
+    """Why a problem of these numbers is none, with what would be right; None: it is one."""
+    kind, left = specification.kind, specification.start
+    if not re.fullmatch(STARTS[kind], left):
+        return f"a problem about {specification.unit} begins with {_FORMS[kind]}, not with {left!r:.40}"
+    if not specification.steps:
+        return "a problem has at least one operation"
+    if any(step.operation == "divide" for step in specification.steps[:-1]):
+        return "a division comes last: what is shared or packed is not counted any more"
+    for number, step in enumerate(specification.steps):
+        if step.operation not in grammar.STEPS[kind]:
+            known = ", ".join(grammar.STEPS[kind])
+            return f"{specification.unit} cannot be used with {step.operation}; use {known}"
+        wanted = _unfit(step, left, kind)
+        if wanted is not None:
+            return f"{step.operation} {step.number!r:.40} does not go with {left}: {wanted}"
+        reached = results(specification._replace(steps=specification.steps[: number + 1]))
+        if reached is None:
+            return f"{step.expression(left, kind)} does not come out"
+        left = reached[-1]
+    return None
+
+
+_FORMS: Mapping[Kind, str] = {
+    "things": "a whole number from 1 to 9999",
+    "measure": "a whole number from 1 to 9999",
+    "money": 'an amount with two decimals, such as "7.50"',
+    "time": 'a time from 1:00 to 23:59, such as "14:35"',
+}
+
+
+def _unfit(step: Step, left: str, kind: Kind) -> str | None:
+    """What the number of a step would have to be; None: it is."""
+    operation, number = step
+    if operation == "keep":
+        part = _PART.fullmatch(number)
+        if part is None or (part[1] and int(part[1]) >= int(part[2])):
+            return 'give a part of the whole, such as "3/4" or "25%"'
+        top, bottom = (int(part[1]), int(part[2])) if part[1] else (int(part[3]), 100)
+        return None if int(left) * top % bottom == 0 else "give a part that comes to a whole number"
+    if kind == "money":
+        if not re.fullmatch(_MONEY, number):
+            return f"give {_FORMS[kind]}"
+        if operation == "subtract" and float(number) >= float(left):
+            return "give less than there is"
+        return None if float(number) else "give more than nothing"
+    if not re.fullmatch(_WHOLE, number):
+        return "give minutes from 1 to 600" if kind == "time" else f"give {_FORMS['things']}"
+    if kind == "time":
+        return None if int(number) <= 600 else "give minutes from 1 to 600"
+    if operation == "add":
+        return None
+    if operation == "multiply":
+        return None if int(number) > 1 else "give at least 2"
+    if int(number) >= int(left):
+        return "give less than there are"
+    return "give at least 2" if operation == "divide" and int(number) < 2 else None
+
+
+def _begin(sentences: list[str], pupil: Person, found: Specification) -> tuple[list[str], list[str]] | None:
+    """The clauses of how a problem begins, none or the one of its groups, and the sentences after it."""
+    kind = found.kind
+    # Groups first, as "6 boxes of 4 hockey posters" might be 6 of something, too.
+    for line, clause in (*grammar.GROUPS, *((line, "") for line in grammar.STARTS[kind])):
+        count = line.count(". ") + 1
+        match = _pattern(line, pupil).fullmatch(" ".join(sentences[:count]))
+        if match is None or len(sentences) <= count or match["a"] != found.start:
+            continue
+        if clause and (kind != "things" or found.steps[0] != ("multiply", match["b"])):
+            continue
+        return [_filled(clause, pupil, match)] if clause else [], sentences[count:]
+    return None
+
+
+def _step(sentence: str, pupil: Person, kind: Kind) -> tuple[str, str] | None:
+    """The clause of a step, and among whom or into what it divides."""
+    for operation, lines in grammar.STEPS[kind].items():
+        for line, clause in lines:
+            if (match := _pattern(line, pupil).fullmatch(sentence)) is not None:
+                return _filled(clause, pupil, match), _sharing(operation, line)
+    return None
+
+
+def _sharing(operation: Operation, line: str) -> str:
+    if operation != "divide":
+        return ""
+    return "bags" if "bags" in line else "friends"
+
+
+def _answer(question: str, pupil: Person, found: Specification, sharing: str, result: str) -> str | None:
+    """What answers the question; None where it asks for something else than what was done."""
+    whole, _, rest = result.partition(" remainder ")
+    asked = (
+        grammar.QUESTIONS[found.kind] if not sharing else ((grammar.LEFT_OVER if rest else grammar.DIVIDED)[sharing],)
+    )
+    if question not in [line.format_map({"n": pupil.name, "u": found.unit}) for line in asked]:
+        return None
+    if found.unit in ("money", "time"):
+        return f"${result}" if found.unit == "money" else result
+    if not sharing:
+        return f"{result} {found.unit}"
+    each = f"{whole} {found.unit} each" if sharing == "friends" else f"{whole} bags"
+    return f"{each}, {rest} left over" if rest else each
+
+
+def _filled(clause: str, pupil: Person, match: re.Match[str]) -> str:
+    words = {"n": pupil.name, "o": pupil.object, "p": pupil.subject, "s": pupil.possessive, **match.groupdict()}
+    text = clause.format_map(words)
+    return text[0].upper() + text[1:]
+
+
+@cache
+def _pattern(line: str, pupil: Person) -> re.Pattern[str]:
+    """A sentence about a pupil, with what it leaves open as groups."""
+    others = "|".join(name for name in _PEOPLE if name != pupil.name)
+    words = {"n": pupil.name, "p": pupil.subject, "o": pupil.object, "s": pupil.possessive}
+    words["P"] = pupil.subject.capitalize()
+    open_ = {"f": others, "a": r"[\d.:]+", "b": r"[\d./]+%?", "d": r"\d+", "place": r"\D+", "thing": "[a-z]+"}
+    open_ |= {"interest": ".+", "short": ".+", "items": ".+"}
+    made, seen = "", set[str]()
+    for part in re.split(r"(\{\w+\})", line):
+        name = part[1:-1]
+        if not part.startswith("{"):
+            made += re.escape(part)
+        elif name in words:
+            word = words[name]
+            made += word.capitalize() if not made else word
+        else:
+            made += f"(?P={name})" if name in seen else f"(?P<{name}>{open_[name]})"
+            seen.add(name)
+    return re.compile(made)

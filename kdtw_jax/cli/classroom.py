@@ -1,0 +1,194 @@
+"""Word problems about what a pupil likes, and their solutions by a student that may ask its teacher, each part checked.
+
+    kdtw classroom runs/classroom --interest Minecraft --grade 4 --rule "ask the teacher for at most 20% of the words"
+    kdtw classroom runs/classroom --interest horses --operations subtract add --numbers 34 17 25 --problems 3
+
+A problem, then its solution in lines: what the teacher wrote in ⟦ ⟧, and behind each line ✓ if all of it is right, or ✗
+and what is. Problems of your own come with --problems-file, one a line, "-" for standard input. What is not understood
+of them is marked ?: of its solution only what is calculated wrongly is found. With --json a problem is an object.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from kdtw_jax.answers import Answer
+from kdtw_jax.classroom.checking import Checked, Span, check_solution
+from kdtw_jax.classroom.understanding import understand
+from kdtw_jax.classroom.worksheet import Wishes, exercise_json, make_exercises
+from kdtw_jax.cli.output import put
+from kdtw_jax.constraints import read_rule
+from kdtw_jax.errors import UserError
+from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
+from kdtw_jax.marks import CLOSE, END, OPEN
+from kdtw_jax.runs.compiled import keep_compiled
+from kdtw_jax.serving.classroom import places, reach_of
+from kdtw_jax.student import load
+
+_SPELLED = {OPEN: "[[", CLOSE: "]]", END: "<end>", "✓": "[right]", "✗": "[wrong]"}
+_MARKS = {"right": "✓", "wrong": "✗", "unexpected": "✗", "unchecked": "?"}
+
+
+@dataclass(frozen=True)
+class Classroom:
+    """Options of `kdtw classroom`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """the folder of a run of the task classroom"""
+    interest: str = ""
+    """what the problems are about"""
+    grade: int | None = None
+    """2 to 7; by default any"""
+    operations: tuple[str, ...] = ()
+    """what is done, in order: add, subtract, multiply, divide, keep; by default drawn"""
+    numbers: tuple[str, ...] = ()
+    """the first number and one for each operation: 34, 7.50, 14:35, 3/4, 25%%; by default drawn"""
+    problems: int = 1
+    """how many"""
+    problems_file: str = ""
+    """problems of your own instead, one a line; "-": standard input"""
+    rule: str | None = None
+    """when to ask, in words. By default never"""
+    seed: int = 0
+    """of what is drawn"""
+    method: str = ""
+    """the student of this method; by default the one that may ask, if there is one"""
+    account: Literal["output", "document"] | None = None
+    """what keeps the rule: every solution by itself, or all together; by default together, and one by itself"""
+    plain: bool = False
+    """leave the teacher's marks out"""
+    json: bool = False
+    """write objects of JSON, one a line"""
+
+
+def run(arguments: list[str]) -> None:
+    """Runs `kdtw classroom`.
+
+    Raises:
+      UserError: no problems can be made, the run has no student that solves them, and as `kdtw_jax.load` does.
+      BrokenPipeError: nobody reads on.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for --help, which shows the marks
+    options = tyro.cli(Classroom, prog="kdtw classroom", description=__doc__, args=arguments)
+    if bool(options.interest) == bool(options.problems_file):
+        raise UserError("say what the problems are about with --interest, or give your own with --problems-file")
+    # What is wrong with the wishes is said before a model is read.
+    reach = reach_of(options.run)
+    if not reach:
+        raise UserError(f"{options.run} is no run of word problems; give one of `kdtw train --task classroom`")
+    wishes = Wishes(
+        *(argument(options.interest), options.grade, options.operations, options.numbers),
+        count=options.problems,
+        seed=options.seed,
+        small=reach == "small",
+    )
+    made = [] if options.problems_file else make_exercises(wishes, places())
+    texts = [one.text for one in made] or _own(options.problems_file)
+    keep_compiled()
+    student = load(options.run, options.method, rule=options.rule)
+    for remark in read_rule(options.rule, student.constraints).assumed if options.rule else ():
+        say(remark)
+    encoding = None if sys.stdout is None else sys.stdout.encoding
+    account = options.account or ("output" if options.rule is None or len(texts) == 1 else "auto")
+    helped = length = right = 0
+    for index, answer in enumerate(student.stream(texts, options.rule, account=account)):
+        asks = understand(answer.source)
+        checked = check_solution(answer.text, asks)
+        if options.json:
+            about = exercise_json(made[index]) if made else {"text": answer.source, "answer": asks and asks.answer}
+            put(json_line({"problem": about, "solution": answer.to_json(), "checked": checked.to_json()}, encoding))
+        else:
+            put(one_line(answer.source, encoding, _SPELLED))
+            for line in solution_lines(answer, checked, plain=options.plain):
+                put("  " + one_line(line, encoding, _SPELLED))
+        helped, length, right = helped + answer.helped, length + answer.length, right + checked.is_right
+    if length and student.teacher is not None:
+        say(f"the teacher wrote {helped} of {length} {student.unit.noun} ({helped / length:.1%})")
+    say(f"{right} of {len(texts)} solutions are right")
+
+
+def _own(name: str) -> list[str]:
+    """Problems of a file, one a line; empty lines are passed over."""
+    remarks = Remarks("line")
+    try:
+        if name == "-":
+            found = list(read_lines(sys.stdin.buffer, remarks))
+        else:
+            with Path(name).open("rb") as file:
+                found = list(read_lines(file, remarks))
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror or error}") from error
+    remarks.close()
+    problems = [line.strip() for line in found if line.strip()]
+    if not problems:
+        raise UserError(f"{name} has no problems; give one a line")
+    return problems
+
+
+def solution_lines(answer: Answer, checked: Checked, *, plain: bool = False) -> Iterator[str]:
+    """A solution sentence by sentence, with the teacher's marks, and what is right of each behind it.
+
+    Args:
+      answer: the solution.
+      checked: likewise, looked through.
+      plain: leave the teacher's marks out.
+    """
+    text, marked = answer.text, answer.text if plain else answer.marked
+    places = _places(text, marked)
+    begin, is_open = 0, False  # a mark that goes over several lines is closed and opened again
+    groups = list(_sentences(checked.spans))
+    for number, spans in enumerate(groups):
+        last = number == len(groups) - 1
+        end = len(text) if last else groups[number + 1][0].start
+        line = marked[places[begin] : len(marked) if last else places[end]].strip()
+        line = OPEN + line if is_open else line
+        is_open = line.rfind(OPEN) > line.rfind(CLOSE)
+        begin = end
+        yield f"{line}{CLOSE if is_open else ''} {_verdict(spans)}"
+    if not groups:
+        yield f"{marked} ?" if marked else "(nothing was written) ✗"
+    if checked.missing:
+        yield f"✗ missing: {'; '.join(checked.missing)}"
+
+
+def _sentences(spans: Sequence[Span]) -> Iterator[list[Span]]:
+    """Words with the calculations after them; an answer is one by itself."""
+    group: list[Span] = []
+    for span in spans:
+        if group and (span.what == "answer" or (span.what == "words" and group[-1].what != "words")):
+            yield group
+            group = []
+        group.append(span)
+    if group:
+        yield group
+
+
+def _verdict(spans: Sequence[Span]) -> str:
+    """The mark of a sentence: that of the first part of it that is not right."""
+    for verdict in ("wrong", "unexpected", "unchecked"):
+        for span in spans:
+            if span.verdict == verdict:
+                note = "not checked" if verdict == "unchecked" else span.note or "this is not part of the solution"
+                return f"{_MARKS[verdict]} {note}"
+    return _MARKS["right"]
+
+
+def _places(text: str, marked: str) -> list[int]:
+    """Where each character of a text, and its end, stands in the text with marks; an opening one is of what follows."""
+    found, at = list[int](), 0
+    for letter in text:
+        start = at
+        while at < len(marked) and marked[at] in (OPEN, CLOSE, END) and marked[at] != letter:
+            at += 1
+            start = at if marked[at - 1] != OPEN else start
+        found.append(start)
+        at += 1
+    return [*found, len(marked)]
