@@ -50,6 +50,7 @@ CHAINS: dict[int, tuple[Chain, ...]] = {
         *(("money", (one, other, third)) for one in _ANY for other in _ANY for third in _ANY),
     ),
 }
+SMALL = range(2, 31)  # numbers that small models learn to calculate with in minutes
 _FRACTIONS = ("1/2", "1/3", "2/3", "1/4", "3/4", "1/5", "2/5", "3/5", "4/5")
 _PERCENTS = ("10%", "20%", "25%", "50%", "75%")
 
@@ -65,6 +66,11 @@ class Problem(NamedTuple):
     def answer(self) -> str:
         """The last line of every solution."""
         return answer_of(self.solutions["head"])
+
+
+def is_small(chain: tuple[Kind, Sequence[str]]) -> bool:
+    """Whether a chain (kind of quantity, operations) is one of those that small models are trained on."""
+    return chain[0] == "things" and len(chain[1]) < 3
 
 
 def answer_of(solution: str) -> str:

@@ -9,7 +9,7 @@ from typing import get_args
 
 from kdtw_jax.classroom import grammar
 from kdtw_jax.classroom.interests import named
-from kdtw_jax.classroom.problems import CHAINS, draw_specification, tell
+from kdtw_jax.classroom.problems import CHAINS, SMALL, Chain, draw_specification, is_small, tell
 from kdtw_jax.classroom.specification import GRADES, MEASURES, Kind, Operation, Specification, Step
 from kdtw_jax.classroom.understanding import INTEREST, Understood, understand, wrong_number
 from kdtw_jax.errors import UserError
@@ -17,9 +17,7 @@ from kdtw_jax.errors import UserError
 MOST = 20  # problems of a worksheet
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 _SHOWN = 6  # operations that an error names
-_SMALL = range(2, 41)  # numbers of `Wishes.small`, as `classroom/quick` has them
 _TRIES = 100  # at words that are new, and can be read back
-Chain = tuple[Kind, tuple[Operation, ...]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Wishes:
     seed: int = 0
     """of what is drawn"""
     small: bool = False
-    """what is drawn are one or two steps with things, and numbers up to 40, as small models learn them"""
+    """what is drawn are one or two steps with things, and numbers up to 30, as small models learn them"""
 
 
 @dataclass(frozen=True)
@@ -101,17 +99,8 @@ def make_exercises(wishes: Wishes, places: Sequence[str] = ()) -> list[Exercise]
 
 def _draw(rng: random.Random, interest: str, grade: int, chain: Chain, *, small: bool) -> Specification:
     if small and is_small(chain):  # as `classroom/quick` has it
-        return draw_specification(rng, interest, grade=len(chain[1]) + 2, chain=chain, numbers=_SMALL)
+        return draw_specification(rng, interest, grade=len(chain[1]) + 2, chain=chain, numbers=SMALL)
     return draw_specification(rng, interest, grade=grade, chain=chain)
-
-
-def is_small(chain: tuple[Kind, Sequence[str]]) -> bool:
-    """Whether the data of small models have such problems.
-
-    Args:
-      chain: kind of quantity and operations.
-    """
-    return chain[0] == "things" and len(chain[1]) < 3
 
 
 def read_exercise(text: str) -> Exercise | None:

@@ -31,7 +31,7 @@ from rich.console import Console
 
 from kdtw_jax.classroom import arithmetic
 from kdtw_jax.classroom.interests import draw_interest
-from kdtw_jax.classroom.problems import CHAINS, WAYS, Chain, Problem, draw_specification, tell
+from kdtw_jax.classroom.problems import CHAINS, SMALL, WAYS, Chain, Problem, draw_specification, is_small, tell
 from kdtw_jax.classroom.specification import Specification, results
 from kdtw_jax.data import cldr_names
 from kdtw_jax.data.classroom_outlines import outline_pairs
@@ -61,12 +61,11 @@ HELD_OUT_CHAINS: frozenset[Chain] = frozenset(
 _HELD_OUT_NUMBERS = 0.08  # of the pairs that are added or subtracted
 _LARGE = range(100, 1000)
 
-_SMALL = range(2, 31)
 _DRILLS = 0.4  # of training pairs
 _DRILLED = 6  # calculations of a drill, at least
-_STEPS = tuple(dict.fromkeys(chain for chains in CHAINS.values() for chain in chains if len(chain[1]) < 3))
-_QUICK = tuple(chain for chain in _STEPS if chain[0] == "things")
-_SUMS = tuple(chain for chain in _STEPS if chain[0] in ("things", "measure") and {*chain[1]} <= {"add", "subtract"})
+_ALL = tuple(dict.fromkeys(chain for chains in CHAINS.values() for chain in chains))
+_QUICK = tuple(filter(is_small, _ALL))
+_SUMS = tuple(chain for chain in _QUICK if {*chain[1]} <= {"add", "subtract"})
 
 Draw = Callable[[random.Random, str], Specification]
 Render = Callable[[Problem, random.Random], tuple[str, str]]
@@ -78,7 +77,7 @@ def _any(rng: random.Random, interest: str) -> Specification:
 
 def _quick(rng: random.Random, interest: str) -> Specification:
     chain = rng.choice(_QUICK)
-    return draw_specification(rng, interest, grade=len(chain[1]) + 2, chain=chain, numbers=_SMALL)
+    return draw_specification(rng, interest, grade=len(chain[1]) + 2, chain=chain, numbers=SMALL)
 
 
 def _large(rng: random.Random, interest: str) -> Specification:

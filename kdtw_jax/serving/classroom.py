@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdtw_jax.classroom.checking import check_solution
-from kdtw_jax.classroom.problems import CHAINS
+from kdtw_jax.classroom.problems import CHAINS, is_small
 from kdtw_jax.classroom.specification import GRADES
 from kdtw_jax.classroom.understanding import Understood, understand
-from kdtw_jax.classroom.worksheet import MOST, Wishes, chains_until, exercise_json, is_small, make_exercises
+from kdtw_jax.classroom.worksheet import MOST, Wishes, chains_until, exercise_json, make_exercises
 from kdtw_jax.data import cldr_names
 from kdtw_jax.errors import UserError
 from kdtw_jax.pipeline.restore import read_json
