@@ -308,6 +308,31 @@ WAYS = {
     ),
 }
 
+# Reference solutions are the teacher's own ways, so rows of them match distributions; paths are the student's own.
+SOLVING: dict[str, Any] = {
+    **OWN_PATHS,
+    "student_share": 0.25,
+    "teacher_share": 0.0,
+    "reference_share": 0.75,
+    "rollout_fraction": 0.5,
+    "demonstration_fraction": 0.0,
+    "updates_per_rollout": 1,
+    "reference_batches": 1,
+    "capacity": 1,
+    "own_rows": Ramp(0.6, 0.7),
+    "path_lambda": 0.0,
+    "kl_weight": 1.0,
+    "pcl_weight": 0.2,
+}
+# The finished student of PCL learns to ask.
+GATE_ALONE: dict[str, Any] = {
+    "start": "pcl",
+    "gate_alone": True,
+    "helped_fraction": 0.25,
+    "gate_rate": 3.0,
+    "gate_calibration_steps": 300,
+}
+
 CLASSROOM = {
     "quickstart": Experiment(
         preset="quickstart",
@@ -316,7 +341,7 @@ CLASSROOM = {
         **models("classroom"),
         teacher_fit=likelihood(6000, 3e-3),
         warmup=likelihood(1200, 6e-3),
-        **students(1200, 3e-3, paths=FROM_AFAR),
+        **students(1200, 3e-3, paths=SOLVING, asking=GATE_ALONE),
         methods=("mle", "pcl", "ask"),
         eval=EvalConfig(limit=400),
     ),
