@@ -65,7 +65,7 @@ _BEGINNINGS = (
 _ENDINGS = (
     "bel den dor fin gar kin la len lia lor mar mo na nell nor ra ran ri rix ro sel sha son ta tan ton va vik wen za"
 )
-_OWN_NAME = 0.4  # of those that are drawn
+_OWN_NAME = 0.3  # of those that are drawn
 
 
 class Interest(NamedTuple):

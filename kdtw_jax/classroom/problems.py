@@ -28,9 +28,11 @@ CHAINS: dict[int, tuple[tuple[Kind, tuple[Operation, ...]], ...]] = {
         *(("things", (one, "divide")) for one in _ANY),
         *(("things", (one, "multiply")) for one in _ANY),
         ("things", ("multiply", "divide")),
+        ("things", ("divide",)),
     ),
     5: (
-        *(("things", ("keep", other)) for other in _ANY),
+        ("things", ("keep",)),
+        *(("things", ("keep", other)) for other in (*_ANY, "multiply", "divide")),
         *(("things", (one, "keep")) for one in _ANY),
         *(("money", (one, other)) for one in _ANY for other in _ANY),
     ),
@@ -149,7 +151,7 @@ def _number(
         return (str(number), left - number) if number < left else None
     if operation == "multiply":
         number = rng.randrange(2, 11 if first else 6)
-        return (str(number), left * number) if first or left * number <= 100 else None
+        return (str(number), left * number) if left * number <= max(most, 100 * (most >= 100)) else None
     if operation == "divide":
         number = rng.randrange(2, 10)
         return (str(number), left // number) if left > number else None

@@ -1,14 +1,16 @@
 """Word problems for a class, matched to a pupil's interests, and their solutions: `classroom/NAME`.
 
-- `solve`: a problem -> each step with its calculation, and the answer line;
-- `ways`: likewise, but a solution goes one of three ways, a third of them each, and nothing in a problem says which:
+- `solve`: a problem -> each step with its calculation, and the answer line; of 1 to 3 steps, for grades 2 to 7;
+- `quick`: likewise, of 1 or 2 steps with numbers up to 30, which small models learn in minutes;
+- `ways`: as `quick`, but a solution goes one of three ways, a third of them each, and nothing in a problem says which:
   step by step, in one's head (the answer line alone), or by a rule of thumb (over the next ten and back);
 - `large`: as `solve`, tested at numbers from 100 on, which are not in training;
 - `write`: a specification (grade, interest, numbers and operations) -> the problem;
 - `outline`: lesson outlines, of which `kdtw_jax.data.classroom_outlines` says more.
 
-Everything is made on the spot by the grammar of `kdtw_jax.classroom`, with cities of CLDR. What the test has of its own
-hangs on the text only, and is the same for every seed; a pair's `group` says which, and of how many steps it is:
+Two fifths of what solvers are trained on are drills: calculations alone. Everything is made on the spot by the grammar
+of `kdtw_jax.classroom`, with cities of CLDR. What the test has of its own hangs on the text only, and is the same for
+every seed; a pair's `group` says which, and of how many steps it is:
 
 - `interest`: a pupil's interest that is nowhere in training;
 - `chain`: a sequence of operations that is not;
@@ -23,11 +25,12 @@ import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
 from kdtw_jax.classroom import arithmetic
-from kdtw_jax.classroom.interests import Interest, draw_interest
+from kdtw_jax.classroom.interests import draw_interest
 from kdtw_jax.classroom.problems import CHAINS, WAYS, Problem, draw_specification, tell
 from kdtw_jax.classroom.specification import Specification, results
 from kdtw_jax.data import cldr_names
@@ -46,7 +49,28 @@ CONDITIONS = ("familiar", "interest", "chain", "carry")
 _HELD_OUT = {"chain": 0.12, "carry": 0.08}
 _LARGE = range(100, 1000)
 
+_SMALL = range(2, 31)
+_DRILLS = 0.4  # of training pairs
+_DRILLED = 6  # calculations of a drill, at least
+_STEPS = tuple(dict.fromkeys(chain for chains in CHAINS.values() for chain in chains if len(chain[1]) < 3))
+_QUICK = tuple(chain for chain in _STEPS if chain[0] == "things")
+_SUMS = tuple(chain for chain in _STEPS if chain[0] in ("things", "measure") and {*chain[1]} <= {"add", "subtract"})
+
+Draw = Callable[[random.Random, str], Specification]
 Render = Callable[[Problem, random.Random], tuple[str, str]]
+
+
+def _any(rng: random.Random, interest: str) -> Specification:
+    return draw_specification(rng, interest)
+
+
+def _quick(rng: random.Random, interest: str) -> Specification:
+    chain = rng.choice(_QUICK)
+    return draw_specification(rng, interest, grade=len(chain[1]) + 2, chain=chain, numbers=_SMALL)
+
+
+def _large(rng: random.Random, interest: str) -> Specification:
+    return draw_specification(rng, interest, grade=3, chain=rng.choice(_SUMS), numbers=_LARGE)
 
 
 def _solve(problem: Problem, rng: random.Random) -> tuple[str, str]:
@@ -61,10 +85,27 @@ def _write(problem: Problem, rng: random.Random) -> tuple[str, str]:
     return problem.specification.line, problem.text
 
 
-_PROBLEMS: dict[str, Render] = {"solve": _solve, "ways": _ways, "large": _solve, "write": _write}
+class _Problems(NamedTuple):
+    """How the pairs of a task of problems are made."""
+
+    draw: Draw
+    render: Render
+    drills: float = _DRILLS
+    distractors: float = 0.25
+    tested: Draw | None = None  # what the test is of, where that is none of CONDITIONS
+
+
+_PROBLEMS: dict[str, _Problems] = {
+    "quick": _Problems(_quick, _solve),
+    "solve": _Problems(_any, _solve),
+    "ways": _Problems(_quick, _ways),
+    "large": _Problems(_any, _solve, tested=_large),
+    "write": _Problems(_any, _write, drills=0.0, distractors=0.0),
+}
 METRICS: dict[str, tuple[str, ...]] = {
+    "quick": ("right", "calculations", "chrf"),
     "solve": ("right", "calculations", "chrf"),
-    "ways": ("right", "calculations"),
+    "ways": ("right", "calculations", "chrf"),
     "large": ("right", "calculations", "chrf"),
     "write": ("specification", "chrf"),
     "outline": ("outline", "chrf"),
@@ -86,36 +127,43 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
         raise UserError(f"unknown task 'classroom/{name}'; use {', '.join(f'classroom/{one}' for one in METRICS)}")
     if name == "outline":
         return outline_pairs(seed, limit)
-    render = _PROBLEMS[name]
-    rng = random.Random(seed)
+    task, rng = _PROBLEMS[name], random.Random(seed)
     places = [slot.text("en", "") for slot in cldr_names.cities()]
     seen: set[str] = set()
     splits: dict[str, list[Pair]] = {}
     for split, size in SIZES.items():
-        wanted = size if limit is None else min(size, limit)
-        splits[split] = []
-        while len(splits[split]) < wanted:
-            # In turn: a limit takes them evenly.
-            condition = "familiar" if split == "train" else CONDITIONS[len(splits[split]) % len(CONDITIONS)]
-            interest = draw_interest(rng)
-            large = name == "large" and split == "test"
-            drawn = _draw_large(rng, interest) if large else draw_specification(rng, interest.name)
-            if drawn is None or condition_of(drawn) != ("familiar" if large else condition):
+        wanted, pairs = size if limit is None else min(size, limit), list[Pair]()
+        tested = task.tested if split == "test" else None
+        while len(pairs) < wanted:
+            if split == "train" and rng.random() < task.drills:
+                pairs.append(_drill(rng, task.draw))
                 continue
-            problem = tell(drawn, rng, interest=interest, places=places, distractors=0.0 if name == "write" else 0.25)
-            source, target = render(problem, rng)
+            # In turn: a limit takes them evenly.
+            condition = "familiar" if split == "train" or tested else CONDITIONS[len(pairs) % len(CONDITIONS)]
+            interest = draw_interest(rng)
+            drawn = (tested or task.draw)(rng, interest.name)
+            if condition_of(drawn) != condition:
+                continue
+            problem = tell(drawn, rng, interest=interest, places=places, distractors=task.distractors)
+            source, target = task.render(problem, rng)
             if source not in seen:
                 seen.add(source)
-                group = f"{'large' if large else condition} {len(drawn.steps)}"
-                splits[split].append({"source": source, "target": target, "group": group})
+                group = f"{name if tested else condition} {len(drawn.steps)}"
+                pairs.append({"source": source, "target": target, "group": group})
+        splits[split] = pairs
     return splits
 
 
-def _draw_large(rng: random.Random, interest: Interest) -> Specification | None:
-    """A problem of sums and differences whose first number is above those of training."""
-    grade = rng.choice((2, 3))
-    chain = rng.choice([chain for chain in CHAINS[grade] if "multiply" not in chain[1]])
-    return draw_specification(rng, interest.name, grade=3, chain=chain, numbers=_LARGE)
+def _drill(rng: random.Random, draw: Draw) -> Pair:
+    """Calculations alone, as a class does them before word problems: those of several problems."""
+    expressions = list[str]()
+    while len(expressions) < _DRILLED:
+        found = draw(rng, "drill")
+        if condition_of(found) == "familiar":
+            lefts = [found.start, *(results(found) or [])]
+            expressions += [step.expression(left, found.kind) for step, left in zip(found.steps, lefts, strict=False)]
+    solved = " ".join(f"{expression} = {arithmetic.evaluate(expression)}." for expression in expressions)
+    return {"source": f"calculate: {', '.join(expressions)}", "target": solved, "group": "drill"}
 
 
 def condition_of(specification: Specification) -> str:
@@ -149,7 +197,7 @@ def _meets_held_out_numbers(specification: Specification) -> tuple[bool, bool]:
 
 
 def _load(request: TaskRequest) -> Task:
-    name = "solve" if request.name == "classroom" else request.name.removeprefix("classroom/")
+    name = "quick" if request.name == "classroom" else request.name.removeprefix("classroom/")
     if name not in METRICS:
         classroom_pairs(name)  # which says so
 

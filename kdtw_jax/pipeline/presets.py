@@ -309,12 +309,12 @@ WAYS = {
 }
 
 CLASSROOM = {
-    "classroom": Experiment(
-        preset="classroom",
-        data="classroom/solve",
-        text=TextConfig(vocab_size=1500, max_source=96, max_target=96, on_long="truncate"),
-        **models("classroom"),
-        teacher_fit=likelihood(3000, 3e-3),
+    "quickstart": Experiment(
+        preset="quickstart",
+        data="classroom/quick",
+        text=TextConfig(vocab_size=2000, max_source=96, max_target=112, on_long="truncate"),
+        **models("quickstart"),
+        teacher_fit=likelihood(4500, 3e-3),
         warmup=likelihood(600, 6e-3),
         **students(900, 3e-3, paths=FROM_AFAR),
         methods=("mle", "pcl", "ask"),

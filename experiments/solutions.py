@@ -1,0 +1,168 @@
+"""How solutions of a finished run of `classroom` come out: what is right, and where the teacher was asked.
+
+    python experiments/solutions.py runs/quickstart
+    python experiments/solutions.py runs/mine --rules "never ask" "at most 20% of the words" --results results/classroom
+
+Two tables, as `conditions.csv` and `kinds.csv` of the folder `--results`: the share of right answers of the teacher and
+of each student, by what is new in a problem (`kdtw_jax/data/classroom.py`) and by its steps; and, by kind of word
+(`kdtw_jax/classroom/kinds.py`), how often the student alone writes another word than the reference solution, and how
+often it asks for the word under each rule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import kdtw_jax
+from kdtw_jax.answers import Answer
+from kdtw_jax.classroom.kinds import KINDS, word_kinds
+from kdtw_jax.data.pair import Pair
+from kdtw_jax.errors import UserError
+from kdtw_jax.metrics.classroom import right_solutions
+from kdtw_jax.metrics.scoring import ENGLISH
+from kdtw_jax.pipeline.prepare import look_up
+from kdtw_jax.pipeline.restore import restore
+from kdtw_jax.runs import Progress, print_table, provenance, write_csv, write_json
+from kdtw_jax.runs.tables import Row
+from kdtw_jax.student import Student
+
+CONDITIONS = ("run", "model", "seed", "rule", "share", "condition", "steps", "problems", "right")
+KIND_COLUMNS = ("run", "seed", "rule", "kind", "words", "share_of_words", "help_rate", "wrong_alone")
+
+
+@dataclass(frozen=True)
+class Args:
+    """Which run, and under which rules."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """the folder of a finished run of a task `classroom/...`"""
+    rules: tuple[str, ...] = ("never ask", "at most 10% of the words", "at most 20% of the words")
+    """for the students that ask; not enforced but by their gate"""
+    split: str = "test"
+    """of the data"""
+    limit: int | None = None
+    """problems at the most"""
+    results: Path | None = None
+    """folder for conditions.csv, kinds.csv and provenance.json"""
+
+
+def main(args: Args) -> None:
+    """Writes the tables.
+
+    Raises:
+      UserError: no such run or split, or it is of another task.
+    """
+    started = time.time()
+    _, config = restore(args.run)
+    if not config.data.startswith("classroom"):
+        raise UserError(f"{args.run} is of {config.data}; this is for runs of classroom/solve and the like")
+    pairs = list(look_up(config).task.splits[args.split])[: args.limit]
+    conditions, kinds = list[Row](), list[Row]()
+    for seed in config.seeds:
+        for method in config.methods:
+            student = kdtw_jax.load(args.run, method, seed)
+            if method != "ask":
+                conditions += _conditions(args.run.name, method, seed, "", pairs, _write(student, pairs, None, method))
+                continue
+            assert student.teacher is not None
+            if seed == config.seeds[0]:
+                teacher = dataclasses.replace(student, model=student.teacher, teacher=None, constraints=())
+                alone = _write(teacher, pairs, None, "teacher")
+                conditions += _conditions(args.run.name, "teacher", seed, "", pairs, alone)
+            own = _write(student, pairs, None, "ask")
+            for rule in args.rules:
+                answers = _write(student, pairs, rule, f"ask, {rule}")
+                conditions += _conditions(args.run.name, method, seed, rule, pairs, answers)
+                kinds += _kinds(args.run.name, seed, rule, pairs, own, answers)
+    _show(conditions, kinds)
+    if args.results is not None:
+        write_csv(args.results / "conditions.csv", conditions, CONDITIONS)
+        write_csv(args.results / "kinds.csv", kinds, KIND_COLUMNS)
+        write_json(args.results / "provenance-solutions.json", provenance(sys.orig_argv, list(config.seeds), started))
+
+
+def _write(student: Student, pairs: Sequence[Pair], rule: str | None, what: str) -> list[Answer]:
+    answers = list[Answer]()
+    with Progress(what, total=len(pairs)) as progress:
+        for answer in student.stream([pair["source"] for pair in pairs], rule, guard=False):
+            answers.append(answer)
+            progress.update(len(answers))
+    return answers
+
+
+def _conditions(
+    run: str, model: str, seed: int, rule: str, pairs: Sequence[Pair], answers: Sequence[Answer]
+) -> list[Row]:
+    """Right answers by condition and steps; "all" of either is over all of them."""
+    right = right_solutions([a.text for a in answers], [pair["target"] for pair in pairs], ENGLISH)
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, pair in enumerate(pairs):
+        condition, steps = pair["group"].split(" ")
+        for group in ((condition, steps), (condition, "all"), ("all", steps), ("all", "all")):
+            found[group].append(i)
+    rows = list[Row]()
+    for (condition, steps), places in sorted(found.items()):
+        words, helped = sum(answers[i].length for i in places), sum(answers[i].helped for i in places)
+        share = helped / words if words and rule else 0.0
+        rate = 100 * sum(right[i] for i in places) / len(places)
+        cells = (run, model, seed, rule, share, condition, steps, len(places), rate)
+        rows.append(dict(zip(CONDITIONS, cells, strict=True)))
+    return rows
+
+
+def _kinds(
+    run: str, seed: int, rule: str, pairs: Sequence[Pair], own: Sequence[Answer], answers: Sequence[Answer]
+) -> list[Row]:
+    """Help by kind of the words written; mistakes by kind of the reference's words, up to the first one of a text."""
+    words, helped = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    met, wrong = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    for pair, alone, answer in zip(pairs, own, answers, strict=True):
+        asked = {w for w, of_teacher in zip(answer.words, answer.by_teacher, strict=True) if of_teacher}
+        for number, kind in enumerate(word_kinds(answer.text)):
+            words[kind] += 1
+            helped[kind] += number in asked
+        written = alone.text.split()
+        for number, (word, kind) in enumerate(zip(pair["target"].split(), word_kinds(pair["target"]), strict=True)):
+            met[kind] += 1
+            if number >= len(written) or written[number] != word:
+                wrong[kind] += 1
+                break  # what follows hangs on it
+    total = sum(words.values())
+    return [
+        {
+            "run": run,
+            "seed": seed,
+            "rule": rule,
+            "kind": kind,
+            "words": words[kind],
+            "share_of_words": words[kind] / total if total else None,
+            "help_rate": helped[kind] / words[kind] if words[kind] else None,
+            "wrong_alone": wrong[kind] / met[kind] if met[kind] else None,
+        }
+        for kind in KINDS
+    ]
+
+
+def _show(conditions: Sequence[Row], kinds: Sequence[Row]) -> None:
+    shown = [row for row in conditions if row["condition"] == "all" or row["steps"] == "all"]
+    print_table("right answers, %", shown, [c for c in CONDITIONS if c != "run"])
+    if kinds:
+        print_table("help by kind of word", kinds, [c for c in KIND_COLUMNS if c != "run"])
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Args, description=__doc__))
+    except UserError as error:
+        sys.exit(f"error: {error}")

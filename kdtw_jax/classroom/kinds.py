@@ -1,0 +1,38 @@
+"""Which kinds of words a solution has: what is calculated, what is copied, and what is said."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from kdtw_jax.classroom.arithmetic import calculations
+from kdtw_jax.classroom.people import NAMES
+from kdtw_jax.classroom.problems import ANSWER
+
+Kind = Literal["calculated", "answer", "copied", "sign", "name", "word"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_SIGNS = frozenset("+-−×÷=")
+
+
+def word_kinds(solution: str) -> list[Kind]:
+    """The kind of each word of a solution, where words are what white space divides.
+
+    "calculated": a number that stands right after an equals sign, with its remainder; "answer": a number of the answer
+    line; "copied": any other number, from the problem or from the calculation before; "sign": a sign of arithmetic;
+    "name": a person; "word": anything else.
+    """
+    results = [range(one.start, one.start + len(one.written)) for one in calculations(solution)]
+    answer = solution.rfind(ANSWER)
+    kinds: list[Kind] = []
+    at = 0
+    for word in solution.split():
+        at = solution.index(word, at)
+        if any(at in result for result in results) and any(c.isdigit() for c in word):
+            kinds.append("calculated")
+        elif any(c.isdigit() for c in word):
+            kinds.append("answer" if 0 <= answer <= at else "copied")
+        elif word in _SIGNS:
+            kinds.append("sign")
+        else:
+            kinds.append("name" if word.strip(":.,") in NAMES else "word")
+        at += len(word)
+    return kinds

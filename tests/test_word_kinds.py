@@ -1,0 +1,83 @@
+"""Which words of a solution are calculated, copied or said."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kdtw_jax.classroom.arithmetic import calculations, evaluate, unfinished
+from kdtw_jax.classroom.interests import draw_interest
+from kdtw_jax.classroom.kinds import word_kinds
+from kdtw_jax.classroom.problems import WAYS, answer_of, draw_specification, tell
+
+
+def test_every_word_of_a_solution_has_its_kind() -> None:
+    solution = "Mia has 9 boxes of 3: 9 × 3 = 27. Mia puts them into bags of 5: 27 ÷ 5 = 5 remainder 2. Answer: 5 bags."
+    kinds = dict.fromkeys(("calculated", "answer", "copied", "sign", "name"), "")
+    for word, kind in zip(solution.split(), word_kinds(solution), strict=True):
+        if kind != "word":
+            kinds[kind] += f"{word} "
+    assert kinds == {
+        "calculated": "27. 5 2. ",
+        "answer": "5 ",
+        "copied": "9 3: 9 3 5: 27 5 ",
+        "sign": "× = ÷ = ",
+        "name": "Mia Mia ",
+    }
+
+
+def test_a_solution_calculates_as_many_numbers_as_its_problem_has_steps() -> None:
+    rng = random.Random(1)
+    for _ in range(200):
+        interest = draw_interest(rng)
+        problem = tell(draw_specification(rng, interest.name), rng, interest=interest)
+        solution = problem.solutions["steps"]
+        kinds = word_kinds(solution)
+        remainders = sum("remainder" in one.written for one in calculations(solution))
+        assert kinds.count("calculated") == len(problem.specification.steps) + remainders
+        assert "answer" in kinds
+        assert len(kinds) == len(solution.split())
+
+
+def test_all_ways_to_a_solution_come_to_its_answer_and_calculate_rightly() -> None:
+    rng = random.Random(2)
+    for _ in range(200):
+        interest = draw_interest(rng)
+        problem = tell(draw_specification(rng, interest.name), rng, interest=interest)
+        assert {answer_of(problem.solutions[way]) for way in WAYS} == {problem.answer}
+        assert all(one.is_right for way in WAYS for one in calculations(problem.solutions[way]))
+
+
+@pytest.mark.parametrize(
+    ("expression", "result"),
+    [
+        ("34 - 17", "17"),
+        ("6 × 7", "42"),
+        ("6 x 7", "42"),
+        ("17 ÷ 5", "3 remainder 2"),
+        ("20 : 5", "4"),
+        ("3/4 of 24", "18"),
+        ("2/3 of 5", "10/3"),
+        ("25% of 80", "20"),
+        ("23:50 + 20 min", "0:10"),
+        ("7.50 + 2.25", "9.75"),
+        ("2 × 3.75", "7.50"),
+    ],
+)
+def test_calculations_are_carried_out_exactly(expression: str, result: str) -> None:
+    assert evaluate(expression) == result
+    (one,) = calculations(f"Mia knows: {expression} = {result}.")
+    assert one.is_right
+    assert unfinished(f"Mia knows: {expression} =") == expression
+
+
+@pytest.mark.parametrize("expression", ["5 ÷ 0", "1/0 of 4", "17 - 34", "25:00 + 5 min", "2 + 2 + 2", "__import__", ""])
+def test_what_is_no_calculation_has_no_result(expression: str) -> None:
+    assert evaluate(expression) is None
+
+
+@pytest.mark.parametrize("written", ["18", "7", "170", "1", ""])
+def test_a_wrong_result_is_not_right(written: str) -> None:
+    (one,) = calculations(f"34 - 17 = {written}.")
+    assert not one.is_right
