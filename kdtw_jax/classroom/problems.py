@@ -14,9 +14,10 @@ from kdtw_jax.classroom.specification import MEASURES, Kind, Operation, Specific
 Way = Literal["steps", "head", "round"]
 WAYS: tuple[Way, ...] = ("steps", "head", "round")
 ANSWER = "Answer:"
-# What is done at a grade: the kind of quantity, and operations in order.
 _ANY: tuple[Operation, ...] = ("add", "subtract")
-CHAINS: dict[int, tuple[tuple[Kind, tuple[Operation, ...]], ...]] = {
+# What is done at a grade: the kind of quantity, and operations in order.
+Chain = tuple[Kind, tuple[Operation, ...]]
+CHAINS: dict[int, tuple[Chain, ...]] = {
     2: (("things", ("add",)), ("things", ("subtract",)), ("measure", ("add",)), ("measure", ("subtract",))),
     3: (
         ("things", ("multiply",)),
@@ -76,7 +77,7 @@ def draw_specification(
     interest: str,
     *,
     grade: int | None = None,
-    chain: tuple[Kind, tuple[Operation, ...]] | None = None,
+    chain: Chain | None = None,
     numbers: range = range(2, 100),
 ) -> Specification:
     """A problem's numbers.

@@ -52,7 +52,7 @@ class Specification(NamedTuple):
         return f"{grade}interest: {self.interest}, {self.unit}: {self.start}{steps}"
 
     @property
-    def operations(self) -> tuple[str, ...]:
+    def operations(self) -> tuple[Operation, ...]:
         """What its steps do."""
         return tuple(step.operation for step in self.steps)
 

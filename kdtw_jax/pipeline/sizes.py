@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 from kdtw_jax.models import Size, find_family
 
-Preset = Literal["tiny", "quickstart", "ways", "small", "wide", "smollm", "base", "paper"]
+Preset = Literal["tiny", "quickstart", "classroom", "ways", "small", "wide", "smollm", "base", "paper"]
 
 # Teacher and student. Those of base and paper are published ones of T5; smollm's stand for SmolLM2-135M and six of its
 # layers.
 SIZES: dict[Preset, tuple[Size, Size]] = {
     "tiny": (Size(32, 4, 1), Size(16, 2, 1)),
     "quickstart": (Size(128, 4, 2), Size(64, 4, 1)),
+    "classroom": (Size(128, 4, 2), Size(64, 4, 2)),
     "ways": (Size(128, 4, 2), Size(48, 3, 1)),
     "small": (Size(192, 6, 3, dropout_rate=0.2), Size(80, 4, 1)),
     "wide": (Size(384, 6, 6, dropout_rate=0.2), Size(80, 4, 1)),
