@@ -62,11 +62,12 @@ _WORDS = {category: (kinds.split(), things.split()) for category, (kinds, things
 _BEGINNINGS = (
     "ba be bo da de do fa fi ga go ha ka ki ko la le lo lu ma me mi mo na ne no pa po ra re ri ro sa se so ta te to va "
     "ve vi wa ya yo za ze zo"
-).split()
-_MIDDLES = ["", *_BEGINNINGS]
+)
 _ENDINGS = (
     "bel den dor fin gar kin la len lia lor mar mo na nell nor ra ran ri rix ro sel sha son ta tan ton va vik wen za"
-).split()
+)
+_FIRST, _LAST = _BEGINNINGS.split(), _ENDINGS.split()
+_MIDDLE = ["", *_FIRST]
 _OWN_NAME = 0.3  # of those that are drawn
 
 
@@ -94,7 +95,7 @@ def draw_interest(rng: random.Random) -> Interest:
 
 
 def _coined(rng: random.Random) -> str:
-    return (rng.choice(_BEGINNINGS) + rng.choice(_MIDDLES) + rng.choice(_ENDINGS)).capitalize()
+    return (rng.choice(_FIRST) + rng.choice(_MIDDLE) + rng.choice(_LAST)).capitalize()
 
 
 def all_interests() -> list[Interest]:
