@@ -50,6 +50,7 @@ setup(
         "korean": ["sacrebleu[ko]>=2.4"],
         "notebook": ["jupyterlab>=4.2"],
         "parity": ["accelerate", "huggingface_hub>=0.30", "torch>=2.4", "transformers>=5.0"],
+        "reasoning": ["reasoning-gym>=0.1.25"],  # questions of classroom:gsm_symbolic and the like; needs a C compiler
         "serve": SERVE,
         "test": [
             "build>=1.2.1",

@@ -154,6 +154,14 @@ def test_an_epoch_has_each_example_once_and_the_next_another_order() -> None:
     assert tuple(epochs[0]) != tuple(encoded.examples)
 
 
+def test_batches_of_one_row_go_on_from_epoch_to_epoch() -> None:
+    encoded = encoded_of([(3, 3)] * 5 + [(8, 6)] * 5)
+    stream = training_batches(encoded, (Bucket(4, 4, 1), Bucket(8, 6, 1)), seed=0)
+    epochs = [[next(stream).example_B.item() for _ in range(10)] for _ in range(3)]
+    assert all(sorted(epoch) == sorted(encoded.examples) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
 def test_every_example_is_seen_equally_often_whatever_its_bucket() -> None:
     lengths = [(2, 2)] * 200 + [(7, 5)] * 30 + [(12, 9)] * 3  # the last bucket has fewer examples than rows
     encoded = encoded_of(lengths)

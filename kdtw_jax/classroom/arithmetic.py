@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 MINUTES = 24 * 60  # of a day, after which a clock begins again
@@ -37,6 +38,7 @@ class Calculation(NamedTuple):
         return result is not None and _value(result) == _value(self.written)
 
 
+@lru_cache(1 << 16)  # the same small numbers meet again and again where problems are drawn
 def evaluate(expression: str) -> str | None:
     """The result of a calculation, as a solution writes it.
 

@@ -58,6 +58,7 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     ),
 }
 CATEGORIES = tuple(_KINDS)
+_WORDS = {category: (kinds.split(), things.split()) for category, (kinds, things) in _KINDS.items()}
 _BEGINNINGS = (
     "ba be bo da de do fa fi ga go ha ka ki ko la le lo lu ma me mi mo na ne no pa po ra re ri ro sa se so ta te to va "
     "ve vi wa ya yo za ze zo"
@@ -65,6 +66,8 @@ _BEGINNINGS = (
 _ENDINGS = (
     "bel den dor fin gar kin la len lia lor mar mo na nell nor ra ran ri rix ro sel sha son ta tan ton va vik wen za"
 )
+_FIRST, _LAST = _BEGINNINGS.split(), _ENDINGS.split()
+_MIDDLE = ["", *_FIRST]
 _OWN_NAME = 0.3  # of those that are drawn
 
 
@@ -86,14 +89,13 @@ def draw_interest(rng: random.Random) -> Interest:
     if rng.random() < _OWN_NAME:
         return named(" ".join(_coined(rng) for _ in range(rng.choice((1, 1, 2)))))
     category = rng.choice(CATEGORIES)
-    kinds, things = _KINDS[category]
-    kind, thing = rng.choice(kinds.split()), rng.choice(things.split())
+    kinds, things = _WORDS[category]
+    kind, thing = rng.choice(kinds), rng.choice(things)
     return Interest(f"{kind} {_several(thing)}", f"{kind} {thing}", category)
 
 
 def _coined(rng: random.Random) -> str:
-    beginnings = _BEGINNINGS.split()
-    return (rng.choice(beginnings) + rng.choice(["", *beginnings]) + rng.choice(_ENDINGS.split())).capitalize()
+    return (rng.choice(_FIRST) + rng.choice(_MIDDLE) + rng.choice(_LAST)).capitalize()
 
 
 def all_interests() -> list[Interest]:

@@ -26,6 +26,7 @@ Int64 = NDArray[np.int64]
 OnLong = Literal["truncate", "drop", "error"]
 OnProgress = Callable[[int, int], None]  # (examples done, examples in all)
 _PROGRESS_EVERY = 1000
+_EPOCHS = 2**32  # more than anybody trains for
 _LENGTH_STEP = 8  # bucket lengths are multiples of this (save the longest): friendly to vector units
 
 
@@ -268,7 +269,9 @@ def training_batches(encoded: EncodedSplit, buckets: Sequence[Bucket], *, seed: 
     for bucket, rows, bucket_seed in zip(buckets, assign_buckets(encoded, buckets), bucket_seeds, strict=True):
         if len(rows):
             # A range and not a source: grain meters each read of a source, which would be most of the work.
-            stream = grain.MapDataset.range(len(rows)).seed(int(bucket_seed)).shuffle().repeat()
+            # Endless batches of one row would be one more than grain can count.
+            epochs = _EPOCHS if bucket.rows == 1 else None
+            stream = grain.MapDataset.range(len(rows)).seed(int(bucket_seed)).shuffle().repeat(epochs)
             streams.append(stream.batch(bucket.rows, batch_fn=_Assemble(encoded, bucket, rows)))
             weights.append(len(rows) / bucket.rows)
     mixed = grain.MapDataset.mix(streams, weights=weights)

@@ -35,6 +35,7 @@ from kdtw_jax.classroom.problems import CHAINS, SMALL, WAYS, Chain, Problem, dra
 from kdtw_jax.classroom.specification import Specification, results
 from kdtw_jax.data import cldr_names
 from kdtw_jax.data.classroom_outlines import outline_pairs
+from kdtw_jax.data.classroom_reasoning import SOURCE as REASONING
 from kdtw_jax.data.classroom_shares import is_kept_out, share_of
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.record import Task, TaskRequest, TaskSource
@@ -226,4 +227,4 @@ def _recipe() -> str:
 
 
 SOURCE = TaskSource(_load, "classroom")
-SOURCES = {"classroom": SOURCE, "classroom/": SOURCE._replace(form="classroom/NAME")}
+SOURCES = {"classroom": SOURCE, "classroom/": SOURCE._replace(form="classroom/NAME"), "classroom:": REASONING}

@@ -11,6 +11,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from kdtw_jax.metrics.classroom import met_specifications, right_calculations, right_outlines, right_solutions
+from kdtw_jax.metrics.reasoning import reasoning_scores, reasoning_signature
 from kdtw_jax.metrics.scoring import Scoring, bleu_metric, rouge_metric
 from kdtw_jax.metrics.sums import long_ways, right_answers
 
@@ -75,7 +76,7 @@ def _equal_rows(hypotheses: Sequence[str], references: Sequence[str], scoring: S
 
 
 def _shares(
-    judge: Callable[[Sequence[str], Sequence[str], Scoring], Sequence[bool]],
+    judge: Callable[[Sequence[str], Sequence[str], Scoring], Sequence[float]],
 ) -> Callable[[Sequence[str], Sequence[str], Scoring], np.ndarray]:
     return lambda hypotheses, references, scoring: mean_rows(judge(hypotheses, references, scoring))
 
@@ -139,4 +140,5 @@ BUILTIN = (
     Metric("calculations", _shares(right_calculations), mean_of_sums, lambda scoring: "calculations|all of a text"),
     Metric("specification", _shares(met_specifications), mean_of_sums, lambda scoring: "specification|read back"),
     Metric("outline", _shares(right_outlines), mean_of_sums, lambda scoring: "outline|verified"),
+    Metric("reasoning_gym", _shares(reasoning_scores), mean_of_sums, reasoning_signature),
 )
