@@ -77,6 +77,13 @@ def test_what_is_no_calculation_has_no_result(expression: str) -> None:
     assert evaluate(expression) is None
 
 
+@pytest.mark.parametrize(
+    "text", ["5 + 34 - 17 = 17", "34 - 17 = 17,5", "34 - 17 = 17.5", "14:25 + 50 min = 14:75", "2 × 30 - 10 = 20"]
+)
+def test_what_goes_on_before_or_behind_is_part_of_a_calculation(text: str) -> None:
+    assert [one.is_right for one in calculations(text)] == [False]
+
+
 @pytest.mark.parametrize("written", ["18", "7", "170", "1", ""])
 def test_a_wrong_result_is_not_right(written: str) -> None:
     (one,) = calculations(f"34 - 17 = {written}.")

@@ -124,7 +124,7 @@ def test_a_calculation_is_wrong_or_not_the_one_that_is_asked_for() -> None:
         assert verdicts(f"Mia gives 17 to Ben: {other}.") == [words, (other, "calculation", "unexpected", asked)]
     for wrong in ("34 - 17 = 17.5", "34 - 17 = 17,5", "34 - 17 = 17%", "34 - 17 =", "34 - 17 = 17:00"):
         assert verdicts(f"Mia gives 17 to Ben: {wrong}.")[1][2] == "wrong"
-    assert verdicts("Mia gives 17 to Ben: 5 + 34 - 17 = 17.")[1][2] == "unexpected"
+    assert verdicts("Mia gives 17 to Ben: 5 + 34 - 17 = 17.")[1][2] == "wrong"
     assert verdicts("Mia gives 17 to Tom: 34 - 17 = 17.")[0][2:] == (
         "unexpected",
         'the problem says "Mia gives 17 to Ben"',

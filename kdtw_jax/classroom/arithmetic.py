@@ -21,6 +21,8 @@ EXPRESSION = rf"(?:{_PART.pattern}|{_PERCENT.pattern}|{_CLOCK.pattern}|{_BINARY.
 RESULT = r"\d+ remainder \d+|\d{1,2}:\d\d|\d+/\d+|\d+(?:\.\d+)?"
 _NO_GROUPS = re.compile(r"\((?!\?)")
 _CALCULATION = re.compile(rf"({_NO_GROUPS.sub('(?:', EXPRESSION)}) ?= ?({RESULT})?")
+_GOES_ON_BEFORE = re.compile(r"\d[\d./%:]*(?: ?[-−+×x*÷]| :) ?$")
+_GOES_ON_BEHIND = re.compile(r"[.,:/]?\d[\d.,:/]*")
 _AT_THE_END = re.compile(rf"({_NO_GROUPS.sub('(?:', EXPRESSION)}) ?=\s*$")
 
 
@@ -92,9 +94,14 @@ def calculations(text: str) -> list[Calculation]:
     """All calculations of a text with an equals sign, in order."""
     found = []
     for match in _CALCULATION.finditer(text):
-        if not _within_a_number(text, match.start()):
-            at = match.start(2) if match[2] else match.end()
-            found.append(Calculation(match[1], match[2] or "", at))
+        if _within_a_number(text, match.start()):
+            continue
+        at = match.start(2) if match[2] else match.end()
+        # What goes on before or behind is part of it, which then is none of the forms: "5 + 34 - 17", "= 17,5".
+        before = _GOES_ON_BEFORE.search(text[: match.start()])
+        behind = _GOES_ON_BEHIND.match(text[match.end() :]) if match[2] else None
+        expression, written = before[0] + match[1] if before else match[1], match[2] or ""
+        found.append(Calculation(expression, written + behind[0] if behind else written, at))
     return found
 
 
@@ -114,7 +121,7 @@ def _value(text: str) -> tuple[Fraction, ...] | None:
     """What a result is worth, so that "7.5", "7.50" and "15/2" are one."""
     if match := re.fullmatch(r"(\d+) remainder (\d+)", text):
         return Fraction(match[1]), Fraction(match[2])
-    if match := re.fullmatch(r"(\d{1,2}):(\d\d)", text):
+    if match := re.fullmatch(r"(\d{1,2}):([0-5]\d)", text):
         return Fraction(int(match[1]) * 60 + int(match[2])), Fraction(0), Fraction(0)
     try:
         return (Fraction(text),)

@@ -62,17 +62,17 @@ STEPS: Mapping[Kind, Mapping[Operation, tuple[Line, ...]]] = {
         ),
         "keep": (
             ("{P} keeps {b} of them and gives the rest away.", "{n} keeps {b}"),
-            ("Only {b} of them are still good.", "Only {b} are good"),
+            ("{P} sells the others and keeps {b} of them.", "{n} keeps {b}"),
         ),
     },
     "measure": {
         "add": (
-            ("{P} buys {b} more.", "{n} buys {b} more"),
-            ("{f} brings {b} more.", "{f} brings {b} more"),
+            ("{P} buys {b} {u} more.", "{n} buys {b} more"),
+            ("{f} brings {b} {u} more.", "{f} brings {b} more"),
         ),
         "subtract": (
-            ("{P} uses {b} for a present.", "{n} uses {b}"),
-            ("{f} needs {b} of it.", "{f} needs {b}"),
+            ("{P} uses {b} {u} for a present.", "{n} uses {b}"),
+            ("{f} needs {b} {u} of it.", "{f} needs {b}"),
         ),
         "keep": (("{P} keeps {b} of it and gives the rest away.", "{n} keeps {b}"),),
     },
@@ -89,6 +89,7 @@ STEPS: Mapping[Kind, Mapping[Operation, tuple[Line, ...]]] = {
         ),
     },
     "time": {
+        # The first one is that of the first step: a show lasts before anything else is done.
         "add": (
             ("It lasts {b} minutes.", "It lasts {b} minutes"),
             ("Then {n} talks to {f} for {b} minutes.", "{n} talks for {b} minutes"),

@@ -115,7 +115,8 @@ def draw_specification(
             number, left = drawn
             steps.append(Step(operation, number))
         found = Specification(grade, interest, unit, start, tuple(steps))
-        if left is not None and results(found) is not None:
+        reached = results(found) if left is not None else None
+        if reached is not None and reached[-1].split(" ")[0] != "1":  # "1 stickers" is no English
             return found
 
 
@@ -214,6 +215,8 @@ def tell(
     sharing = ""
     for step in steps[grouped:]:
         lines = grammar.STEPS[kind][step.operation]
+        if kind == "time":
+            lines = lines[1:] if used else lines[:1]
         line = rng.choice([line for line in lines if line[0] not in used] or lines)
         used.add(line[0])
         sentences.append(_fill(line[0], words | {"b": step.number}))

@@ -63,7 +63,7 @@ def understand(text: str) -> Understood | None:
     clauses, rest = begun
     sharing = ""
     for sentence in rest[:-1]:
-        told = _step(sentence, pupil, found.kind)
+        told = _step(sentence, pupil, found)
         if told is not None:
             clauses.append(told[0])
             sharing = told[1] or sharing
@@ -150,11 +150,12 @@ def _begin(sentences: list[str], pupil: Person, found: Specification) -> tuple[l
     return None
 
 
-def _step(sentence: str, pupil: Person, kind: Kind) -> tuple[str, str] | None:
+def _step(sentence: str, pupil: Person, found: Specification) -> tuple[str, str] | None:
     """The clause of a step, and among whom or into what it divides."""
-    for operation, lines in grammar.STEPS[kind].items():
+    for operation, lines in grammar.STEPS[found.kind].items():
         for line, clause in lines:
-            if (match := _pattern(line, pupil).fullmatch(sentence)) is not None:
+            match = _pattern(line, pupil).fullmatch(sentence)
+            if match is not None and match.groupdict().get("u", found.unit) == found.unit:
                 return _filled(clause, pupil, match), _sharing(operation, line)
     return None
 
@@ -194,6 +195,7 @@ def _pattern(line: str, pupil: Person) -> re.Pattern[str]:
     words = {"n": pupil.name, "p": pupil.subject, "o": pupil.object, "s": pupil.possessive}
     words["P"] = pupil.subject.capitalize()
     open_ = {"f": others, "a": r"[\d.:]+", "b": r"[\d./]+%?", "d": r"\d+", "place": r"\D+", "thing": "[a-z]+"}
+    open_["u"] = "[a-z]+"
     open_ |= {"interest": ".+", "short": ".+", "items": ".+"}
     made, seen = "", set[str]()
     for part in re.split(r"(\{\w+\})", line):

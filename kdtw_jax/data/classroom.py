@@ -8,7 +8,7 @@
 - `write`: a specification (grade, interest, numbers and operations) -> the problem;
 - `outline`: lesson outlines, of which `kdtw_jax.data.classroom_outlines` says more.
 
-Two fifths of what solvers are trained on are drills: calculations alone. Everything is made on the spot by the grammar
+Half of what solvers are trained on are drills: calculations alone. Everything is made on the spot by the grammar
 of `kdtw_jax.classroom`, with cities of CLDR. What the test has of its own hangs on the text only, and is the same for
 every seed; a pair's `group` says which, and of how many steps it is:
 
@@ -62,7 +62,6 @@ HELD_OUT_CHAINS: frozenset[Chain] = frozenset(
 _HELD_OUT_NUMBERS = 0.08  # of the pairs that are added or subtracted
 _LARGE = range(100, 1000)
 
-_DRILLS = 0.4  # of training pairs
 _DRILLED = 6  # calculations of a drill, at least
 _ALL = tuple(dict.fromkeys(chain for chains in CHAINS.values() for chain in chains))
 _QUICK = tuple(filter(is_small, _ALL))
@@ -102,7 +101,7 @@ class _Problems(NamedTuple):
 
     draw: Draw
     render: Render
-    drills: float = _DRILLS
+    drills: bool = True  # half of the training pairs are calculations alone
     distractors: float = 0.25
     tested: Draw | None = None  # what the test is of, where that is none of CONDITIONS
 
@@ -112,7 +111,7 @@ _PROBLEMS: dict[str, _Problems] = {
     "solve": _Problems(_any, _solve),
     "ways": _Problems(_quick, _ways),
     "large": _Problems(_any, _solve, tested=_large),
-    "write": _Problems(_any, _write, drills=0.0, distractors=0.0),
+    "write": _Problems(_any, _write, drills=False, distractors=0.0),
 }
 METRICS: dict[str, tuple[str, ...]] = {
     "quick": ("right", "calculations", "chrf"),
@@ -147,7 +146,7 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
         wanted, pairs = size if limit is None else min(size, limit), list[Pair]()
         tested = task.tested if split == "test" else None
         while len(pairs) < wanted:
-            if split == "train" and rng.random() < task.drills:
+            if split == "train" and task.drills and len(pairs) % 2:
                 pairs.append(_drill(rng, task.draw))
                 continue
             # In turn: a limit takes them evenly.

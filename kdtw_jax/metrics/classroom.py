@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kdtw_jax.classroom.arithmetic import calculations
 from kdtw_jax.classroom.outlines import is_right, read_outline
 from kdtw_jax.classroom.problems import answer_of
-from kdtw_jax.classroom.reading import read_problem
+from kdtw_jax.classroom.understanding import understand
 from kdtw_jax.metrics.scoring import Scoring
 
 
@@ -26,8 +26,11 @@ def right_calculations(hypotheses: Sequence[str], references: Sequence[str], sco
 
 def met_specifications(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:
     """Whether a problem is understood, and has the interest, unit, numbers and operations of the reference."""
-    wanted = [read_problem(reference) for reference in references]
-    return [one is not None and read_problem(text) == one for text, one in zip(hypotheses, wanted, strict=True)]
+    wanted, written = [understand(text) for text in references], [understand(text) for text in hypotheses]
+    return [
+        one is not None and other is not None and other.specification == one.specification
+        for one, other in zip(wanted, written, strict=True)
+    ]
 
 
 def right_outlines(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:
