@@ -28,6 +28,7 @@ _TOKEN = re.compile(
 )
 # Everything that an expression may be made of, up to the end of the text.
 _RUN = re.compile(r"(?:[\d.,:/%()+*\s-]|\b(?:of|min|h)\b)+$")
+_TIMES_SIGN = re.compile(r"(?<=\d)\s*x\s*(?=\d)")
 _SENTENCE_ENDS = re.compile(r"[.,:;]\s+")
 _TIMES = re.compile(r"(?P<from>\d{1,2}:\d\d)\s*(?P<sign>[-+])\s*(?:(?P<to>\d{1,2}:\d\d)|(?P<span>.+))")
 _SPAN = re.compile(r"(?:(?P<h>\d{1,3})\s*h)?\s*(?:(?P<min>\d{1,4})\s*min)?")
@@ -72,12 +73,20 @@ def make_calculator(price: float = 0.0) -> FunctionHelper:
 
 def _expression(text: str) -> str | None:
     """The longest end of a text that is made of an expression's parts and begins where a sentence or a word ended."""
-    found = _RUN.search(text[-_LONGEST:])
-    if found is None or (found.start() and text[-_LONGEST:][found.start() - 1].isalnum()):
+    text = _TIMES_SIGN.sub("*", text[-_LONGEST:])
+    found = _RUN.search(text)
+    if found is None:
         return None
-    run = found.group()
-    begins = [0, *(end.end() for end in _SENTENCE_ENDS.finditer(run) if run[end.start() - 1 : end.start()] != " ")]
-    return run[begins[-1] :].strip() or None
+    ends = [
+        end.end() for end in _SENTENCE_ENDS.finditer(text, found.start()) if text[end.start() - 1 : end.start()] != " "
+    ]
+    begin = ends[-1] if ends else found.start()
+    begin += len(text[begin:]) - len(text[begin:].lstrip())
+    expression = text[begin:]
+    follows_word = not ends and bool(text[:begin].strip()) and not text[:begin].rstrip().endswith("=")
+    if (begin and text[begin - 1].isalnum()) or (follows_word and expression[:1] in ("+", "-", "*", "/")):
+        return None  # a part of a word, or what it goes on from is not known
+    return expression or None
 
 
 def _of_times(expression: str) -> str | None:
@@ -131,7 +140,9 @@ def _of_numbers(expression: str) -> str:
     value = reader.sum()
     if reader.place < len(tokens):
         raise _Declined
-    places = max((len(token.text.partition(".")[2].rstrip("% ")) for token in tokens if token.kind == "number"), default=0)
+    places = max(
+        (len(token.text.partition(".")[2].rstrip("% ")) for token in tokens if token.kind == "number"), default=0
+    )
     return _worded(value, places, "fraction" in kinds and "of" not in kinds)
 
 

@@ -15,7 +15,7 @@ def make_glossary(terms: Mapping[str, str] | str | Path, price: float = 0.0) -> 
     """A helper that knows what terms are called, and not where they belong.
 
     So it is asked only where the student's gate would ask, and says the first term of the source, whole words and
-    letters as they are, whose translation is not yet written. Where several terms begin at one place the longest counts.
+    letters as they are, whose translation is not yet written. Of several terms at one place the longest counts.
 
     Args:
       terms: from each term to its translation; or a UTF-8 file with a term, a tab and its translation on each line.

@@ -106,7 +106,7 @@ def read_helper(said: str) -> HelperSpec:
     name, equals, where = text.partition("=")
     if not name or (equals and not where) or not re.fullmatch(r"[\w.:-]+", name) or name in ("student", "cost"):
         raise UserError(
-            f"--helper takes NAME, NAME=WHERE or MODULE:MAKER, as in calculator or large=runs/mine:price=3, got {said!r}"
+            f"--helper takes NAME, NAME=WHERE or MODULE:MAKER, as in large=runs/mine:price=3, got {said!r}"
         )
     return HelperSpec(name, where or None, numbers.get("price"), numbers.get("worth", 1.0))
 
