@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -53,7 +53,7 @@ class NamedHelper:
         """As the helper says."""
         return self.helper.exact
 
-    def suggest(self, begun: list[Begun]) -> list[Suggestion | None]:
+    def suggest(self, begun: Sequence[Begun]) -> list[Suggestion | None]:
         """As the helper does, of each that is `begun`."""
         return self.helper.suggest(begun)
 
@@ -105,9 +105,7 @@ def read_helper(said: str) -> HelperSpec:
             numbers[key] = _number(said, key, number)
     name, equals, where = text.partition("=")
     if not name or (equals and not where) or not re.fullmatch(r"[\w.:-]+", name) or name in ("student", "cost"):
-        raise UserError(
-            f"--helper takes NAME, NAME=WHERE or MODULE:MAKER, as in large=runs/mine:price=3, got {said!r}"
-        )
+        raise UserError(f"--helper takes NAME, NAME=WHERE or MODULE:MAKER, as in large=runs/mine:price=3, got {said!r}")
     return HelperSpec(name, where or None, numbers.get("price"), numbers.get("worth", 1.0))
 
 

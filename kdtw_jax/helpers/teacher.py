@@ -42,7 +42,9 @@ class TeacherHelper:
         if teacher.about.vocabulary not in ("", vocabulary_hash(tokenizer)):
             raise UserError(f"the helper {name} has another vocabulary than the student; take one that shares it")
         self.name, self.teacher, self.price, self.unanswered = name, teacher, price, 0
-        self._marks, self._banned = tokenizer.words, tokenizer.banned_ids
+        self._marks = tokenizer.words
+        # A vocabulary that is padded for the student's sake has more ids than this teacher.
+        self._banned = tuple(token for token in tokenizer.banned_ids if token < teacher.about.vocab_size)
 
     def suggest(self, begun: Sequence[Begun]) -> list[Suggestion | None]:
         """The teacher's greedy next word for each; None where it cannot be reached."""
