@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdtw_jax.constraints import Unit
 from kdtw_jax.constraints.history import History, advance, start_history
@@ -20,6 +22,7 @@ class Looked(NamedTuple):
     """What the student says of the next place of each row."""
 
     token_B: jax.Array  # int32, what it would write
+    apart_B: jax.Array  # int32, likewise if the word before is over: a new word, punctuation, white space, or the end
     saving_B: jax.Array  # float32, nats that it expects its teacher's answer to save; 0 of one that has no gate
     price_BxR: jax.Array  # float32, nats, what a call costs under each rule that was read; 0 likewise
     features_BxF: jax.Array  # float32: `Facts`, the saving, the decoder state
@@ -48,15 +51,19 @@ def feature_count(model: Model) -> int:
     return len(Facts._fields) + 1 + model.config.d_model
 
 
-def make_steps(model: Model, *, banned: tuple[int, ...], max_len: int, unit: Unit) -> Steps:
-    """The programs of a student.
+@lru_cache(maxsize=4)
+def make_steps(model: Model, *, banned: tuple[int, ...], max_len: int, unit: Unit, apart: tuple[int, ...]) -> Steps:
+    """The programs of a student; once more they are the same ones, already compiled.
 
     Args:
       model: the student.
       banned: tokens that it does not write.
       max_len: tokens of an output at the most, T.
       unit: what its gate was trained to count.
+      apart: tokens that do not go on with a word's letters and digits.
     """
+    apart_V = np.zeros(model.config.vocab_size, bool)
+    apart_V[list(apart)] = True
     has_gate = model.config.gate_width > 0
 
     def look(params: Params, rows: StepRows) -> tuple[Looked, StepRows]:
@@ -75,7 +82,8 @@ def make_steps(model: Model, *, banned: tuple[int, ...], max_len: int, unit: Uni
             prices = [jnp.exp(one.log_price_BxT[:, 0]) for one in said]
         hidden_BxD = decoded.hidden_BxTxD[:, 0].astype(jnp.float32)
         features_BxF = jnp.concatenate([view.facts_BxTxF[:, 0], saving_B[:, None], hidden_BxD], axis=1)
-        looked = Looked(choose(log_pi_BxV, None), saving_B, jnp.stack(prices, axis=1), features_BxF)
+        apart_B = choose(jnp.where(apart_V[None, :], log_pi_BxV, -jnp.inf), None)
+        looked = Looked(choose(log_pi_BxV, None), apart_B, saving_B, jnp.stack(prices, axis=1), features_BxF)
         return looked, rows._replace(cache=cache)
 
     def begin(params: Params, source_BxS: jax.Array, words_RxW: jax.Array) -> tuple[Looked, StepRows]:

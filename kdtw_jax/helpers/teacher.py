@@ -70,11 +70,11 @@ def first_word(marks: WordMarks, last: int, tokens: Sequence[int]) -> tuple[int,
       last: the token before; 0: there is none.
       tokens: at least one, up to end-of-sequence or cut off.
     """
-    taken, inside = list[int](), False
+    taken, inside = list[int](), False  # inside: a word has begun, or goes on
     for token in tokens:
         blank = bool(marks.blank_V[token])
         begins = not blank and token != EOS_ID and bool(marks.begins_V[token] or marks.blank_V[last])
-        if taken and (token == EOS_ID or (inside and (begins or blank))):
+        if inside and (token == EOS_ID or begins or blank):
             break
         taken.append(token)
         inside |= not blank

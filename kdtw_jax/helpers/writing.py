@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 import jax
@@ -52,6 +52,7 @@ class _Output:
     writers: list[int] = field(default_factory=list)  # of each token: a helper's number, -1 the student
     begun: list[bool] = field(default_factory=list)  # of each token: a suggestion begins with it
     queue: deque[tuple[int, int, bool]] = field(default_factory=deque)  # suggested tokens that are not written yet
+    closed: bool = False  # what is written, with the queue, ends in a word that is over, as a tool has said it
     use: HelperUse | None = None  # of tokens and queue
     done: bool = False
 
@@ -109,8 +110,13 @@ class HelpedWriter:
         own = student.model
         self._banned = set(own.tokenizer.banned_ids)
         self._marks = own.tokenizer.words
-        limits: dict[str, Any] = {"banned": own.tokenizer.banned_ids, "max_len": student.max_target}
-        self._steps = make_steps(own.model, unit=student.unit, **limits)
+        self._steps = make_steps(
+            own.model,
+            banned=own.tokenizer.banned_ids,
+            max_len=student.max_target,
+            unit=student.unit,
+            apart=tokens_apart(own.tokenizer),
+        )
         words = [word_tokens(rule, student.encode_rule) for rule in self._prices.rules]
         self._words_RxW = pad_words(words, -(-max(map(len, words)) // _SHORTEST) * _SHORTEST)
         self._name, self._numbers = uuid4().hex, count(1)
@@ -153,13 +159,14 @@ class HelpedWriter:
         looked, state = self._steps.begin(params, source_BxS, self._words_RxW)
         for place in range(self.student.max_target):
             said: Looked = jax.device_get(looked)
-            self._decide(outputs, said, self.student.max_target - place, shared=shared)
+            own_B = [int((said.apart_B if output.closed else said.token_B)[row]) for row, output in enumerate(outputs)]
+            self._decide(outputs, own_B, said, self.student.max_target - place, shared=shared)
             token_B, helped_B, active_B = np.zeros(rows, np.int32), np.zeros(rows, bool), np.zeros(rows, bool)
             for row, output in enumerate(outputs):
                 if output.done:
                     continue
-                own = int(said.token_B[row]), -1, False
-                token, writer, begins = output.queue.popleft() if output.queue else own
+                output.closed &= bool(output.queue)
+                token, writer, begins = output.queue.popleft() if output.queue else (own_B[row], -1, False)
                 if token == PAD_ID:
                     raise UserError("the student's scores are not finite; take another run")
                 output.tokens.append(token)
@@ -182,9 +189,9 @@ class HelpedWriter:
         if shared and before is not None:
             self.total = self.total + output.use - before
 
-    def _decide(self, outputs: list[_Output], said: Looked, room: int, *, shared: bool) -> None:
-        """Puts what helpers suggest into the queues of outputs that are before a word."""
-        rows = [row for row, output in enumerate(outputs) if self._before_a_word(output, int(said.token_B[row]))]
+    def _decide(self, outputs: list[_Output], own_B: list[int], said: Looked, room: int, *, shared: bool) -> None:
+        """Puts what helpers suggest into the queues of outputs that are before a word, as the student's tokens say."""
+        rows = [row for row, output in enumerate(outputs) if self._before_a_word(output, own_B[row])]
         if not rows or not self.helpers:
             return
         begun = {row: outputs[row].state(self.student.model.tokenizer) for row in rows}
@@ -240,6 +247,7 @@ class HelpedWriter:
             writers = [*output.writers, *(k for _ in tokens)]
             if self._keeps(output, self.limits.use(self._marks, [*output.tokens, *tokens], writers), shared):
                 output.queue.extend((token, k, i == 0) for i, token in enumerate(tokens))
+                output.closed = suggestion is not None and not suggestion.tokens
                 self._count(output, shared=shared)
 
     def _used(self, output: _Output) -> HelperUse:
@@ -262,6 +270,8 @@ class HelpedWriter:
     def _answer(self, output: _Output) -> HelpedAnswer:
         names = [helper.name for helper in self.helpers]
         pieces, use = self.student.pieces, self._used(output)
+        if not output.tokens:
+            return HelpedAnswer(output.text, "", unit="word", helpers=tuple(names), used=use.words_K)
         return HelpedAnswer(
             output.text,
             self.student.model.tokenizer.decode(output.tokens),
@@ -293,6 +303,15 @@ def tokens_of_text(tokenizer: Tokenizer, written: Sequence[int], written_text: s
         if ids and tokenizer.decode([*written, *ids]).split() == wanted:
             return tuple(ids)
     return ()
+
+
+def tokens_apart(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens of a `tokenizer` that do not go on with a word's letters and digits."""
+    marks, pieces = tokenizer.words, tokenizer.pieces
+    found = [
+        i for i, piece in enumerate(pieces) if i == EOS_ID or marks.begins_V[i] or not any(map(str.isalnum, piece))
+    ]
+    return tuple(found)
 
 
 def _doubled(start: int, least: int) -> int:
