@@ -1,9 +1,10 @@
 """A cheap and a dear teacher of one student: quality against cost with each alone, with both, and with an oracle.
 
-    python experiments/helpers.py --run runs/ask --cheap runs/en-de/seed{seed}/seqkd/model --results results/helpers
+    python experiments/helpers.py --run runs/ask --cheap runs/en-de/seed0/seqkd/model runs/en-de/seed1/seqkd/model \\
+        runs/en-de/seed2/seqkd/model --results results/helpers/three
 
-The student is one of a run that learned to ask, the dear teacher its own, the cheap one any model of its vocabulary. A
-word of a teacher costs in proportion to its parameters. What each is worth is measured on training texts, of which no
+The student is one of a run that learned to ask, the dear teacher its own, the cheap one any model of its vocabulary, or
+several that vote. A word of a teacher costs in proportion to its parameters. What each is worth is measured on training texts, of which no
 target is read, and judged on validation pairs. Takes minutes.
 """
 
@@ -48,8 +49,9 @@ class Args:
 
     run: Path
     """a finished run with a student that asks; its teacher is the dear one"""
-    cheap: Path
-    """the folder of another model of that vocabulary, the cheap one; {seed} in it is the student's"""
+    cheap: tuple[Path, ...]
+    """folders of other models of that vocabulary, which are the cheap teacher together, by the mean of their
+    log-probabilities; {seed} in one is the student's"""
     data_dir: Path = Path("runs/data")
     """where data sets are kept"""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -59,7 +61,7 @@ class Args:
     judged: int = 500
     """validation pairs that outputs are judged on"""
     costs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
-    """cost units per word that prices are chosen for; a word of the cheap teacher costs 1"""
+    """cost units per word that prices are chosen for; a word of one of the cheap models costs 1"""
     oracle: bool = True
     """also choose with the dear teacher's reading of all candidates"""
     results: Path | None = None
@@ -75,6 +77,27 @@ class Point(NamedTuple):
     cost_N: np.ndarray  # cost units of each text
     words_N: np.ndarray  # of each text
     helped_KxN: np.ndarray  # words of each helper
+
+
+def together(models: Sequence[SavedModel]) -> SavedModel:
+    """Several models as one, whose distribution is the normalised geometric mean of theirs."""
+    if len(models) == 1:
+        return models[0]
+    parts = [one.model for one in models]
+
+    def encode(params: Any, source_BxS: Any, dropout_key: Any = None) -> Any:
+        return tuple(model.encode(p, source_BxS) for model, p in zip(parts, params, strict=True))
+
+    def start(params: Any, encoded: Any, max_len: int) -> Any:
+        return tuple(m.start(p, e, max_len) for m, p, e in zip(parts, params, encoded, strict=True))
+
+    def extend(params: Any, caches: Any, tokens_BxN: Any, position: Any) -> Any:
+        said = [m.extend(p, c, tokens_BxN, position) for m, p, c in zip(parts, params, caches, strict=True)]
+        logits = [jax.nn.log_softmax(decoded.logits_BxTxV, axis=-1) for decoded, _ in said]
+        return said[0][0]._replace(logits_BxTxV=sum(logits) / len(logits)), tuple(cache for _, cache in said)
+
+    model = parts[0]._replace(encode=encode, start=start, extend=extend)
+    return SavedModel(model, tuple(one.params for one in models), models[0].tokenizer)
 
 
 def parameters(model: SavedModel) -> int:
@@ -202,9 +225,10 @@ def points_of(args: Args, seed: int, config: Any, measured: Sequence[str], sourc
     student: Student = kdtw_jax.load(args.run, "ask", seed, with_teacher=False)
     tokenizer = student.model.tokenizer
     dear = load_model(Path(config.teacher_model or args.run / "teacher" / "model"), tokenizer=tokenizer)
-    helpers = {CHEAP: load_model(Path(str(args.cheap).format(seed=seed)), tokenizer=tokenizer), DEAR: dear}
+    cheap = [load_model(Path(str(folder).format(seed=seed)), tokenizer=tokenizer) for folder in args.cheap]
+    helpers = {CHEAP: together(cheap), DEAR: dear}
     sizes = [parameters(model) for model in helpers.values()]
-    units_K = [1.0, round(sizes[1] / sizes[0], 1)]
+    units_K = [float(len(cheap)), round(len(cheap) * sizes[1] / sizes[0], 1)]
     writer, started = AlongWriter(student, helpers), time.time()
     worth = measure_worth(writer, measured)
     print(f"seed {seed}: told of held-out states (r squared): {worth.told}", flush=True)
