@@ -4,8 +4,8 @@
         runs/en-de/seed2/seqkd/model --results results/helpers/three
 
 The student is one of a run that learned to ask, the dear teacher its own, the cheap one any model of its vocabulary, or
-several that vote. A word of a teacher costs in proportion to its parameters. What each is worth is measured on training texts, of which no
-target is read, and judged on validation pairs. Takes minutes.
+several that vote. A word of a teacher costs in proportion to its parameters. What each is worth is measured on training
+texts, of which no target is read, and judged on validation pairs. Takes minutes.
 """
 
 from __future__ import annotations

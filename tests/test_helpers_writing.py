@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from kdtw_jax.cli import main
-from kdtw_jax.constraints import make_share, make_unit
+from kdtw_jax.constraints import make_share, make_unit, pad_words
 from kdtw_jax.data.tokenizer import EOS_ID, train_tokenizer
 from kdtw_jax.data.vocabulary_hash import vocabulary_hash
+from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.errors import UserError
 from kdtw_jax.helpers import (
     Begun,
@@ -29,6 +30,7 @@ from kdtw_jax.helpers import (
     TeacherHelper,
     make_calculator,
 )
+from kdtw_jax.helpers.teacher import first_word
 from kdtw_jax.helpers.writing import tokens_of_text
 from kdtw_jax.models import T5Config, make_model
 from kdtw_jax.student import Student
@@ -55,6 +57,34 @@ def saved(seed: int, gate_width: int = 0) -> SavedModel:
     if gate_width:
         params["gate"]["saving_out"]["kernel"] *= 30.0
     return SavedModel(model, params, TOKENIZER)
+
+
+class GreedyHelper:
+    """A model as a helper, slowly: everything is decoded anew for each of its tokens."""
+
+    price, exact = 1.0, False
+
+    def __init__(self, name: str, model: SavedModel):
+        self.name, self._saved, self._marks = name, model, model.tokenizer.words
+
+        def step(source_BxS: Any, tokens_BxT: Any, place: Any) -> Any:
+            params = model.params
+            cache = model.model.start(params, model.model.encode(params, source_BxS), 16)
+            inputs_BxT = jax.numpy.pad(tokens_BxT[:, :-1], ((0, 0), (1, 0)))
+            decoded, _ = model.model.extend(params, cache, inputs_BxT, jax.numpy.int32(0))
+            return log_policy(decoded.logits_BxTxV[:, place], model.tokenizer.banned_ids)
+
+        self._step = jax.jit(step)
+
+    def suggest(self, begun: Sequence[Begun]) -> list[Suggestion | None]:
+        return [Suggestion(tokens=self._word(one)) for one in begun]
+
+    def _word(self, begun: Begun) -> tuple[int, ...]:
+        source, tokens = pad_words([begun.source], 16), list(begun.written)
+        while len(tokens) < 16 and tokens[-1:] != [EOS_ID]:
+            row = pad_words([tokens], 16)
+            tokens.append(int(np.asarray(self._step(source, row, np.int32(len(tokens)))).argmax()))
+        return first_word(self._marks, begun.written[-1] if begun.written else 0, tokens[len(begun.written) :])
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from kdtw_jax.answers import Answer
 from kdtw_jax.cli.elsewhere import TIMEOUT, check_timeout, patience_with, teacher_at
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.cli.output import drop_output
-from kdtw_jax.cli.write_helped import check_helped, helped_stream, helped_writer
+from kdtw_jax.cli.write_helped import check_helped, helped_stream, helped_writer, worth_folder
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
@@ -107,7 +107,8 @@ def run(arguments: list[str]) -> None:
     written: Iterator[Answer]
     if options.helper:
         given = (options.helper, options.budget, options.nats_per_cost)
-        writer = helped_writer(student, options.run, *given, guard=options.guard)
+        folder = worth_folder(options.run, options.method or "ask", options.seed)
+        writer = helped_writer(student, folder, *given, guard=options.guard)
         written = helped_stream(writer, sources, "output" if account == "output" else "document")
     elif options.teacher:
         written = _elsewhere(student, sources, options, account)

@@ -44,14 +44,31 @@ def check_helped(
             raise UserError(f"a budget is of {budget.name!r:.60}; helpers are {', '.join(names)}, or say cost")
 
 
+def worth_folder(run: Path, method: str, seed: int | None) -> Path | None:
+    """Where a `run` keeps what helpers are worth to its student of a `method` and `seed`; None: it was not measured."""
+    found = sorted(run.glob(f"seed{'*' if seed is None else seed}/{method}/helpers"))
+    if seed is not None or not found:
+        return found[0] if found else None
+    from kdtw_jax.helpers.worth import worth_folder as of_seed
+    from kdtw_jax.pipeline.restore import restore
+
+    return of_seed(run, method, restore(run)[1].seeds[0])
+
+
 def helped_writer(
-    student: Student, run: Path, helpers: tuple[str, ...], budgets: tuple[str, ...], nats: float | None, *, guard: bool
+    student: Student,
+    folder: Path | None,
+    helpers: tuple[str, ...],
+    budgets: tuple[str, ...],
+    nats: float | None,
+    *,
+    guard: bool,
 ) -> HelpedWriter:
     """The writer that the options mean.
 
     Args:
       student: who writes.
-      run: its run, which may have measured what its helpers' words save.
+      folder: where its run keeps what helpers are worth to it, if that was measured; it is used if all are among them.
       helpers: each --helper.
       budgets: each --budget.
       nats: --nats-per-cost.
@@ -60,13 +77,21 @@ def helped_writer(
     Raises:
       UserError: as `kdtw_jax.helpers.make_helper` and `HelpedWriter` do.
     """
-    from kdtw_jax.helpers import HelpedWriter, make_helper, read_budget, read_helper
+    from kdtw_jax.helpers import HelpedWriter, limits_of, make_helper, read_budget, read_helper
+    from kdtw_jax.helpers.worth import measured, read_worth
 
-    specs = [read_helper(helper) for helper in helpers]
+    specs, bounds = [read_helper(helper) for helper in helpers], [read_budget(budget) for budget in budgets]
     made = [make_helper(spec, student.model.tokenizer) for spec in specs]
-    worth = [spec.worth for spec in specs]
     price = None if nats is None else [nats * helper.price for helper in made]
-    return HelpedWriter(student, made, [read_budget(b) for b in budgets], worth=worth, nats=price, guard=guard)
+    asked = {helper.name for helper in made if not helper.exact}
+    if folder is not None and asked and (folder / "helpers.json").exists():
+        known = read_worth(folder)
+        if asked <= set(known.helpers):
+            told, found = measured(known, made, limits_of(made, bounds))
+            return HelpedWriter(
+                student, made, bounds, savings=told, nats=found.tolist() if price is None else price, guard=guard
+            )
+    return HelpedWriter(student, made, bounds, worth=[spec.worth for spec in specs], nats=price, guard=guard)
 
 
 def helped_stream(

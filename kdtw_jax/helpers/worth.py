@@ -26,7 +26,7 @@ from scipy.special import logsumexp, softmax
 
 from kdtw_jax.errors import UserError
 from kdtw_jax.helpers.budgets import Limits
-from kdtw_jax.helpers.protocol import Begun
+from kdtw_jax.helpers.protocol import Begun, Helper
 from kdtw_jax.runs.atomic import read_arrays, read_json, write_arrays, write_json
 
 _RIDGES = (10.0, 100.0, 1000.0)  # of standardised features; the one that tells held-out sources best is taken
@@ -138,6 +138,31 @@ def fit_worth(
     told = {name: _r2(tries[best][:, k], gain_NxK[held_N, k]) for k, name in enumerate(names)}
     sample_NxK = (x_NxF @ weight_FxK + bias_K)[:: max(len(x_NxF) // _SAMPLE, 1)]
     return Worth(tuple(names), mean_F, scale_F, weight_FxK, bias_K, sample_NxK, len(x_NxF) / max(words, 1), told)
+
+
+def measured(worth: Worth, helpers: Sequence[Helper], limits: Limits) -> tuple[Worth, np.ndarray]:
+    """What is told of a writer's helpers, in their order, and the prices in nats that its budgets need, [K].
+
+    Args:
+      worth: what was measured; exact helpers, which are not asked by what they save, need not be among it.
+      helpers: the writer's.
+      limits: of these helpers.
+
+    Raises:
+      UserError: one that is not exact was not measured.
+    """
+    places = [k for k, helper in enumerate(helpers) if not helper.exact]
+    some, count = worth.of([helpers[k].name for k in places]), len(helpers)
+    bounds = [[values[k] for k in places] for values in (limits.price_K, limits.share_K, limits.words_K)]
+    nats_K = np.zeros(count)
+    nats_K[places] = some.nats(Limits(*map(tuple, bounds), limits.cost))  # type: ignore[arg-type]
+    weight_FxK, bias_K = np.zeros((len(some.mean_F), count)), np.zeros(count)
+    weight_FxK[:, places], bias_K[places] = some.weight_FxK, some.bias_K
+    sample_NxK = np.zeros((len(some.sample_NxK), count))
+    sample_NxK[:, places] = some.sample_NxK
+    names = tuple(helper.name for helper in helpers)
+    whole = Worth(names, some.mean_F, some.scale_F, weight_FxK, bias_K, sample_NxK, some.states_per_word, some.told)
+    return whole, nats_K
 
 
 def write_worth(folder: Path, worth: Worth, about: dict[str, Any]) -> None:
