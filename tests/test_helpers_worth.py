@@ -99,7 +99,7 @@ def test_models_that_read_along_write_what_they_do_when_they_are_asked(student: 
     writer = AlongWriter(student, models)
     size, rng = feature_count(student.model.model), np.random.default_rng(0)
     weight, bias = 0.3 * rng.normal(size=(size, 2)), np.array([0.2, -0.1])
-    told = ({}, np.zeros(size), np.ones(size), weight, bias, np.zeros((1, 2)), 1.0, {})
+    told: Any = ({}, np.zeros(size), np.ones(size), weight, bias, np.zeros((1, 2)), 1.0, {})
     worth = Worth(NAMES, *told[1:])
     helpers = [GreedyHelper(name, model) for name, model in models.items()]
     asked = HelpedWriter(student, helpers, savings=worth, nats=[0.5, 0.0])(TEXTS[:-1])

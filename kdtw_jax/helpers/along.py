@@ -75,7 +75,7 @@ def make_along(
         rows = source_BxS.shape[0]
         words_BxW = jnp.broadcast_to(words_1xW, (rows, words_1xW.shape[1]))
         text, rule = encoder_inputs(student.config, words_BxW, source_BxS)
-        rule_BxP = student.read_rule(params, student.encode(params, rule)) if has_gate else None
+        rule_BxP = student.read_rule(params, student.encode(params, rule)) if has_gate else jnp.zeros(0)
         models = [(student, params, text), *((m, p, source_BxS) for m, p in zip(helpers, others, strict=True))]
         caches = tuple(model.start(p, model.encode(p, read), max_len) for model, p, read in models)
 
@@ -121,7 +121,13 @@ def make_along(
         nothing = jnp.zeros(rows, jnp.int32)
         empty_BxT = jnp.zeros((rows, max_len), jnp.int32)
         start = (caches, nothing, empty_BxT, nothing - 1, nothing > 0, start_history(source_BxS))
-        end, seen = jax.lax.scan(step, start, jnp.arange(max_len))
+
+        def step_or_rest(carry: Any, place: jax.Array) -> tuple[Any, Any]:
+            seen = jax.eval_shape(step, carry, place)[1]
+            rest = lambda: (carry, (nothing - 1, *(jnp.zeros(x.shape, x.dtype) for x in seen[1:])))  # noqa: E731
+            return jax.lax.cond(jnp.all(carry[4]), rest, lambda: step(carry, place))
+
+        end, seen = jax.lax.scan(step_or_rest, start, jnp.arange(max_len))
         writer_BxT, begins_BxT, features_BxTxF, gain_BxTxK = (jnp.moveaxis(leaf, 0, 1) for leaf in seen)
         return Along(end[2], writer_BxT, mask_to_eos(end[2]), begins_BxT, features_BxTxF, gain_BxTxK)
 

@@ -54,13 +54,14 @@ class AlongWriter:
         self._words_1xW = pad_words([words], len(words))
 
     def write(self, sources: Sequence[str], decision: Decision) -> Iterator[tuple[list[int], Along]]:
-        """What is written, batch by batch, with the numbers of its texts; those without text are left out.
+        """What is written, shorter texts first, with the numbers of each batch's; those without text are left out.
 
         Args:
           sources: texts.
           decision: by what it is decided who writes.
         """
         encoded = [(n, source) for n, text in enumerate(sources) if (source := self.student.encode(text)[0])]
+        encoded.sort(key=lambda one: len(one[1]))  # outputs of one batch end at about the same time
         for start in range(0, len(encoded), _ROWS):
             part = encoded[start : start + _ROWS]
             filled = [source for _, source in part]
@@ -81,8 +82,8 @@ class AlongWriter:
         told = (np.zeros(size), np.ones(size), np.zeros((size, count)), np.zeros(count))
         if worth is not None:
             told = (worth.mean_F, worth.scale_F, worth.weight_FxK, worth.bias_K)
-        arrays = [np.asarray(x, np.float32) for x in (*told, np.asarray(nats, float))]
-        return Decision(*arrays, np.asarray(oracle))
+        mean_F, scale_F, weight_FxK, bias_K = (np.asarray(x, np.float32) for x in told)
+        return Decision(mean_F, scale_F, weight_FxK, bias_K, np.asarray(nats, np.float32), np.asarray(oracle))
 
 
 def measure_worth(writer: AlongWriter, sources: Sequence[str]) -> Worth:

@@ -23,6 +23,9 @@ class TeacherHelper:
       exact: False: it is asked where the student's gate would ask.
       teacher: who is asked.
       unanswered: suggestions that it was asked for and did not give, since it could not be reached.
+
+    Raises:
+      UserError: it has another vocabulary than the student.
     """
 
     exact = False
@@ -35,9 +38,6 @@ class TeacherHelper:
           teacher: who is asked.
           tokenizer: the student's.
           price: cost units per word.
-
-        Raises:
-          UserError: it has another vocabulary.
         """
         if teacher.about.vocabulary not in ("", vocabulary_hash(tokenizer)):
             raise UserError(f"the helper {name} has another vocabulary than the student; take one that shares it")

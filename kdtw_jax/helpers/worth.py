@@ -33,6 +33,7 @@ _RIDGES = (10.0, 100.0, 1000.0)  # of standardised features; the one that tells 
 _HELD_OUT = 5  # every fifth text
 _TEMPERATURE = 0.05  # nats
 _SAMPLE = 4096  # states
+_ARRAYS = ("mean_F", "scale_F", "weight_FxK", "bias_K", "sample_NxK")
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,15 @@ def measured(worth: Worth, helpers: Sequence[Helper], limits: Limits) -> tuple[W
     """
     places = [k for k, helper in enumerate(helpers) if not helper.exact]
     some, count = worth.of([helpers[k].name for k in places]), len(helpers)
-    bounds = [[values[k] for k in places] for values in (limits.price_K, limits.share_K, limits.words_K)]
     nats_K = np.zeros(count)
-    nats_K[places] = some.nats(Limits(*map(tuple, bounds), limits.cost))  # type: ignore[arg-type]
+    nats_K[places] = some.nats(
+        Limits(
+            tuple(limits.price_K[k] for k in places),
+            tuple(limits.share_K[k] for k in places),
+            tuple(limits.words_K[k] for k in places),
+            limits.cost,
+        )
+    )
     weight_FxK, bias_K = np.zeros((len(some.mean_F), count)), np.zeros(count)
     weight_FxK[:, places], bias_K[places] = some.weight_FxK, some.bias_K
     sample_NxK = np.zeros((len(some.sample_NxK), count))
@@ -176,8 +183,7 @@ def write_worth(folder: Path, worth: Worth, about: dict[str, Any]) -> None:
     Raises:
       UserError: the file system refuses.
     """
-    names = ("mean_F", "scale_F", "weight_FxK", "bias_K", "sample_NxK")
-    write_arrays(folder / "helpers.npz", {name: np.asarray(getattr(worth, name), np.float64) for name in names})
+    write_arrays(folder / "helpers.npz", {name: np.asarray(getattr(worth, name), np.float64) for name in _ARRAYS})
     text = {"helpers": list(worth.helpers), "states_per_word": worth.states_per_word, "told": worth.told}
     write_json(folder / "helpers.json", {**text, "about": about})
 
@@ -192,13 +198,16 @@ def read_worth(folder: Path) -> Worth:
     arrays = read_arrays(folder / "helpers.npz")
     try:
         names = tuple(str(name) for name in plain["helpers"])
-        given = [arrays[name] for name in ("mean_F", "scale_F", "weight_FxK", "bias_K", "sample_NxK")]
-        told = {str(name): float(value) for name, value in plain["told"].items()}
-        worth = Worth(names, *given, float(plain["states_per_word"]), told)
+        worth = Worth(
+            names,
+            **{name: arrays[name] for name in _ARRAYS},
+            states_per_word=float(plain["states_per_word"]),
+            told={str(name): float(value) for name, value in plain["told"].items()},
+        )
         fits = worth.weight_FxK.shape == (len(worth.mean_F), len(names)) and worth.sample_NxK.shape[1] == len(names)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"{folder / 'helpers.json'} is damaged ({error!r:.60}); measure again") from error
-    if not fits or not all(np.isfinite(array).all() for array in given):
+    if not fits or not all(np.isfinite(arrays[name]).all() for name in _ARRAYS):
         raise UserError(f"{folder / 'helpers.npz'} is damaged: shapes or numbers do not fit; measure again")
     return worth
 

@@ -62,7 +62,12 @@ class _Output:
 
 
 class HelpedWriter:
-    """Writes texts with a student and its helpers."""
+    """Writes texts with a student and its helpers.
+
+    Raises:
+      UserError: budgets are of no helper, or there is nothing to decide by: a student without a gate, or whose rules
+        are not about shares.
+    """
 
     def __init__(
         self,
@@ -87,10 +92,6 @@ class HelpedWriter:
           nats: the price of a word of each helper in nats; by default what the gate has learned that a call costs under
             the rule "ask the teacher for at most .." of the helper's share, and nothing where no budget bounds it.
           guard: no finished output is over its budgets; otherwise they only set prices.
-
-        Raises:
-          UserError: budgets are of no helper, or there is nothing to decide by: a student without a gate, or whose
-            rules are not about shares.
         """
         self.student, self.helpers, self.guard = student, tuple(helpers), guard
         self.limits: Limits = limits_of(self.helpers, budgets)
