@@ -40,6 +40,7 @@ from kdtw_jax.student import Student
 from kdtw_jax.training.saved import SavedModel, load_model
 
 _NEVER = 1e6  # nats
+_SAMPLED = 640  # texts that an oracle's prices are found on
 CHEAP, DEAR = "cheap", "dear"
 SYSTEMS: dict[str, tuple[str, ...]] = {CHEAP: (CHEAP,), DEAR: (DEAR,), "both": (CHEAP, DEAR)}
 
@@ -57,7 +58,7 @@ class Args:
     """where data sets are kept"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """of students"""
-    measured: int = 1000
+    measured: int = 3000
     """training texts that helpers are measured on"""
     judged: int = 500
     """validation pairs that outputs are judged on"""
@@ -235,7 +236,7 @@ def points_of(args: Args, seed: int, config: Any, measured: Sequence[str], sourc
     worth = measure_worth(writer, measured)
     print(f"seed {seed}: told of held-out states (r squared): {worth.told}", flush=True)
     write_worth(worth_folder(args.run, "ask", seed), worth, {"texts": len(measured), "judge": DEAR})
-    sample = gain_sample(writer, measured, worth)
+    sample = gain_sample(writer, measured[:_SAMPLED], worth)
     points = [outputs(writer, sources, writer.decision(None, [_NEVER] * 2), units_K, "student", 0.0)]
     for name in ("", *(["oracle "] if args.oracle else [])):
         for system in SYSTEMS:

@@ -156,6 +156,7 @@ def test_what_a_teacher_writes_is_cut_word_by_word_and_nothing_is_lost() -> None
         numbers = iter(word_numbers(marks, tokens))
         for part in parts[:-1]:
             assert len({next(numbers) for _ in part} - {-1}) == 1  # one word each; blanks and the end beside
+        assert {next(numbers) for _ in parts[-1]} == {-1}  # the end is an answer by itself
         assert EOS_ID in parts[-1] and len(parts) <= max(word_numbers(marks, tokens), default=-1) + 2
 
 
