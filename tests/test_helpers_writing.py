@@ -32,6 +32,7 @@ from kdtw_jax.helpers import (
 )
 from kdtw_jax.helpers.teacher import first_word
 from kdtw_jax.helpers.writing import tokens_of_text
+from kdtw_jax.marks import SPACE
 from kdtw_jax.models import T5Config, make_model
 from kdtw_jax.student import Student
 from kdtw_jax.teachers.protocol import Prefix, TeacherAbout, TeacherUnavailable
@@ -44,13 +45,13 @@ TEXTS = ["anna had 46 pens", "ben took 2", "5 + 8", "stickers", "9 + 20 and 34 -
 EAGER, NEVER = -1e3, 1e9  # nats
 
 
-def saved(seed: int, gate_width: int = 0) -> SavedModel:
-    """Random, but that most of its tokens begin words."""
+def saved(seed: int, gate_width: int = 0, spaced: float = 1.0) -> SavedModel:
+    """Random, but that most of its tokens begin words, unless `spaced` is below 0: then most go on with one."""
     model = make_model(T5Config.toy(TOKENIZER.vocab_size, dropout_rate=0.0, gate_width=gate_width))
 
     def extend(*given: Any) -> Any:
         decoded, cache = plain(*given)
-        return decoded._replace(logits_BxTxV=decoded.logits_BxTxV + SPACED_V[None, None, :]), cache
+        return decoded._replace(logits_BxTxV=decoded.logits_BxTxV + spaced * SPACED_V[None, None, :]), cache
 
     plain, model = model.extend, model._replace(extend=extend)
     params = jax.tree.map(lambda x: 1.5 * x, model.init(jax.random.key(seed)))
@@ -183,6 +184,13 @@ def test_no_finished_output_is_over_a_budget_however_eager_the_gate(
         assert answer.cost == pytest.approx(cost([answer], teachers))
         assert " ".join(word for word, _ in answer.word_writers).split() == answer.text.split()
     if account == "document":
+        if all(budget.words is None for budget in budgets):  # what easy texts leave is spent on others
+            bound = {b.name: b.share for b in budgets if b.share}
+            assert any(
+                cost([a], teachers) > bound.get("cost", np.inf) * a.length + 1e-6
+                or any(used([a], n) > s * a.length + 1e-6 for n, s in bound.items() if n != "cost")
+                for a in answers
+            )
         assert writer.total.words == sum(answer.length for answer in answers)
         assert writer.total.cost == pytest.approx(cost(answers, teachers))
 
@@ -251,6 +259,16 @@ def test_a_calculator_is_heard_first_whatever_the_gate_says(student: Student, te
     assert found["helpers"] == {"large": 0, "start": 4, "calculator": 1} and found["cost"] == 0.5
     (none,) = HelpedWriter(student, tools, [Budget("start", words=3)])(["anna"])
     assert not none.helped  # four words are more than three: none of them is written
+
+
+def test_a_word_of_a_tool_is_over_when_it_is_written(student: Student) -> None:
+    """A student that would go on with its digits begins another word instead, or writes punctuation, or ends."""
+    eager = replace(student, model=saved(0, 8, spaced=-2.0))
+    (alone,) = HelpedWriter(eager, [])(["anna"])
+    assert max(map(len, alone.text.split())) > 8
+    tool = FunctionHelper("tool", lambda source, written: None if written else "34")
+    (answer,) = HelpedWriter(eager, [tool, make_calculator()])(["anna"])
+    assert answer.tokens[:3] == (SPACE, "3", "4") and not answer.tokens[3][0].isalnum(), answer.tokens
 
 
 def test_a_teacher_that_cannot_be_reached_leaves_the_student_alone(student: Student) -> None:
