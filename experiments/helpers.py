@@ -35,7 +35,7 @@ from kdtw_jax.metrics.scores import Statistics, bootstrap, interval, sentence_st
 from kdtw_jax.metrics.scoring import choose_scoring
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.runs import keep_compiled, provenance, write_csv, write_json
-from kdtw_jax.runs.provenance import typed
+from kdtw_jax.runs.provenance import running_code, typed
 from kdtw_jax.student import Student
 from kdtw_jax.training.saved import SavedModel, load_model
 
@@ -260,6 +260,7 @@ def run(args: Args) -> None:
       UserError: a model cannot be read, or there are too few pairs.
     """
     started = time.time()
+    running_code()  # what runs here, whatever is committed meanwhile
     keep_compiled()
     config = restore(args.run)[1]
     student: Student = kdtw_jax.load(args.run, "ask", args.seeds[0], with_teacher=False)
