@@ -11,7 +11,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -143,11 +143,6 @@ def make_helper(spec: HelperSpec, tokenizer: Tokenizer, **patience: Any) -> Help
         made.price = price
         return made
     return NamedHelper(made, name, price)
-
-
-def with_worth(spec: HelperSpec, worth: float) -> HelperSpec:
-    """`spec` with another `worth`."""
-    return replace(spec, worth=worth)
 
 
 def _made(name: str, maker: HelperMaker, where: str | None) -> Helper:
