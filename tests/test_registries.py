@@ -25,6 +25,7 @@ from kdtw_jax.decoding.gates import GATES
 from kdtw_jax.decoding.utility import UTILITIES
 from kdtw_jax.errors import NotRegistered, UserError
 from kdtw_jax.evaluation.strategies import STRATEGIES
+from kdtw_jax.helpers import HELPERS
 from kdtw_jax.methods import METHODS
 from kdtw_jax.methods.ask_config import make_rules
 from kdtw_jax.metrics.scores import METRICS
@@ -41,7 +42,9 @@ TRAINED = ["--preset", "tiny", "--methods", "ask", "--ask.constraints", "share",
 TEACHER = T5Config.toy(40)
 
 
-REGISTRIES: tuple[Registry[Any], ...] = (CONSTRAINTS, SOURCES, GATES, UTILITIES, STRATEGIES, METRICS, FAMILIES)
+REGISTRIES: tuple[Registry[Any], ...] = (
+    *(CONSTRAINTS, SOURCES, GATES, UTILITIES, STRATEGIES, METRICS, FAMILIES, HELPERS),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +234,7 @@ from kdtw_jax.evaluation.strategies import STRATEGIES
 from kdtw_jax.metrics.scores import METRICS
 from kdtw_jax.models import FAMILIES, T5Config
 from tests.every_other import make_every_other
+from tests.own_helper import make_echo
 class OwnConfig(T5Config): pass
 GATE = GATES["entropy"]._replace(name="own")
 UTILITY = UTILITIES["nearness"]
@@ -248,6 +252,7 @@ ADDED = {
     "strategies": ("own = own_package:STRATEGY", "own"),
     "metrics": ("own = own_package:METRIC", "own"),
     "families": ("own = own_package:FAMILY", "own"),
+    "helpers": ("own = own_package:make_echo", "own"),
 }
 BY_GROUP = {registry.group.removeprefix("kdtw_jax."): registry for registry in REGISTRIES}
 

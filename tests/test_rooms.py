@@ -13,7 +13,7 @@ ROOT = Path(kdtw_jax.__file__).parent
 FLOORS = (
     ("cli",),
     ("api",),
-    ("judge", "serving"),
+    ("helpers", "judge", "serving"),
     ("student",),
     ("answers", "pipeline"),
     ("evaluation", "teachers"),

@@ -87,7 +87,9 @@ def evaluate(expression: str) -> str | None:
 def unfinished(text: str) -> str | None:
     """The calculation that a text ends in, with its equals sign and without a result; None: it does not."""
     match = _AT_THE_END.search(text)
-    return match[1] if match and not _within_a_number(text, match.start()) else None
+    if match is None or _within_a_number(text, match.start()) or _GOES_ON_BEFORE.search(text[: match.start()]):
+        return None
+    return match[1]
 
 
 def calculations(text: str) -> list[Calculation]:

@@ -16,6 +16,7 @@ REGISTRIES = {
     "kdtw_jax.gates": ("kdtw_jax.decoding.gates", "GATES"),
     "kdtw_jax.strategies": ("kdtw_jax.evaluation.strategies", "STRATEGIES"),
     "kdtw_jax.methods": ("kdtw_jax.methods", "METHODS"),
+    "kdtw_jax.helpers": ("kdtw_jax.helpers", "HELPERS"),
 }
 
 

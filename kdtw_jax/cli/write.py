@@ -8,7 +8,8 @@ error. Sources are UTF-8, one a line, read and written a few at a time; an empty
 in an output is written \\n, other control characters and what the output's encoding lacks with backslashes, too, and
 marks that it lacks [[ ]] and <end>. Of a source that is longer than the student was trained for, the beginning is read,
 and standard error says so. With --json an output is an object: source, text, share, calls, positions, of each token who
-wrote it, what the share counts ("unit"), and where that is the word, how many words there are and were asked for.
+wrote it, what the share counts ("unit"), and where that is the word, how many words there are and were asked for; with
+--helper also who wrote each word, how many each helper did, and what that cost.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from kdtw_jax.answers import Answer
 from kdtw_jax.cli.elsewhere import TIMEOUT, check_timeout, patience_with, teacher_at
 from kdtw_jax.cli.extensions import load_extensions
 from kdtw_jax.cli.output import put
+from kdtw_jax.cli.write_helped import check_helped, helped_stream, helped_writer, worth_folder
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
@@ -67,6 +69,13 @@ class Write:
     """leave the marks out"""
     json: bool = False
     """write objects of JSON, one a line"""
+    helper: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """one more who may write words: calculator, glossary=FILE, NAME=RUN or NAME=http://... (a teacher), MODULE:MAKER
+    (your own); :price=NUMBER behind it is its cost per word. May be repeated; the teacher is then not asked"""
+    budget: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """of a helper or of the cost of all: NAME=10% of the words, NAME=3 words of an output, cost=0.5 per word"""
+    nats_per_cost: float | None = None
+    """nats that a helper's word has to save per unit of its cost; by default as the student's gate has learned it"""
     constraint: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """MODULE:FUNCTION that makes a rule of your own, which the run was trained with; may be repeated"""
 
@@ -82,9 +91,12 @@ def run(arguments: list[str]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # for --help, which shows the marks
     options = tyro.cli(Write, prog="kdtw write", description=__doc__, args=arguments)
     check_timeout(options.teacher_timeout)
-    keep_compiled()
+    others = {"--rule": options.rule is not None, "--teacher": bool(options.teacher)}
     load_extensions(options.constraint)
-    student = load(options.run, options.method, options.seed, rule=options.rule, with_teacher=not options.teacher)
+    check_helped(options.helper, options.budget, options.nats_per_cost, others)
+    keep_compiled()
+    alone = bool(options.teacher or options.helper)
+    student = load(options.run, options.method, options.seed, rule=options.rule, with_teacher=not alone)
     for remark in read_rule(options.rule, student.constraints).assumed if options.rule else ():
         say(remark)
     remarks = Remarks("text" if options.text else "line")
@@ -92,7 +104,13 @@ def run(arguments: list[str]) -> None:
     helped = length = positions = 0
     encoding = None if sys.stdout is None else sys.stdout.encoding
     account: _Account = options.account or ("output" if len(options.text) == 1 else "auto")
-    if options.teacher:
+    written: Iterator[Answer]
+    if options.helper:
+        given = (options.helper, options.budget, options.nats_per_cost)
+        folder = worth_folder(options.run, options.method or "ask", options.seed)
+        writer = helped_writer(student, folder, *given, guard=options.guard)
+        written = helped_stream(writer, sources, "output" if account == "output" else "document")
+    elif options.teacher:
         written = _elsewhere(student, sources, options, account)
     else:
         written = student.stream(sources, options.rule, guard=options.guard, account=account)
@@ -108,7 +126,7 @@ def run(arguments: list[str]) -> None:
         helped, length = helped + answer.helped, length + answer.length
         positions += answer.positions
     remarks.close()
-    if length and student.teacher is not None:
+    if length and student.teacher is not None and not options.helper:
         told = f"processed {positions}" + (" tokens" if student.unit.noun == "words" else "")
         say(f"the teacher wrote {helped} of {length} {student.unit.noun} ({helped / length:.1%}) and {told}")
 
