@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdtw_jax.classroom.problems import draw_specification
+from kdtw_jax.classroom.specification import results
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.errors import NotRegistered, UserError
 from kdtw_jax.helpers import (
@@ -86,6 +89,16 @@ def test_the_calculator_says_the_exact_value_in_the_same_form(written: str, valu
         *("3,5 + 1 =", "1234567890123456 + 1 =", "2 ** 3 =", "__import__('os') =", "1e5 + 1 =", "0xff + 1 ="),
     ],
 )
+def test_the_calculator_says_what_solutions_of_a_class_are_checked_by() -> None:
+    rng = random.Random(3)
+    for _ in range(300):
+        found = draw_specification(rng, "chess")
+        reached = results(found)
+        assert reached is not None
+        for step, left, result in zip(found.steps, (found.start, *reached), reached, strict=False):
+            assert calculate(f"Mia knows: {step.expression(left, found.kind)} =") == result
+
+
 def test_the_calculator_declines_where_it_is_not_sure(written: str) -> None:
     assert calculate(written) is None
 

@@ -3,7 +3,7 @@
     34 - 17 =           17              3/4 of 24 =         18
     7.50 + 2.25 =       9.75            25% of 80 =         20
     1/2 + 1/4 =         3/4             14:35 + 50 min =    15:25
-    17 : 5 =            3 remainder 2   16:10 - 14:35 =     95 min
+    17 : 5, 17 ÷ 5 =    3 remainder 2   16:10 - 14:35 =     95 min
 
 Numbers are whole or decimal with a point; commas divide thousands only. It declines wherever it is not sure that it has
 understood the whole expression. A small parser over exact fractions; nothing is evaluated as code.
@@ -15,13 +15,12 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from kdtw_jax.classroom.arithmetic import evaluate, unfinished
 from kdtw_jax.helpers.function import FunctionHelper
 
 _LONGEST = 200  # characters of an expression
 _DIGITS = 15  # of a number at the most
 _DAY = 24 * 60
-_MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u00f7": "/", "\u00b7": "*"})
+_MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u00f7": ":", "\u00b7": "*"})
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 _TOKEN = re.compile(
     rf"\s*(?:(?P<time>\d{{1,2}}:\d\d(?![\d:]))|(?P<fraction>\d+/\d+(?![\d./]))|(?P<percent>{_NUMBER}\s?%)"
@@ -54,8 +53,6 @@ def calculate(written: str) -> str | None:
     text = written.rstrip()
     if not text.endswith("="):
         return None
-    if (plain := unfinished(text)) is not None:  # as solutions of a class have it
-        return evaluate(plain)
     expression = _expression(text[:-1].translate(_MINUS).rstrip())
     if expression is None:
         return None
@@ -106,7 +103,7 @@ def _of_times(expression: str) -> str | None:
     if span is None or not (span["h"] or span["min"]):
         raise _Declined
     total = (start + sign * (60 * int(span["h"] or 0) + int(span["min"] or 0))) % _DAY
-    return f"{total // 60:02d}:{total % 60:02d}"
+    return f"{total // 60}:{total % 60:02d}"
 
 
 def _minutes(time: str) -> int:
