@@ -94,10 +94,8 @@ def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
       UserError: a run has only the labels of one, or those of another one.
     """
     if not config.has_teacher:
-        raise UserError(
-            f"there is no teacher here, only what one wrote ({config.teacher_cache}); name it with --teacher-model in "
-            "a run of its own"
-        )
+        only = "one at an address" if config.teacher_elsewhere else f"what one wrote ({config.teacher_cache})"
+        raise UserError(f"there is no teacher here, only {only}; name it with --teacher-model in a run of its own")
     found = _find_teacher(config, setup, run)
     if setup.cache is not None:  # it is still on the host: of an array that is spread over hosts, none has all
         setup.cache.check_teacher(str(config.teacher_model), model_hash(found.model, found.params))
