@@ -22,11 +22,13 @@ from kdtw_jax.pipeline.begin import begin
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.label import Wanted, label
 from kdtw_jax.pipeline.labelled import FOLDER, with_labels
+from kdtw_jax.pipeline.plan import show_plan
 from kdtw_jax.pipeline.prepare import prepare
+from kdtw_jax.pipeline.questions import questions
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students
 from kdtw_jax.pipeline.teacher_outputs import prompts_for, readings_for
-from kdtw_jax.teachers.ahead import without
+from kdtw_jax.teachers.ahead import score_rows, without
 from kdtw_jax.teachers.in_process import InProcessTeacher
 from kdtw_jax.teachers.named import open_teacher
 from kdtw_jax.teachers.patient import PatientTeacher
@@ -274,8 +276,8 @@ def test_what_is_made_of_what_it_says_is_the_distribution_that_training_has(alph
         off = 3 * len(banned) * least + (least ** (1 / alpha - 1) if least and alpha < 1 else 0.0) + 1e-5
         np.testing.assert_allclose(np.exp(found.top_log_probs_TxK[0]), sharp[order], rtol=2 * off / max(alpha, 0.25))
         np.testing.assert_allclose(np.exp(found.log_probs_T[0]), mu[list(free).index(7)], rtol=2 * off)
+    few = RowScores(np.zeros(1, np.float32), np.array([[0, 7, 8, 9]]), np.log(np.full((1, 4), 0.2, np.float32)))
     with pytest.raises(UserError, match="set top_k to 3 or less"):
-        few = RowScores(np.zeros(1, np.float32), np.array([[0, 7, 8, 9]]), np.log(np.full((1, 4), 0.2, np.float32)))
         without(few, Kept(4), banned, SimpleTeacher().about)
 
 
@@ -325,5 +327,21 @@ def test_one_that_is_waited_for_is_asked_until_it_answers_or_time_is_up() -> Non
     late.fails = 10**9
     with pytest.raises(Unreachable, match=r"waited for 0\.02 s: no"):
         PatientTeacher(late, 0.02, clock=clock, tell=lines.append).next_token([Prefix((5,))], 2)
-    with pytest.raises(UserError, match="cannot answer: .*ids go from 0"):
+    with pytest.raises(UserError, match=r"cannot answer: .*ids go from 0"):
         patient.score([Prefix((5,))], [[V]], 1)
+
+
+def test_the_plan_says_what_an_engine_is_asked(world: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = {stage.name: stage for stage in show_plan(world.remote)}
+    said = capsys.readouterr().out
+    assert not any(stage.teacher for stage in stages.values()) and "no memory of it here" in said
+    assert "1000 greedy outputs of the longest length: 16 requests to write them, 16 to read them (a row in one" in said
+    show_plan(dataclasses.replace(world.remote, teacher_model="llama.cpp+http://127.0.0.1:1", methods=("word_kd",)))
+    said = capsys.readouterr().out
+    assert "1000 requests to write them, 16000 to read them (place by place" in said and "64000 positions" in said
+    # As it is counted, so it is asked.
+    teacher, length, kept = SimpleTeacher(), 9, Kept(5)
+    assert questions(ADDRESS, 300, 3, 200, 128) == (5, 60, 300 * 2 * 203)
+    many = 2**17 // (V + 1) // length + 1
+    score_rows(teacher, [Prefix((5, 6, 1))] * many, [[3] * length] * many, kept, (0,))
+    assert [asked for _, asked in teacher.calls] == [many - 1, 1]

@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: by default those of the program.
 
     Returns:
-      The exit status: 0, 2 after a one-line error, 1 where a teacher elsewhere was waited for in vain, 130 after Ctrl-C, 141 when nobody reads on.
+      The exit status: 0, 2 after a one-line error, 1 where a teacher elsewhere was waited for in vain,
+        130 after Ctrl-C, 141 when nobody reads on.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words[0] if words else "--help"

@@ -93,7 +93,7 @@ def with_labels(config: Experiment, setup: Setup, run: RunFolder) -> Setup:
 
 
 def _wants(config: Experiment) -> list[Wanted]:
-    """The sets that the methods take, done ones too, as few as can be: one of the largest k for all of the same outputs and temperature."""
+    """The sets that the methods take, done ones too: of the same outputs and temperature only that of the largest k."""
     found: dict[tuple[How, float], int] = {}
     for method in config.methods:
         for how, kept in wanted(config, method):

@@ -216,7 +216,7 @@ def check_without_teacher(config: Experiment) -> None:
         return
     if config.student_from_teacher:
         raise UserError(
-            "student_from_teacher makes students of the teacher's layers: name a model that is here with --teacher-model"
+            "student_from_teacher makes students of the teacher's layers: name a model here with --teacher-model"
         )
     there = "the teacher is at an address" if config.teacher_elsewhere else "there are only labels"
     for method in filter(lambda name: needs_teacher(config, name), config.methods):
@@ -225,7 +225,7 @@ def check_without_teacher(config: Experiment) -> None:
         how = f", or do without it by a line of the file of --config: {method}: {said}" if other else ""
         how = how or ", or leave the method out"
         raise UserError(
-            f"{method} asks the teacher while a student is trained, and {there}: name a model that is here with "
+            f"{method} asks the teacher while a student is trained, and {there}: name a model here with "
             f"--teacher-model{how}"
         )
 

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,7 +101,7 @@ def write_elsewhere(
         return _placed(batch, real, [{"values": np.asarray(row, np.int32)} for row in rows])
 
     parts = parts_of(data, buckets, batches_a_file, share)
-    how = {"under_way": means.under_way, "stop_after": stop_after}
+    how: dict[str, Any] = {"under_way": means.under_way, "stop_after": stop_after}
     made, offsets = make_beforehand(name, folder, data, parts, beam_buckets(buckets), make, **how)
     targets = Ragged(made["values"].astype(np.int32) if made else np.zeros(0, np.int32), offsets)
     some_N = targets.lengths > 0
@@ -156,11 +156,20 @@ def read_elsewhere(
     for split in data:
         parts += [before + part for part in parts_of(split, buckets, batches_a_file, share)]
         before += len(split)
-    how = {"under_way": means.under_way, "stop_after": stop_after}
+    how: dict[str, Any] = {"under_way": means.under_way, "stop_after": stop_after}
     made, offsets = make_beforehand(name, folder, whole, parts, buckets, make, **how)
     nothing = {"log_prob": np.zeros(0, np.float32), "top": np.zeros((0, kept.top_k), np.float32)}
     made = made or {**nothing, "ids": np.zeros((0, kept.top_k), ids)}
     return Readings(kept, whole.examples, offsets, made["log_prob"], made["top"], made["ids"])
+
+
+def _places_at_once(wide: int) -> int:
+    return _PAIRS // (wide + 1)
+
+
+def rows_at_once(length: int, top_k: int) -> int:
+    """Counts the rows of `length` tokens that are scored in one request, where `top_k` of a place are kept."""
+    return max(_places_at_once(max(top_k, _LEAST)) // length, 1)
 
 
 def score_rows(
@@ -180,7 +189,7 @@ def score_rows(
     """
     wide, found, start = asked_for(teacher.about, kept, banned), list[RowScores](), 0
     while start < len(rows):
-        end, room = start + 1, _PAIRS // (wide + 1) - len(rows[start])
+        end, room = start + 1, _places_at_once(wide) - len(rows[start])
         while end < len(rows) and len(rows[end]) <= room:
             room -= len(rows[end])
             end += 1

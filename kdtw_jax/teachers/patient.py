@@ -19,7 +19,7 @@ _SAID_S = 10.0  # between two lines that say so
 class PatientTeacher:
     """A `Teacher` of which each call is tried again for `wait_s` seconds after the first that had no answer.
 
-    For work that may wait, as labels and training; where somebody waits for the answer, a student goes on alone instead.
+    For work that may wait, as labels and training; where somebody waits for the answer, a student goes on alone.
     """
 
     def __init__(

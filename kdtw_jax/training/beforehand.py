@@ -7,7 +7,7 @@ no other one: so several writers share the parts among them, and what comes of i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -139,7 +139,7 @@ def make_beforehand(
     return whole, ends
 
 
-def in_order(make: Make, batches: Iterable[Batch], under_way: int) -> Iterator[list[Made]]:
+def in_order(make: Make, batches: Iterable[Batch], under_way: int) -> Generator[list[Made], None, None]:
     """Makes something of batches, so many of them at once, and gives it in their order.
 
     No more than that is taken ahead. Where the iterator is closed, what has not begun is left out.
