@@ -26,7 +26,7 @@ from kdtw_jax.pipeline.plan import show_plan
 from kdtw_jax.pipeline.prepare import prepare
 from kdtw_jax.pipeline.questions import questions
 from kdtw_jax.pipeline.restore import restore
-from kdtw_jax.pipeline.stages import train_students
+from kdtw_jax.pipeline.stages import train_students, train_teacher
 from kdtw_jax.pipeline.teacher_outputs import prompts_for, readings_for
 from kdtw_jax.teachers.ahead import score_rows, without
 from kdtw_jax.teachers.in_process import InProcessTeacher
@@ -141,6 +141,7 @@ def test_what_is_written_and_read_over_the_network_is_what_labels_have(world: Se
     assert len(net.asked) > 20
 
 
+@pytest.mark.long
 def test_students_are_those_of_its_labels_bit_for_bit_and_the_run_says_whose_they_are(
     world: Served, net: Net, tmp_path: Path
 ) -> None:
@@ -159,6 +160,62 @@ def test_students_are_those_of_its_labels_bit_for_bit_and_the_run_says_whose_the
     in_run(moved, tmp_path / "there", lambda *_, **__: None)  # an address is no part of what a run is
     about = open_labels(tmp_path / "there" / FOLDER / "greedy_top4").about
     assert about["teacher"]["hash"] == open_labels(world.folder / "labels" / "greedy_top8").about["teacher"]["hash"]
+
+
+def on_own_rows(config: Experiment) -> Experiment:
+    """Path consistency in part on what the student writes, and on ground truth, which the teacher reads meanwhile."""
+    shares = {"student_share": 0.5, "teacher_share": 0.25, "reference_share": 0.25}
+    config = with_method(config, "pcl", **shares, updates_per_rollout=2)
+    return dataclasses.replace(config, methods=("pcl",))
+
+
+def learned(config: Experiment, folder: Path, method: str) -> Any:
+    def work(config: Experiment, setup: Any, _: None, run: Any) -> Any:
+        teacher = train_teacher(config, setup, run) if config.has_teacher else None
+        return train_students(config, setup, teacher, 0, run)[method].params
+
+    return in_run(config, folder, work)
+
+
+def farthest(one: Any, other: Any) -> float:
+    return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(x - y).max()), one, other)))
+
+
+@pytest.mark.long
+def test_rows_of_the_student_are_read_over_the_network_and_a_cut_changes_no_bit(
+    world: Served, net: Net, tmp_path: Path
+) -> None:
+    config = on_own_rows(world.remote)
+    whole = learned(config, tmp_path / "whole", "pcl")
+    requests = len(net.asked)
+    net.left = requests - 3  # in the last steps, after a checkpoint
+    with pytest.raises(Unreachable):
+        learned(config, tmp_path / "cut", "pcl")
+    net.left = 10**9
+    assert farthest(learned(config, tmp_path / "cut", "pcl"), whole) == 0
+    here = dataclasses.replace(config, teacher_model=str(world.teacher))
+    first = load_model(world.folder / "another").params
+    moved = farthest(first, {name: whole[name] for name in first})
+    assert farthest(learned(here, tmp_path / "here", "pcl"), whole) < 0.02 * moved
+    labels = dataclasses.replace(config, teacher_cache=world.folder / "labels")  # and what it wrote ahead is from there
+    before = len(net.asked)
+    assert farthest(learned(labels, tmp_path / "labels", "pcl"), whole) < 0.02 * moved
+    assert not any(path.endswith("generate") for path in net.asked[before:])
+    assert restore(tmp_path / "labels")[1].teacher_cache == labels.teacher_cache
+
+
+@pytest.mark.long
+def test_gkd_on_the_students_rows_is_the_same_where_all_tokens_are_kept(
+    world: Served, net: Net, tmp_path: Path
+) -> None:
+    tokenizer = load_model(world.teacher).tokenizer
+    kept = tokenizer.vocab_size - len(tokenizer.banned_ids)
+    config = with_method(world.remote, "gkd", top_k=kept, student_share=0.6, demonstrations="greedy", alpha=0.7)
+    config = dataclasses.replace(config, methods=("gkd",))
+    there = learned(config, tmp_path / "there", "gkd")
+    here = learned(dataclasses.replace(config, teacher_model=str(world.teacher)), tmp_path / "here", "gkd")
+    first = load_model(world.folder / "another").params
+    assert farthest(here, there) < 0.05 * farthest(first, {name: here[name] for name in first})
 
 
 def test_a_run_goes_on_where_the_network_was_cut_and_asks_nothing_twice(
@@ -203,9 +260,14 @@ REFUSED: dict[str, tuple[Callable[[Experiment], Experiment], str]] = {
     "beams": (lambda c: dataclasses.replace(c, beam_size=4), "writes greedily, and beam outputs of size 4 are wanted"),
     "seqkd": (lambda c: dataclasses.replace(c, methods=("seqkd",), beam_size=2), "writes greedily"),
     "k": (lambda c: with_method(c, "word_kd", top_k=73), "says the 72 likeliest tokens .* set top_k to 72 or less"),
-    "own rows": (
-        lambda c: with_method(c, "pcl", student_share=0.5, teacher_share=0.5),
-        r"pcl asks the teacher while a student is trained, and the teacher is at an address: .*student_share: 0\.0",
+    "samples": (
+        lambda c: with_method(c, "pcl", demonstrations="sampled", read_ahead=False),
+        r"pcl asks the teacher while .*, and the teacher is at an address: .*pcl: {demonstrations: greedy}",
+    ),
+    "whole distributions": (lambda c: with_method(c, "gkd", top_k=0), "gkd asks the teacher while .* gkd: {top_k: 64}"),
+    "k of own rows": (
+        lambda c: with_method(c, "gkd", top_k=73, student_share=0.5, demonstrations="greedy"),
+        "set top_k to 72 or less",
     ),
     "ask": (lambda c: dataclasses.replace(c, methods=("ask",)), "ask asks the teacher .*, or leave the method out"),
     "layers": (
@@ -339,6 +401,8 @@ def test_the_plan_says_what_an_engine_is_asked(world: Served, capsys: pytest.Cap
     show_plan(dataclasses.replace(world.remote, teacher_model="llama.cpp+http://127.0.0.1:1", methods=("word_kd",)))
     said = capsys.readouterr().out
     assert "1000 requests to write them, 16000 to read them (place by place" in said and "64000 positions" in said
+    show_plan(on_own_rows(world.remote))
+    assert "while a student of pcl is trained, to read up to" in capsys.readouterr().out
     # As it is counted, so it is asked.
     teacher, length, kept = SimpleTeacher(), 9, Kept(5)
     assert questions(ADDRESS, 300, 3, 200, 128) == (5, 60, 300 * 2 * 203)

@@ -13,7 +13,6 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.elsewhere import check_elsewhere, elsewhere
 from kdtw_jax.pipeline.prepare import Given, look_up
-from kdtw_jax.pipeline.teacher_cache import wanted
 from kdtw_jax.runs import RunFolder, open_run
 from kdtw_jax.runs.atomic import parse_json
 from kdtw_jax.runs.folder import CONFIG, REPEAT, check_run
@@ -43,7 +42,9 @@ def begin(folder: Path, task: str, config: Experiment, own: Task | None = None) 
         if config.teacher_elsewhere and (learning := students_to_come(folder, config)):
             assert given.tokenizer is not None
             remote = stack.enter_context(elsewhere(config, given.tokenizer))
-            check_elsewhere(config, remote, [one for method in learning for one in wanted(config, method)])
+            check_elsewhere(config, remote, learning)
+            if given.cache is not None:
+                given.cache.check_teacher(remote.address, remote.facts["hash"])
             given = given._replace(remote=remote)
         yield stack.enter_context(open_run(folder, identity)), given
 

@@ -9,18 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdtw_jax.data.batches import Bucket, EncodedSplit
+from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
+from kdtw_jax.methods import find
 from kdtw_jax.methods.seqkd import BeamTargets
 from kdtw_jax.pipeline.config import Experiment
-from kdtw_jax.pipeline.teacher_cache import How
-from kdtw_jax.teachers.ahead import Means, asked_for, read_elsewhere, write_elsewhere
+from kdtw_jax.pipeline.teacher_cache import How, reads_rows_elsewhere, wanted
+from kdtw_jax.teachers.ahead import Means, asked_for, read_batch, read_elsewhere, write_elsewhere
 from kdtw_jax.teachers.named import check_extra, open_teacher
 from kdtw_jax.teachers.patient import PatientTeacher, waited
 from kdtw_jax.teachers.protocol import Teacher
 from kdtw_jax.training.beforehand import Share
 from kdtw_jax.training.readings import Kept, Readings
+from kdtw_jax.training.scoring import Trajectories
 
 _TIMEOUT_S = 120.0  # of a request, which is of a batch
 _SEVERAL = "http://", "https://"  # of which threads may ask at once; engines have threads of their own
@@ -49,6 +51,7 @@ class Remote:
         rows = teacher.about.vocab_size  # those beyond the tokens are padding, which models may have more or less of
         self.banned = (*(i for i in tokenizer.banned_ids if i < rows), *range(tokenizer.vocab_size, rows))
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="labels")
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="rows")
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -62,10 +65,22 @@ class Remote:
         """Has `work` done beside what goes on here."""
         return self._beside.submit(work)
 
+    def read(self, rows: Batch, kept: Kept) -> Callable[[], Trajectories]:
+        """Has it read rows while a student is trained; it is the `Reader` of a training.
+
+        One batch after the other is read, so that the teacher has the same requests in the same order each time.
+
+        Args:
+          rows: whose targets are read.
+          kept: of its distributions.
+        """
+        return self._reading.submit(read_batch, self.means.teacher, rows, kept, self.banned).result
+
     def close(self) -> None:
         """Ends what is done beside, after the requests that are under way."""
         self.means.teacher.close()
-        self._beside.shutdown(cancel_futures=True)
+        for pool in (self._beside, self._reading):
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -96,18 +111,38 @@ def elsewhere(config: Experiment, tokenizer: Tokenizer) -> Iterator[Remote]:
         remote.close()
 
 
-def check_elsewhere(config: Experiment, remote: Remote, wanted: Iterable[tuple[How, Kept | None]]) -> None:
-    """Checks that a teacher can give by the protocol what is wanted of it.
+def check_elsewhere(config: Experiment, remote: Remote, methods: Iterable[str]) -> None:
+    """Checks that a teacher can give by the protocol what methods want of it, ahead and while a student is trained.
 
     Args:
       config: of the run.
       remote: the teacher.
-      wanted: how it is to write, and what is kept of its distributions.
+      methods: of students that are yet to learn.
 
     Raises:
       UserError: it cannot; in one line that names what, and what would do.
     """
-    for how, kept in wanted:
+    chosen = list(methods)
+    if config.teacher_cache is None:
+        check_ahead(config, remote, [one for method in chosen for one in wanted(config, method)])
+    for method in filter(lambda name: reads_rows_elsewhere(config, name), chosen):
+        kept = find(method).rows_kept(config.of(method))
+        if kept is not None and kept.top_k:
+            asked_for(remote.means.teacher.about, kept, remote.banned)
+
+
+def check_ahead(config: Experiment, remote: Remote, wants: Iterable[tuple[How, Kept | None]]) -> None:
+    """Checks that a teacher can write and read ahead what is wanted of it.
+
+    Args:
+      config: of the run.
+      remote: the teacher.
+      wants: how it is to write, and what is kept of its distributions.
+
+    Raises:
+      UserError: it cannot; in one line that names what, and what would do.
+    """
+    for how, kept in wants:
         if how == "beam" and config.beam_size > 1:
             raise UserError(
                 f"the teacher at {remote.address} writes greedily, and beam outputs of size {config.beam_size} are "

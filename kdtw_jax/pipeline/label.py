@@ -18,7 +18,7 @@ from kdtw_jax.data.unanswered import join
 from kdtw_jax.data.vocabulary_hash import vocabulary_hash
 from kdtw_jax.errors import UserError
 from kdtw_jax.pipeline.config import Experiment
-from kdtw_jax.pipeline.elsewhere import Elsewhere, check_elsewhere, elsewhere
+from kdtw_jax.pipeline.elsewhere import Elsewhere, check_ahead, elsewhere
 from kdtw_jax.pipeline.prepare import encode_pairs, encode_prompts, look_up
 from kdtw_jax.pipeline.teacher_cache import How, check_beside, decoding, text_of
 from kdtw_jax.pipeline.writer import Here, Sources, Writer
@@ -88,7 +88,7 @@ def label(config: Experiment, folder: Path, want: Wanted, own: Task | None = Non
         raise UserError(f"top_k is {want.kept.top_k}, but the vocabulary has {given.tokenizer.vocab_size} pieces")
     if is_address(config.teacher_model):
         with elsewhere(config, given.tokenizer) as remote:
-            check_elsewhere(config, remote, [(want.how, want.kept)])
+            check_ahead(config, remote, [(want.how, want.kept)])
             return make_labels(config, folder, want, sources, Elsewhere(remote, sources.buckets), own)
     if given.teacher is None:
         raise ValueError("a teacher that is named is found")

@@ -76,7 +76,7 @@ def with_labels(config: Experiment, setup: Setup, run: RunFolder) -> Setup:
       UserError: the folder has labels of another teacher.
     """
     remote = setup.remote
-    if remote is None:
+    if remote is None or setup.cache is not None:
         return setup
     splits = [setup.train, *([] if setup.prompts is None else [setup.prompts])]
     sources = Sources(splits, setup.buckets, setup.tokenizer, setup.devices)

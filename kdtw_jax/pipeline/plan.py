@@ -90,12 +90,12 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
     for method in map(find, config.methods):
         model, cost = method.student(student, config.of(method.name)), method.cost(config.of(method.name))
         held = working(model, bucket, devices)
-        asked = method.uses_teacher and needs_teacher(config, method.name)
+        asked = method.uses_teacher and needs_teacher(config, method.name) and not config.teacher_elsewhere
         if asked:  # beside the student's: the teacher's logits, and its cache where it writes
             held += scores(teacher, bucket) / devices + cache(teacher, bucket) / devices
         steps, kept = config.training.loop.steps + cost.further_steps, frozen if asked else 0
         backward = 1 if config.lora.rank else 2  # times forward: what rests has no gradient
-        flops = (1 + backward + cost.student) * own + cost.teacher * other
+        flops = (1 + backward + cost.student) * own + (0 if config.teacher_elsewhere else cost.teacher * other)
         found.append(Stage(method.name, seeds, steps, states(model, cost.copies, config.lora), kept, held, flops))
     return found
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from kdtw_jax.data.batches import make_buckets
+from kdtw_jax.methods import find
 from kdtw_jax.pipeline.config import Experiment
-from kdtw_jax.pipeline.teacher_cache import wanted
+from kdtw_jax.pipeline.teacher_cache import reads_rows_elsewhere, wanted
 from kdtw_jax.teachers.ahead import rows_at_once
 from kdtw_jax.teachers.named import PLACE_BY_PLACE
 
@@ -57,5 +59,14 @@ def elsewhere_lines(config: Experiment) -> list[str]:
         found.append(
             f"the teacher at {address} is asked, for {OUTPUTS} {how} outputs of the longest length: {asked.writing} "
             f"requests to write them{read}; {asked.positions} positions"
+        )
+    bucket = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets)[-1]
+    for method in filter(lambda name: reads_rows_elsewhere(config, name), config.methods):
+        kept = find(method).rows_kept(config.of(method))
+        rows = round(find(method).cost(config.of(method)).teacher * config.training.loop.steps * bucket.rows)
+        asked = questions(address, rows, *bucket[:2], kept.top_k if kept else 0)
+        found.append(
+            f"and while a student of {method} is trained, to read up to {rows} rows: {asked.scoring or rows} requests "
+            f"({how_read}), for which it waits; {rows * sum(bucket[:2])} positions"
         )
     return found

@@ -206,6 +206,11 @@ def needs_teacher(config: Experiment, method: str) -> bool:
     return entry.uses_teacher and entry.without_teacher(config.of(method), config.prompts != "none") != {}
 
 
+def reads_rows_elsewhere(config: Experiment, method: str) -> bool:
+    """Whether a method has a teacher at an address read rows while a student is trained."""
+    return config.teacher_elsewhere and needs_teacher(config, method)
+
+
 def check_without_teacher(config: Experiment) -> None:
     """Checks that nothing of a run asks a teacher that is not here, where it has only what one writes ahead.
 
@@ -220,7 +225,11 @@ def check_without_teacher(config: Experiment) -> None:
         )
     there = "the teacher is at an address" if config.teacher_elsewhere else "there are only labels"
     for method in filter(lambda name: needs_teacher(config, name), config.methods):
-        other = find(method).without_teacher(config.of(method), config.prompts != "none")
+        entry = find(method)
+        lacking = entry.elsewhere if config.teacher_elsewhere else entry.without_teacher
+        other = lacking(config.of(method), config.prompts != "none")
+        if other == {}:
+            continue
         said = json.dumps(other).replace('"', "") if other else ""
         how = f", or do without it by a line of the file of --config: {method}: {said}" if other else ""
         how = how or ", or leave the method out"

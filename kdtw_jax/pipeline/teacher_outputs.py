@@ -33,7 +33,8 @@ def claim_prompts(setup: Setup, run: RunFolder) -> None:
     """
     if setup.cache is not None:
         run.claim(CACHE_STAGE, {"hash": setup.cache.teacher["hash"]})
-        run.mark_done(CACHE_STAGE, setup.cache.facts())  # with the place, which may be another one each time
+        at = {} if setup.remote is None else {"address": setup.remote.address}
+        run.mark_done(CACHE_STAGE, {**setup.cache.facts(), **at})  # with the place, which may be another one each time
     elif setup.remote is not None:
         run.claim(CACHE_STAGE, {"hash": setup.remote.facts["hash"]})
         run.mark_done(CACHE_STAGE, {"address": setup.remote.address, "teacher": setup.remote.facts})

@@ -23,10 +23,12 @@ from kdtw_jax.data.batches import Batch, Bucket, EncodedSplit, Int64, Ragged
 from kdtw_jax.data.tokenizer import EOS_ID
 from kdtw_jax.data.unanswered import join
 from kdtw_jax.errors import UserError
+from kdtw_jax.losses.kl import TopK
 from kdtw_jax.methods.seqkd import BeamTargets
 from kdtw_jax.teachers.protocol import Prefix, RowScores, Teacher, TeacherAbout
 from kdtw_jax.training.beforehand import ALONE, BATCHES_A_FILE, Made, Share, beam_buckets, make_beforehand, parts_of
 from kdtw_jax.training.readings import Kept, Readings
+from kdtw_jax.training.scoring import Trajectories
 
 _LEAST = 128  # log-probabilities of a place that are asked for at least, where the teacher says as many
 _PAIRS = 2**17  # ids with log-probabilities of an answer: 1 MiB, up to which kdtw serve-teacher keeps it
@@ -197,6 +199,35 @@ def score_rows(
         found += (without(scores, kept, banned, teacher.about) for scores in said)
         start = end
     return found
+
+
+def read_batch(teacher: Teacher, rows: Batch, kept: Kept, banned: Sequence[int]) -> Trajectories:
+    """Has a teacher elsewhere read the targets of a batch: what `score_paths` makes of it, as numpy arrays.
+
+    Args:
+      teacher: who is asked.
+      rows: the batch.
+      kept: of its distributions.
+      banned: ids that are never written.
+
+    Raises:
+      UserError: the teacher says too little of a place, or its scores are not finite.
+    """
+    prefixes, targets = [_prefix(row) for row in rows.source_BxS], [_row(row) for row in rows.target_BxT]
+    b, t = rows.target_BxT.shape
+    log_prob_BxT = np.zeros((b, t), np.float32)
+    top_BxTxK, ids_BxTxK = np.zeros((b, t, kept.top_k), np.float32), np.zeros((b, t, kept.top_k), np.int32)
+    for i, scores in enumerate(score_rows(teacher, prefixes, targets, kept, banned)):
+        n = len(scores.log_probs_T)
+        log_prob_BxT[i, :n] = scores.log_probs_T
+        # After the end nothing is looked at; that it is a distribution keeps gradients finite there.
+        for filled, said in ((top_BxTxK, scores.top_log_probs_TxK), (ids_BxTxK, scores.top_ids_TxK)):
+            filled[i, :n], filled[i, n:] = said, said[0]
+    if not np.isfinite(log_prob_BxT).all():
+        raise UserError(f"the scores of the teacher {teacher.about.name} are not finite; take another one")
+    top: tuple[Any, ...] = (top_BxTxK, ids_BxTxK)
+    found: Any = (rows.example_B, rows.source_BxS, rows.target_BxT, log_prob_BxT, TopK(*top))
+    return Trajectories(*found)
 
 
 def without(scores: RowScores, kept: Kept, banned: Sequence[int], about: TeacherAbout) -> RowScores:
