@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdtw_jax.data.batches import EncodedSplit
+from kdtw_jax.pipeline.begin import students_to_come
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.elsewhere import Elsewhere
 from kdtw_jax.pipeline.label import Wanted, claim, make_labels
@@ -76,14 +77,13 @@ def with_labels(config: Experiment, setup: Setup, run: RunFolder) -> Setup:
       UserError: the folder has labels of another teacher.
     """
     remote = setup.remote
-    if remote is None or setup.cache is not None:
+    learn_ahead = any(wanted(config, method) for method in students_to_come(run.path, config))
+    if remote is None or setup.cache is not None or not learn_ahead:  # without them, prompts may not be there either
         return setup
     splits = [setup.train, *([] if setup.prompts is None else [setup.prompts])]
     sources = Sources(splits, setup.buckets, setup.tokenizer, setup.devices)
     wants, writer, folder = _wants(config), Elsewhere(remote, setup.buckets), run.path / FOLDER
     sets = tuple(claim(config, folder, want, sources, writer) for want in wants)
-    if not sets:
-        return setup
 
     def work() -> None:
         for want in wants:
@@ -99,4 +99,6 @@ def _wants(config: Experiment) -> list[Wanted]:
         for how, kept in wanted(config, method):
             key = how, kept.alpha if kept else 1.0
             found[key] = max(found.get(key, 0), kept.top_k if kept else 0)
-    return [Wanted(how, Kept(top_k, alpha)) for (how, alpha), top_k in found.items()]
+    read = {how for (how, _), top_k in found.items() if top_k}  # outputs alone are had of a set that has more
+    sets = ((how, Kept(top_k, alpha)) for (how, alpha), top_k in found.items() if top_k or how not in read)
+    return [Wanted(how, kept) for how, kept in sets]
