@@ -2,8 +2,9 @@
 
 The teacher of a run is served by `kdtw serve-teacher` in another process of the same machine, so that both share its
 cores: what the network adds is seen, what a second machine would give is not. Labels are greedy outputs with their
-likeliest tokens; students are warmed up and then learn from these by word-level distillation. Each is done once for the
-compiler, on a few texts, before it is timed.
+likeliest tokens; students are warmed up and then learn from these by word-level distillation, or by path consistency on
+rows of their own, too, as the run's preset has it. Each is done once for the compiler, on a few texts, before it is
+timed.
 """
 
 from __future__ import annotations
@@ -62,10 +63,11 @@ def main(args: Args) -> None:
     _, config = restore(args.run)
     model, vocabulary = args.run / "teacher" / "model", args.run / "tokenizer.model"
     kd = WordKDConfig(demonstrations="greedy", top_k=args.top_k)
+    paths = replace(config.of("pcl"), demonstrations="greedy", read_ahead=True)
     config = replace(
         config, out=None, methods=("word_kd",), results=None, seeds=config.seeds[:1], teacher_model=str(model),
         text=replace(config.text, tokenizer=vocabulary, limit=args.texts),
-    ).with_settings(word_kd=kd)  # fmt: skip
+    ).with_settings(word_kd=kd, pcl=paths)  # fmt: skip
     config = _steps(config, args.warmup, args.steps)
     report: dict[str, Any] = {
         "texts": args.texts,
@@ -90,11 +92,20 @@ def main(args: Args) -> None:
             report[f"students_{name}"] = {
                 "seconds": round(time.monotonic() - begun, 1), "warmup_steps": args.warmup, "steps": args.steps,
             }  # fmt: skip
+        for name, one in (("in_process", config), ("elsewhere", there)):
+            own = replace(one, methods=("pcl",))
+            _learn(_steps(replace(own, text=few), 1, paths.updates_per_rollout), Path(scratch) / f"{name}-few-own")
+            begun = time.monotonic()
+            _learn(own, Path(scratch) / f"{name}-own")
+            report[f"own_rows_{name}"] = {
+                "seconds": round(time.monotonic() - begun, 1), "steps": args.steps,
+                "updates_per_rollout": paths.updates_per_rollout,
+            }  # fmt: skip
         labels = Path(scratch) / "elsewhere"
         begun = time.monotonic()
         _learn(replace(config, teacher_model=None, teacher_cache=labels), Path(scratch) / "cached-run")
         report["students_of_labels_that_are_there"] = {"seconds": round(time.monotonic() - begun, 1)}
-    for what in ("labels", "students"):
+    for what in ("labels", "students", "own_rows"):
         here, other = (report[f"{what}_{name}"]["seconds"] for name in ("in_process", "elsewhere"))
         report[f"{what}_elsewhere_take_times"] = round(other / here, 2)
     print(json.dumps(report, indent=2))
