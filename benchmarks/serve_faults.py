@@ -32,6 +32,7 @@ from kdtw_jax.runs import provenance, write_json
 _SHARES = (0.1, 0.2, 0.3, 0.5)
 _ACCOUNTS = 4
 _ROUNDING = 1e-4  # shares are said in four digits
+_TEXTS = 64  # at the most
 _PATIENCE = 120.0  # seconds that an answer may take
 
 
@@ -45,9 +46,9 @@ class Args:
     """of the teacher"""
     clients: int = 16
     """that send one request after another"""
-    calls: int = 20
+    calls: int = 10
     """of the teacher before it is killed"""
-    timeout: float = 1.0
+    timeout: float = 3.0
     """seconds that it has for an answer, as --teacher-timeout"""
     texts: Path | None = None
     """a file of texts, one a line; by default the sources of the run's test split"""
@@ -79,7 +80,7 @@ class Tally:
 def main(args: Args) -> None:
     """Runs it, and prints what came out; writes it if asked to."""
     started = time.time()
-    texts = texts_of(args.run, args.texts)
+    texts = texts_of(args.run, args.texts)[:_TEXTS]
     with contextlib.ExitStack() as stack:
         teacher, first = stack.enter_context(serving(args.run))
         port = int(teacher.rpartition(":")[2])
@@ -111,7 +112,8 @@ async def _faults(
     reading = asyncio.create_task(asyncio.to_thread(_read_away, server))
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, timeout=_PATIENCE, limits=limits) as client:
-        alone = await _alone(client, texts)
+        alone = await _written(client, texts, "never ask")
+        await _written(client, texts, "ask the teacher for at most 50% of the words")  # for the compilers
         before = await _metrics(client)
         begun = time.monotonic()
         clients = [
@@ -165,12 +167,12 @@ def _read_away(server: subprocess.Popen[str]) -> None:
         pass
 
 
-async def _alone(client: httpx.AsyncClient, texts: Sequence[str]) -> dict[str, str]:
-    """What the student writes of each text without help."""
+async def _written(client: httpx.AsyncClient, texts: Sequence[str], rule: str) -> dict[str, str]:
+    """What is written of each text under a rule."""
     found: dict[str, str] = {}
     for start in range(0, len(texts), 16):
         part = list(texts[start : start + 16])
-        reply = await client.post("/v1/completions", json={"prompt": part, "truncate": True, "rule": "never ask"})
+        reply = await client.post("/v1/completions", json={"prompt": part, "truncate": True, "rule": rule})
         reply.raise_for_status()
         found |= {text: choice["text"] for text, choice in zip(part, reply.json()["choices"], strict=True)}
     return found
@@ -186,7 +188,8 @@ async def _kill(
 ) -> float:
     """Kills the teacher so many times, and has it come again, the last one too; how long there was none."""
     away = 0.0
-    for _ in range(args.kills):
+    for number in range(args.kills):
+        print(f"kill {number + 1} of {args.kills}", file=sys.stderr, flush=True)
         await _helped(client, args.calls)
         current.kill()
         gone = time.monotonic()
