@@ -88,7 +88,7 @@ def main(args: Args) -> None:
             for share in args.shares:
                 rule = f"ask the teacher for at most {share}% of the words" if share else None
                 begun = time.monotonic()
-                done = list(write_in_order(engine, sources, rule))
+                done = list(write_in_order(engine, sources, rule, account="auto"))  # as kdtw write has it
                 took = time.monotonic() - begun
                 found = [one.answer for one in done]
                 length = max(sum(answer.length for answer in found), 1)
