@@ -82,11 +82,11 @@ def main(args: Args) -> None:
       UserError: the run has no texts, or the server does not start.
     """
     started = time.time()
-    texts = _texts(args)
+    texts = texts_of(args.run, args.texts)
     command = [sys.executable, "-m", "kdtw_jax.cli", "serve", str(args.run), "--port", "0", "--rows", str(args.rows)]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        address = _address(server)
+        address = address_of(server)
         report = asyncio.run(_load(args, address, texts, server.pid))
     finally:
         server.terminate()
@@ -97,18 +97,28 @@ def main(args: Args) -> None:
         write_json(args.results / "load.json", {**report, "provenance": provenance(command, args.seed, started)})
 
 
-def _texts(args: Args) -> list[str]:
-    if args.texts is not None:
-        texts = args.texts.read_text("utf8").splitlines()
+def texts_of(run: Path, file: Path | None) -> list[str]:
+    """The lines of a file, or the sources of a run's test split.
+
+    Raises:
+      UserError: there are none.
+    """
+    if file is not None:
+        texts = file.read_text("utf8").splitlines()
     else:
-        config = replace(restore(args.run)[1], results=None)
+        config = replace(restore(run)[1], results=None)
         texts = [pair["source"] for pair in look_up(config).task.splits["test"]]
     if not (texts := [text for text in texts if text.strip()]):
         raise UserError("there are no texts; give some with --texts")
     return texts
 
 
-def _address(server: subprocess.Popen[str]) -> str:
+def address_of(server: subprocess.Popen[str]) -> str:
+    """Where `kdtw serve` says that it listens.
+
+    Raises:
+      UserError: it ends without a word of that.
+    """
     assert server.stderr is not None
     for line in server.stderr:
         if found := re.search(r"served at (http\S+)/v1", line):

@@ -16,6 +16,7 @@ from kdtw_jax.methods import find
 from kdtw_jax.pipeline.begin import begin
 from kdtw_jax.pipeline.config_file import configure, write_config
 from kdtw_jax.pipeline.experiment import default_folder
+from kdtw_jax.pipeline.labelled import with_labels
 from kdtw_jax.pipeline.prepare import prepare
 from kdtw_jax.pipeline.presets import TRANSLATION
 from kdtw_jax.pipeline.stages import train_students, train_teacher
@@ -66,7 +67,7 @@ def train(
     keep_compiled()
     folder, asked = config.out or default_folder("translation", config), config.learns_from_beams(method)
     with begin(folder, "translation", config, own) as (run, given):
-        setup = prepare(config, run, Console(stderr=True), given)
+        setup = with_labels(config, prepare(config, run, Console(stderr=True), given), run)
         if own is None:  # a task of the user's own is no file's to repeat
             write_config(run.path / REPEAT, "translation", config, TRANSLATION[preset])
         trained = (

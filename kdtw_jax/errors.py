@@ -14,6 +14,10 @@ class NotRegistered(UserError):
     """A name that no entry has, where users may add their own."""
 
 
+class Unreachable(Exception):
+    """What was waited for did not come; nothing is wrong with the input, and the same command goes on later."""
+
+
 @contextlib.contextmanager
 def placed(name: str, fields: Iterable[str]) -> Iterator[None]:
     """Puts the whole dotted name before a UserError that begins with a part of it.

@@ -207,7 +207,7 @@ def test_what_an_interrupted_process_had_done_is_not_made_again(
         raise Stopped
 
     with monkeypatch.context() as patched:
-        patched.setattr("kdtw_jax.pipeline.label.read_ahead", stop)
+        patched.setattr("kdtw_jax.pipeline.writer.read_ahead", stop)
         with pytest.raises(Stopped):
             label(world.live, tmp_path / "labels", want)
     assert list((folder / ".work-2-of-2").glob("outputs*/*.npz"))
@@ -215,7 +215,7 @@ def test_what_an_interrupted_process_had_done_is_not_made_again(
     (folder / ".shard-00002-of-00002.array_record.1.tmp").write_bytes(b"half")
     monkeypatch.setattr("kdtw_jax.methods.seqkd.beam_search", stop)  # nothing is written anew
     label(world.live, tmp_path / "labels", want)
-    monkeypatch.setattr("kdtw_jax.pipeline.label.read_ahead", stop)
+    monkeypatch.setattr("kdtw_jax.pipeline.writer.read_ahead", stop)
     label(world.live, tmp_path / "labels", want)  # nor is a shard that is there
     found = open_labels(folder)
     assert found.missing() == [1] and not (folder / MANIFEST).exists() and not (folder / ".work-2-of-2").exists()

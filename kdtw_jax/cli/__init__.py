@@ -9,7 +9,7 @@ from importlib import import_module
 from kdtw_jax import __version__
 from kdtw_jax.cli.memory import keep_memory
 from kdtw_jax.cli.output import drop_output
-from kdtw_jax.errors import UserError
+from kdtw_jax.errors import Unreachable, UserError
 
 COMMANDS = {
     "train": "train a teacher and students, and compare them on a test split",
@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: by default those of the program.
 
     Returns:
-      The exit status: 0, 2 after a one-line error, 130 after Ctrl-C, 141 when nobody reads on.
+      The exit status: 0, 2 after a one-line error, 1 where a teacher elsewhere was waited for in vain,
+        130 after Ctrl-C, 141 when nobody reads on.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words[0] if words else "--help"
@@ -63,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         _say(f"error: {error}")
         return 2
+    except Unreachable as error:
+        _say(f"error: {error}; the same command continues where it was")
+        return 1
     except KeyboardInterrupt:
         again = "; the same command continues where it was" if command in ("train", "label") else ""
         _say(f"stopped{again}")

@@ -26,7 +26,8 @@ kdtw train ... --teacher-cache FOLDER. The same command goes on with an interrup
   kdtw label --preset small --teacher runs/mine --shard $SLURM_ARRAY_TASK_ID/16 --out labels
   kdtw train --preset small --methods seqkd word_kd --teacher-cache labels
 
-  --teacher MODEL        a run, whose teacher it is, a model's folder, or hf:NAME
+  --teacher MODEL        a run, whose teacher it is, a model's folder, hf:NAME, or the address of one that is served
+                         (then with --text.tokenizer, its vocabulary)
   --out FOLDER           for labels of this teacher; sets with other settings below go beside each other
   --demonstrations HOW   greedy (default), or beam, with --beam-size of kdtw train
   --top-k K              likeliest tokens kept of each place, the rest of the mass being implied; 0: none, outputs

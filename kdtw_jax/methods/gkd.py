@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch
@@ -127,9 +128,20 @@ def gkd(context: TrainContext, params: Params, config: GKDConfig) -> Params:
 
     if not without_teacher(config, context.prompts is not None):  # nothing is asked of a teacher any more
         return train_fresh(context, params, divergence_loss(context.student, None, *about), {"jsd": 1.0}, recall, draw)
+    write = Sampler(context.student, context.banned, devices)
+    if (reader := context.reader) is not None:
+        kept = Kept(config.top_k, config.alpha)
+
+        def ask(params: Params, batch: Batch, key_data: jax.Array, step: int) -> tuple[Batch, TopK]:
+            if not student_writes(config, key_data, step, steps):
+                return recall(params, batch, key_data, step)
+            own = batch._replace(target_BxT=np.asarray(write(params, batch, step_key(key_data, step, 1))))
+            own = own._replace(target_BxT=own.target_BxT.reshape(batch.target_BxT.shape))
+            return parallel.shard((own, reader(own, kept)().top), devices)
+
+        return train_fresh(context, params, divergence_loss(context.student, None, *about), {"jsd": 1.0}, ask, draw)
     teacher = context.needed_teacher()
     listener = TeacherForward(teacher, devices)
-    write = Sampler(context.student, context.banned, devices)
     demonstrate = Demonstrator(
         config.demonstrations, teacher[0], listener.teacher, context.banned, temperature=config.alpha
     )
@@ -170,6 +182,8 @@ GKD = Method(
     prompts=lambda config, given: prompt_targets(config.demonstrations),
     readings=kept_ahead,
     without_teacher=without_teacher,
+    elsewhere=lambda config, given: {k: x for k, x in without_teacher(config, given).items() if k != "student_share"},
+    rows_kept=kept_ahead,
     color="#0072B2",
     curve="jsd",
 )

@@ -45,7 +45,7 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
     check_answered(context, config.demonstrations, kept_ahead(config))
     fresh = Collector(
         student,
-        None if not without_teacher(config, True) else context.needed_teacher(),
+        None if context.reader is not None or not without_teacher(config, True) else context.needed_teacher(),
         config,
         banned,
         context.devices,
@@ -54,6 +54,7 @@ def pcl(context: TrainContext, params: Params, config: DistilConfig, objective: 
         apart=context.prompts is not None,
         steps=context.training.loop.steps,
         readings=context.readings,
+        reader=context.reader,
     )
     taught = objective or Objective(path_loss(student, config, banned, chunks), coefficients(config))
 
@@ -106,6 +107,16 @@ def without_teacher(config: DistilConfig, given: bool) -> dict[str, Any]:
     return {name: value for name, value in ahead.items() if vars(config)[name] != value}
 
 
+def elsewhere(config: DistilConfig, given: bool) -> dict[str, Any]:
+    """Says what would have to be set for a teacher elsewhere, which writes greedily, to be enough."""
+    return {"demonstrations": "greedy"} if config.demonstrations == "sampled" and config.teacher_share else {}
+
+
+def rows_kept(config: DistilConfig) -> Kept:
+    """Says what is kept of a teacher's distributions at rows that it reads while the student is trained."""
+    return Kept(config.top_k, config.pcl.alpha)
+
+
 PCL = Method(
     name="pcl",
     describe="student that goes on by Path Consistency Learning",
@@ -115,6 +126,8 @@ PCL = Method(
     prompts=prompts,
     readings=kept_ahead,
     without_teacher=without_teacher,
+    elsewhere=elsewhere,
+    rows_kept=rows_kept,
     top_k="top_k",
     color="#009E73",
 )

@@ -54,6 +54,11 @@ class Method:
     """the settings that would have to be others for a student to be trained with no teacher there, on what one wrote
     and read ahead: {} where it is so; None: the teacher is always needed, as `uses_teacher` says. Prompts are given
     beside the pairs or not"""
+    elsewhere: Callable[[Any, bool], Mapping[str, Any] | None] = lambda config, given: None
+    """likewise the settings by which a teacher elsewhere would do, which `context.reader` asks to read rows while a
+    student is trained and which has written ahead greedily: {} where it does; None: it never does"""
+    rows_kept: Callable[[Any], Kept | None] = lambda config: None
+    """what is kept of its distributions at such rows"""
     student: Callable[[ModelConfig, Any], ModelConfig] = lambda size, config: size
     """the student that it trains, where that has further parts"""
     start: Callable[[Any], str] = lambda config: ""

@@ -14,7 +14,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
 from kdtw_jax.methods.path_terms import make_student_stats, tokens_that_teach
-from kdtw_jax.methods.pcl import Objective, cost, kept_ahead, pcl, prompts, without_teacher
+from kdtw_jax.methods.pcl import Objective, cost, elsewhere, kept_ahead, pcl, prompts, rows_kept, without_teacher
 from kdtw_jax.methods.pcl_config import DistilConfig
 from kdtw_jax.methods.protocol import Method
 from kdtw_jax.models import Model, ModelConfig, Params
@@ -100,6 +100,8 @@ TB = Method(
     prompts=prompts,
     readings=kept_ahead,
     without_teacher=without_teacher,
+    elsewhere=elsewhere,
+    rows_kept=rows_kept,
     check=check,
     top_k="top_k",
     flags=("pcl_weight", "kl_direction"),

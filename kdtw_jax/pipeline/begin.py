@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from kdtw_jax.data.task import Task
 from kdtw_jax.errors import UserError
 from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.elsewhere import check_elsewhere, elsewhere
 from kdtw_jax.pipeline.prepare import Given, look_up
 from kdtw_jax.runs import RunFolder, open_run
 from kdtw_jax.runs.atomic import parse_json
@@ -26,7 +27,9 @@ def begin(folder: Path, task: str, config: Experiment, own: Task | None = None) 
       own: a task of the user's own, whose text is taken.
 
     Raises:
-      UserError: as `open_run` does, before any text is read where the folder is there already, and as `look_up` does.
+      UserError: as `open_run` does, before any text is read where the folder is there already, and as `look_up` and
+        `check_elsewhere` do.
+      Unreachable: the teacher is at an address, students are yet to learn from it, and it does not answer.
     """
     identity = {"task": task, **config.identity()}
     try:
@@ -35,8 +38,23 @@ def begin(folder: Path, task: str, config: Experiment, own: Task | None = None) 
         _explain_seed(folder, identity)
         raise
     given = look_up(config, own)
-    with open_run(folder, identity) as run:
-        yield run, given
+    with ExitStack() as stack:
+        if config.teacher_elsewhere and (learning := students_to_come(folder, config)):
+            assert given.tokenizer is not None
+            remote = stack.enter_context(elsewhere(config, given.tokenizer))
+            check_elsewhere(config, remote, learning)
+            if given.cache is not None:
+                given.cache.check_teacher(remote.address, remote.facts["hash"])
+            given = given._replace(remote=remote)
+        yield stack.enter_context(open_run(folder, identity)), given
+
+
+def students_to_come(folder: Path, config: Experiment) -> list[str]:
+    """The methods of which a run in a `folder` has not all students yet."""
+    stages = folder / "stages"
+    return [
+        m for m in config.methods if not all((stages / f"seed{seed}" / f"{m}.json").exists() for seed in config.seeds)
+    ]
 
 
 def _explain_seed(folder: Path, identity: dict[str, Any]) -> None:

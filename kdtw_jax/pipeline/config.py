@@ -22,12 +22,14 @@ from kdtw_jax.parallel.hosts import HostsConfig
 from kdtw_jax.pipeline.eval_config import EvalConfig as EvalConfig
 from kdtw_jax.pipeline.sizes import Preset, models
 from kdtw_jax.pipeline.text_config import TextConfig as TextConfig
+from kdtw_jax.pretrained.named import is_address
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.runs.trackers import Tracker
 from kdtw_jax.text.normal import without_surrogates
 from kdtw_jax.training.context import StudentTraining
 from kdtw_jax.training.demonstrations import PromptTargets
 
+ELSEWHERE = "elsewhere"  # stands in a run's identity for the address of its teacher
 _SEEDS = 2**32 - 4096  # students add to theirs, and what shuffles batches takes 32 bits
 
 
@@ -79,7 +81,12 @@ class Experiment:
     """devices that the teacher is spread over, where it is too large for one"""
     teacher_model: str | None = None
     """a model to be the teacher instead of training one: the folder of a saved model, a folder in the Hugging Face
-    layout (config.json, safetensors, spiece.model or tokenizer.json), or hf:NAME; sizes and vocabulary are then its"""
+    layout (config.json, safetensors, spiece.model or tokenizer.json), or hf:NAME; sizes and vocabulary are then its;
+    or the address where one is served, such as http://host:8100, with its vocabulary as --text.tokenizer"""
+    teacher_wait: float = field(default=600.0, metadata=flags())
+    """seconds that a teacher at an address is waited for where it does not answer"""
+    teacher_requests: int = field(default=4, metadata=flags())
+    """batches that it is asked about at once, while students are trained on others"""
     teacher_cache: Path | None = None
     """a folder of kdtw label: what the teacher wrote and made of it is taken from there; without --teacher-model there
     is then no teacher at all"""
@@ -108,6 +115,7 @@ class Experiment:
             raise UserError(f"seeds must be at least 0 and below {_SEEDS}, got {self.seeds}")
         check_ranges(self, devices="[0, inf)", teacher_shards="[1, inf)", beam_size="[1, inf)")
         check_ranges(self, length_penalty="[0, inf)", student_from_teacher="[0, inf)")
+        check_ranges(self, teacher_wait="[0, inf)", teacher_requests="[1, inf)")
         if self.student_from_teacher and self.student_model is not None:
             raise UserError(
                 "student_from_teacher and student_model both say what students start from; keep one of them"
@@ -162,8 +170,13 @@ class Experiment:
 
     @property
     def has_teacher(self) -> bool:
-        """Whether there is a teacher, and not only what one wrote."""
-        return self.teacher_model is not None or self.teacher_cache is None
+        """Whether there is a teacher here, and not only what one wrote or writes elsewhere."""
+        return not self.teacher_elsewhere and (self.teacher_model is not None or self.teacher_cache is None)
+
+    @property
+    def teacher_elsewhere(self) -> bool:
+        """Whether the teacher is named by its address."""
+        return is_address(self.teacher_model)
 
     @property
     def trains_teacher(self) -> bool:
@@ -200,13 +213,15 @@ class Experiment:
         """What a run's folder is for: all that every stage depends on. Methods and seeds may join later, and how models
         are judged may change."""
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *self.methods]
-        apart += ["offline", "log_to", "beam_targets", *self.beam(), "eval"]
+        apart += ["offline", "log_to", "teacher_wait", "teacher_requests", "beam_targets", *self.beam(), "eval"]
         apart += ["prompts"] if self.prompts == NONE else []
         apart += ["teacher_cache"] if self.teacher_cache is None else []
         apart += ["lora"] if self.lora == LoRAConfig() else []
         apart += ["student_from_teacher"] if not self.student_from_teacher else []
         # That there are labels: they may move, and whose they are is bound by a stage.
-        labels = {} if self.teacher_cache is None else {"teacher_cache": True}
+        labels: dict[str, Any] = {} if self.teacher_cache is None else {"teacher_cache": True}
+        if self.teacher_elsewhere:  # likewise
+            labels["teacher_model"] = ELSEWHERE
         found = without({**self.to_json(), **labels, "teacher_seed": self.seeds[0]}, apart)
         for name in ("teacher", "student"):  # runs that are older than this field go on
             found[name] = {key: value for key, value in found[name].items() if key != "rule_after" or value}

@@ -22,6 +22,7 @@ from kdtw_jax.pipeline.ask_report import report_asking, study_asking
 from kdtw_jax.pipeline.begin import begin
 from kdtw_jax.pipeline.config import Experiment, plain
 from kdtw_jax.pipeline.config_file import write_config
+from kdtw_jax.pipeline.labelled import with_labels
 from kdtw_jax.pipeline.prepare import Setup, prepare
 from kdtw_jax.pipeline.presets import TASKS
 from kdtw_jax.pipeline.price_report import price_rows, priced, report_prices, study_prices
@@ -68,7 +69,7 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
     alike = "pcl" in config.methods and config.of("pcl").pcl.alpha == config.of("ask").distil.pcl.alpha
     judged, sold = any(c.name == "share" for c in known), bool(priced(known))
     with logging_to(config.log_to, out), begin(out, name, config, own) as (run, given):
-        setup = prepare(config, run, console, given)
+        setup = with_labels(config, prepare(config, run, console, given), run)
         write_json(run.path / SETTINGS, plain(config.eval))
         if own is None:  # a task of the user's own is no file's to repeat
             write_config(run.path / REPEAT, name, config, TASKS.get(name, {}).get(config.preset))

@@ -5,31 +5,29 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 
-from kdtw_jax import __version__, parallel
+from kdtw_jax import __version__
 from kdtw_jax.data.batches import Bucket, EncodedSplit, make_buckets
 from kdtw_jax.data.task import Task
-from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.data.unanswered import join
 from kdtw_jax.data.vocabulary_hash import vocabulary_hash
 from kdtw_jax.errors import UserError
-from kdtw_jax.methods.seqkd import BeamConfig, write_outputs
-from kdtw_jax.models import count_params, split_axis
 from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.elsewhere import Elsewhere, check_ahead, elsewhere
 from kdtw_jax.pipeline.prepare import encode_pairs, encode_prompts, look_up
 from kdtw_jax.pipeline.teacher_cache import How, check_beside, decoding, text_of
-from kdtw_jax.pretrained.named import read_teacher
+from kdtw_jax.pipeline.writer import Here, Sources, Writer
+from kdtw_jax.pretrained.named import is_address, read_teacher
 from kdtw_jax.runs import keep_compiled
 from kdtw_jax.runs.atomic import explained
 from kdtw_jax.runs.folder import VOCABULARY
 from kdtw_jax.runs.lock import take_lock
 from kdtw_jax.training.beforehand import ALONE, Share, parts_of
-from kdtw_jax.training.identity import model_hash
 from kdtw_jax.training.labels import (
     TAIL,
     LabelSet,
@@ -39,9 +37,7 @@ from kdtw_jax.training.labels import (
     ids_type,
     set_name,
 )
-from kdtw_jax.training.reader import read_ahead
 from kdtw_jax.training.readings import Kept, Readings
-from kdtw_jax.training.saved import SavedModel
 
 MIB = 2**20
 
@@ -52,15 +48,6 @@ class Wanted(NamedTuple):
     how: How = "greedy"
     kept: Kept = Kept(64)  # of top_k 0, outputs alone
     share: Share = ALONE
-
-
-class _Sources(NamedTuple):
-    """What the teacher answers."""
-
-    splits: list[EncodedSplit]  # pairs, and prompts where there are any
-    buckets: tuple[Bucket, ...]
-    tokenizer: Tokenizer
-    devices: parallel.Devices
 
 
 def label(config: Experiment, folder: Path, want: Wanted, own: Task | None = None) -> LabelSet:
@@ -80,14 +67,14 @@ def label(config: Experiment, folder: Path, want: Wanted, own: Task | None = Non
         this very shard, or it cannot be written; and as `look_up` does.
     """
     if config.teacher_model is None:
-        raise UserError("no teacher is named: give --teacher RUN, a model's folder or hf:NAME")
+        raise UserError("no teacher is named: give --teacher RUN, a model's folder, hf:NAME, or an address")
     if config.hosts.count > 1:
         raise UserError("kdtw label runs on one host; share the work between several by --shard 1/4, 2/4 and so on")
     keep_compiled()
     console = Console(stderr=True)
     given = look_up(config, own)
-    if given.teacher is None or given.tokenizer is None:
-        raise ValueError("a teacher that is named is found")
+    if given.tokenizer is None:
+        raise ValueError("the vocabulary of a teacher that is named is found")
     text = config.text
     buckets = make_buckets(
         text.max_source, text.max_target, text.batch_tokens, text.buckets, multiple_of=len(given.devices)
@@ -96,40 +83,81 @@ def label(config: Experiment, folder: Path, want: Wanted, own: Task | None = Non
     splits = [train]
     if len(given.task.prompts):
         splits.append(encode_prompts(config, given.task, given.tokenizer, train, console))
-    sources = _Sources(splits, buckets, given.tokenizer, given.devices)
+    sources = Sources(splits, buckets, given.tokenizer, given.devices)
     if want.kept.top_k > given.tokenizer.vocab_size:
         raise UserError(f"top_k is {want.kept.top_k}, but the vocabulary has {given.tokenizer.vocab_size} pieces")
-    teacher = read_teacher(given.teacher, dtype=config.teacher.dtype)
+    if is_address(config.teacher_model):
+        with elsewhere(config, given.tokenizer) as remote:
+            check_ahead(config, remote, [(want.how, want.kept)])
+            return make_labels(config, folder, want, sources, Elsewhere(remote, sources.buckets), own)
+    if given.teacher is None:
+        raise ValueError("a teacher that is named is found")
+    writer_here = Here(config, sources, read_teacher(given.teacher, dtype=config.teacher.dtype))
+    return make_labels(config, folder, want, sources, writer_here, own)
+
+
+def claim(
+    config: Experiment, folder: Path, want: Wanted, sources: Sources, writer: Writer, own: Task | None = None
+) -> LabelSet:
+    """Binds a folder below `folder` to what is to be labelled there; arguments as for `make_labels`.
+
+    Args:
+      config: of the runs.
+      folder: for sets of labels.
+      want: which set.
+      sources: what is answered.
+      writer: who does.
+      own: texts instead of `config.data`.
+
+    Raises:
+      UserError: it is bound to something else.
+    """
     about = {
         "written_by": f"kdtw_jax {__version__}",
-        "teacher": {
-            "name": config.teacher_model,
-            "hash": model_hash(teacher.model, teacher.params),
-            "parameters": count_params(teacher.params),
-        },
-        "vocabulary": {"hash": vocabulary_hash(given.tokenizer), "rows": given.tokenizer.vocab_size},
+        "teacher": writer.facts,
+        "vocabulary": {"hash": vocabulary_hash(sources.tokenizer), "rows": sources.tokenizer.vocab_size},
         "decoding": decoding(config, want.how),
         "top_k": want.kept.top_k,
         "temperature": want.kept.alpha,
         "tail": TAIL,
         "text": {**text_of(config), **({"data": own.name, "prompts": "none"} if own else {})},
-        "prompts": {"rows": sum(map(len, splits)), "hash": _prompts_hash(splits)},
-        "buckets": [list(bucket) for bucket in buckets],
-        "ids": ids_type(given.tokenizer.vocab_size),
-        "raw_bytes_per_token": bytes_per_token(want.kept.top_k, given.tokenizer.vocab_size),
+        "prompts": {"rows": sum(map(len, sources.splits)), "hash": _prompts_hash(sources.splits)},
+        "buckets": [list(bucket) for bucket in sources.buckets],
+        "ids": ids_type(sources.tokenizer.vocab_size),
+        "raw_bytes_per_token": bytes_per_token(want.kept.top_k, sources.tokenizer.vocab_size),
         "shards": want.share.of,
     }
     check_beside(folder, about)
     labels = claim_labels(folder / set_name(want.how, want.kept), about)
     if not (labels.folder / VOCABULARY).exists():
-        given.tokenizer.save(labels.folder / VOCABULARY)
-    if not _make(config, labels, want, sources, teacher):
+        sources.tokenizer.save(labels.folder / VOCABULARY)
+    return labels
+
+
+def make_labels(
+    config: Experiment, folder: Path, want: Wanted, sources: Sources, writer: Writer, own: Task | None = None
+) -> LabelSet:
+    """Has a teacher make a shard, whoever it is; what is there is not made anew.
+
+    Args:
+      config: of the runs that are to learn from it.
+      folder: for sets of labels of one teacher.
+      want: which set, and which shard of it.
+      sources: what is answered.
+      writer: who does.
+      own: texts instead of `config.data`.
+
+    Raises:
+      UserError: as `label` does, and as the writer does.
+    """
+    labels, console = claim(config, folder, want, sources, writer, own), Console(stderr=True)
+    if not _make(labels, want, sources, writer):
         console.print(f"{labels.note(want.share.number)}: this shard is there already", soft_wrap=True, markup=False)
     _tell(labels, console)
     return labels
 
 
-def _make(config: Experiment, labels: LabelSet, want: Wanted, sources: _Sources, teacher: SavedModel) -> bool:
+def _make(labels: LabelSet, want: Wanted, sources: Sources, writer: Writer) -> bool:
     """Makes a shard unless it is there; returns whether it did.
 
     Its folder of work goes within the lock that lies there, so that nobody else's goes with it, and last: whoever finds
@@ -150,47 +178,24 @@ def _make(config: Experiment, labels: LabelSet, want: Wanted, sources: _Sources,
     try:
         there = note.exists()
         if not there:
-            _write(config, labels, want, sources, teacher, work)
+            _write(labels, want, sources, writer, work)
         shutil.rmtree(work, ignore_errors=True)
     finally:
         lock.release()
     return not there
 
 
-def _write(
-    config: Experiment, labels: LabelSet, want: Wanted, sources: _Sources, teacher: SavedModel, work: Path
-) -> None:
+def _write(labels: LabelSet, want: Wanted, sources: Sources, writer: Writer, work: Path) -> None:
     """Writes, reads, and packs both; what a killed process left in the folder `work` is gone on with."""
     share = want.share
-    axis = partial(split_axis, teacher.model.role)
-    params = parallel.shard_params(teacher.params, sources.devices, config.teacher_shards, axis)
     of = f" (shard {share.number} of {share.of})" if share.of > 1 else ""
-    how: dict[str, Any] = {"banned": sources.tokenizer.banned_ids, "devices": sources.devices, "share": share}
-    beam = BeamConfig(config.beam_size, config.length_penalty) if want.how == "beam" else BeamConfig(1, 0.0)
     written = [
-        write_outputs(
-            f"teacher's {want.how} outputs{of}",
-            work / f"outputs{i}",
-            (teacher.model, params),
-            split,
-            sources.buckets,
-            beam,
-            **how,
-        )
+        writer.write(f"teacher's {want.how} outputs{of}", work / f"outputs{i}", split, want.how, share)
         for i, split in enumerate(sources.splits)
     ]
     outputs, readings = [one.data for one in written], None
     if want.kept.top_k:
-        readings = read_ahead(
-            f"teacher's opinion of them{of}",
-            work / "readings",
-            (teacher.model, params),
-            outputs,
-            sources.buckets,
-            want.kept,
-            chunks=config.training.chunks(),
-            **how,
-        )
+        readings = writer.read(f"teacher's opinion of them{of}", work / "readings", outputs, want.kept, share)
     records = _records(outputs, readings, sources.buckets, share)
     labels.write(share, records, sum(one.unfinished for one in written))
 

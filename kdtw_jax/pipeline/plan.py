@@ -16,6 +16,7 @@ from kdtw_jax.methods import find
 from kdtw_jax.models import NUMBER_BYTES, ModelConfig, costs, count_params, cut_teacher, make_model, parameter_shapes
 from kdtw_jax.models.lora import LEARNING, LoRAConfig, with_adapters
 from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.questions import elsewhere_lines
 from kdtw_jax.pipeline.teacher_cache import check_without_teacher, needs_teacher, open_cache, wanted
 from kdtw_jax.pretrained.named import find_config, student_config
 from kdtw_jax.runs import print_table
@@ -53,7 +54,8 @@ def sizes(config: Experiment) -> Sizes:
     Raises:
       UserError: as `find_config` does.
     """
-    names = [config.teacher_model, *dict.fromkeys(config.named_students().values())]
+    here = None if config.teacher_elsewhere else config.teacher_model
+    names = [here, *dict.fromkeys(config.named_students().values())]
     given = [find_config(name, offline=config.offline) for name in names if name]
     known = [model.vocab_size for model in given]
     if config.text.tokenizer is not None:
@@ -62,7 +64,7 @@ def sizes(config: Experiment) -> Sizes:
     teacher: ModelConfig
     student: ModelConfig
     teacher, student = (dataclasses.replace(c, vocab_size=rows) for c in (config.teacher, config.student))
-    if config.teacher_model is not None:
+    if here is not None:
         teacher = dataclasses.replace(given[0], dtype=config.teacher.dtype, vocab_size=rows)
     if config.student_model is not None:
         student = dataclasses.replace(student_config(given[-1], config.student), vocab_size=rows)
@@ -88,12 +90,12 @@ def plan(config: Experiment, models: Sizes, devices: int = 1) -> list[Stage]:
     for method in map(find, config.methods):
         model, cost = method.student(student, config.of(method.name)), method.cost(config.of(method.name))
         held = working(model, bucket, devices)
-        asked = method.uses_teacher and needs_teacher(config, method.name)
+        asked = method.uses_teacher and needs_teacher(config, method.name) and not config.teacher_elsewhere
         if asked:  # beside the student's: the teacher's logits, and its cache where it writes
             held += scores(teacher, bucket) / devices + cache(teacher, bucket) / devices
         steps, kept = config.training.loop.steps + cost.further_steps, frozen if asked else 0
         backward = 1 if config.lora.rank else 2  # times forward: what rests has no gradient
-        flops = (1 + backward + cost.student) * own + cost.teacher * other
+        flops = (1 + backward + cost.student) * own + (0 if config.teacher_elsewhere else cost.teacher * other)
         found.append(Stage(method.name, seeds, steps, states(model, cost.copies, config.lora), kept, held, flops))
     return found
 
@@ -163,6 +165,9 @@ def show_plan(config: Experiment, tflops: float = 312.0, utilization: float = 0.
     models, devices = sizes(config), max(config.devices, 1)
     stages = plan(config, models, devices)
     for name, model in models._asdict().items():
+        if name == "teacher" and config.teacher_elsewhere:
+            print(f"teacher: at {config.teacher_model}, no memory of it here")
+            continue
         print(f"{name}: {parameters(model):,} parameters, vocabulary {model.vocab_size}, arithmetic in {model.dtype}")
     rows: list[dict[str, str | int | float | None]] = [
         {
@@ -188,7 +193,7 @@ def show_plan(config: Experiment, tflops: float = 312.0, utilization: float = 0.
         "evaluation, what the teacher writes ahead, asking's helped rows and compilation not counted. "
         "States: parameters, gradients and Adam's moments."
     )
-    for line in cache_lines(config, models):
+    for line in (*cache_lines(config, models), *elsewhere_lines(config)):
         print(line)
     return stages
 

@@ -25,6 +25,7 @@ from kdtw_jax.models.lora import check_targets
 from kdtw_jax.parallel.hosts import first_alone
 from kdtw_jax.pipeline.checks import check_fit, needs_validation
 from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.elsewhere import Remote
 from kdtw_jax.pipeline.judging import tell_ceiling, tell_scoring
 from kdtw_jax.pipeline.teacher_cache import TeacherCache as TeacherCache
 from kdtw_jax.pipeline.teacher_cache import check_without_teacher, open_cache
@@ -43,6 +44,7 @@ class Given(NamedTuple):
     tokenizer: Tokenizer | None  # None: one is trained
     task: Task
     cache: TeacherCache | None = None  # labels of a teacher
+    remote: Remote | None = None  # a teacher at an address, where students are yet to learn from it
 
 
 class Setup(NamedTuple):
@@ -62,6 +64,7 @@ class Setup(NamedTuple):
     ceiling: Ceiling  # of the references
     prompts: EncodedSplit | None = None  # without targets, numbered after the pairs; if a student is to learn on them
     cache: TeacherCache | None = None  # labels of a teacher, which then need not write ahead
+    remote: Remote | None = None  # a teacher at an address, where students are yet to learn from it
 
 
 def check_scoring(config: Experiment) -> None:
@@ -97,13 +100,14 @@ def look_up(config: Experiment, own: Task | None = None) -> Given:
     if config.results is not None:
         check_place(config.results)
     names = config.named_students()
-    wanted = dict.fromkeys([*([config.teacher_model] if config.teacher_model is not None else []), *names.values()])
+    here = None if config.teacher_elsewhere else config.teacher_model
+    wanted = dict.fromkeys([*([here] if here is not None else []), *names.values()])
     found = {name: find_model(name, offline=config.offline) for name in wanted}
     if some := [name for name in names.values() if found[name].program]:
         raise UserError(f"{some[0]} is a program and cannot learn: give it as --teacher-model")
     starts = [found[name].config for name in names.values()]
     if config.student_from_teacher:
-        whole = config.teacher if config.teacher_model is None else found[config.teacher_model].config
+        whole = config.teacher if here is None else found[here].config
         starts.append(cut_teacher(whole, config.student_from_teacher)[0])
     for start in starts:
         check_targets(start, config.lora)
@@ -113,6 +117,11 @@ def look_up(config: Experiment, own: Task | None = None) -> Given:
         known.insert(0, load_tokenizer(config.text.tokenizer))
     if not known and cache is not None:
         known.append(cache.tokenizer())
+    if not known and config.teacher_elsewhere:
+        raise UserError(
+            f"a teacher at an address ({config.teacher_model}) does not hand over its vocabulary: name it by "
+            "--text.tokenizer, the tokenizer.model of its run or model, or give --student-model, which has it"
+        )
     if not known:
         return Given(devices, None, {}, None, _task(config, own))
     tokenizer = known[0].padded_to(max(one.vocab_size for one in known))
@@ -120,7 +129,7 @@ def look_up(config: Experiment, own: Task | None = None) -> Given:
         check_vocabulary(str(model.folder), model.tokenizer, tokenizer)
     # Models may differ in rows that no token has: the smaller one is padded.
     padded = {name: model.padded_to(tokenizer.vocab_size) for name, model in found.items()}
-    teacher = None if config.teacher_model is None else padded[config.teacher_model]
+    teacher = None if here is None else padded[here]
     students = {seed: padded[name] for seed, name in names.items()}
     if cache is not None:
         cache.check_vocabulary(tokenizer)
@@ -189,7 +198,7 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
     ceiling = tell_ceiling(config, task, tokenizer, test, references, scoring, console)
     prompts = _prompts(config, run, task, tokenizer, train, console)
     parts = (task, tokenizer, buckets, train, test, encoded.get("validation"), references, devices)
-    return Setup(*parts, given.teacher, given.students, scoring, ceiling, prompts, given.cache)
+    return Setup(*parts, given.teacher, given.students, scoring, ceiling, prompts, given.cache, given.remote)
 
 
 def _prompts(

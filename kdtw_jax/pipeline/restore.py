@@ -14,7 +14,7 @@ from kdtw_jax.data.rule_place import without_how_read
 from kdtw_jax.errors import NotRegistered, UserError, placed
 from kdtw_jax.methods import METHODS
 from kdtw_jax.models import find_family
-from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.config import ELSEWHERE, Experiment
 from kdtw_jax.pipeline.teacher_cache import CACHE_STAGE
 from kdtw_jax.runs.atomic import read_json as read_json
 from kdtw_jax.runs.folder import SETTINGS, flatten
@@ -41,6 +41,9 @@ def restore(run: Path) -> tuple[str, Experiment]:
     if plain.get("teacher_cache"):
         labels = read_json(run / "stages" / f"{CACHE_STAGE}.json", f"{run} has not begun to train students")
         plain["teacher_cache"] = labels.get("folder", False)
+    if plain.get("teacher_model") == ELSEWHERE:
+        labels = read_json(run / "stages" / f"{CACHE_STAGE}.json", f"{run} has not begun to train students")
+        plain["teacher_model"] = labels.get("address", False)
     begun: dict[str, dict[int, Path]] = {}
     for path in sorted((run / "stages").glob("seed*/*.config.json")):
         if (number := path.parent.name.removeprefix("seed")).isdecimal():

@@ -39,6 +39,7 @@ from kdtw_jax.models.lora import LEARNING, merged, with_adapters
 from kdtw_jax.models.roles import HEADS
 from kdtw_jax.pipeline.config import Experiment, plain, without
 from kdtw_jax.pipeline.prepare import Setup
+from kdtw_jax.pipeline.teacher_cache import reads_rows_elsewhere
 from kdtw_jax.pipeline.teacher_outputs import (
     all_sources,
     claim_prompts,
@@ -54,6 +55,7 @@ from kdtw_jax.training.blame import blamed
 from kdtw_jax.training.context import StudentTraining, TrainContext
 from kdtw_jax.training.identity import model_hash
 from kdtw_jax.training.loop import Diverged
+from kdtw_jax.training.readings import Reader
 from kdtw_jax.training.saved import load_model, save_model
 
 Row = dict[str, str | int | float | None]
@@ -94,10 +96,8 @@ def train_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
       UserError: a run has only the labels of one, or those of another one.
     """
     if not config.has_teacher:
-        raise UserError(
-            f"there is no teacher here, only what one wrote ({config.teacher_cache}); name it with --teacher-model in "
-            "a run of its own"
-        )
+        only = "one at an address" if config.teacher_elsewhere else f"what one wrote ({config.teacher_cache})"
+        raise UserError(f"there is no teacher here, only {only}; name it with --teacher-model in a run of its own")
     found = _find_teacher(config, setup, run)
     if setup.cache is not None:  # it is still on the host: of an array that is spread over hosts, none has all
         setup.cache.check_teacher(str(config.teacher_model), model_hash(found.model, found.params))
@@ -160,6 +160,7 @@ def train_students(
             teacher=teacher if method.uses_teacher else None,
             data=teacher_outputs(config, setup, teacher, run, "beam") if beams else setup.train,
             prompts=prompts_for(config, setup, teacher, run, method.name),
+            reader=_reader(config, setup, method.name),
             readings=readings_for(config, setup, teacher, run, method.name),
             unseen=setup.validation if method.unseen(own) else None,
             watch=make_watch(config, setup, _alone(model, setup)),
@@ -194,6 +195,11 @@ def train_students(
         own_size = with_rule_place(method.student(size, config.of(method.name)), setup.tokenizer)
         students[method.name] = _stage(run, name, own_size, setup, partial(train, method))
     return students
+
+
+def _reader(config: Experiment, setup: Setup, method: str) -> Reader | None:
+    """The teacher at an address, where a method has it read rows while a student is trained."""
+    return setup.remote.read if setup.remote is not None and reads_rows_elsewhere(config, method) else None
 
 
 def _cut(config: Experiment, teacher: Trained | None, seed: int) -> Trained:

@@ -206,8 +206,13 @@ def needs_teacher(config: Experiment, method: str) -> bool:
     return entry.uses_teacher and entry.without_teacher(config.of(method), config.prompts != "none") != {}
 
 
+def reads_rows_elsewhere(config: Experiment, method: str) -> bool:
+    """Whether a method has a teacher at an address read rows while a student is trained."""
+    return config.teacher_elsewhere and needs_teacher(config, method)
+
+
 def check_without_teacher(config: Experiment) -> None:
-    """Checks that nothing of a run asks a teacher, where it has only the labels of one.
+    """Checks that nothing of a run asks a teacher that is not here, where it has only what one writes ahead.
 
     Raises:
       UserError: a method does; says by which settings it would not.
@@ -215,14 +220,21 @@ def check_without_teacher(config: Experiment) -> None:
     if config.has_teacher:
         return
     if config.student_from_teacher:
-        raise UserError("student_from_teacher makes students of the teacher's layers: name it with --teacher-model")
+        raise UserError(
+            "student_from_teacher makes students of the teacher's layers: name a model here with --teacher-model"
+        )
+    there = "the teacher is at an address" if config.teacher_elsewhere else "there are only labels"
     for method in filter(lambda name: needs_teacher(config, name), config.methods):
-        other = find(method).without_teacher(config.of(method), config.prompts != "none")
+        entry = find(method)
+        lacking = entry.elsewhere if config.teacher_elsewhere else entry.without_teacher
+        other = lacking(config.of(method), config.prompts != "none")
+        if other == {}:
+            continue
         said = json.dumps(other).replace('"', "") if other else ""
         how = f", or do without it by a line of the file of --config: {method}: {said}" if other else ""
         how = how or ", or leave the method out"
         raise UserError(
-            f"{method} asks the teacher while a student is trained, and there are only labels: name the teacher with "
+            f"{method} asks the teacher while a student is trained, and {there}: name a model here with "
             f"--teacher-model{how}"
         )
 

@@ -33,7 +33,11 @@ def claim_prompts(setup: Setup, run: RunFolder) -> None:
     """
     if setup.cache is not None:
         run.claim(CACHE_STAGE, {"hash": setup.cache.teacher["hash"]})
-        run.mark_done(CACHE_STAGE, setup.cache.facts())  # with the folder, which may be another one each time
+        at = {} if setup.remote is None else {"address": setup.remote.address}
+        run.mark_done(CACHE_STAGE, {**setup.cache.facts(), **at})  # with the place, which may be another one each time
+    elif setup.remote is not None:
+        run.claim(CACHE_STAGE, {"hash": setup.remote.facts["hash"]})
+        run.mark_done(CACHE_STAGE, {"address": setup.remote.address, "teacher": setup.remote.facts})
     if setup.prompts is not None:
         run.claim(PROMPTS_STAGE, {"fingerprint": fingerprint({"prompts": setup.task.prompts})})
         run.mark_done(PROMPTS_STAGE, {"prompts": len(setup.prompts)})
@@ -79,7 +83,7 @@ def _outputs(
 def stages_written(config: Experiment) -> list[str]:
     """The stages of such outputs that a run has; none where it takes them from a cache."""
     stages: list[str] = []
-    if config.teacher_cache is not None:
+    if config.teacher_cache is not None or config.teacher_elsewhere:
         return stages
     for method in config.methods:
         targets = {"beam"} if config.learns_from_beams(method) else set()

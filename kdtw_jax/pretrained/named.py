@@ -45,6 +45,11 @@ PROGRAMS: dict[str, tuple[ModelConfig, str]] = {
 }
 
 
+def is_address(name: str | None) -> bool:
+    """Whether a `name` is where a teacher is served, as http://host:8100, and not a model to be read."""
+    return name is not None and "://" in name
+
+
 def find_model(name: str, *, offline: bool = False) -> Named:
     """Finds a model, with everything checked that can be without reading its weights.
 

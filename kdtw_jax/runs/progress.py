@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import SupportsFloat
@@ -19,7 +20,7 @@ LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Shows step, loss, tokens/s and time left on standard error.
+    """Shows step, loss, tokens/s and time left on standard error: a bar on a terminal, beside which threads have lines.
 
         with Progress("teacher", total=steps, start=step) as bar:
             bar.update(step, loss=loss, tokens_per_s=speed)
@@ -38,7 +39,7 @@ class Progress:
         self._values: dict[str, SupportsFloat] = {}
         self._bar: RichProgress | None = None
         self._seconds = LINE_SECONDS if is_writer() else math.inf  # one process speaks for all
-        if sys.stderr.isatty() and is_writer():
+        if sys.stderr.isatty() and is_writer() and threading.current_thread() is threading.main_thread():
             self._seconds = BAR_SECONDS
             self._bar = RichProgress(
                 TextColumn("{task.description}"),

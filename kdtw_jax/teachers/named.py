@@ -13,6 +13,7 @@ from kdtw_jax.pretrained.named import find_model, read_teacher
 from kdtw_jax.teachers.protocol import Teacher
 
 ENGINES = ("llama.cpp", "vllm")
+PLACE_BY_PLACE = ("llama.cpp",)  # of these, those that cannot read a row in one call (`TeacherAbout.reads_rows`)
 _WEB = ("http", "https")
 NEEDED = ("httpx", "msgpack", "starlette", "tenacity", "uvicorn")
 

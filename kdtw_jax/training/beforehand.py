@@ -6,7 +6,10 @@ no other one: so several writers share the parts among them, and what comes of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +74,7 @@ def make_beforehand(
     buckets: Sequence[Bucket],
     make: Make,
     *,
+    under_way: int = 1,
     stop_after: int | None = None,
 ) -> tuple[dict[str, np.ndarray], Int64]:
     """Makes something of every row of some parts of the split; what `folder` holds is not made anew.
@@ -82,6 +86,7 @@ def make_beforehand(
       parts: places of the rows, a file per part (`parts_of`).
       buckets: lengths and rows of the batches that a part is cut into.
       make: of a batch.
+      under_way: batches that are made at once, in threads, while the one before is stored; 1: one after the other.
       stop_after: ends after as many new files (tests of resuming), the rest being empty.
 
     Returns:
@@ -93,19 +98,31 @@ def make_beforehand(
     """
     places = {int(example): place for place, example in enumerate(data.examples)}
     files: list[tuple[dict[str, np.ndarray], Int64, Int64]] = []  # arrays, offsets, places in the split
-    lengths_N, made, done = np.zeros(len(data), np.int64), 0, 0
-    with Progress(name, total=sum(map(len, parts))) as progress:
-        for index, part in enumerate(parts):
-            path, batches = folder / f"{index:05d}.npz", list(evaluation_batches(data.chosen(part), buckets))
-            wanted = np.concatenate([batch.example_B[batch.example_B >= 0] for batch in batches])
-            stored = read_arrays(path) if path.exists() else {}
-            # Other batches (another number of devices, say) cut the split at other places.
-            if not stored or not np.array_equal(stored["example"], wanted):
-                if made == stop_after:
-                    break
-                stored = _together(wanted, [row for batch in batches for row in _real(batch, make(batch))])
-                write_arrays(path, stored)
-                made += 1
+    lengths_N, done = np.zeros(len(data), np.int64), 0
+
+    def batches(part: Int64) -> list[Batch]:
+        return list(evaluation_batches(data.chosen(part), buckets))
+
+    there, lacking = list[dict[str, np.ndarray]](), list[Int64]()
+    for index, part in enumerate(parts):
+        path = folder / f"{index:05d}.npz"
+        stored = read_arrays(path) if path.exists() else {}
+        # Other batches (another number of devices, say) cut the split at other places.
+        if not stored or not np.array_equal(stored["example"], _examples(batches(part))):
+            if len(lacking) == stop_after:
+                break
+            stored = {}
+            lacking.append(part)
+        there.append(stored)
+    ahead = (batch for part in lacking for batch in batches(part))
+    with Progress(name, total=sum(map(len, parts))) as progress, closing(in_order(make, ahead, under_way)) as made:
+        for index, stored in enumerate(there):
+            if not stored:
+                own = batches(parts[index])
+                rows = [row for batch in own for row in _real(batch, next(made))]
+                stored = _together(_examples(own), rows)
+                write_arrays(folder / f"{index:05d}.npz", stored)
+            wanted = stored["example"]
             at = np.array([places[int(example)] for example in wanted], np.int64)
             offsets = stored["offsets"].astype(np.int64)
             lengths_N[at] = np.diff(offsets)
@@ -120,6 +137,36 @@ def make_beforehand(
         for key, array in arrays.items():
             whole[key][where] = array[: offsets[-1]]
     return whole, ends
+
+
+def in_order(make: Make, batches: Iterable[Batch], under_way: int) -> Generator[list[Made], None, None]:
+    """Makes something of batches, so many of them at once, and gives it in their order.
+
+    No more than that is taken ahead. Where the iterator is closed, what has not begun is left out.
+
+    Args:
+      make: of a batch; called in threads where several are under way.
+      batches: taken as there is room.
+      under_way: how many at once; of 1, `make` is called where the next one is asked for.
+    """
+    if under_way == 1:
+        yield from map(make, batches)
+        return
+    pool, waiting = ThreadPoolExecutor(under_way, thread_name_prefix="ahead"), deque[Future[list[Made]]]()
+    try:
+        for batch in batches:
+            waiting.append(pool.submit(make, batch))
+            if len(waiting) == under_way:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _examples(batches: Sequence[Batch]) -> np.ndarray:
+    found: np.ndarray = np.concatenate([batch.example_B[batch.example_B >= 0] for batch in batches])
+    return found
 
 
 def _real(batch: Batch, rows: list[Made]) -> Iterator[Made]:

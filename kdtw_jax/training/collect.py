@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdtw_jax import parallel
 from kdtw_jax.data.batches import Batch, Bucket
@@ -15,7 +18,7 @@ from kdtw_jax.losses.kl import TopK
 from kdtw_jax.models import Model
 from kdtw_jax.training.context import WHOLE, Chunks
 from kdtw_jax.training.demonstrations import Demonstrator
-from kdtw_jax.training.readings import Readings
+from kdtw_jax.training.readings import Kept, Reader, Readings
 from kdtw_jax.training.rows import RowsConfig
 from kdtw_jax.training.scoring import REFERENCE, STUDENT, TEACHER, Trajectories, score_paths
 from kdtw_jax.training.state import Params, step_key
@@ -46,7 +49,8 @@ class Collector:
     At a weight `alpha` of the entropy the teacher demonstrates, and is matched, by mu^(1/alpha). Of prompts that come
     apart from the pairs, `apart`, the targets are no ground truth, but, where written ahead, the demonstrations.
     Of `steps`, the first may have no rollouts. What it has read ahead, `readings`, it does not read again; where there
-    are no other rows, nothing is needed of the teacher, which may be None.
+    are no other rows, or a teacher elsewhere is the `reader` of them, the teacher may be None. One elsewhere reads the
+    ground truth and demonstrations while the student rolls out; the student's own rows are waited for.
     """
 
     def __init__(
@@ -62,8 +66,10 @@ class Collector:
         apart: bool = False,
         steps: int = 1,
         readings: Readings | None = None,
+        reader: Reader | None = None,
     ):
         self.config, self.apart, self.steps, self.readings = config, apart, steps, readings
+        self._reader, self._kept = reader, Kept(config.top_k, alpha)
         self.devices = devices
 
         def roll_out(params: Params, source_BxS: jax.Array, noise_BxT: jax.Array) -> jax.Array:
@@ -107,29 +113,41 @@ class Collector:
 
         Noise is drawn for all answered prompts at once, whatever the number of devices.
         """
-        found: dict[int, Trajectories] = {}
         own: Batch = self.some(batch, STUDENT, step)
+        shown: Batch = self.some(batch, TEACHER, step)
+        wanted: dict[int, Callable[[], Trajectories]] = {}
+        tokens = None
         if len(own.example_B):
             noise = jax.random.uniform(step_key(key_data, step, 1), own.target_BxT.shape)
             tokens = parallel.map_rows(self._student, (params,), (own.source_BxS, noise), self.devices)
-            found[STUDENT] = self.scored(with_targets(own, tokens))
-        shown: Batch = self.some(batch, TEACHER, step)
         if len(shown.example_B):
-            found[TEACHER] = self.demonstrated(shown, key_data, step)
+            wanted[TEACHER] = self._asked_for_demonstrations(shown, key_data, step)
         if self.config.reference_share and not self.apart:
-            found[REFERENCE] = self.scored(batch)
-        return found
+            wanted[REFERENCE] = self._asked(batch)
+        if tokens is not None:  # last, since what is elsewhere needs the tokens on the host
+            wanted[STUDENT] = self._asked(with_targets(own, tokens))
+        return {source: wanted[source]() for source in sorted(wanted)}
 
     def demonstrated(self, prompts: Batch, key_data: jax.Array, step: int) -> Trajectories:
         """Makes paths of the teacher's answers to prompts, drawn, if they are, by its key of a `step`."""
-        if self.readings is not None:
-            return self.readings.of(prompts)
-        return self.scored(self._demonstrate(prompts, step_key(key_data, step, 2)))
+        return self._asked_for_demonstrations(prompts, key_data, step)()
 
     def scored(self, rows: Batch) -> Trajectories:
         """Makes paths as the buffer keeps them: with the teacher's opinion of every token."""
+        return self._asked(rows)()
+
+    def _asked_for_demonstrations(self, prompts: Batch, key_data: jax.Array, step: int) -> Callable[[], Trajectories]:
+        if self.readings is not None:
+            return partial(self.readings.of, prompts)
+        if self._reader is not None:  # they were written ahead
+            return self._asked(prompts)
+        return self._asked(self._demonstrate(prompts, step_key(key_data, step, 2)))
+
+    def _asked(self, rows: Batch) -> Callable[[], Trajectories]:
+        if self._reader is not None:
+            return self._reader(rows._replace(target_BxT=np.asarray(rows.target_BxT)), self._kept)
         scored: Trajectories = self._score(rows.example_B, rows.source_BxS, rows.target_BxT)
-        return scored
+        return lambda: scored
 
 
 def empty_row(bucket: Bucket, top_k: int) -> Trajectories:

@@ -14,7 +14,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model, Role
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.loop import LoopConfig
-from kdtw_jax.training.readings import Readings
+from kdtw_jax.training.readings import Reader, Readings
 from kdtw_jax.training.state import OptimizerConfig, Params
 
 
@@ -74,6 +74,8 @@ class TrainContext:
     """what a teacher answers or the student rolls out on, pairs among it, where that is more than `data` (`Streams`)"""
     readings: Readings | None = None
     """what the teacher made of the targets of `prompts`, where it wrote and read them ahead"""
+    reader: Reader | None = None
+    """a teacher elsewhere, in place of one that is here, where rows are to be read while the student is trained"""
     unseen: EncodedSplit | None = None
     """pairs that no model was trained on, where the method asks for them"""
     watch: Callable[[Params], Mapping[str, float]] | None = None

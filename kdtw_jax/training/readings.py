@@ -6,8 +6,9 @@ and seed learns from the same ones. So the teacher's likeliest tokens at each of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,6 +16,17 @@ from kdtw_jax.data.batches import Batch, Int64
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.training.scoring import Trajectories
+
+
+class Reader(Protocol):
+    """A teacher elsewhere that reads rows while a student is trained."""
+
+    def __call__(self, rows: Batch, kept: Kept) -> Callable[[], Trajectories]:
+        """Asks for its opinion of the targets of `rows`, now; what it returns waits for the answer, numpy arrays.
+
+        One row after the other is asked for, in the order of the calls.
+        """
+        ...
 
 
 class Kept(NamedTuple):

@@ -1,0 +1,72 @@
+"""What the labels of a teacher at an address cost in questions, said before it is asked any."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from kdtw_jax.data.batches import make_buckets
+from kdtw_jax.methods import find
+from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.teacher_cache import reads_rows_elsewhere, wanted
+from kdtw_jax.teachers.ahead import rows_at_once
+from kdtw_jax.teachers.named import PLACE_BY_PLACE
+
+OUTPUTS = 1000  # for which it is said
+_ROWS = 64  # of a request to kdtw serve-teacher
+
+
+class Questions(NamedTuple):
+    """For some outputs of the longest length, of the longest sources."""
+
+    writing: int  # requests
+    scoring: int
+    positions: int  # tokens that the teacher reads or writes, padding left out
+
+
+def questions(address: str, outputs: int, max_source: int, max_target: int, top_k: int) -> Questions:
+    """Counts what writing and reading `outputs` takes.
+
+    An engine that goes place by place has a request for each token of a score. Where it still holds what stood before,
+    each reads one token, so that positions are the same.
+
+    Args:
+      address: which says what kind of server it is.
+      outputs: how many.
+      max_source: tokens of each source.
+      max_target: tokens of each output.
+      top_k: log-probabilities of a place; 0: outputs are not read.
+    """
+    engine = address.partition("://")[0].rpartition("+")[0]
+    by_place = engine in PLACE_BY_PLACE
+    at_once = min(_ROWS, rows_at_once(max_target, top_k))
+    scoring = outputs * max_target if by_place else math.ceil(outputs / at_once)
+    passes = 2 if top_k else 1
+    writing = outputs if by_place else math.ceil(outputs / _ROWS)
+    return Questions(writing, scoring if top_k else 0, outputs * passes * (max_source + max_target))
+
+
+def elsewhere_lines(config: Experiment) -> list[str]:
+    """Says what the teacher of a run at an address is asked, for each set of labels; none where it is here."""
+    found, text, address = list[str](), config.text, str(config.teacher_model)
+    if not config.teacher_elsewhere:
+        return found
+    how_read = "place by place, a request for each token" if address.startswith(PLACE_BY_PLACE) else "a row in one call"
+    for how, kept in dict.fromkeys(one for method in config.methods for one in wanted(config, method)):
+        top_k = kept.top_k if kept else 0
+        asked = questions(address, OUTPUTS, text.max_source, text.max_target, top_k)
+        read = f", {asked.scoring} to read them ({how_read})" if top_k else ""
+        found.append(
+            f"the teacher at {address} is asked, for {OUTPUTS} {how} outputs of the longest length: {asked.writing} "
+            f"requests to write them{read}; {asked.positions} positions"
+        )
+    bucket = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets)[-1]
+    for method in filter(lambda name: reads_rows_elsewhere(config, name), config.methods):
+        kept = find(method).rows_kept(config.of(method))
+        rows = round(find(method).cost(config.of(method)).teacher * config.training.loop.steps * bucket.rows)
+        asked = questions(address, rows, *bucket[:2], kept.top_k if kept else 0)
+        found.append(
+            f"and while a student of {method} is trained, to read up to {rows} rows: {asked.scoring or rows} requests "
+            f"({how_read}), for which it waits; {rows * sum(bucket[:2])} positions"
+        )
+    return found
