@@ -1,4 +1,4 @@
-# make quickstart   the main job on the embedded corpus: about 12 minutes on 2 cores
+# make quickstart   word problems, and students that ask: about 10 minutes on 2 cores
 # make test         lint, types and the short tests: at most 10 minutes on 2 cores
 # make test-all     the long ones, too: at most half an hour more
 # Each installs what it needs into VENV first. A Python older than 3.11 as python3? Add PYTHON=/path/to/python.
@@ -15,7 +15,7 @@ CODE := kdtw_jax experiments benchmarks
 .PHONY: quickstart test test-all lint types short unit dist docs venv format clean
 
 quickstart: venv
-	$(BIN)/kdtw train --preset quickstart --out runs/quickstart
+	$(BIN)/kdtw train --task classroom --preset quickstart --out runs/quickstart
 
 test: lint types short
 

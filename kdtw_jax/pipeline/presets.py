@@ -319,7 +319,7 @@ SOLVING: dict[str, Any] = {
     "updates_per_rollout": 1,
     "reference_batches": 1,
     "capacity": 1,
-    "own_rows": Ramp(0.6, 0.7),
+    "own_rows": Ramp(0.85, 0.9),
     "path_lambda": 0.0,
     "kl_weight": 1.0,
     "pcl_weight": 0.2,
@@ -343,7 +343,7 @@ CLASSROOM = {
         warmup=likelihood(1200, 6e-3),
         **students(1200, 3e-3, paths=SOLVING, asking=GATE_ALONE),
         methods=("mle", "pcl", "ask"),
-        eval=EvalConfig(limit=400),
+        eval=EvalConfig(limit=300),
     ),
     "tiny": replace(TINY, data="classroom/solve"),
 }
