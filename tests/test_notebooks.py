@@ -183,7 +183,7 @@ def test_notebooks_draw_the_committed_results_and_a_run_folder(tmp_path: Path, m
     silent = tmp_path / "silent"  # a run in which nobody may ask
     silent.mkdir()
     distilled = {folder: load("distillation", folder) for folder in (results / "translation", own)}
-    committed = (results / "summarization", results / "translation-asking", results / "quickstart")
+    committed = (results / "summarization", results / "translation-asking", results / "cldr")
     asking = {f: load("asking", f) for f in (*committed, own, silent)}
     points = {f: load("operating_points", f) for f in (own, silent)}
     execute([*distilled.values(), *asking.values(), *points.values()], monkeypatch)
@@ -200,7 +200,7 @@ def test_notebooks_draw_the_committed_results_and_a_run_folder(tmp_path: Path, m
     # Of gates one figure for the mean, and one by use, which older runs do not say.
     assert figures(asking[results / "summarization"]) == ["use", "lead", "obey", "harm", "where", "calls"]
     assert figures(asking[results / "translation-asking"]) == ["use", "lead", "lead", "obey", "where", "calls"]
-    assert figures(asking[results / "quickstart"]) == ["use", "lead", "lead", "obey", "harm", "where", "calls"]
+    assert figures(asking[results / "cldr"]) == ["use", "lead", "lead", "obey", "harm", "where", "calls"]
     assert figures(asking[own]) == ["use", "lead", "lead", "obey", "where", "calls"]
     assert "unfinished" not in tables(distilled[results / "translation"]) + said(distilled[results / "translation"])
     assert "25.0" in said(distilled[own]) + tables(distilled[own])

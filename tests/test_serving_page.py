@@ -22,7 +22,7 @@ from kdtw_jax.student import Student
 from tests.served import SHARE_RULE, student
 from tests.test_serving_app import send
 
-QUICKSTART = Path(__file__).parent.parent / "results" / "quickstart"
+QUICKSTART = Path(__file__).parent.parent / "results" / "cldr"
 CURVE = Curve("BLEU", ((0.0, 80.0), (0.2, 92.0)), (("teacher alone", 94.5),))
 
 
