@@ -149,7 +149,6 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
             if split == "train" and task.drills and len(pairs) % 2:
                 pairs.append(_drill(rng, task.draw))
                 continue
-            # In turn: a limit takes them evenly.
             condition = "familiar" if split == "train" or tested else CONDITIONS[len(pairs) % len(CONDITIONS)]
             interest = draw_interest(rng)
             drawn = (tested or task.draw)(rng, interest.name)
@@ -161,6 +160,8 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
                 seen.add(source)
                 group = f"{name if tested else condition} {len(drawn.steps)}"
                 pairs.append({"source": source, "target": target, "group": group})
+        if split != "train":  # a part of them, evenly spaced, is of all conditions
+            random.Random(seed).shuffle(pairs)
         splits[split] = pairs
     return splits
 

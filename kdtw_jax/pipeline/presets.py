@@ -309,17 +309,19 @@ WAYS = {
 }
 
 # Reference solutions are the teacher's own ways, so rows of them match distributions; paths are the student's own.
-SOLVING: dict[str, Any] = {
-    **OWN_PATHS,
+SOLVED_ROWS: dict[str, Any] = {
     "student_share": 0.25,
     "teacher_share": 0.0,
     "reference_share": 0.75,
-    "rollout_fraction": 0.5,
     "demonstration_fraction": 0.0,
+}
+SOLVING: dict[str, Any] = {
+    **OWN_PATHS,
+    "rollout_fraction": 0.5,
     "updates_per_rollout": 1,
     "reference_batches": 1,
     "capacity": 1,
-    "own_rows": Ramp(0.85, 0.9),
+    "own_rows": Ramp(0.8, 0.9),
     "path_lambda": 0.0,
     "kl_weight": 1.0,
     "pcl_weight": 0.2,
@@ -339,11 +341,11 @@ CLASSROOM = {
         data="classroom/quick",
         text=TextConfig(vocab_size=2000, max_source=96, max_target=112, on_long="truncate"),
         **models("classroom"),
-        teacher_fit=likelihood(6000, 3e-3),
-        warmup=likelihood(1200, 6e-3),
-        **students(1200, 3e-3, paths=SOLVING, asking=GATE_ALONE),
+        teacher_fit=likelihood(5000, 3e-3),
+        warmup=likelihood(2400, 6e-3),
+        **students(600, 3e-3, paths=SOLVING, asking=GATE_ALONE, **SOLVED_ROWS),
         methods=("mle", "pcl", "ask"),
-        eval=EvalConfig(limit=300),
+        eval=EvalConfig(limit=400, ask_limit=160),
     ),
     "tiny": replace(TINY, data="classroom/solve"),
 }
