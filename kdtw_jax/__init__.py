@@ -3,7 +3,7 @@
     import kdtw_jax
 
     student = kdtw_jax.load("runs/quickstart")
-    student(["12 October 2026"], rule="ask the teacher for at most 20% of the words")
+    student(["a source"], rule="ask the teacher for at most 20% of the words")
 
 Arrays carry their shape as a suffix: B rows of a batch, S source length, T target length, V vocabulary, D model
 width, K top-k tokens, H heads, E width of a head, N tokens fed to the decoder at once, X rows of a minibatch, R

@@ -39,7 +39,7 @@ Keeping = Account | Literal["output", "document", "auto"]
 class Student:
     """A student of a run: called with texts it writes an answer for each.
 
-    `student(["12 October 2026"], rule="ask the teacher for at most 20% of the words")`
+    `student(["a source"], rule="ask the teacher for at most 20% of the words")`
     """
 
     model: SavedModel

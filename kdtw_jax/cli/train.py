@@ -20,13 +20,13 @@ usage: kdtw train [--preset NAME] [--data DATA] [--methods METHOD ...] ...
 Train a teacher, then students of several methods and seeds, and compare them on a test split. The same command
 continues an interrupted run; more seeds and methods join what is there.
 
-  kdtw train --preset quickstart                  an embedded corpus, 12 minutes on 2 cores
+  kdtw train --task classroom --preset quickstart   word problems, about 12 minutes on 2 cores
   kdtw train --preset small --data debian/en-de   Debian's package descriptions, 3 seeds
   kdtw train --data files --text.files.train-source a.en --text.files.train-target a.de
 
-  --task NAME        translation (default), summarization or ways: which presets there are
+  --task NAME        translation (default), summarization, classroom or ways: which presets there are
   --preset NAME      quickstart, tiny, small, wide, smollm, base, paper or ways: where all other options start
-  --data DATA        cldr, debian/en-LANG, debian/summarize, ways, tfds:NAME, or files
+  --data DATA        cldr, debian/en-LANG, debian/summarize, classroom/NAME, ways, tfds:NAME, or files
   --methods ...      how students are trained, some of
                      mle      likelihood of the references
                      word_kd  and the teacher's distributions

@@ -1,7 +1,7 @@
 """Write texts of your own with a student of a run, under a rule of your own where it may ask its teacher.
 
     kdtw write runs/quickstart --rule "ask the teacher for at most 20% of the words" < sources.txt
-    kdtw write runs/quickstart --rule "do not ask the teacher" --text "12 October 2026"
+    kdtw write runs/quickstart --rule "do not ask the teacher" --text "a source of your own"
 
 One output a line on standard output, what the teacher wrote in ⟦ ⟧ (its end of a text ∎); how much that was on standard
 error. Sources are UTF-8, one a line, read and written a few at a time; an empty line has an empty output. A line break

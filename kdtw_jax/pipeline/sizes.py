@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from kdtw_jax.models import Size, find_family
 
-Preset = Literal["tiny", "quickstart", "classroom", "ways", "small", "wide", "smollm", "base", "paper"]
+Preset = Literal["tiny", "quickstart", "ways", "small", "wide", "smollm", "base", "paper"]
 
 # Teacher and student. Those of base and paper are published ones of T5; smollm's stand for SmolLM2-135M and six of its
 # layers.
-SIZES: dict[Preset, tuple[Size, Size]] = {
+SIZES: dict[str, tuple[Size, Size]] = {
     "tiny": (Size(32, 4, 1), Size(16, 2, 1)),
     "quickstart": (Size(128, 4, 2), Size(64, 4, 1)),
     "classroom": (Size(128, 4, 2), Size(64, 4, 2)),
@@ -23,7 +23,7 @@ SIZES: dict[Preset, tuple[Size, Size]] = {
 }
 
 
-def models(preset: Preset, family: str = "t5") -> dict[str, Any]:
+def models(preset: str, family: str = "t5") -> dict[str, Any]:
     """Teacher and student of a preset, by these names; the vocabulary is filled in from the tokenizer.
 
     Raises:
