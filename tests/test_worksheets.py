@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -62,6 +63,8 @@ def mutants(text: str, rng: random.Random) -> Iterator[str]:
         yield ". ".join([*parts[:at], *reversed(parts[at:])])
     yield text + " 1 + 1 = 2."
     yield text.replace("Answer", "answer")
+    for count in (0, 1):  # the words of all steps left out, and of the first one
+        yield re.sub(r"(^|\. )(?!Answer)[^:]*: ", r"\1: ", text, count=count)
 
 
 def test_nothing_is_called_right_but_the_right_solution() -> None:
@@ -76,11 +79,13 @@ def test_nothing_is_called_right_but_the_right_solution() -> None:
                 assert found.missing or any(span.verdict != "right" for span in found.spans), mutant
             for one, other in pairwise(found.spans):
                 assert one.end <= other.start
-            if all(span.verdict == "right" for span in found.spans):  # then nothing but points stands beside them
-                beside = "".join(
-                    letter for at, letter in enumerate(mutant) if not any(s.start <= at < s.end for s in found.spans)
-                )
-                assert not beside.strip(" :.,"), mutant
+            if all(span.verdict == "right" for span in found.spans):  # then nothing else stands beside them
+                begins = [0, *(span.end for span in found.spans)]
+                ends = [*(span.start for span in found.spans), len(mutant)]
+                for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+                    is_behind_words = number > 0 and found.spans[number - 1].what == "words"
+                    beside = mutant[begin:end]
+                    assert beside == ": " if is_behind_words else not beside.strip(" ."), mutant
             for span in found.spans:
                 said = mutant[span.start : span.end].replace(" ", "")
                 if span.verdict == "right":  # each part that is called right stands in the right solution
@@ -131,6 +136,9 @@ def test_a_calculation_is_wrong_or_not_the_one_that_is_asked_for() -> None:
     )
     for other in ("34 - 20 = 14, 14 + 4 = 18", "30 - 20 = 10, 10 + 7 = 17", "34 - 20 = 14, 15 + 2 = 17"):
         assert "right" not in [found[2] for found in verdicts(f"Mia gives 17 to Ben: {other}.")[1:]]
+    for solution in (": 34 - 17 = 17. Answer: 17 stickers.", "34 - 17 = 17. Answer: 17 stickers."):
+        assert not check_solution(solution, understand(TEXT)).is_right
+        assert [found[2] for found in verdicts(solution)].count("unexpected") == 1
     time = "Ben loves chess. The chess show begins at 14:35. It lasts 40 minutes. What time is it then?"
     assert [found[2] for found in verdicts("It lasts 40 minutes: 14:35 + 40 min = 14:75.", time)] == ["right", "wrong"]
 

@@ -126,7 +126,7 @@ def _sentence_spans(
         return [Span(start, start + len(sentence), "words", "unchecked" if problem is None else "unexpected", why)], 0
     # Without words, or with others than a step has, what stands before the first calculation is no step's words.
     words, body = (split["words"], split["body"]) if split else (sentence[: _begin(sentence, found[0])], "")
-    words_end = start + len(words)
+    words_end = start + (len(words) or _begin(sentence, found[0]))  # so that ": " alone is seen to have none
     if problem is None:
         spans = [Span(start, words_end, "words", "unchecked")]
     elif expected and words == problem.clauses[step]:
