@@ -15,6 +15,7 @@ from kdtw_jax.classroom.interests import draw_interest
 from kdtw_jax.classroom.problems import CHAINS, Problem, draw_specification, tell
 from kdtw_jax.classroom.understanding import Understood, understand
 from kdtw_jax.classroom.worksheet import MOST, Wishes, exercise_json, make_exercises, read_exercise
+from kdtw_jax.data import cldr_names
 from kdtw_jax.errors import UserError
 
 TEXT = "Mia loves Minecraft and has 34 Minecraft stickers. She gives 17 of them to Ben. How many stickers are left?"
@@ -166,6 +167,8 @@ def test_what_is_checked_while_it_is_written_is_never_taken_back() -> None:
         "Mia loves Minecraft and has 34 Minecraft stickers. She gives 17 of them to Ben. How many cards are left?",
         TEXT.replace("How many stickers are left?", "How many stickers does Ben have now?"),
         TEXT.replace("How", "Then Ben is ill. How"),
+        TEXT.replace("How", "She has been to the market and sold all of them 3 times. How"),
+        TEXT.replace("How", "She has been to Paris and sold all of them 3 times. How"),
         TEXT.replace("34", "034"),
         SHARED + "How many cards does each friend get?",
         SHARED + "How many cards are left?",
@@ -188,6 +191,14 @@ def test_a_problem_of_a_persons_own_is_understood_in_sentences_of_ours() -> None
     assert asks.solution.startswith(
         "Mia buys 3 packs of 6: 3 × 6 = 18. Mia shares them among 4 friends: 18 ÷ 4 = 4 rem"
     )
+
+
+def test_every_city_may_be_named() -> None:
+    cities = [slot.text("en", "") for slot in cldr_names.cities()]
+    for city in (*cities, "Port-au-Prince", "Xi'an"):
+        asks = understand(TEXT.replace("How", f"She has been to {city} 3 times. How"))
+        assert asks is not None and asks.answer == "17 stickers", city
+    assert len(cities) > 50
 
 
 def test_problems_are_to_a_persons_wishes() -> None:

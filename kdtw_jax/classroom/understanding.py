@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kdtw_jax.classroom import grammar
 from kdtw_jax.classroom.people import PEOPLE, Person
 from kdtw_jax.classroom.problems import ANSWER
-from kdtw_jax.classroom.reading import read_problem
+from kdtw_jax.classroom.reading import PLACE, read_problem
 from kdtw_jax.classroom.specification import Kind, Operation, Specification, Step, results
 
 LONGEST = 2000  # characters of a problem: ours have about 250, and reading takes longer than in proportion
@@ -194,7 +194,7 @@ def _pattern(line: str, pupil: Person) -> re.Pattern[str]:
     others = "|".join(name for name in _PEOPLE if name != pupil.name)
     words = {"n": pupil.name, "p": pupil.subject, "o": pupil.object, "s": pupil.possessive}
     words["P"] = pupil.subject.capitalize()
-    open_ = {"f": others, "a": r"[\d.:]+", "b": r"[\d./]+%?", "d": r"\d+", "place": r"\D+", "thing": "[a-z]+"}
+    open_ = {"f": others, "a": r"[\d.:]+", "b": r"[\d./]+%?", "d": "[0-9]+", "place": PLACE, "thing": "[a-z]+"}
     open_["u"] = "[a-z]+"
     open_ |= {"interest": ".+", "short": ".+", "items": ".+"}
     made, seen = "", set[str]()
