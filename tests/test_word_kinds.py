@@ -94,8 +94,12 @@ def test_a_wrong_result_is_not_right(written: str) -> None:
     assert not one.is_right
 
 
-@pytest.mark.parametrize("data", ["classroom/write", "classroom/outline", "classroom:gsm_symbolic", "classroom/x", "cldr"])
+@pytest.mark.parametrize(
+    "data", ["classroom/write", "classroom/outline", "classroom:gsm_symbolic", "classroom/x", "cldr"]
+)
 def test_solutions_are_looked_at_in_runs_that_solve_word_problems(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solutions, "restore", lambda run: ("translation", SimpleNamespace(data=data)))
-    with pytest.raises(UserError, match=rf"^some is of {data}; this is for runs of classroom, classroom/solve, [^\n]*$"):
+    with pytest.raises(
+        UserError, match=rf"^some is of {data}; this is for runs of classroom, classroom/solve, [^\n]*$"
+    ):
         solutions.main(solutions.Args(Path("some")))
