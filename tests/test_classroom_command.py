@@ -76,7 +76,8 @@ def test_each_line_has_its_mark_and_the_teachers_words_theirs(
             "Mia gives 17 to Tom: 34 - 17 = 17. Answer: 18 stickers.",
             ['✗ the problem says "Mia gives 17 to Ben"', "✗ right is 17"],
         ),
-        ("Answer: 17 stickers.", ["✓", "✗ missing: 34 - 17"]),
+        ("Answer: 17 stickers.", ["✓", "✗ the answer is right, its steps are missing: 34 - 17"]),
+        ("Answer: 18 stickers.", ["✗ right is 17", "✗ missing: 34 - 17"]),
         ("Hm.", ["✗ the problem asks for 34 - 17 here", "✗ missing: 34 - 17; the answer"]),
     ],
 )
@@ -89,6 +90,7 @@ def test_nothing_wrong_goes_without_a_mark(
     assert lines[0] == OWN and len(lines) == 1 + len(expected)
     assert all(mark in line for line, mark in zip(lines[1:], expected, strict=True))
     assert "0 of 1 solutions are right" in told
+    assert ("1 more have the right answer without its steps" in told) == (solution == "Answer: 17 stickers.")
     whole = "".join(re.sub(r" [✓✗].*", "", line).strip() for line in lines[1:] if "missing" not in line)
     assert re.sub(r"[⟦⟧ ]", "", whole) == solution.replace(" ", "")
 

@@ -49,6 +49,10 @@ def test_a_right_solution_is_right_step_by_step_and_over_the_next_ten_but_not_wi
         head = check_solution(problem.solutions["head"], asks)
         assert not head.is_right and head.missing == asks.expressions
         assert [span.verdict for span in head.spans] == ["right"]
+        assert head.is_answer_alone and head.to_json()["is_answer_alone"] and not found.is_answer_alone
+        for other in (problem.solutions["head"] + " Hm.", problem.solutions["head"].replace(": ", ": 9"), "Hm.", ""):
+            assert not check_solution(other, asks).is_answer_alone
+        assert not check_solution(problem.solutions["head"], None).is_answer_alone
 
 
 def mutants(text: str, rng: random.Random) -> Iterator[str]:
