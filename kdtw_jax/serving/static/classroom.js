@@ -72,7 +72,9 @@ function slideShare() {
 
 async function wished(signal) {
   const own = at("own").value.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (own.length) return own.slice(0, facts.classroom.most).map((text) => ({ text, answer: null, solution: null }));
+  const { most } = facts.classroom;
+  if (own.length > most) throw new Error(`at most ${most} problems, not ${own.length}`);
+  if (own.length) return own.map((text) => ({ text, answer: null, solution: null }));
   const parts = (text) => text.split(/[\s;]+/u).filter(Boolean);
   const body = {
     interest: at("interest").value, grade: Number(at("grade").value), count: Number(at("count").value),
