@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -167,6 +168,18 @@ def test_what_is_wrong_is_said_before_a_model_is_read(run: Path, capsys: pytest.
         assert main(["classroom", str(folder), *arguments]) == 2
         error = capsys.readouterr().err
         assert wrong in error and error.count("\n") == 1
+
+
+def test_problems_are_read_from_standard_input_where_there_is_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{OWN}\n".encode()), encoding="utf8"))
+    lines, _ = said(run, Solver(), monkeypatch, capsys, "--problems-file", "-")
+    assert lines[0] == OWN and len(lines) == 3
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["classroom", str(run), "--problems-file", "-"]) == 2
+    error = capsys.readouterr().err
+    assert "there is no standard input to read problems from" in error and error.count("\n") == 1
 
 
 def test_demo_is_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

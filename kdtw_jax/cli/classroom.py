@@ -122,6 +122,8 @@ def run(arguments: list[str]) -> None:
 def _own(name: str) -> list[str]:
     """Problems of a file, one a line; empty lines are passed over."""
     remarks = Remarks("line")
+    if name == "-" and sys.stdin is None:
+        raise UserError("there is no standard input to read problems from; give a file with --problems-file")
     try:
         if name == "-":
             found = list(read_lines(sys.stdin.buffer, remarks))
