@@ -35,6 +35,7 @@ from kdtw_jax.pipeline.prepare import look_up
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.runs import Progress, print_table, provenance, write_csv, write_json
 from kdtw_jax.runs.tables import Row
+from kdtw_jax.serving.classroom import SOLVED
 from kdtw_jax.student import Student
 
 CONDITIONS = ("run", "model", "seed", "rule", "share", "condition", "steps", "problems", "right")
@@ -46,7 +47,7 @@ class Args:
     """Which run, and under which rules."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """the folder of a finished run of a task `classroom/...`"""
+    """the folder of a finished run whose students solve word problems"""
     rules: tuple[str, ...] = ("never ask", "at most 10% of the words", "at most 20% of the words")
     """for the students that ask; not enforced but by their gate"""
     split: str = "test"
@@ -65,8 +66,8 @@ def main(args: Args) -> None:
     """
     started = time.time()
     _, config = restore(args.run)
-    if not config.data.startswith("classroom"):
-        raise UserError(f"{args.run} is of {config.data}; this is for runs of classroom/solve and the like")
+    if config.data not in SOLVED:
+        raise UserError(f"{args.run} is of {config.data}; this is for runs of {', '.join(map(str, SOLVED))}")
     pairs = list(look_up(config).task.splits[args.split])[: args.limit]
     conditions, kinds = list[Row](), list[Row]()
     for seed in config.seeds:

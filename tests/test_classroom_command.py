@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,8 @@ def test_each_line_has_its_mark_and_the_teachers_words_theirs(
             "Mia gives 17 to Tom: 34 - 17 = 17. Answer: 18 stickers.",
             ['✗ the problem says "Mia gives 17 to Ben"', "✗ right is 17"],
         ),
-        ("Answer: 17 stickers.", ["✓", "✗ missing: 34 - 17"]),
+        ("Answer: 17 stickers.", ["✓", "✗ the answer is right, its steps are missing: 34 - 17"]),
+        ("Answer: 18 stickers.", ["✗ right is 17", "✗ missing: 34 - 17"]),
         ("Hm.", ["✗ the problem asks for 34 - 17 here", "✗ missing: 34 - 17; the answer"]),
     ],
 )
@@ -89,6 +91,7 @@ def test_nothing_wrong_goes_without_a_mark(
     assert lines[0] == OWN and len(lines) == 1 + len(expected)
     assert all(mark in line for line, mark in zip(lines[1:], expected, strict=True))
     assert "0 of 1 solutions are right" in told
+    assert ("1 more have the right answer without its steps" in told) == (solution == "Answer: 17 stickers.")
     whole = "".join(re.sub(r" [✓✗].*", "", line).strip() for line in lines[1:] if "missing" not in line)
     assert re.sub(r"[⟦⟧ ]", "", whole) == solution.replace(" ", "")
 
@@ -165,6 +168,18 @@ def test_what_is_wrong_is_said_before_a_model_is_read(run: Path, capsys: pytest.
         assert main(["classroom", str(folder), *arguments]) == 2
         error = capsys.readouterr().err
         assert wrong in error and error.count("\n") == 1
+
+
+def test_problems_are_read_from_standard_input_where_there_is_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{OWN}\n".encode()), encoding="utf8"))
+    lines, _ = said(run, Solver(), monkeypatch, capsys, "--problems-file", "-")
+    assert lines[0] == OWN and len(lines) == 3
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["classroom", str(run), "--problems-file", "-"]) == 2
+    error = capsys.readouterr().err
+    assert "there is no standard input to read problems from" in error and error.count("\n") == 1
 
 
 def test_demo_is_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -125,6 +125,13 @@ def test_sums_with_a_carry_that_are_kept_out_are_in_no_drill_either() -> None:
     assert all(found - trained for found in kept_out)
 
 
+def test_sums_with_a_carry_that_are_kept_out_are_on_no_way_over_the_next_ten() -> None:
+    """Each problem of the test that is told apart by its sums has one that no solution of training carries out."""
+    trained = set[Calculated]().union(*map(sums_of, classroom_pairs("ways", limit=2500)["train"]))
+    tested = [sums_of(pair) for pair in classroom_pairs("quick", limit=800)["test"] if pair["group"][:5] == "carry"]
+    assert len(tested) == 200 and all(any(carries(*one) for one in found - trained) for found in tested)
+
+
 def test_large_numbers_are_in_the_test_alone() -> None:
     splits = pairs_of("large")
     firsts = {

@@ -92,6 +92,15 @@ def test_the_scorer_of_the_references_generator_gets_what_follows_the_marker(ask
     assert score("reasoning_gym", ["72", "72"], ["72", "Answer (else): 72"], resamples=1).value == 0
 
 
+@pytest.mark.parametrize("error", [IndexError, RecursionError, ZeroDivisionError, KeyError])
+def test_an_answer_that_a_scorer_stumbles_on_is_wrong(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumbles(answer: str, entry: dict[str, Any]) -> float:
+        raise error(answer)
+
+    monkeypatch.setitem(sys.modules, "reasoning_gym", SimpleNamespace(get_score_answer_fn=lambda name: stumbles))
+    assert reasoning.score_answer("gcd", "((", "2") == 0
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -162,7 +162,9 @@ def test_the_page_is_told_what_can_be_wished_for_where_the_run_reach_of(app: Any
 
 def test_which_problems_a_run_solves_is_said_by_their_data(tmp_path: Path) -> None:
     for data, reach in (
-        ("classroom", "all"),
+        ("classroom", "small"),
+        ("classroom/solve", "all"),
+        ("classroom/quick", "small"),
         ("classroom/ways", "small"),
         ("classroom/write", ""),
         ("cldr", ""),

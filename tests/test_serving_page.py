@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 from kdtw_jax.decoding.sample import generate
+from kdtw_jax.serving import page as page_module
 from kdtw_jax.serving.app import Serving, make_app
 from kdtw_jax.serving.engine import Engine
 from kdtw_jax.serving.page import Curve, Page, first_source, read_curve
@@ -64,6 +67,47 @@ def test_the_page_is_made_of_files_of_the_server_and_no_script_stands_in_it(app:
     assert "innerHTML" not in script and "eval" not in script
     assert set(re.findall(r'\bat\("([\w-]+)"\)', script)) <= set(re.findall(r'\bid="([\w-]+)"', page.text))
     assert send(app, "GET", "/page.html/..%2fpage.py").status_code == 404
+
+
+def scripted(calls: str) -> Any:
+    """What JavaScript says that is run with the page's scripts, in a page without anything on it."""
+    folder = Path(page_module.__file__).parent / "static"
+    scripts = "\n".join((folder / name).read_text(encoding="utf8") for name in ("page.js", "classroom.js"))
+    around = """
+        const fields = {};
+        const blank = () => ({ value: "", classList: {}, addEventListener() {}, replaceChildren() {} });
+        globalThis.document = { getElementById: (id) => (fields[id] ??= blank()), querySelectorAll: () => [] };
+        globalThis.addEventListener = () => {};
+        globalThis.fetch = async () => { throw new Error("nobody is there"); };
+    """
+    done = subprocess.run(["node", "-"], input=around + scripts + calls, capture_output=True, encoding="utf8")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="runs the page's scripts with node")
+def test_an_answer_that_breaks_off_and_too_many_problems_are_said() -> None:
+    said = scripted("""
+        const streamed = async (text) => {
+          const found = [];
+          try {
+            for await (const one of events(new Response(text))) found.push(one);
+          } catch (error) { found.push(error.message); }
+          return found;
+        };
+        const wishes = async (count) => {
+          facts.classroom = { most: 20 };
+          at("own").value = Array.from({ length: count }, (_, number) => `Problem ${number}.`).join("\\n");
+          try { return (await wished()).length; } catch (error) { return error.message; }
+        };
+        (async () => {
+          const two = "data: 1\\n\\ndata: 2\\n\\n";
+          const streams = [await streamed(two + "data: [DONE]\\n\\n"), await streamed(two), await streamed("")];
+          console.log(JSON.stringify([streams, [await wishes(20), await wishes(21)]]));
+        })();
+    """)
+    assert said[0] == [[1, 2], [1, 2, "the answer broke off"], ["the answer broke off"]]
+    assert said[1] == [20, "at most 20 problems, not 21"]
 
 
 def test_what_the_page_shows_is_the_runs_and_needs_the_key(app: Any, own: Student) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from experiments import solutions
 from kdtw_jax.classroom.arithmetic import calculations, evaluate, unfinished
 from kdtw_jax.classroom.interests import draw_interest
 from kdtw_jax.classroom.kinds import word_kinds
 from kdtw_jax.classroom.problems import WAYS, answer_of, draw_specification, tell
+from kdtw_jax.errors import UserError
 
 
 def test_every_word_of_a_solution_has_its_kind() -> None:
@@ -88,3 +92,14 @@ def test_what_goes_on_before_or_behind_is_part_of_a_calculation(text: str) -> No
 def test_a_wrong_result_is_not_right(written: str) -> None:
     (one,) = calculations(f"34 - 17 = {written}.")
     assert not one.is_right
+
+
+@pytest.mark.parametrize(
+    "data", ["classroom/write", "classroom/outline", "classroom:gsm_symbolic", "classroom/x", "cldr"]
+)
+def test_solutions_are_looked_at_in_runs_that_solve_word_problems(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solutions, "restore", lambda run: ("translation", SimpleNamespace(data=data)))
+    with pytest.raises(
+        UserError, match=rf"^some is of {data}; this is for runs of classroom, classroom/solve, [^\n]*$"
+    ):
+        solutions.main(solutions.Args(Path("some")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ from kdtw_jax.classroom.interests import draw_interest
 from kdtw_jax.classroom.problems import CHAINS, Problem, draw_specification, tell
 from kdtw_jax.classroom.understanding import Understood, understand
 from kdtw_jax.classroom.worksheet import MOST, Wishes, exercise_json, make_exercises, read_exercise
+from kdtw_jax.data import cldr_names
 from kdtw_jax.errors import UserError
 
 TEXT = "Mia loves Minecraft and has 34 Minecraft stickers. She gives 17 of them to Ben. How many stickers are left?"
@@ -47,6 +49,10 @@ def test_a_right_solution_is_right_step_by_step_and_over_the_next_ten_but_not_wi
         head = check_solution(problem.solutions["head"], asks)
         assert not head.is_right and head.missing == asks.expressions
         assert [span.verdict for span in head.spans] == ["right"]
+        assert head.is_answer_alone and head.to_json()["is_answer_alone"] and not found.is_answer_alone
+        for other in (problem.solutions["head"] + " Hm.", problem.solutions["head"].replace(": ", ": 9"), "Hm.", ""):
+            assert not check_solution(other, asks).is_answer_alone
+        assert not check_solution(problem.solutions["head"], None).is_answer_alone
 
 
 def mutants(text: str, rng: random.Random) -> Iterator[str]:
@@ -62,6 +68,8 @@ def mutants(text: str, rng: random.Random) -> Iterator[str]:
         yield ". ".join([*parts[:at], *reversed(parts[at:])])
     yield text + " 1 + 1 = 2."
     yield text.replace("Answer", "answer")
+    for count in (0, 1):  # the words of all steps left out, and of the first one
+        yield re.sub(r"(^|\. )(?!Answer)[^:]*: ", r"\1: ", text, count=count)
 
 
 def test_nothing_is_called_right_but_the_right_solution() -> None:
@@ -76,11 +84,13 @@ def test_nothing_is_called_right_but_the_right_solution() -> None:
                 assert found.missing or any(span.verdict != "right" for span in found.spans), mutant
             for one, other in pairwise(found.spans):
                 assert one.end <= other.start
-            if all(span.verdict == "right" for span in found.spans):  # then nothing but points stands beside them
-                beside = "".join(
-                    letter for at, letter in enumerate(mutant) if not any(s.start <= at < s.end for s in found.spans)
-                )
-                assert not beside.strip(" :.,"), mutant
+            if all(span.verdict == "right" for span in found.spans):  # then nothing else stands beside them
+                begins = [0, *(span.end for span in found.spans)]
+                ends = [*(span.start for span in found.spans), len(mutant)]
+                for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+                    is_behind_words = number > 0 and found.spans[number - 1].what == "words"
+                    beside = mutant[begin:end]
+                    assert beside == ": " if is_behind_words else not beside.strip(" ."), mutant
             for span in found.spans:
                 said = mutant[span.start : span.end].replace(" ", "")
                 if span.verdict == "right":  # each part that is called right stands in the right solution
@@ -131,6 +141,9 @@ def test_a_calculation_is_wrong_or_not_the_one_that_is_asked_for() -> None:
     )
     for other in ("34 - 20 = 14, 14 + 4 = 18", "30 - 20 = 10, 10 + 7 = 17", "34 - 20 = 14, 15 + 2 = 17"):
         assert "right" not in [found[2] for found in verdicts(f"Mia gives 17 to Ben: {other}.")[1:]]
+    for solution in (": 34 - 17 = 17. Answer: 17 stickers.", "34 - 17 = 17. Answer: 17 stickers."):
+        assert not check_solution(solution, understand(TEXT)).is_right
+        assert [found[2] for found in verdicts(solution)].count("unexpected") == 1
     time = "Ben loves chess. The chess show begins at 14:35. It lasts 40 minutes. What time is it then?"
     assert [found[2] for found in verdicts("It lasts 40 minutes: 14:35 + 40 min = 14:75.", time)] == ["right", "wrong"]
 
@@ -158,7 +171,11 @@ def test_what_is_checked_while_it_is_written_is_never_taken_back() -> None:
         "Mia loves Minecraft and has 34 Minecraft stickers. She gives 17 of them to Ben. How many cards are left?",
         TEXT.replace("How many stickers are left?", "How many stickers does Ben have now?"),
         TEXT.replace("How", "Then Ben is ill. How"),
+        TEXT.replace("How", "She has been to the market and sold all of them 3 times. How"),
+        TEXT.replace("How", "She has been to Paris and sold all of them 3 times. How"),
         TEXT.replace("34", "034"),
+        TEXT.replace("34", "3٤"),
+        TEXT.replace("17", "33"),
         SHARED + "How many cards does each friend get?",
         SHARED + "How many cards are left?",
         SHARED + "She buys 3 more. How many cards does Mia have now?",
@@ -180,6 +197,14 @@ def test_a_problem_of_a_persons_own_is_understood_in_sentences_of_ours() -> None
     assert asks.solution.startswith(
         "Mia buys 3 packs of 6: 3 × 6 = 18. Mia shares them among 4 friends: 18 ÷ 4 = 4 rem"
     )
+
+
+def test_every_city_may_be_named() -> None:
+    cities = [slot.text("en", "") for slot in cldr_names.cities()]
+    for city in (*cities, "Port-au-Prince", "Xi'an"):
+        asks = understand(TEXT.replace("How", f"She has been to {city} 3 times. How"))
+        assert asks is not None and asks.answer == "17 stickers", city
+    assert len(cities) > 50
 
 
 def test_problems_are_to_a_persons_wishes() -> None:
@@ -228,6 +253,13 @@ def test_small_problems_are_of_things_with_numbers_that_small_models_learn() -> 
         ({"operations": ("add", "add"), "numbers": ("7.5", "2.00", "1.00")}, 'two decimals, such as "7.50"'),
         ({"operations": ("keep", "add"), "numbers": ("34", "1/3", "2")}, "comes to a whole number"),
         ({"operations": ("add",), "numbers": ("34", "1", "2")}, "3 numbers; give 2: the first, and one for each"),
+        ({"operations": ("subtract",), "numbers": ("34", "33")}, "34 - 33 is 1: give numbers that do not come to 1"),
+        ({"operations": ("divide",), "numbers": ("7", "5")}, "7 ÷ 5 is 1 remainder 2: give numbers that do not"),
+        ({"operations": ("add",), "numbers": ("34", "1٣")}, "add '1٣' does not go with 34: give a whole number"),
+        ({"operations": ("add",), "numbers": ("3٤", "13")}, "begins with a whole number"),
+        ({"operations": ("keep",), "numbers": ("34", "1/٢")}, "give a part of the whole"),
+        ({"operations": ("add", "add"), "numbers": ("7.5٠", "2.00", "1.00")}, 'two decimals, such as "7.50"'),
+        ({"numbers": ("14:3٥", "5", "5")}, "a time from 1:00 to 23:59"),
         ({"numbers": ("25:00", "5", "5")}, "a time from 1:00 to 23:59"),
         ({"count": 0}, "1 to 20 problems, not 0"),
         ({"count": 21}, "1 to 20 problems, not 21"),

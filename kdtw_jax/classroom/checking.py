@@ -53,6 +53,11 @@ class Checked:
     is_right: bool
     """all that the problem asks for stands there, in order, and nothing else; False while it is being written"""
 
+    @property
+    def is_answer_alone(self) -> bool:
+        """The right answer stands there and nothing else, as of one who calculates in one's head: its steps miss."""
+        return bool(self.missing) and [(span.what, span.verdict) for span in self.spans] == [("answer", "right")]
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         spans = [
@@ -65,6 +70,7 @@ class Checked:
             "missing": list(self.missing),
             "is_understood": self.is_understood,
             "is_right": self.is_right,
+            "is_answer_alone": self.is_answer_alone,
         }
 
 
@@ -126,7 +132,7 @@ def _sentence_spans(
         return [Span(start, start + len(sentence), "words", "unchecked" if problem is None else "unexpected", why)], 0
     # Without words, or with others than a step has, what stands before the first calculation is no step's words.
     words, body = (split["words"], split["body"]) if split else (sentence[: _begin(sentence, found[0])], "")
-    words_end = start + len(words)
+    words_end = start + (len(words) or _begin(sentence, found[0]))  # so that ": " alone is seen to have none
     if problem is None:
         spans = [Span(start, words_end, "words", "unchecked")]
     elif expected and words == problem.clauses[step]:

@@ -18,6 +18,10 @@ from kdtw_jax.classroom.specification import MEASURES, Kind, Operation, Specific
 _NAMES = "|".join(person.name for person in PEOPLE)
 _SUBJECTS, _OBJECTS, _POSSESSIVES = ("|".join(sorted({p[i] for p in PEOPLE})) for i in (1, 2, 3))
 _UNITS = "|".join(grammar.UNITS)
+# A city's name, so that nothing of what is done can stand there: up to four words that begin with a capital, or stand
+# small within such a name ("Dar es Salaam").
+_CITY_WORD = r"[A-ZÀ-ÖØ-Þ][^\W\d_]*(?:[-’'][^\W\d_]+)*"
+PLACE = rf"{_CITY_WORD}(?: (?:{_CITY_WORD}|(?:da|de|del|do|dos|es|la|las|los) {_CITY_WORD})){{0,3}}"
 _BLANKS = {
     "n": f"(?:{_NAMES})",
     "f": f"(?:{_NAMES})",
@@ -26,8 +30,8 @@ _BLANKS = {
     "o": f"(?:{_OBJECTS})",
     "s": f"(?:{_POSSESSIVES})",
     "u": "[a-z]+",
-    "d": r"\d+",
-    "place": ".+",
+    "d": "[0-9]+",
+    "place": PLACE,
     "thing": "[a-z]+",
     "interest": "(?P<interest>.+)",
     "short": "(?P<short>.+)",

@@ -14,13 +14,14 @@ from typing import NamedTuple
 from kdtw_jax.classroom import grammar
 from kdtw_jax.classroom.people import PEOPLE, Person
 from kdtw_jax.classroom.problems import ANSWER
-from kdtw_jax.classroom.reading import read_problem
+from kdtw_jax.classroom.reading import PLACE, read_problem
 from kdtw_jax.classroom.specification import Kind, Operation, Specification, Step, results
 
 LONGEST = 2000  # characters of a problem: ours have about 250, and reading takes longer than in proportion
 _SENTENCE = re.compile(r"(?<=[.?]) +(?=[A-Z])")
-_WHOLE, _MONEY, _CLOCK = r"[1-9]\d{0,3}", r"(?:0|[1-9]\d{0,3})\.\d\d", r"(?:[1-9]|1\d|2[0-3]):[0-5]\d"
-_PART = re.compile(r"([1-9]\d?)/([1-9]\d?)|([1-9]\d?)%")
+_WHOLE, _MONEY = "[1-9][0-9]{0,3}", r"(?:0|[1-9][0-9]{0,3})\.[0-9]{2}"  # no digits of other scripts
+_CLOCK = "(?:[1-9]|1[0-9]|2[0-3]):[0-5][0-9]"
+_PART = re.compile("([1-9][0-9]?)/([1-9][0-9]?)|([1-9][0-9]?)%")
 STARTS: Mapping[Kind, str] = {"things": _WHOLE, "measure": _WHOLE, "money": _MONEY, "time": _CLOCK}
 INTEREST = re.compile(r"[^\W\d_](?:(?:[^\W_]|[ '’&-]){0,38}[^\W_])?")  # of a person's own: up to 40 characters
 _PEOPLE = {person.name: person for person in PEOPLE}
@@ -95,7 +96,9 @@ def wrong_number(specification: Specification) -> str | None:
         reached = results(specification._replace(steps=specification.steps[: number + 1]))
         if reached is None:
             return f"{step.expression(left, kind)} does not come out"
-        left = reached[-1]
+        before, left = left, reached[-1]
+    if left.split(" ")[0] == "1":  # "1 stickers" is no English
+        return f"the result of {step.expression(before, kind)} is {left}: give numbers that do not come to 1"
     return None
 
 
@@ -194,7 +197,7 @@ def _pattern(line: str, pupil: Person) -> re.Pattern[str]:
     others = "|".join(name for name in _PEOPLE if name != pupil.name)
     words = {"n": pupil.name, "p": pupil.subject, "o": pupil.object, "s": pupil.possessive}
     words["P"] = pupil.subject.capitalize()
-    open_ = {"f": others, "a": r"[\d.:]+", "b": r"[\d./]+%?", "d": r"\d+", "place": r"\D+", "thing": "[a-z]+"}
+    open_ = {"f": others, "a": r"[\d.:]+", "b": r"[\d./]+%?", "d": "[0-9]+", "place": PLACE, "thing": "[a-z]+"}
     open_["u"] = "[a-z]+"
     open_ |= {"interest": ".+", "short": ".+", "items": ".+"}
     made, seen = "", set[str]()

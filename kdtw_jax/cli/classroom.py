@@ -98,7 +98,7 @@ def run(arguments: list[str]) -> None:
         say(remark)
     encoding = None if sys.stdout is None else sys.stdout.encoding
     account = options.account or ("output" if options.rule is None or len(texts) == 1 else "auto")
-    helped = length = right = 0
+    helped = length = right = alone = 0
     for index, answer in enumerate(student.stream(texts, options.rule, account=account)):
         asks = understand(answer.source)
         checked = check_solution(answer.text, asks)
@@ -110,14 +110,20 @@ def run(arguments: list[str]) -> None:
             for line in solution_lines(answer, checked, plain=options.plain):
                 put("  " + one_line(line, encoding, _SPELLED))
         helped, length, right = helped + answer.helped, length + answer.length, right + checked.is_right
+        alone += checked.is_answer_alone
     if length and student.teacher is not None:
         say(f"the teacher wrote {helped} of {length} {student.unit.noun} ({helped / length:.1%})")
-    say(f"{right} of {len(texts)} solutions are right")
+    say(
+        f"{right} of {len(texts)} solutions are right"
+        + (f"; {alone} more have the right answer without its steps" if alone else "")
+    )
 
 
 def _own(name: str) -> list[str]:
     """Problems of a file, one a line; empty lines are passed over."""
     remarks = Remarks("line")
+    if name == "-" and sys.stdin is None:
+        raise UserError("there is no standard input to read problems from; give a file with --problems-file")
     try:
         if name == "-":
             found = list(read_lines(sys.stdin.buffer, remarks))
@@ -155,7 +161,9 @@ def solution_lines(answer: Answer, checked: Checked, *, plain: bool = False) -> 
         yield f"{line}{CLOSE if is_open else ''} {_verdict(spans)}"
     if not groups:
         yield f"{marked} ?" if marked else "(nothing was written) ✗"
-    if checked.missing:
+    if checked.is_answer_alone:
+        yield f"✗ the answer is right, its steps are missing: {'; '.join(checked.missing)}"
+    elif checked.missing:
         yield f"✗ missing: {'; '.join(checked.missing)}"
 
 

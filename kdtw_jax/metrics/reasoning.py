@@ -21,6 +21,8 @@ GENERATORS = (
     *("family_relationships", "gcd", "gsm_symbolic", "knights_knaves", "lcm", "leg_counting", "letter_counting"),
     *("products", "sentence_reordering", "simple_equations", "simple_geometry", "spell_backward", "syllogism"),
 )
+# What scorers raise for answers that they cannot read.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _ANSWER = re.compile(r".*Answer \(([a-z_]+)\):(.*)")
 
 
@@ -71,7 +73,7 @@ def score_answer(name: str, answer: str, right: str) -> float:
     scorer = _scorer(name)
     try:
         return float(scorer(answer, {"answer": right}))
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):  # for answers that it cannot read
+    except _UNREADABLE:
         return 0.0
 
 

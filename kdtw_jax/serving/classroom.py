@@ -24,7 +24,7 @@ PROBLEMS, SOLVE = "/classroom/problems", "/classroom/solve"
 Reach = Literal["", "small", "all"]
 # Data whose sources are problems, and whether these are small ones.
 SOLVED: Mapping[object, Reach] = {
-    "classroom": "all",
+    "classroom": "small",  # which is `classroom/quick`
     "classroom/solve": "all",
     "classroom/large": "all",
     "classroom/quick": "small",

@@ -72,7 +72,9 @@ function slideShare() {
 
 async function wished(signal) {
   const own = at("own").value.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (own.length) return own.slice(0, facts.classroom.most).map((text) => ({ text, answer: null, solution: null }));
+  const { most } = facts.classroom;
+  if (own.length > most) throw new Error(`at most ${most} problems, not ${own.length}`);
+  if (own.length) return own.map((text) => ({ text, answer: null, solution: null }));
   const parts = (text) => text.split(/[\s;]+/u).filter(Boolean);
   const body = {
     interest: at("interest").value, grade: Number(at("grade").value), count: Number(at("count").value),
@@ -103,7 +105,9 @@ async function solve(event) {
       if (said.teacher_help) at("cunderstood").textContent = said.teacher_help.assumed.join("; ");
     }
     const right = exercises.filter(({ checked }) => checked.is_right).length;
-    at("progress").textContent = `${right} of ${exercises.length} solutions are right.`;
+    const alone = exercises.filter(({ checked }) => checked.is_answer_alone).length;
+    const more = alone ? ` ${alone} more have the right answer without its steps.` : "";
+    at("progress").textContent = `${right} of ${exercises.length} solutions are right.${more}`;
     at("print").disabled = false;
   } catch (error) {
     at("progress").textContent = "";
@@ -133,7 +137,9 @@ function heard(one, choice, help) {
   const late = help?.degraded ? " The teacher did not answer: the student went on alone." : "";
   if (choice.checked.is_right) tell(one, "right", `✓ All of it is right.${helped}${late}`);
   else if (!choice.checked.is_understood) tell(one, "unchecked", `? This problem is not understood: only what is calculated wrongly is found.${helped}${late}`);
-  else {
+  else if (choice.checked.is_answer_alone) {
+    tell(one, "unchecked", `✗ The answer is right, its steps are missing: ${choice.checked.missing.join("; ")}.${helped}${late}`);
+  } else {
     const missing = choice.checked.missing.length ? ` Missing: ${choice.checked.missing.join("; ")}.` : "";
     tell(one, "wrong", `✗ Not right.${missing} The answer is ${one.answer}.${helped}${late}`);
   }
