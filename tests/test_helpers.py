@@ -222,6 +222,10 @@ def test_a_helper_is_made_by_its_name_or_module_and_has_the_price_that_is_said()
         ("tests.world:BUCKETS", "a helper is made by a function"),
         ("tests.world:World", "must make a helper"),
         ("big=no/such/model", "no/such/model"),
+        ("calculator=3", "the helper calculator takes nothing behind =; its price is said as calculator:price=NUMBER"),
+        ("builtins:dict", "--helper builtins:dict: it is not known what .* takes; give a function"),
+        ("tests.own_helper:make_broken", "--helper tests.own_helper:make_broken: ZeroDivisionError: division by zero"),
+        ("tests.own_helper:make_dear", "the helper dear has a price of '3'; it has to be a number from 0 up"),
     ):
         with pytest.raises(UserError, match=message):
             make_helper(read_helper(said), WORLD.tokenizer)
