@@ -39,6 +39,9 @@ def test_what_is_linear_in_the_features_is_told_up_to_its_noise() -> None:
         worth.of(("nobody",))
     with pytest.raises(UserError, match="too few to measure"):
         fit_worth(NAMES, features[:20], gain[:20], texts[:20], 10)
+    for text in (0, 1):  # everything is held out, or nothing
+        with pytest.raises(UserError, match="every fifth is held out; give at least 6"):
+            fit_worth(NAMES, features, gain, np.full_like(texts, text), 500)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def fit_worth(
       words: of the student's in all texts.
 
     Raises:
-      UserError: fewer than 50 states.
+      UserError: fewer than 50 states, or none that is held out, or no other.
     """
     if len(features_NxF) < 50:
         raise UserError(f"{len(features_NxF)} states are too few to measure helpers on; give more texts")
@@ -122,6 +122,8 @@ def fit_worth(
     mean_F, scale_F = features.mean(axis=0), features.std(axis=0) + 1e-6
     x_NxF = (features - mean_F) / scale_F
     held_N = text_N % _HELD_OUT == 0
+    if not 0 < held_N.sum() < len(held_N):
+        raise UserError("helpers are measured on texts of which every fifth is held out; give at least 6, with words")
 
     def solved(rows_N: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
         x, y = x_NxF[rows_N], gain_NxK[rows_N]
