@@ -78,10 +78,12 @@ def helped_writer(
       timeout: --teacher-timeout, for helpers at an address.
 
     Raises:
-      UserError: as `kdtw_jax.helpers.make_helper` and `HelpedWriter` do.
+      UserError: what was measured is of other models; and as `kdtw_jax.helpers.make_helper` and `HelpedWriter` do.
     """
-    from kdtw_jax.helpers import HelpedWriter, limits_of, make_helper, read_budget, read_helper
-    from kdtw_jax.helpers.worth import measured, read_worth
+    from kdtw_jax.helpers import HelpedWriter, TeacherHelper, limits_of, make_helper, read_budget, read_helper
+    from kdtw_jax.helpers.steps import feature_count
+    from kdtw_jax.helpers.worth import check_worth, measured, read_worth
+    from kdtw_jax.training.identity import model_hash
 
     specs, bounds = [read_helper(helper) for helper in helpers], [read_budget(budget) for budget in budgets]
     made = [make_helper(spec, student.model.tokenizer, **waiting(spec.where or "", timeout)) for spec in specs]
@@ -90,6 +92,10 @@ def helped_writer(
     if folder is not None and asked and (folder / "helpers.json").exists():
         known = read_worth(folder)
         if asked <= set(known.helpers):
+            own = student.model
+            models = {h.name: h.teacher.about.model for h in made if isinstance(h, TeacherHelper)}
+            models["student"] = model_hash(own.model, own.params)
+            check_worth(known, feature_count(own.model), models)
             told, found = measured(known, made, limits_of(made, bounds))
             return HelpedWriter(
                 student, made, bounds, savings=told, nats=found.tolist() if price is None else price, guard=guard
