@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any
 
 import httpx
@@ -78,7 +79,7 @@ class Tally:
 
 
 def main(args: Args) -> None:
-    """Runs it, and prints what came out; writes it if asked to."""
+    """Runs it, and prints what came out; writes it if asked to. The exit status is 1 where something went wrong."""
     started = time.time()
     texts = texts_of(args.run, args.texts)[:_TEXTS]
     with contextlib.ExitStack() as stack:
@@ -90,6 +91,8 @@ def main(args: Args) -> None:
         try:
             address = address_of(server)
             report = asyncio.run(_faults(args, address, port, first, stack, texts, server))
+        except TimeoutError as error:
+            sys.exit(f"error: {error}")
         finally:
             server.terminate()
             server.wait(30)
@@ -97,6 +100,8 @@ def main(args: Args) -> None:
     if args.results is not None:
         command = ["python", "-m", "benchmarks.serve_faults", *sys.argv[1:]]
         write_json(args.results / "faults.json", {**report, "provenance": provenance(command, args.seed, started)})
+    if report["lost"] or report["mixed_up"] or report["broken"]:
+        sys.exit(1)
 
 
 async def _faults(
@@ -109,7 +114,7 @@ async def _faults(
     server: subprocess.Popen[str],
 ) -> dict[str, Any]:
     tally, over, begun = Tally(), asyncio.Event(), time.monotonic()
-    reading = asyncio.create_task(asyncio.to_thread(_read_away, server))
+    Thread(target=_read_away, args=(server,), daemon=True).start()
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, timeout=_PATIENCE, limits=limits) as client:
         alone = await _written(client, texts, "never ask")
@@ -132,7 +137,6 @@ async def _faults(
         if helped > share * words + _ROUNDING * words:
             tally.broken.append(f"the account {name} of {share}: {helped} of {words}")
     server.terminate()
-    await reading
     return {
         "kills": args.kills,
         "clients": args.clients,
@@ -201,9 +205,17 @@ async def _kill(
 
 
 async def _helped(client: httpx.AsyncClient, calls: int) -> None:
-    """Waits until the teacher has answered some more calls."""
-    begun = (await _metrics(client))["kdtw_teacher_calls_total"]
+    """Waits until the teacher has answered some more calls.
+
+    Raises:
+      TimeoutError: it does not.
+    """
+    begun, started = (await _metrics(client))["kdtw_teacher_calls_total"], time.monotonic()
     while (await _metrics(client))["kdtw_teacher_calls_total"] < begun + calls:
+        if time.monotonic() - started > _PATIENCE:
+            raise TimeoutError(
+                f"the teacher has not answered {calls} calls in {_PATIENCE:g} seconds; did it come back?"
+            )
         await asyncio.sleep(0.1)
 
 

@@ -10,3 +10,11 @@ def make_echo():
         return source.split()[0]
 
     return FunctionHelper("echo", echo, price=0.5)
+
+
+def make_broken():
+    return 1 / 0
+
+
+def make_dear():
+    return FunctionHelper("dear", lambda *_: None, price="3")

@@ -243,8 +243,10 @@ def slowly(expression: str) -> str | None:
         value = {"+": left + right, "-": left - right, "×": left * right, "÷": left / right}[words[1]]
     if value < 0:
         return None
-    if not money or (100 * value).denominator != 1:
+    if not money:
         return str(value)
+    if (100 * value).denominator != 1:
+        return None
     cents = str(int(100 * value)).rjust(3, "0")
     return f"{cents[:-2]}.{cents[-2:]}"
 
@@ -275,7 +277,8 @@ def test_calculations_are_those_of_a_slow_evaluation() -> None:
             wrong = result[:-1] + str((int(result[-1]) + 1) % 10)
             assert not calculations(f"Then {expression} = {wrong}.")[0].is_right
         seen.add((result is None, money, expression.split()[1]))
-    assert len(seen) == 2 * 5 + 2  # with money and without; and differences below zero
+    # With money and without; differences below zero; shares and quotients of money, and nearly all of its products.
+    assert len(seen) == 2 * 5 + 2 + 3 - 1
 
 
 def test_evaluation_is_of_these_forms_alone() -> None:

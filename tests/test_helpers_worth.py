@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kdtw_jax.cli.write_helped import helped_writer
 from kdtw_jax.errors import UserError
 from kdtw_jax.helpers import Budget, FunctionHelper, HelpedWriter, Limits, limits_of
 from kdtw_jax.helpers.measure import AlongWriter, measure_worth
 from kdtw_jax.helpers.steps import feature_count
-from kdtw_jax.helpers.worth import Worth, fit_worth, measured, read_worth, write_worth
+from kdtw_jax.helpers.worth import Worth, check_worth, fit_worth, measured, read_worth, write_worth
 from kdtw_jax.student import Student
-from tests.test_helpers_writing import TEXTS, TOKENIZER, GreedyHelper, saved
+from kdtw_jax.training.identity import model_hash
+from tests.test_helpers_writing import TEXTS, TOKENIZER, GreedyHelper, HashTeacher, saved
 from tests.test_helpers_writing import student as student  # the fixture
 
 NAMES = ("cheap", "dear")
@@ -39,6 +42,9 @@ def test_what_is_linear_in_the_features_is_told_up_to_its_noise() -> None:
         worth.of(("nobody",))
     with pytest.raises(UserError, match="too few to measure"):
         fit_worth(NAMES, features[:20], gain[:20], texts[:20], 10)
+    for text in (0, 1):  # everything is held out, or nothing
+        with pytest.raises(UserError, match="every fifth is held out; give at least 6"):
+            fit_worth(NAMES, features, gain, np.full_like(texts, text), 500)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,7 @@ def test_prices_keep_each_budget_on_the_sample_and_those_that_bind_to_their_ends
 
 def test_what_was_measured_is_read_again_and_refused_where_it_is_damaged(tmp_path: Path) -> None:
     features, gain, texts, _ = drawn()
-    worth = fit_worth(NAMES, features, gain, texts, 500)
+    worth = replace(fit_worth(NAMES, features, gain, texts, 500), models={"student": "ab", "cheap": "", "dear": "cd"})
     write_worth(tmp_path, worth, {"texts": 100})
     again = read_worth(tmp_path)
     np.testing.assert_array_equal(again(features), worth(features))
@@ -77,8 +83,43 @@ def test_what_was_measured_is_read_again_and_refused_where_it_is_damaged(tmp_pat
         (tmp_path / "helpers.json").write_text(damage)
         with pytest.raises(UserError, match=r"damaged|JSON"):
             read_worth(tmp_path)
+    (tmp_path / "helpers.json").write_text(text)
+    for name, value in {"sample_NxK": np.zeros(2), "scale_F": np.ones(3), "bias_K": np.zeros(1)}.items():
+        write_worth(tmp_path, replace(worth, **{name: value}), {})  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="shapes or numbers do not fit"):
+            read_worth(tmp_path)
     with pytest.raises(UserError, match="has no measured helpers"):
         read_worth(tmp_path / "none")
+
+
+def test_what_was_measured_with_other_models_is_refused(tmp_path: Path) -> None:
+    features, gain, texts, _ = drawn()
+    worth = replace(fit_worth(NAMES, features, gain, texts, 500), models={"student": "ab", "cheap": "", "dear": "cd"})
+    write_worth(tmp_path, worth, {})
+    again = read_worth(tmp_path)
+    assert again.models == worth.models == again.of(("dear",)).models
+    for models in ({}, {"student": "ab", "cheap": "x", "dear": "cd"}, {"dear": "", "tool": "y"}):
+        check_worth(again, 4, models)
+    for name, advice in (("dear", "; measure again, or give this one another name"), ("student", "; measure again$")):
+        with pytest.raises(UserError, match=f"measured with another model as {name} .*{advice}"):
+            check_worth(again, 4, {name: "other"})
+    with pytest.raises(UserError, match="measured with 4 features, not 5"):
+        check_worth(again, 5, {})
+
+
+def test_the_command_line_uses_what_was_measured_with_these_models_alone(
+    student: Student, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("kdtw_jax.teachers.named.open_teacher", lambda *_, **__: HashTeacher(1))
+    size = feature_count(student.model.model)
+    told: Any = (np.zeros(size), np.ones(size), np.zeros((size, 1)), np.ones(1), np.zeros((9, 1)), 1.0, {"t": 0.5})
+    for models in ({"student": model_hash(student.model.model, student.model.params)}, {"student": "other"}):
+        write_worth(tmp_path, Worth(("t",), *told, models), {})
+        if models["student"] == "other":
+            with pytest.raises(UserError, match="with another model as student"):
+                helped_writer(student, tmp_path, ("t=x",), (), None, guard=True)
+        else:
+            assert helped_writer(student, tmp_path, ("t=x",), (), None, guard=True).helpers[0].name == "t"
 
 
 def test_exact_helpers_need_no_measure_and_keep_their_places() -> None:
@@ -117,4 +158,6 @@ def test_models_that_read_along_write_what_they_do_when_they_are_asked(student: 
     first = oracle.begins_BxT & oracle.mask_BxT
     np.testing.assert_array_equal(oracle.writer_BxT[first] == 1, oracle.gain_BxTxK[first][:, 1] > 0.5)
     found = measure_worth(writer, TEXTS * 12)
+    assert list(found.models) == ["student", *NAMES] and len(set(found.models.values())) == 3
+    assert found.models["dear"] == model_hash(models["dear"].model, models["dear"].params)
     assert found.helpers == NAMES and 1.0 <= found.states_per_word < 2.0

@@ -286,6 +286,31 @@ def test_a_teacher_that_cannot_be_reached_leaves_the_student_alone(student: Stud
         TeacherHelper("x", gone, TOKENIZER)
 
 
+def test_the_command_line_waits_for_a_helper_as_long_as_it_is_told_and_says_where_it_was_gone(
+    student: Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened, closed = [], []
+
+    class Gone(HashTeacher):
+        def generate(self, *_: Any) -> list[list[int]]:
+            raise TeacherUnavailable("gone")
+
+        def close(self) -> None:
+            closed.append(self)
+
+    def opens(where: str, *, tokenizer: Any, patience: Any) -> Any:
+        opened.append((where, patience.timeout_s))
+        return Gone(0)
+
+    monkeypatch.setattr("kdtw_jax.cli.write.load", lambda *_, **__: student)
+    monkeypatch.setattr("kdtw_jax.teachers.named.open_teacher", opens)
+    there = ["--helper", "t=http://127.0.0.1:9", "--nats-per-cost", "0", "--teacher-timeout", "0.25"]
+    assert main(["write", "run", *there, "--text", *TEXTS[:5]]) == 0
+    found = capsys.readouterr().err
+    assert opened == [("http://127.0.0.1:9", 0.25)] and len(closed) == 1
+    assert "t did not answer " in found and " times" in found, found
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [

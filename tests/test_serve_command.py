@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 import httpx
 import pytest
@@ -73,6 +75,32 @@ def test_a_server_of_this_machine_alone_is_called_by_its_names() -> None:
                 assert send(app, "GET", "/", {"host": f"{name}{port}"}).status_code == 200, (host, name)
         status = send(app, "GET", "/", {"host": "evil.example"}).status_code
         assert status == (200 if host == "192.0.2.1" else 400)
+
+
+def test_the_page_is_opened_beside_a_server_that_does_not_wait_for_the_browser(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over, opened, served = threading.Event(), SimpleQueue[str](), SimpleQueue[bool]()
+
+    def opens(address: str) -> None:
+        opened.put(address)
+        served.put(over.wait(20))  # as long as the browser is there; the server begins meanwhile
+
+    class Server:
+        def __init__(self, _: object) -> None:
+            pass
+
+        def run(self, sockets: list[socket.socket]) -> None:
+            assert opened.get(timeout=120) == f"http://127.0.0.1:{sockets[0].getsockname()[1]}/"
+            over.set()
+
+    monkeypatch.setattr(serve.webbrowser, "open", opens)
+    monkeypatch.setattr("uvicorn.Server", Server)
+    monkeypatch.setattr("uvicorn.Config", lambda *_, **__: None)  # which sets up the log of the process
+    monkeypatch.setattr("kdtw_jax.runs.compiled.keep_compiled", lambda: None)
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
+    assert main(["serve", str(run), "--port", "0", "--rows", "2", "--open"]) == 0
+    assert served.get(timeout=60) and "is served at" in capsys.readouterr().err
 
 
 @pytest.mark.long

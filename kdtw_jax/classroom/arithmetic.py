@@ -50,7 +50,8 @@ def evaluate(expression: str) -> str | None:
 
     Returns:
       A number, a fraction in lowest terms, "3 remainder 2" for a division of whole numbers, or a time; with two
-      decimals where one of the numbers has them. None for anything else, a division by zero, and results below zero.
+      decimals where one of the numbers has them. None for anything else, a division by zero, results below zero, and
+      such with two decimals that do not come out even.
     """
     expression = expression.strip()
     if match := _CLOCK.fullmatch(expression):
@@ -111,11 +112,11 @@ def _within_a_number(text: str, start: int) -> bool:
     return start > 0 and (text[start - 1].isdigit() or text[start - 1] in ".:/")
 
 
-def _written(value: Fraction, *numbers: str) -> str:
-    """A value as a solution writes it."""
+def _written(value: Fraction, *numbers: str) -> str | None:
+    """A value as a solution writes it; None: it has two decimals and does not come out even."""
     if any("." in number for number in numbers):
         cents = value * 100
-        return f"{int(cents) // 100}.{int(cents) % 100:02d}" if cents.denominator == 1 else str(value)
+        return f"{int(cents) // 100}.{int(cents) % 100:02d}" if cents.denominator == 1 else None
     return str(value)  # a whole number, or a fraction in lowest terms
 
 

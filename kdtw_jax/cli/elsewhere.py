@@ -39,6 +39,27 @@ def patience_with(where: str, seconds: float) -> float | None:
     return _ATTEMPTS * seconds + _BETWEEN if "://" in where else None
 
 
+def waiting(where: str, seconds: float) -> dict[str, Any]:
+    """What `open_teacher` is told of how long to wait; nothing for a model in this process.
+
+    Args:
+      where: as for `teacher_at`.
+      seconds: likewise.
+
+    Raises:
+      UserError: a package is missing.
+    """
+    if "://" not in where:
+        return {}
+    from kdtw_jax.teachers.named import check_extra
+
+    check_extra()
+    from kdtw_jax.teachers.resilience import Patience
+
+    connect = min(seconds, Patience.connect_s)
+    return {"patience": Patience(seconds, connect, attempts=_ATTEMPTS, longest_wait_s=_BETWEEN)}
+
+
 def teacher_at(where: str, tokenizer: Tokenizer, seconds: float = TIMEOUT) -> Teacher:
     """Opens the teacher at an address, or of a name.
 
@@ -50,17 +71,10 @@ def teacher_at(where: str, tokenizer: Tokenizer, seconds: float = TIMEOUT) -> Te
     Raises:
       UserError: it does not answer, and as `open_teacher` does.
     """
-    from kdtw_jax.teachers.named import check_extra, open_teacher
+    from kdtw_jax.teachers.named import open_teacher
     from kdtw_jax.teachers.protocol import TeacherUnavailable
 
-    more: dict[str, Any] = {}
-    if "://" in where:
-        check_extra()
-        from kdtw_jax.teachers.resilience import Patience
-
-        connect = min(seconds, Patience.connect_s)
-        more["patience"] = Patience(seconds, connect, attempts=_ATTEMPTS, longest_wait_s=_BETWEEN)
     try:
-        return open_teacher(where, tokenizer=tokenizer, **more)
+        return open_teacher(where, tokenizer=tokenizer, **waiting(where, seconds))
     except TeacherUnavailable as error:
         raise UserError(f"--teacher {where}: {error}; is it served there? (kdtw serve-teacher)") from error

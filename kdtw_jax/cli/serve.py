@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from socket import socket
+from threading import Thread
 from typing import Annotated
 
 import tyro
@@ -133,7 +134,8 @@ def _serve(options: Serve, listening: socket) -> None:
         say(f"anyone who reaches this machine may use it: --api-key, or {KEY} in the environment, asks for a key")
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_STOP)
     if options.open:
-        webbrowser.open(f"{address}/")  # connections wait at the socket, which listens already
+        # Connections wait at the socket, which listens already. A browser of a terminal returns when it ends.
+        Thread(target=webbrowser.open, args=(f"{address}/",), daemon=True).start()
     try:
         uvicorn.Server(config).run(sockets=[listening])
     finally:

@@ -108,7 +108,7 @@ def run(arguments: list[str]) -> None:
     if options.helper:
         given = (options.helper, options.budget, options.nats_per_cost)
         folder = worth_folder(options.run, options.method or "ask", options.seed)
-        writer = helped_writer(student, folder, *given, guard=options.guard)
+        writer = helped_writer(student, folder, *given, guard=options.guard, timeout=options.teacher_timeout)
         written = helped_stream(writer, sources, "output" if account == "output" else "document")
     elif options.teacher:
         written = _elsewhere(student, sources, options, account)

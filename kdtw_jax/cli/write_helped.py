@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kdtw_jax.cli.elsewhere import TIMEOUT, waiting
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import say
 
@@ -63,6 +64,7 @@ def helped_writer(
     nats: float | None,
     *,
     guard: bool,
+    timeout: float = TIMEOUT,
 ) -> HelpedWriter:
     """The writer that the options mean.
 
@@ -73,20 +75,27 @@ def helped_writer(
       budgets: each --budget.
       nats: --nats-per-cost.
       guard: budgets are enforced.
+      timeout: --teacher-timeout, for helpers at an address.
 
     Raises:
-      UserError: as `kdtw_jax.helpers.make_helper` and `HelpedWriter` do.
+      UserError: what was measured is of other models; and as `kdtw_jax.helpers.make_helper` and `HelpedWriter` do.
     """
-    from kdtw_jax.helpers import HelpedWriter, limits_of, make_helper, read_budget, read_helper
-    from kdtw_jax.helpers.worth import measured, read_worth
+    from kdtw_jax.helpers import HelpedWriter, TeacherHelper, limits_of, make_helper, read_budget, read_helper
+    from kdtw_jax.helpers.steps import feature_count
+    from kdtw_jax.helpers.worth import check_worth, measured, read_worth
+    from kdtw_jax.training.identity import model_hash
 
     specs, bounds = [read_helper(helper) for helper in helpers], [read_budget(budget) for budget in budgets]
-    made = [make_helper(spec, student.model.tokenizer) for spec in specs]
+    made = [make_helper(spec, student.model.tokenizer, **waiting(spec.where or "", timeout)) for spec in specs]
     price = None if nats is None else [nats * helper.price for helper in made]
     asked = {helper.name for helper in made if not helper.exact}
     if folder is not None and asked and (folder / "helpers.json").exists():
         known = read_worth(folder)
         if asked <= set(known.helpers):
+            own = student.model
+            models = {h.name: h.teacher.about.model for h in made if isinstance(h, TeacherHelper)}
+            models["student"] = model_hash(own.model, own.params)
+            check_worth(known, feature_count(own.model), models)
             told, found = measured(known, made, limits_of(made, bounds))
             return HelpedWriter(
                 student, made, bounds, savings=told, nats=found.tolist() if price is None else price, guard=guard
@@ -97,14 +106,27 @@ def helped_writer(
 def helped_stream(
     writer: HelpedWriter, sources: Iterable[str], account: Literal["output", "document"]
 ) -> Iterator[HelpedAnswer]:
-    """Answers of a `writer` to `sources` on an `account`; at the end standard error says who wrote how many words."""
+    """Answers of a `writer` to `sources` on an `account`; at the end standard error says who wrote how many words.
+
+    It says of teachers that could not be reached, too, and their connections are then closed.
+    """
+    from kdtw_jax.helpers import TeacherHelper
+
     words, cost = 0, 0.0
     used = dict.fromkeys((helper.name for helper in writer.helpers), 0)
-    for answer in writer.stream(sources, account=account):
-        words, cost = words + answer.length, cost + answer.cost
-        for name, number in zip(answer.helpers, answer.used, strict=True):
-            used[name] += number
-        yield answer
+    teachers = [helper for helper in writer.helpers if isinstance(helper, TeacherHelper)]
+    try:
+        for answer in writer.stream(sources, account=account):
+            words, cost = words + answer.length, cost + answer.cost
+            for name, number in zip(answer.helpers, answer.used, strict=True):
+                used[name] += number
+            yield answer
+    finally:
+        for teacher in teachers:
+            teacher.close()
     if words:
         told = ", ".join(f"{name} {number} ({number / words:.1%})" for name, number in used.items())
         say(f"of {words} words helpers wrote: {told}; cost {cost:g}, {cost / words:.3f} per word")
+    for teacher in teachers:
+        if teacher.unanswered:
+            say(f"{teacher.name} did not answer {teacher.unanswered} times: there it was as if it had declined")

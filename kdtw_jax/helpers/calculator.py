@@ -6,7 +6,9 @@
     17 : 5, 17 ÷ 5 =    3 remainder 2   16:10 - 14:35 =     95 min
 
 Numbers are whole or decimal with a point; commas divide thousands only. It declines wherever it is not sure that it has
-understood the whole expression. A small parser over exact fractions; nothing is evaluated as code.
+understood the whole expression, values below zero, and parts of money (two decimals) or percentages of whole numbers
+that do not come out even: what it says is what `kdtw_jax.classroom.arithmetic` says. A small parser over exact
+fractions; nothing is evaluated as code.
 """
 
 from __future__ import annotations
@@ -30,6 +32,13 @@ _TOKEN = re.compile(
 _RUN = re.compile(r"(?:[\d.,:/%()+*\s-]|\b(?:of|min|h)\b)+$")
 _TIMES_SIGN = re.compile(r"(?<=\d)\s*x\s*(?=\d)")
 _SENTENCE_ENDS = re.compile(r"[.,:;]\s+")
+_MARKS = ".,:;!?=\"'`\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"  # an expression may begin behind these
+# What a word before an expression may not be, since it goes on with it: "10 minus 3 + 4".
+_GOES_ON = re.compile(
+    r"\b(?:plus|minus|times|less|over|by|per|x|twice|double|triple|half|root|sqrt|log|ln|sin|cos|tan)$", re.IGNORECASE
+)
+_JOINED = re.compile(r"[\d.,]+(?:-[\d.,]+)+")  # with hyphens and no spaces: a difference, a date, a telephone number
+_CODE = re.compile(r"(?<![\d.,:])0[\d,]|\d/\d+/\d|/\s*\d+/\d")  # a number of no amount, a date, "6 / 1/2"
 _TIMES = re.compile(r"(?P<from>\d{1,2}:\d\d)\s*(?P<sign>[-+])\s*(?:(?P<to>\d{1,2}:\d\d)|(?P<span>.+))")
 _SPAN = re.compile(r"(?:(?P<h>\d{1,3})\s*h)?\s*(?:(?P<min>\d{1,4})\s*min)?")
 _REMAINDER = re.compile(r"(?P<a>\d+)\s+:\s+(?P<b>\d+)")
@@ -73,7 +82,7 @@ def make_calculator(price: float = 0.0) -> FunctionHelper:
 
 def _expression(text: str) -> str | None:
     """The longest end of a text that is made of an expression's parts and begins where a sentence or a word ended."""
-    text = _TIMES_SIGN.sub("*", text[-_LONGEST:])
+    text = _TIMES_SIGN.sub("*", text[-2 * _LONGEST :])  # so much that what stands before an expression is seen, too
     found = _RUN.search(text)
     if found is None:
         return None
@@ -83,10 +92,24 @@ def _expression(text: str) -> str | None:
     begin = ends[-1] if ends else found.start()
     begin += len(text[begin:]) - len(text[begin:].lstrip())
     expression = text[begin:]
-    follows_word = not ends and bool(text[:begin].strip()) and not text[:begin].rstrip().endswith("=")
-    if (begin and text[begin - 1].isalnum()) or (follows_word and expression[:1] in ("+", "-", "*", "/")):
-        return None  # a part of a word, or what it goes on from is not known
+    if len(expression) > _LONGEST or not _begins_anew(text[:begin], expression):
+        return None
+    for joined in _JOINED.findall(expression):
+        numbers = joined.split("-")
+        if len(numbers) > 2 or any(len(number.partition(".")[0]) > 2 for number in numbers):
+            return None
     return expression or None
+
+
+def _begins_anew(before: str, expression: str) -> bool:
+    """Whether nothing of what stands before an expression can belong to it."""
+    last = before.rstrip()
+    if re.match(r"[-+*/]\s", expression):
+        return False  # of something that is not in the expression, or a list
+    if not last or last[-1] in _MARKS:
+        return True
+    follows_word = last != before and last[-1].isalpha() and _GOES_ON.search(last) is None
+    return follows_word and expression[:1] not in ("+", "-", "*", "/")
 
 
 def _of_times(expression: str) -> str | None:
@@ -118,11 +141,15 @@ def _with_remainder(expression: str) -> str | None:
     found = _REMAINDER.fullmatch(expression)
     if found is None:
         return None
+    if _CODE.search(expression):
+        raise _Declined
     whole, rest = divmod(int(found["a"]), int(found["b"]))
     return f"{whole} remainder {rest}" if rest else str(whole)
 
 
 def _of_numbers(expression: str) -> str:
+    if _CODE.search(expression):
+        raise _Declined
     tokens = list[_Token]()
     place = 0
     while place < len(expression):
@@ -140,10 +167,13 @@ def _of_numbers(expression: str) -> str:
     value = reader.sum()
     if reader.place < len(tokens):
         raise _Declined
-    places = max(
-        (len(token.text.partition(".")[2].rstrip("% ")) for token in tokens if token.kind == "number"), default=0
-    )
-    return _worded(value, places, "fraction" in kinds and "of" not in kinds)
+    written_places = {len(token.text.partition(".")[2]) for token in tokens if token.kind == "number"}
+    places = max(written_places, default=0)
+    if value < 0 or ("percent" in kinds and not places and value.denominator != 1):
+        raise _Declined
+    if written_places - {0} == {2} and (100 * value).denominator != 1:
+        raise _Declined  # money
+    return _worded(value, places, "fraction" in kinds)
 
 
 class _Reader:
@@ -191,16 +221,16 @@ class _Reader:
 
 
 def _worded(value: Fraction, places: int, as_fraction: bool) -> str:
-    """A value with at least so many decimal places, or as a fraction where those were written; always exact."""
+    """A value from 0 up with at least so many decimal places, or as a fraction where one was written; exact."""
     if value.denominator == 1 and not places:
         return str(value.numerator)
     if as_fraction and not places:
         return f"{value.numerator}/{value.denominator}"
     for digits in range(places, places + _DIGITS):
         if 10**digits % value.denominator == 0:
-            scaled = abs(value.numerator) * (10**digits // value.denominator)
+            scaled = value.numerator * (10**digits // value.denominator)
             whole, rest = divmod(scaled, 10**digits)
-            return f"{'-' if value < 0 else ''}{whole}.{rest:0{digits}d}"
+            return f"{whole}.{rest:0{digits}d}"
     if places:
         raise _Declined
     return f"{value.numerator}/{value.denominator}"

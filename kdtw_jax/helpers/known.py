@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,8 @@ def make_helper(spec: HelperSpec, tokenizer: Tokenizer, **patience: Any) -> Help
     else:
         made = _teacher(spec, tokenizer, patience)
     price = made.price if spec.price is None else spec.price
-    if not 0 <= price < _DEAREST:
-        raise UserError(f"the helper {made.name} has a price of {price}; it has to be a number from 0 up")
+    if not _is_price(price):
+        raise UserError(f"the helper {made.name} has a price of {price!r:.60}; it has to be a number from 0 up")
     name = made.name if colon else spec.name
     if (name, price) == (made.name, made.price):
         return made
@@ -148,14 +149,35 @@ def make_helper(spec: HelperSpec, tokenizer: Tokenizer, **patience: Any) -> Help
 def _made(name: str, maker: HelperMaker, where: str | None) -> Helper:
     if not callable(maker):
         raise UserError(f"a helper is made by a function, {name} is {maker!r:.80}")
-    needed = [p for p in inspect.signature(maker).parameters.values() if p.default is p.empty]
+    try:
+        parameters = list(inspect.signature(maker).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--helper {name}: it is not known what {maker!r:.80} takes; give a function") from error
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(needed) > 1 or (needed and where is None):
         wanted = "nothing, or the text behind =" if len(needed) > 1 else f"a text: --helper {name}=TEXT"
         raise UserError(f"the helper {name} needs {wanted}")
-    made = maker() if where is None else maker(where)
+    if where is not None and not any(_takes_text(p) for p in parameters):
+        raise UserError(f"the helper {name} takes nothing behind =; its price is said as {name}:price=NUMBER")
+    try:
+        made = maker() if where is None else maker(where)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"--helper {name}: {type(error).__name__}: {error}") from error
     if not isinstance(made, Helper):
         raise UserError(f"{name} must make a helper (name, price, exact and suggest), not {made!r:.80}")
     return made
+
+
+def _takes_text(parameter: inspect.Parameter) -> bool:
+    """Whether the text behind "=" may be a parameter's value: of one by place, and no number."""
+    by_place = parameter.kind in (
+        parameter.POSITIONAL_ONLY,
+        parameter.POSITIONAL_OR_KEYWORD,
+        parameter.VAR_POSITIONAL,
+    )
+    return by_place and not isinstance(parameter.default, Real)
 
 
 def _teacher(spec: HelperSpec, tokenizer: Tokenizer, patience: dict[str, Any]) -> TeacherHelper:
@@ -170,6 +192,10 @@ def _teacher(spec: HelperSpec, tokenizer: Tokenizer, patience: dict[str, Any]) -
     except TeacherUnavailable as error:
         raise UserError(f"--helper {spec.name}={where}: {error}; is it served there? (kdtw serve-teacher)") from error
     return TeacherHelper(spec.name, teacher, tokenizer, 1.0 if spec.price is None else spec.price)
+
+
+def _is_price(value: Any) -> bool:
+    return isinstance(value, Real) and 0 <= float(value) < _DEAREST
 
 
 def _number(said: str, key: str, number: str) -> float:

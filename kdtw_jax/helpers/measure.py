@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,9 +12,11 @@ import numpy as np
 from kdtw_jax.constraints import pad_words, word_tokens
 from kdtw_jax.errors import UserError
 from kdtw_jax.helpers.along import Along, AlongProgram, Decision, make_along
+from kdtw_jax.helpers.answer import STUDENT
 from kdtw_jax.helpers.steps import feature_count
 from kdtw_jax.helpers.worth import Worth, fit_worth
 from kdtw_jax.student import ALONE, Student
+from kdtw_jax.training.identity import model_hash
 from kdtw_jax.training.saved import SavedModel, check_vocabulary
 
 _ROWS = 32  # texts written together
@@ -41,6 +44,11 @@ class AlongWriter:
             check_vocabulary(name, model.tokenizer, own.tokenizer)
             if model.model.config.vocab_size != own.model.config.vocab_size:
                 raise UserError(f"the helper {name} has other rows in its embedding than the student; pad them alike")
+        models = {STUDENT: own, **helpers}
+        # Several models as one have no hash.
+        self.models = {
+            n: model_hash(m.model, m.params) if isinstance(m.params, dict) else "" for n, m in models.items()
+        }
         self._params = [jax.device_put(model.params) for model in helpers.values()]
         self._program: AlongProgram = make_along(
             own.model,
@@ -108,4 +116,10 @@ def measure_worth(writer: AlongWriter, sources: Sequence[str]) -> Worth:
         words += int((starts_BxT & (along.tokens_BxT > 1)).sum())
     if not features:
         raise UserError("the student wrote nothing on these texts; give others")
-    return fit_worth(writer.names, np.concatenate(features), np.concatenate(gains), np.concatenate(texts), words)
+    features_NxF, gain_NxK, text_N = map(np.concatenate, (features, gains, texts))
+    return replace(fit_worth(writer.names, features_NxF, gain_NxK, text_N, words), models=writer.models)
+
+
+def _hash(saved: SavedModel) -> str:
+    """Its `model_hash`; "" for several models as one, which have none."""
+    return model_hash(saved.model, saved.params) if isinstance(saved.params, dict) else ""

@@ -59,6 +59,10 @@ class TeacherHelper:
             for one, tokens in zip(begun, found, strict=True)
         ]
 
+    def close(self) -> None:
+        """Ends its connections."""
+        self.teacher.close()
+
 
 def first_word(marks: WordMarks, last: int, tokens: Sequence[int]) -> tuple[int, ...]:
     """Cuts what is written on after a token to the rest of its word, or, where that is over, to the next word.

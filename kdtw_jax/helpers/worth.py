@@ -15,8 +15,8 @@ the dual of `kdtw_jax.tabular.helpers_mdp` for one step, at a small temperature 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from kdtw_jax.errors import UserError
+from kdtw_jax.helpers.answer import STUDENT
 from kdtw_jax.helpers.budgets import Limits
 from kdtw_jax.helpers.protocol import Begun, Helper
 from kdtw_jax.runs.atomic import read_arrays, read_json, write_arrays, write_json
@@ -51,6 +52,8 @@ class Worth:
     """states before words and ends, per word of the student's"""
     told: dict[str, float]
     """of each helper: how well held-out states are told, the square of the correlation"""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """hashes of the models that it was measured with (`model_hash`), the student's as "student"; "": not known"""
 
     def __call__(self, features_NxF: np.ndarray, begun: Sequence[Begun] = ()) -> np.ndarray:
         """Nats that a word of each helper saves in N states, [N, K], by their features; `begun` is not read."""
@@ -71,7 +74,7 @@ class Worth:
         order = [self.helpers.index(name) for name in names]
         told = {name: self.told[name] for name in names}
         some = self.weight_FxK[:, order], self.bias_K[order], self.sample_NxK[:, order]
-        return Worth(tuple(names), self.mean_F, self.scale_F, *some, self.states_per_word, told)
+        return Worth(tuple(names), self.mean_F, self.scale_F, *some, self.states_per_word, told, self.models)
 
     def nats(self, limits: Limits) -> np.ndarray:
         """The prices of a word of each helper under which the sample keeps shares and cost, nats [K].
@@ -114,7 +117,7 @@ def fit_worth(
       words: of the student's in all texts.
 
     Raises:
-      UserError: fewer than 50 states.
+      UserError: fewer than 50 states, or none that is held out, or no other.
     """
     if len(features_NxF) < 50:
         raise UserError(f"{len(features_NxF)} states are too few to measure helpers on; give more texts")
@@ -122,6 +125,8 @@ def fit_worth(
     mean_F, scale_F = features.mean(axis=0), features.std(axis=0) + 1e-6
     x_NxF = (features - mean_F) / scale_F
     held_N = text_N % _HELD_OUT == 0
+    if not 0 < held_N.sum() < len(held_N):
+        raise UserError("helpers are measured on texts of which every fifth is held out; give at least 6, with words")
 
     def solved(rows_N: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
         x, y = x_NxF[rows_N], gain_NxK[rows_N]
@@ -185,6 +190,7 @@ def write_worth(folder: Path, worth: Worth, about: dict[str, Any]) -> None:
     """
     write_arrays(folder / "helpers.npz", {name: np.asarray(getattr(worth, name), np.float64) for name in _ARRAYS})
     text = {"helpers": list(worth.helpers), "states_per_word": worth.states_per_word, "told": worth.told}
+    text["models"] = dict(worth.models)
     write_json(folder / "helpers.json", {**text, "about": about})
 
 
@@ -202,14 +208,36 @@ def read_worth(folder: Path) -> Worth:
             names,
             **{name: arrays[name] for name in _ARRAYS},
             states_per_word=float(plain["states_per_word"]),
-            told={str(name): float(value) for name, value in plain["told"].items()},
+            told={name: float(plain["told"][name]) for name in names},
+            models={str(name): str(value) for name, value in plain.get("models", {}).items()},
         )
-        fits = worth.weight_FxK.shape == (len(worth.mean_F), len(names)) and worth.sample_NxK.shape[1] == len(names)
+        features, count = worth.weight_FxK.shape
+        fits = worth.mean_F.shape == worth.scale_F.shape == (features,) and worth.bias_K.shape == (count,)
+        fits = fits and count == len(names) and worth.sample_NxK.shape[1:] == (count,) and len(worth.sample_NxK) > 0
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"{folder / 'helpers.json'} is damaged ({error!r:.60}); measure again") from error
     if not fits or not all(np.isfinite(arrays[name]).all() for name in _ARRAYS):
         raise UserError(f"{folder / 'helpers.npz'} is damaged: shapes or numbers do not fit; measure again")
     return worth
+
+
+def check_worth(worth: Worth, features: int, models: Mapping[str, str]) -> None:
+    """Checks that what was measured is of a student and of helpers at hand.
+
+    Args:
+      worth: what was measured.
+      features: that the student has of a state.
+      models: hashes of those at hand by their names, the student's as "student"; "": not known, and not checked.
+
+    Raises:
+      UserError: it is of another model.
+    """
+    for name, known in worth.models.items():
+        if known and models.get(name) and models[name] != known:
+            other = "measure again" if name == STUDENT else "measure again, or give this one another name"
+            raise UserError(f"what helpers are worth was measured with another model as {name} ({known}); {other}")
+    if len(worth.mean_F) != features:
+        raise UserError(f"what helpers are worth was measured with {len(worth.mean_F)} features, not {features}")
 
 
 def worth_folder(run: Path, method: str, seed: int) -> Path:
