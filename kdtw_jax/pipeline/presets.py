@@ -332,7 +332,7 @@ GATE_ALONE: dict[str, Any] = {
     "gate_alone": True,
     "helped_fraction": 0.25,
     "gate_rate": 3.0,
-    "gate_calibration_steps": 300,
+    "gate_calibration_steps": 600,
 }
 
 CLASSROOM = {
@@ -341,9 +341,9 @@ CLASSROOM = {
         data="classroom/quick",
         text=TextConfig(vocab_size=2000, max_source=96, max_target=112, on_long="truncate"),
         **models("classroom"),
-        teacher_fit=likelihood(5000, 3e-3),
-        warmup=likelihood(2400, 6e-3),
-        **students(600, 3e-3, paths=SOLVING, asking=GATE_ALONE, **SOLVED_ROWS),
+        teacher_fit=likelihood(6000, 3e-3),
+        warmup=likelihood(1200, 6e-3),
+        **students(1200, 3e-3, paths=SOLVING, asking=GATE_ALONE, **SOLVED_ROWS),
         methods=("mle", "pcl", "ask"),
         eval=EvalConfig(limit=400, ask_limit=160),
     ),
