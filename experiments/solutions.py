@@ -4,7 +4,8 @@
     python experiments/solutions.py runs/mine --rules "never ask" "at most 20% of the words" --results results/classroom
 
 Two tables, as `conditions.csv` and `kinds.csv` of the folder `--results`: the share of right answers of the teacher and
-of each student, by what is new in a problem (`kdtw_jax/data/classroom.py`) and by its steps; and, by kind of word
+of each student, alone and with the calculator (`kdtw_jax/helpers/calculator.py`), by what is new in a problem
+(`kdtw_jax/data/classroom.py`) and by its steps; and, by kind of word
 (`kdtw_jax/classroom/kinds.py`), how often the student alone writes another word than the reference solution, and how
 often it asks for the word under each rule.
 """
@@ -29,6 +30,7 @@ from kdtw_jax.answers import Answer
 from kdtw_jax.classroom.kinds import KINDS, word_kinds
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.errors import UserError
+from kdtw_jax.helpers import HelpedWriter, make_calculator
 from kdtw_jax.metrics.classroom import right_solutions
 from kdtw_jax.metrics.scoring import ENGLISH
 from kdtw_jax.pipeline.prepare import look_up
@@ -38,6 +40,7 @@ from kdtw_jax.runs.tables import Row
 from kdtw_jax.serving.classroom import SOLVED
 from kdtw_jax.student import Student
 
+CALCULATOR = "the calculator, for every result"  # in place of a rule
 CONDITIONS = ("run", "model", "seed", "rule", "share", "condition", "steps", "problems", "right")
 KIND_COLUMNS = ("run", "seed", "rule", "kind", "words", "share_of_words", "help_rate", "wrong_alone")
 
@@ -75,6 +78,8 @@ def main(args: Args) -> None:
             student = kdtw_jax.load(args.run, method, seed)
             if method != "ask":
                 conditions += _conditions(args.run.name, method, seed, "", pairs, _write(student, pairs, None, method))
+                calculated = _calculated(student, pairs, f"{method}, with the calculator")
+                conditions += _conditions(args.run.name, method, seed, CALCULATOR, pairs, calculated)
                 continue
             assert student.teacher is not None
             if seed == config.seeds[0]:
@@ -97,6 +102,16 @@ def _write(student: Student, pairs: Sequence[Pair], rule: str | None, what: str)
     answers = list[Answer]()
     with Progress(what, total=len(pairs)) as progress:
         for answer in student.stream([pair["source"] for pair in pairs], rule, guard=False):
+            answers.append(answer)
+            progress.update(len(answers))
+    return answers
+
+
+def _calculated(student: Student, pairs: Sequence[Pair], what: str) -> list[Answer]:
+    """Answers whose calculations the calculator completes, at no cost, and the teacher none."""
+    writer, answers = HelpedWriter(student, [make_calculator()]), list[Answer]()
+    with Progress(what, total=len(pairs)) as progress:
+        for answer in writer.stream([pair["source"] for pair in pairs]):
             answers.append(answer)
             progress.update(len(answers))
     return answers

@@ -68,7 +68,7 @@ def test_what_a_run_was_begun_with_comes_back_whole(preset: str, settle: int, tm
     task, found = restore(begin(tmp_path / "run", config))
     assert (task, found.seeds) == ("translation", (7, 2, 5))
     # How a run is computed, where it is published and what is planned is no part of it.
-    apart = ("results", "devices", "hosts", "teacher_shards", "offline")
+    apart = ("results", "devices", "hosts", "teacher_shards", "offline", "teacher_wait", "teacher_requests")
     found = replace(found, **{name: getattr(config, name) for name in apart})
     assert found.to_json() == config.to_json() and all(found.of(m) == config.of(m) for m in METHODS)
 
