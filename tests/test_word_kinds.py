@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments import solutions
-from kdtw_jax.classroom.arithmetic import calculations, evaluate, unfinished
+from kdtw_jax.classroom.arithmetic import calculations, evaluate
 from kdtw_jax.classroom.interests import draw_interest
 from kdtw_jax.classroom.kinds import word_kinds
 from kdtw_jax.classroom.problems import WAYS, answer_of, draw_specification, tell
@@ -73,7 +73,6 @@ def test_calculations_are_carried_out_exactly(expression: str, result: str) -> N
     assert evaluate(expression) == result
     (one,) = calculations(f"Mia knows: {expression} = {result}.")
     assert one.is_right
-    assert unfinished(f"Mia knows: {expression} =") == expression
 
 
 @pytest.mark.parametrize("expression", ["5 ÷ 0", "1/0 of 4", "17 - 34", "25:00 + 5 min", "2 + 2 + 2", "__import__", ""])

@@ -23,7 +23,6 @@ _NO_GROUPS = re.compile(r"\((?!\?)")
 _CALCULATION = re.compile(rf"({_NO_GROUPS.sub('(?:', EXPRESSION)}) ?= ?({RESULT})?")
 _GOES_ON_BEFORE = re.compile(r"\d[\d./%:]*(?: ?[-−+×x*÷]| :) ?$")
 _GOES_ON_BEHIND = re.compile(r"[.,:/]?\d[\d.,:/]*")
-_AT_THE_END = re.compile(rf"({_NO_GROUPS.sub('(?:', EXPRESSION)}) ?=\s*$")
 
 
 class Calculation(NamedTuple):
@@ -83,14 +82,6 @@ def evaluate(expression: str) -> str | None:
         return _written(left / right, match[1], match[3])
     whole, rest = divmod(int(left), int(right))
     return f"{whole} remainder {rest}" if rest else str(whole)
-
-
-def unfinished(text: str) -> str | None:
-    """The calculation that a text ends in, with its equals sign and without a result; None: it does not."""
-    match = _AT_THE_END.search(text)
-    if match is None or _within_a_number(text, match.start()) or _GOES_ON_BEFORE.search(text[: match.start()]):
-        return None
-    return match[1]
 
 
 def calculations(text: str) -> list[Calculation]:

@@ -98,16 +98,6 @@ def _coined(rng: random.Random) -> str:
     return (rng.choice(_FIRST) + rng.choice(_MIDDLE) + rng.choice(_LAST)).capitalize()
 
 
-def all_interests() -> list[Interest]:
-    """Every one but the made-up names."""
-    return [
-        Interest(f"{kind} {_several(thing)}", f"{kind} {thing}", category)
-        for category, (kinds, things) in _KINDS.items()
-        for kind in dict.fromkeys(kinds.split())
-        for thing in things.split()
-    ]
-
-
 def _several(noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{noun[:-1]}ies"
