@@ -37,12 +37,13 @@ from kdtw_jax.classroom.specification import Specification, results
 from kdtw_jax.data import cldr_names
 from kdtw_jax.data.classroom_outlines import outline_pairs
 from kdtw_jax.data.classroom_reasoning import SOURCE as REASONING
-from kdtw_jax.data.classroom_shares import is_kept_out, share_of
+from kdtw_jax.data.classroom_shares import is_kept_out
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.record import Task, TaskRequest, TaskSource
 from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.data.store import stored
 from kdtw_jax.errors import UserError
+from kdtw_jax.text.fraction import fixed_fraction
 
 SIZES = {"train": 60_000, "validation": 1_000, "test": 2_000}
 SEED = 0
@@ -216,7 +217,7 @@ def _writes_held_out_numbers(solution: str) -> bool:
 
 
 def _is_held_out(operation: str, left: str, right: str) -> bool:
-    return share_of(f"numbers|{operation}|{left}|{right}") < _HELD_OUT_NUMBERS
+    return fixed_fraction(f"numbers|{operation}|{left}|{right}") < _HELD_OUT_NUMBERS
 
 
 def _load(request: TaskRequest) -> Task:

@@ -15,8 +15,9 @@ import random
 from kdtw_jax.classroom.curriculum import UNITS
 from kdtw_jax.classroom.interests import draw_interest
 from kdtw_jax.classroom.outlines import Request, draw_outline
-from kdtw_jax.data.classroom_shares import is_kept_out, share_of
+from kdtw_jax.data.classroom_shares import is_kept_out
 from kdtw_jax.data.pair import Pair
+from kdtw_jax.text.fraction import fixed_fraction
 
 SIZES = {"train": 20_000, "validation": 1_000, "test": 2_000}
 CONDITIONS = ("familiar", "interest", "weeks")
@@ -52,5 +53,5 @@ def outline_pairs(seed: int = 0, limit: int | None = None) -> dict[str, list[Pai
 def outline_condition(request: Request) -> str:
     """Which of what the test has of its own a request has: one of CONDITIONS, or "several"."""
     interest = is_kept_out(request.interest)
-    weeks = share_of(f"weeks|{request.topic}|{request.grade}|{request.weeks}") < _WEEKS
+    weeks = fixed_fraction(f"weeks|{request.topic}|{request.grade}|{request.weeks}") < _WEEKS
     return "several" if interest and weeks else "interest" if interest else "weeks" if weeks else "familiar"

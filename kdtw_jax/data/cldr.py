@@ -13,7 +13,6 @@ text only: it is the same for every seed.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from kdtw_jax.data.cldr_names import Slot
 from kdtw_jax.data.cldr_values import KINDS
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.errors import UserError
+from kdtw_jax.text.fraction import fixed_fraction
 
 METRICS = ("bleu", "chrf", "exact_match")
 INSTRUCTION = "translate English to German: {source}"
@@ -231,14 +231,9 @@ def cldr_pairs(seed: int = 0, limit: int | None = None) -> dict[str, list[Pair]]
 
 
 def _split_of(pattern: str, source: str, names: tuple[str, ...]) -> str:
-    if not any(_share(f"{pattern}|{name}") < _KEPT_OUT for name in names or (source,)):
+    if not any(fixed_fraction(f"{pattern}|{name}") < _KEPT_OUT for name in names or (source,)):
         return "train"
-    return "validation" if _share(f"validation|{source}") < 1 / 3 else "test"
-
-
-def _share(text: str) -> float:
-    """A fixed number in [0, 1) for a text."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()) / 2**48
+    return "validation" if fixed_fraction(f"validation|{source}") < 1 / 3 else "test"
 
 
 def _names_alone() -> Iterator[Pair]:
