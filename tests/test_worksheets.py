@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from kdtw_jax.classroom.checking import check_solution
 from kdtw_jax.classroom.interests import draw_interest
 from kdtw_jax.classroom.problems import CHAINS, Problem, draw_specification, tell
 from kdtw_jax.classroom.understanding import Understood, understand
+from kdtw_jax.classroom.workings import WAYS, Way
 from kdtw_jax.classroom.worksheet import MOST, Wishes, exercise_json, make_exercises, read_exercise
 from kdtw_jax.data import cldr_names
 from kdtw_jax.errors import UserError
@@ -34,25 +35,30 @@ def drawn(count: int, seed: int = 0) -> Iterator[tuple[Problem, Understood]]:
         yield problem, asks
 
 
+def by(way: Way) -> Callable[[Sequence[Way]], Way]:
+    return lambda ways: way if way in ways else "head"
+
+
 def test_what_a_problem_asks_for_is_read_back_from_its_words_alone() -> None:
     for problem, asks in drawn(400):
-        assert asks.solution == problem.solutions["steps"]
+        assert asks.solution == problem.solution()
         assert asks.specification == problem.specification._replace(grade=0)
         assert asks.answer == problem.answer
 
 
-def test_a_right_solution_is_right_step_by_step_and_over_the_next_ten_but_not_without_steps() -> None:
+def test_a_right_solution_is_right_whichever_way_it_goes_but_not_without_steps() -> None:
     for problem, asks in drawn(200):
-        for way in ("steps", "round"):
-            found = check_solution(problem.solutions[way], asks)
+        for way in WAYS:
+            found = check_solution(problem.solution(by(way)), asks)
             assert found.is_right and not found.missing and all(span.verdict == "right" for span in found.spans)
-        head = check_solution(problem.solutions["head"], asks)
+        alone = f"Answer: {problem.answer}."
+        head = check_solution(alone, asks)
         assert not head.is_right and head.missing == asks.expressions
         assert [span.verdict for span in head.spans] == ["right"]
         assert head.is_answer_alone and head.to_json()["is_answer_alone"] and not found.is_answer_alone
-        for other in (problem.solutions["head"] + " Hm.", problem.solutions["head"].replace(": ", ": 9"), "Hm.", ""):
+        for other in (alone + " Hm.", alone.replace(": ", ": 9"), "Hm.", ""):
             assert not check_solution(other, asks).is_answer_alone
-        assert not check_solution(problem.solutions["head"], None).is_answer_alone
+        assert not check_solution(alone, None).is_answer_alone
 
 
 def mutants(text: str, rng: random.Random) -> Iterator[str]:
@@ -75,7 +81,7 @@ def mutants(text: str, rng: random.Random) -> Iterator[str]:
 def test_nothing_is_called_right_but_the_right_solution() -> None:
     rng = random.Random(1)
     for problem, asks in drawn(60, seed=2):
-        text = problem.solutions["steps"]
+        text = problem.solution()
         for mutant in mutants(text, rng):
             found = check_solution(mutant, asks)
             # What is left of a right one where spaces and its last full stop are not looked at is the same solution.
@@ -101,7 +107,7 @@ def test_nothing_is_called_right_but_the_right_solution() -> None:
 
 def test_an_answer_is_said_once_and_at_the_end() -> None:
     for problem, asks in drawn(40, seed=5):
-        text = problem.solutions["steps"]
+        text = problem.solution()
         steps, answer = text.split(" Answer: ")
         assert not check_solution(steps, asks).is_right and check_solution(steps, asks).missing == ("the answer",)
         for more in (f"Answer: {answer}", steps, "Hm.", "1 + 1 = 2."):
@@ -113,8 +119,8 @@ def test_an_answer_is_said_once_and_at_the_end() -> None:
 def test_another_problems_solution_is_not_right() -> None:
     known = list(drawn(60, seed=3))
     for (_, asks), (other, _) in pairwise(known):
-        if other.solutions["steps"] != asks.solution:
-            assert not check_solution(other.solutions["steps"], asks).is_right
+        if other.solution() != asks.solution:
+            assert not check_solution(other.solution(), asks).is_right
 
 
 def verdicts(text: str, problem: str = TEXT) -> list[tuple[str, str, str, str]]:
@@ -150,7 +156,7 @@ def test_a_calculation_is_wrong_or_not_the_one_that_is_asked_for() -> None:
 
 def test_what_is_checked_while_it_is_written_is_never_taken_back() -> None:
     for problem, asks in drawn(15, seed=4):
-        for text in (problem.solutions["round"], problem.solutions["steps"].replace("1", "2")):
+        for text in (problem.solution(by("written")), problem.solution().replace("1", "2")):
             before = check_solution("", asks, finished=False)
             for end in range(len(text) + 1):
                 found = check_solution(text[:end], asks, finished=False)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from kdtw_jax.classroom.arithmetic import Calculation, calculations, evaluate
 from kdtw_jax.classroom.problems import ANSWER
 from kdtw_jax.classroom.understanding import Understood
+from kdtw_jax.classroom.workings import workings
 
 What = Literal["calculation", "answer", "words"]
 Verdict = Literal["right", "wrong", "unexpected", "unchecked"]
@@ -142,14 +143,17 @@ def _sentence_spans(
         spans = [Span(start, words_end, "words", "unexpected", note)]
     is_alone = _is_alone(body, sentence, found)
     is_wanted = problem is not None and expected and is_alone and _comes_to(found, problem, step)
+    if problem is not None and expected and body in {f"{way}." for way in workings(problem.expressions[step]).values()}:
+        is_alone = is_wanted = True
     if problem is not None:
         why = _expectation(problem, step, answered)
     elif is_alone:
         why = "the arithmetic is right; whether the problem asks for it is not checked"
     else:
         why = "more stands here than calculations: this is not checked"
-    for one in found:
-        span = Span(start + _begin(sentence, one), start + _end(one), "calculation", "right")
+    for number, one in enumerate(found):
+        begin = len(words) + len(": ") if is_wanted and not number else _begin(sentence, one)
+        span = Span(start + begin, start + _end(one), "calculation", "right")
         if not _is_carried_out(one) or _GOES_ON.match(sentence, _end(one)):
             span = replace(span, verdict="wrong", note=_correction(one, problem, step, answered))
         elif problem is not None and one.written != evaluate(one.expression):  # as 042 or 7.5 for 7.50

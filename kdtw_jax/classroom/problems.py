@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from kdtw_jax.classroom import grammar
 from kdtw_jax.classroom.interests import Interest
 from kdtw_jax.classroom.people import PEOPLE, Person
 from kdtw_jax.classroom.specification import MEASURES, Kind, Operation, Specification, Step, results
+from kdtw_jax.classroom.workings import Way, workings
 
-Way = Literal["steps", "head", "round"]
-WAYS: tuple[Way, ...] = ("steps", "head", "round")
 ANSWER = "Answer:"
 _ANY: tuple[Operation, ...] = ("add", "subtract")
 # What is done at a grade: the kind of quantity, and operations in order.
@@ -60,12 +59,21 @@ class Problem(NamedTuple):
 
     specification: Specification
     text: str
-    solutions: dict[Way, str]
+    steps: tuple[tuple[str, str], ...]  # of a solution: the words before a calculation, and that without its result
+    answer: str  # what every solution ends in, without `ANSWER` and the full stop
 
-    @property
-    def answer(self) -> str:
-        """The last line of every solution."""
-        return answer_of(self.solutions["head"])
+    def solution(self, choose: Callable[[Sequence[Way]], Way] = lambda ways: "head") -> str:
+        """Each step with its calculation, and the answer line.
+
+        Args:
+          choose: the way in which a calculation is carried out, of those that there are of it, "head" first; by default
+            in one's head.
+        """
+        found = []
+        for clause, expression in self.steps:
+            ways = workings(expression)
+            found.append(f"{clause}: {ways[choose(tuple(ways))]}.")
+        return " ".join([*found, f"{ANSWER} {self.answer}."])
 
 
 def is_small(chain: tuple[Kind, Sequence[str]]) -> bool:
@@ -224,34 +232,15 @@ def tell(
         if step.operation == "divide":
             sharing = "bags" if "bags" in line[0] else "friends"
     sentences.append(_fill(_question(kind, steps[-1].operation, sharing, "remainder" in found[-1]), words))
-    answer = f"{ANSWER} {_answer(found[-1], unit, sharing)}."
     lefts = [specification.start, *found]
     expressions = [step.expression(left, kind) for step, left in zip(steps, lefts, strict=False)]
-    written = [f"{clause}: {e} = {r}." for clause, e, r in zip(clauses, expressions, found, strict=True)]
-    rounded = [f"{clause}: {_by_rounding(e, r)}." for clause, e, r in zip(clauses, expressions, found, strict=True)]
-    solutions: dict[Way, str] = {
-        "steps": " ".join([*written, answer]),
-        "head": answer,
-        "round": " ".join([*rounded, answer]),
-    }
-    return Problem(specification, " ".join(sentences), solutions)
+    answer = _answer(found[-1], unit, sharing)
+    return Problem(specification, " ".join(sentences), tuple(zip(clauses, expressions, strict=True)), answer)
 
 
 def _comes_in_groups(specification: Specification) -> bool:
     """Whether the first number is one of boxes and the like, as `draw_specification` has it: small."""
     return int(specification.start) <= 10
-
-
-def _by_rounding(expression: str, result: str) -> str:
-    """A sum or difference over the next ten ("34 - 20 = 14, 14 + 3 = 17"), anything else as it is."""
-    left, sign, right = (*expression.split(" "), "", "")[:3]
-    if sign not in ("+", "-") or not (left.isdigit() and right.isdigit()) or int(right) % 10 == 0:
-        return f"{expression} = {result}"
-    tens = -(-int(right) // 10) * 10
-    back, between = tens - int(right), int(left) + tens if sign == "+" else int(left) - tens
-    if between < 0:
-        return f"{expression} = {result}"
-    return f"{left} {sign} {tens} = {between}, {between} {'-' if sign == '+' else '+'} {back} = {result}"
 
 
 def _question(kind: Kind, last: Operation, sharing: str, left_over: bool) -> str:

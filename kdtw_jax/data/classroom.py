@@ -2,8 +2,8 @@
 
 - `solve`: a problem -> each step with its calculation, and the answer line; of 1 to 3 steps, for grades 2 to 7;
 - `quick`: likewise, of 1 or 2 steps with numbers up to 30, which small models learn in minutes;
-- `ways`: as `quick`, but a solution goes one of three ways, a third of them each, and nothing in a problem says which:
-  step by step, in one's head (the answer line alone), or by a rule of thumb (over the next ten and back);
+- `ways`: as `quick`, but calculations are carried out in one's head, written out in small parts, or by a rule of thumb
+  (`kdtw_jax.classroom.workings`): of those that there are, each as often, and nothing in a problem says which;
 - `large`: as `solve`, tested at numbers from 100 on, which are not in training;
 - `write`: a specification (grade, interest, numbers and operations) -> the problem;
 - `outline`: lesson outlines, of which `kdtw_jax.data.classroom_outlines` says more.
@@ -32,8 +32,9 @@ from rich.console import Console
 
 from kdtw_jax.classroom import arithmetic
 from kdtw_jax.classroom.interests import draw_interest
-from kdtw_jax.classroom.problems import CHAINS, SMALL, WAYS, Chain, Problem, draw_specification, is_small, tell
+from kdtw_jax.classroom.problems import CHAINS, SMALL, Chain, Problem, draw_specification, is_small, tell
 from kdtw_jax.classroom.specification import Specification, results
+from kdtw_jax.classroom.workings import workings
 from kdtw_jax.data import cldr_names
 from kdtw_jax.data.classroom_outlines import outline_pairs
 from kdtw_jax.data.classroom_reasoning import SOURCE as REASONING
@@ -62,7 +63,7 @@ HELD_OUT_CHAINS: frozenset[Chain] = frozenset(
     }
 )
 _HELD_OUT_NUMBERS = 0.08  # of the pairs that are added or subtracted
-_SUM = re.compile(r"([0-9]+) ([+-]) ([0-9]+)")
+_SUM = re.compile(r"(?<![\d.:/])(\d+) ([+-]) (\d+)(?![\d:/]|\.\d)")
 _LARGE = range(100, 1000)
 
 _DRILLED = 6  # calculations of a drill, at least
@@ -88,15 +89,24 @@ def _large(rng: random.Random, interest: str) -> Specification:
 
 
 def _solve(problem: Problem, rng: random.Random) -> tuple[str, str]:
-    return problem.text, problem.solutions["steps"]
+    return problem.text, problem.solution()
 
 
 def _ways(problem: Problem, rng: random.Random) -> tuple[str, str]:
-    return problem.text, problem.solutions[rng.choice(WAYS)]
+    return problem.text, problem.solution(rng.choice)
 
 
 def _write(problem: Problem, rng: random.Random) -> tuple[str, str]:
     return problem.specification.line, problem.text
+
+
+def _in_the_head(expression: str, rng: random.Random) -> str:
+    return workings(expression)["head"]
+
+
+def _in_any_way(expression: str, rng: random.Random) -> str:
+    ways = workings(expression)
+    return ways[rng.choice(tuple(ways))]
 
 
 class _Problems(NamedTuple):
@@ -104,7 +114,7 @@ class _Problems(NamedTuple):
 
     draw: Draw
     render: Render
-    drills: bool = True  # half of the training pairs are calculations alone
+    drilled: Callable[[str, random.Random], str] | None = _in_the_head  # calculations alone are half of training
     distractors: float = 0.25
     tested: Draw | None = None  # what the test is of, where that is none of CONDITIONS
 
@@ -112,9 +122,9 @@ class _Problems(NamedTuple):
 _PROBLEMS: dict[str, _Problems] = {
     "quick": _Problems(_quick, _solve),
     "solve": _Problems(_any, _solve),
-    "ways": _Problems(_quick, _ways),
+    "ways": _Problems(_quick, _ways, _in_any_way),
     "large": _Problems(_any, _solve, tested=_large),
-    "write": _Problems(_any, _write, drills=False, distractors=0.0),
+    "write": _Problems(_any, _write, None, distractors=0.0),
 }
 METRICS: dict[str, tuple[str, ...]] = {
     "quick": ("right", "calculations", "chrf"),
@@ -149,8 +159,8 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
         wanted, pairs = size if limit is None else min(size, limit), list[Pair]()
         tested = task.tested if split == "test" else None
         while len(pairs) < wanted:
-            if split == "train" and task.drills and len(pairs) % 2:
-                pairs.append(_drill(rng, task.draw))
+            if split == "train" and task.drilled and len(pairs) % 2:
+                pairs.append(_drill(rng, task.draw, task.drilled))
                 continue
             condition = "familiar" if split == "train" or tested else CONDITIONS[len(pairs) % len(CONDITIONS)]
             interest = draw_interest(rng)
@@ -171,16 +181,19 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
     return splits
 
 
-def _drill(rng: random.Random, draw: Draw) -> Pair:
+def _drill(rng: random.Random, draw: Draw, drilled: Callable[[str, random.Random], str]) -> Pair:
     """Calculations alone, as a class does them before word problems: those of several problems."""
-    expressions = list[str]()
+    expressions, solved = list[str](), list[str]()
     while len(expressions) < _DRILLED:
         found = draw(rng, "drill")
         if condition_of(found) == "familiar":
             lefts = [found.start, *(results(found) or [])]
-            expressions += [step.expression(left, found.kind) for step, left in zip(found.steps, lefts, strict=False)]
-    solved = " ".join(f"{expression} = {arithmetic.evaluate(expression)}." for expression in expressions)
-    return {"source": f"calculate: {', '.join(expressions)}", "target": solved, "group": "drill"}
+            for step, left in zip(found.steps, lefts, strict=False):
+                working = drilled(expression := step.expression(left, found.kind), rng)
+                if not _writes_held_out_numbers(working):
+                    expressions.append(expression)
+                    solved.append(f"{working}.")
+    return {"source": f"calculate: {', '.join(expressions)}", "target": " ".join(solved), "group": "drill"}
 
 
 def condition_of(specification: Specification) -> str:
@@ -212,12 +225,16 @@ def _meets_held_out_numbers(specification: Specification) -> tuple[bool, bool]:
 
 def _writes_held_out_numbers(solution: str) -> bool:
     """Whether numbers meet in the sums and differences of a solution that do so nowhere in training."""
-    found = (_SUM.fullmatch(one.expression) for one in arithmetic.calculations(solution))
-    return any(one and _is_held_out("add" if one[2] == "+" else "subtract", one[1], one[3]) for one in found)
+    found = _SUM.finditer(solution)
+    return any(_is_held_out("add" if one[2] == "+" else "subtract", one[1], one[3]) for one in found)
 
 
 def _is_held_out(operation: str, left: str, right: str) -> bool:
-    return fixed_fraction(f"numbers|{operation}|{left}|{right}") < _HELD_OUT_NUMBERS
+    """Of sums and differences that can be carried out in parts, which are known."""
+    expression = f"{left} {'+' if operation == 'add' else '-'} {right}"
+    return (
+        "written" in workings(expression) and fixed_fraction(f"numbers|{operation}|{left}|{right}") < _HELD_OUT_NUMBERS
+    )
 
 
 def _load(request: TaskRequest) -> Task:

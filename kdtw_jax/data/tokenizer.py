@@ -223,7 +223,12 @@ class Tokenizer:
 
 
 def train_tokenizer(
-    texts: Iterable[str], *, vocab_size: int, exact: bool = True, character_coverage: float = 1.0
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    exact: bool = True,
+    character_coverage: float = 1.0,
+    whole_words: bool = False,
 ) -> Tokenizer:
     """Trains a vocabulary of our own.
 
@@ -232,11 +237,14 @@ def train_tokenizer(
       vocab_size: likewise.
       exact: likewise.
       character_coverage: likewise.
+      whole_words: likewise.
 
     Raises:
       UserError: as `train_model` does.
     """
-    proto = train_model(texts, vocab_size=vocab_size, exact=exact, character_coverage=character_coverage)
+    proto = train_model(
+        texts, vocab_size=vocab_size, exact=exact, character_coverage=character_coverage, whole_words=whole_words
+    )
     return _opened(proto, "the trained model", NOTHING)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import sentencepiece
 from rich.console import Console
@@ -25,6 +28,9 @@ LONG = 4096  # characters of a line that is left whole; longer ones are cut
 _MARK = "\u2585"
 # Names of control symbols are cut out of the lines, so that their characters would not count.
 _NAMES = re.compile("<(?=(?:unk|pad|/s|help|reserved_[0-9]+)>)")
+# Where words and numbers end within what white space divides, and a character that no text has, which says so.
+_WORD_ENDS = re.compile(r"(?<=[^\W_])(?=[^\w\s])|(?<=[^\w\s])(?=[^\W_])")
+_APART = "\x1f"
 # The trainer's expected counts are summed per thread, so its bytes depend on the number of threads: fix it.
 _THREADS = 2
 _TOO_LARGE = re.compile(r"value <= (\d+)")
@@ -32,7 +38,14 @@ _TOO_SMALL = re.compile(r"required_chars\. \d+ vs (\d+)")
 _SAID = 1_000_000  # characters that take a second or so
 
 
-def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, character_coverage: float = 1.0) -> bytes:
+def train_model(
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    exact: bool = True,
+    character_coverage: float = 1.0,
+    whole_words: bool = False,
+) -> bytes:
     """Trains a unigram model on `texts`: the same texts give the same bytes, those of a sentencepiece model.
 
     Args:
@@ -41,6 +54,9 @@ def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, ch
       exact: False takes the largest vocabulary the text supports where `vocab_size` is more than that.
       character_coverage: share of the characters of the text that become pieces; below 1 only for scripts of
         thousands of characters, as training text then no longer round-trips.
+      whole_words: let frequent words and numbers be pieces whole, apart from punctuation, for text of few different
+        words. By default each digit is a piece, and so is a part of a word only that several words have: the trainer
+        takes candidates from the list of different words, in which a frequent word stands once.
 
     Raises:
       UserError: no text, or a vocabulary smaller or larger than the text supports (the message says which).
@@ -56,16 +72,23 @@ def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, ch
     buffer = io.BytesIO()
     characters = sum(map(len, lines))
     status = Console(stderr=True).status(f"training a vocabulary of {vocab_size} on {characters:,} characters")
+    arguments: dict[str, Any] = {"character_coverage": character_coverage, "split_digits": not whole_words}
+    if whole_words:
+        lines = [_WORD_ENDS.sub(_APART, line) for line in lines]
+        arguments["pretokenization_delimiter"] = _APART
     try:
-        with status if characters > _SAID else contextlib.nullcontext():
+        with status if characters > _SAID else contextlib.nullcontext(), contextlib.ExitStack() as files:
+            if whole_words:
+                candidates = files.enter_context(tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv"))
+                candidates.write(_candidates(lines, 2 * vocab_size, arguments))
+                candidates.flush()
+                arguments["seed_sentencepieces_file"] = candidates.name
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(lines),
                 model_writer=buffer,
                 model_type="unigram",
                 vocab_size=max(vocab_size, UNK_ID + 1),  # or it could not even say how many there must be
                 hard_vocab_limit=exact,
-                character_coverage=character_coverage,
-                split_digits=True,
                 normalization_rule_name="identity",
                 pad_id=PAD_ID,
                 eos_id=EOS_ID,
@@ -78,6 +101,7 @@ def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, ch
                 max_sentence_length=1 << 24,  # in bytes
                 num_threads=_THREADS,
                 minloglevel=2,
+                **arguments,
             )
     except (RuntimeError, ValueError) as error:
         if found := _TOO_LARGE.search(str(error)):
@@ -92,6 +116,25 @@ def train_model(texts: Iterable[str], *, vocab_size: int, exact: bool = True, ch
             ) from error
         raise UserError(f"cannot train a tokenizer of {vocab_size} pieces on this text: {error}") from error
     return buffer.getvalue()
+
+
+def _candidates(lines: Sequence[str], size: int, arguments: Mapping[str, Any]) -> str:
+    """The pieces that frequent pairs merge into, and their weights, as the trainer reads them."""
+    buffer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=buffer,
+        model_type="bpe",
+        vocab_size=size,
+        hard_vocab_limit=False,
+        normalization_rule_name="identity",
+        max_sentence_length=1 << 24,
+        minloglevel=2,
+        **arguments,
+    )
+    merged = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
+    counts = Counter(piece for line in lines for piece in merged.encode(line.replace(_APART, ""), out_type=str))
+    return "".join(f"{piece}\t{len(piece) * count}\n" for piece, count in counts.items() if "\t" not in piece)
 
 
 def training_lines(texts: Iterable[str]) -> tuple[list[str], bool]:

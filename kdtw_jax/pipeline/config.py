@@ -223,8 +223,9 @@ class Experiment:
         if self.teacher_elsewhere:  # likewise
             labels["teacher_model"] = ELSEWHERE
         found = without({**self.to_json(), **labels, "teacher_seed": self.seeds[0]}, apart)
-        for name in ("teacher", "student"):  # runs that are older than this field go on
-            found[name] = {key: value for key, value in found[name].items() if key != "rule_after" or value}
+        # Runs that are older than these fields go on.
+        for name, late in (("teacher", "rule_after"), ("student", "rule_after"), ("text", "whole_words")):
+            found[name] = {key: value for key, value in found[name].items() if key != late or value}
         return found
 
     def beam(self) -> dict[str, float]:

@@ -306,6 +306,9 @@ def _tokenizer(config: Experiment, task: Task, path: Path) -> Tokenizer:
         rules = [text for constraint in known for text in sayings(constraint)]
         if set("".join(rules)) - set("".join(texts)):
             texts += rules
-        size, coverage = config.text.vocab_size, config.text.character_coverage
-        train_tokenizer(texts, vocab_size=size, character_coverage=coverage).save(path)
+        of = config.text
+        trained = train_tokenizer(
+            texts, vocab_size=of.vocab_size, character_coverage=of.character_coverage, whole_words=of.whole_words
+        )
+        trained.save(path)
     return load_tokenizer(path)

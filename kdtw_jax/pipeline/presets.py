@@ -338,8 +338,8 @@ GATE_ALONE: dict[str, Any] = {
 CLASSROOM = {
     "quickstart": Experiment(
         preset="quickstart",
-        data="classroom/quick",
-        text=TextConfig(vocab_size=2000, max_source=96, max_target=112, on_long="truncate"),
+        data="classroom/ways",
+        text=TextConfig(vocab_size=1000, whole_words=True, max_source=112, max_target=112, on_long="truncate"),
         **models("classroom"),
         teacher_fit=likelihood(6000, 3e-3),
         warmup=likelihood(1200, 6e-3),

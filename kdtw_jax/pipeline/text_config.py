@@ -48,6 +48,8 @@ class TextConfig:
     character_coverage: float = 1.0
     """share of the characters of the text that become pieces of it, 0.9 to 1; below 1 only for scripts of thousands of
     characters, of which the rarest are then unknown"""
+    whole_words: bool = field(default=False, metadata=flags())
+    """frequent words and numbers are pieces of it whole, apart from punctuation: for text of few different words"""
     max_source: int = 32
     """longest source, in pieces, end of sequence included"""
     max_target: int = 32
