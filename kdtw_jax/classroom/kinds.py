@@ -1,12 +1,13 @@
-"""Which kinds of words a solution has: what is calculated, what is copied, and what is said."""
+"""Which kinds of words a solution has: what is calculated, what is copied, and what is said; and which way it goes."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-from kdtw_jax.classroom.arithmetic import calculations
+from kdtw_jax.classroom.arithmetic import calculations, evaluate
 from kdtw_jax.classroom.people import NAMES
 from kdtw_jax.classroom.problems import ANSWER
+from kdtw_jax.classroom.workings import SO, Way, workings
 
 Kind = Literal["calculated", "answer", "copied", "sign", "name", "word"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -36,3 +37,23 @@ def word_kinds(solution: str) -> list[Kind]:
             kinds.append("name" if word.strip(":.,") in NAMES else "word")
         at += len(word)
     return kinds
+
+
+def ways_taken(solution: str) -> list[tuple[Way, bool]]:
+    """The way in which each step of a solution is calculated, and whether that is done rightly, all its parts included.
+
+    What begins like none of the ways counts as written out, and is wrong.
+    """
+    found = list[tuple[Way, bool]]()
+    for sentence in solution.partition(ANSWER)[0].split(". "):
+        body = sentence.rpartition(": ")[2].strip().removesuffix(".")
+        expression, _, parts = body.partition(SO if SO in body else " = ")
+        known = workings(expression) if evaluate(expression) is not None else {}
+        begun = parts.partition(" = ")[0]
+        if SO not in body:
+            way: Way = "head"
+        else:
+            way = "round" if known.get("round", "").startswith(f"{expression}{SO}{begun} =") else "written"
+        if body:
+            found.append((way, known.get(way) == body))
+    return found

@@ -21,6 +21,7 @@ from kdtw_jax.classroom.arithmetic import evaluate
 
 Way = Literal["head", "written", "round"]
 WAYS: tuple[Way, ...] = ("head", "written", "round")
+SO = ", so "  # stands between a calculation and its parts
 _BINARY = re.compile(r"(\d+) ([-+×÷]) (\d+)")
 _PART = re.compile(r"(?:(\d+)/(\d+)|(\d+)%) of (\d+)")
 _PERCENTS = {10: (1, 10), 20: (1, 5), 25: (1, 4), 50: (1, 2), 75: (3, 4)}
@@ -46,7 +47,7 @@ def workings(expression: str) -> dict[Way, str]:
         return found
     for way, parts in steps.items():
         if parts and parts != [expression]:
-            found[way] = f"{expression}, so " + ", ".join(f"{one} = {evaluate(one)}" for one in parts)
+            found[way] = f"{expression}{SO}" + ", ".join(f"{one} = {evaluate(one)}" for one in parts)
     return found
 
 

@@ -129,7 +129,7 @@ _PROBLEMS: dict[str, _Problems] = {
 METRICS: dict[str, tuple[str, ...]] = {
     "quick": ("right", "calculations", "chrf"),
     "solve": ("right", "calculations", "chrf"),
-    "ways": ("right", "calculations", "chrf"),
+    "ways": ("right", "calculations", "in_head", "chrf"),
     "large": ("right", "calculations", "chrf"),
     "write": ("specification", "chrf"),
     "outline": ("outline", "chrf"),
