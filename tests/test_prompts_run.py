@@ -138,3 +138,26 @@ def test_all_methods_learn_on_prompts_from_the_command_line(tmp_path: Path) -> N
     assert read <= {Path(name).name for name in stages_written(restore(tmp_path / "ahead")[1])}
     _, config = restore(tmp_path / "run")
     assert config.prompts == str(tmp_path / "more.txt")
+
+
+def test_students_may_have_few_of_their_teachers_pairs_and_the_sources_of_the_rest(tmp_path: Path) -> None:
+    config = replace(config_in(tmp_path, "mle", "pcl", prompts=None), student_pairs=40, prompts="rest")
+    with open_run(tmp_path / "run", {"task": "t", **config.identity()}) as run:
+        setup = made(config, run)
+    assert setup.teachers is not None and setup.prompts is not None
+    assert (len(setup.train), len(setup.teachers), len(setup.prompts)) == (40, 180, 140)  # a twentieth is held out, twice
+    sources = [pair["source"] for pair in setup.task.splits["teacher"]]
+    assert [pair["source"] for pair in setup.task.splits["train"]] == sources[:40]
+    assert [setup.task.prompts[i]["source"] for i in (0, -1)] == [sources[40], sources[-1]]
+    assert not any(pair["target"] for pair in setup.task.prompts) and not setup.prompts.targets.lengths.any()
+    alone = replace(config, prompts="none")
+    with open_run(tmp_path / "alone", {"task": "t", **alone.identity()}) as run:
+        assert made(alone, run).prompts is None
+        run.mark_done("teacher")
+        assert made(alone, run).teachers is None
+    whole = config_in(tmp_path, "mle", prompts=None)
+    assert "student_pairs" not in whole.identity() and config.identity()["student_pairs"] == 40
+    with pytest.raises(UserError, match="student_pairs is 180, but files has 180 training pairs; give fewer, or 0"):
+        look_up(replace(config, student_pairs=180))
+    with pytest.raises(UserError, match="prompts is rest, so student_pairs must be at least 1"):
+        replace(config, student_pairs=0)

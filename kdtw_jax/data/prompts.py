@@ -14,7 +14,8 @@ from kdtw_jax.data.splits import PairSplits
 from kdtw_jax.errors import UserError
 from kdtw_jax.text.normal import is_blank
 
-NONE, OWN = "none", "own"  # what --prompts can be beside a file
+# What --prompts can be beside a file; "rest": the sources of training pairs that the teacher has and students have not.
+NONE, OWN, REST = "none", "own", "rest"
 RECIPE = "prompts 1"  # to be changed with every change of what `clean_prompts` keeps
 
 

@@ -84,10 +84,51 @@ def find_source(name: str) -> TaskSource:
 
 
 _ENDS = (":", "/")
+TEACHERS = "teacher"  # the split that a teacher is trained on, where students have fewer pairs
 
 
 def _has(prefix: str, name: str) -> bool:
     return name.startswith(prefix) if prefix.endswith(_ENDS) else name == prefix
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The pairs from a place on, to another."""
+
+    pairs: Source
+    begin: int
+    end: int
+    bare: bool = False  # without their targets
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    def __getitem__(self, index: int, /) -> Pair:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        pair = self.pairs[self.begin + index % len(self)]
+        return {**pair, "target": ""} if self.bare else pair
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (self[i] for i in range(len(self)))
+
+
+def with_few_pairs(task: Task, count: int, *, prompts: bool) -> Task:
+    """The task of students that have fewer pairs than their teacher, who has those of the split `TEACHERS`.
+
+    Args:
+      task: with all pairs in its split "train".
+      count: pairs that students have, the first ones.
+      prompts: whether the sources of the others are prompts.
+
+    Raises:
+      UserError: there are not more than so many pairs.
+    """
+    pairs = task.splits["train"]
+    if count >= len(pairs):
+        raise UserError(f"student_pairs is {count}, but {task.name} has {len(pairs)} training pairs; give fewer, or 0")
+    few = replace(task, splits={**task.splits, "train": _Part(pairs, 0, count), TEACHERS: pairs})
+    return replace(few, prompts=_Part(pairs, count, len(pairs), bare=True)) if prompts else few
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kdtw_jax.data.prompts import NONE
+from kdtw_jax.data.prompts import NONE, REST
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import Section, command_line, flags
 from kdtw_jax.methods import METHODS, find
@@ -58,7 +58,10 @@ class Experiment:
     """each method's own, by its name; a method that is not named has its defaults"""
     prompts: str = NONE
     """further sources without targets for all methods but maximum likelihood: a file (one a line, or JSON with
-    --text.files.source-key), or own, which only the debian tasks have; the teacher and the student answer them"""
+    --text.files.source-key), or own, which only the debian tasks have, or rest, the sources of the training pairs beyond
+    student_pairs; the teacher and the student answer them"""
+    student_pairs: int = field(default=0, metadata=flags())
+    """training pairs that students have, where the teacher has all; 0: all"""
     family: str = "t5"
     """what kind of models teacher and student are, where they are trained here"""
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -115,7 +118,9 @@ class Experiment:
             raise UserError(f"seeds must be at least 0 and below {_SEEDS}, got {self.seeds}")
         check_ranges(self, devices="[0, inf)", teacher_shards="[1, inf)", beam_size="[1, inf)")
         check_ranges(self, length_penalty="[0, inf)", student_from_teacher="[0, inf)")
-        check_ranges(self, teacher_wait="[0, inf)", teacher_requests="[1, inf)")
+        check_ranges(self, teacher_wait="[0, inf)", teacher_requests="[1, inf)", student_pairs="[0, inf)")
+        if self.prompts == REST and not self.student_pairs:
+            raise UserError("prompts is rest, so student_pairs must be at least 1: students would have all pairs")
         if self.student_from_teacher and self.student_model is not None:
             raise UserError(
                 "student_from_teacher and student_model both say what students start from; keep one of them"
@@ -215,6 +220,7 @@ class Experiment:
         apart = ["out", "results", "devices", "hosts", "teacher_shards", "seeds", "methods", *self.methods]
         apart += ["offline", "log_to", "teacher_wait", "teacher_requests", "beam_targets", *self.beam(), "eval"]
         apart += ["prompts"] if self.prompts == NONE else []
+        apart += ["student_pairs"] if not self.student_pairs else []
         apart += ["teacher_cache"] if self.teacher_cache is None else []
         apart += ["lora"] if self.lora == LoRAConfig() else []
         apart += ["student_from_teacher"] if not self.student_from_teacher else []

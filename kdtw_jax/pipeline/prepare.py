@@ -13,8 +13,8 @@ from rich.console import Console
 from kdtw_jax import parallel
 from kdtw_jax.constraints import known_constraints, sayings, without_budgets
 from kdtw_jax.data.batches import Bucket, EncodedSplit, encode_split, make_buckets
-from kdtw_jax.data.prompts import NONE
-from kdtw_jax.data.task import Task, load_task, stated_language
+from kdtw_jax.data.prompts import NONE, REST
+from kdtw_jax.data.task import TEACHERS, Task, load_task, stated_language, with_few_pairs
 from kdtw_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from kdtw_jax.data.unanswered import unanswered
 from kdtw_jax.errors import UserError
@@ -62,6 +62,7 @@ class Setup(NamedTuple):
     students: Mapping[int, Named]  # likewise by seed the starts of students; empty: they are trained
     scoring: Scoring
     ceiling: Ceiling  # of the references
+    teachers: EncodedSplit | None = None  # pairs that a teacher is trained on, where students have fewer
     prompts: EncodedSplit | None = None  # without targets, numbered after the pairs; if a student is to learn on them
     cache: TeacherCache | None = None  # labels of a teacher, which then need not write ahead
     remote: Remote | None = None  # a teacher at an address, where students are yet to learn from it
@@ -149,12 +150,14 @@ def _task(config: Experiment, own: Task | None) -> Task:
             limit=text.limit or None,
             test_limit=config.eval.limit or None,
             language=config.eval.language,
-            prompts=config.prompts,
+            prompts=NONE if config.prompts == REST else config.prompts,
         )
 
-    if own is not None and (config.prompts != NONE) != bool(len(own.prompts)):
+    if own is not None and (config.prompts not in (NONE, REST)) != bool(len(own.prompts)):
         raise UserError("prompts of a task of your own are said with it: Task.from_pairs(..., prompts=texts)")
     task = own or first_alone(load, "data")
+    if config.student_pairs:
+        task = with_few_pairs(task, config.student_pairs, prompts=config.prompts == REST)
     task = dataclasses.replace(
         task, metrics=config.eval.metrics or task.metrics, language=config.eval.language or task.language
     )
@@ -198,7 +201,11 @@ def prepare(config: Experiment, run: RunFolder, console: Console, given: Given) 
     ceiling = tell_ceiling(config, task, tokenizer, test, references, scoring, console)
     prompts = _prompts(config, run, task, tokenizer, train, console)
     parts = (task, tokenizer, buckets, train, test, encoded.get("validation"), references, devices)
-    return Setup(*parts, given.teacher, given.students, scoring, ceiling, prompts, given.cache, given.remote)
+    teachers = None
+    if TEACHERS in task.splits and config.trains_teacher and not run.done("teacher"):
+        teachers = encode_pairs(config, task, tokenizer, TEACHERS, console)
+    more = (ceiling, teachers, prompts, given.cache, given.remote)
+    return Setup(*parts, given.teacher, given.students, scoring, *more)
 
 
 def _prompts(
@@ -299,7 +306,7 @@ def _encoded(config: Experiment, task: Task, tokenizer: Tokenizer, split: str) -
 def _tokenizer(config: Experiment, task: Task, path: Path) -> Tokenizer:
     """Trained here, for all models."""
     if not path.exists():
-        pairs = task.splits["train"]
+        pairs = task.splits.get(TEACHERS, task.splits["train"])
         texts = [text for pair in pairs for text in (pair["source"], pair["target"])]
         # The student reads rules, too: what only they are written with has to be in the vocabulary.
         known = known_constraints(without_budgets(config.of("ask").constraints), config.teacher)

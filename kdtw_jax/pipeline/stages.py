@@ -117,6 +117,8 @@ def _find_teacher(config: Experiment, setup: Setup, run: RunFolder) -> Trained:
 
     def train(model: Model, folder: Path) -> Params:
         context = _context("teacher", folder, model, setup, config.teacher_fit, seed)
+        if setup.teachers is not None:
+            context = dataclasses.replace(context, data=setup.teachers)
         return mle(context, model.init(jax.random.key(seed)), config.teacher_fit.likelihood)
 
     return _stage(run, "teacher", _with_vocabulary(config.teacher, setup), setup, train)
