@@ -58,8 +58,8 @@ class Experiment:
     """each method's own, by its name; a method that is not named has its defaults"""
     prompts: str = NONE
     """further sources without targets for all methods but maximum likelihood: a file (one a line, or JSON with
-    --text.files.source-key), or own, which only the debian tasks have, or rest, the sources of the training pairs beyond
-    student_pairs; the teacher and the student answer them"""
+    --text.files.source-key), own, which only the debian tasks have, or rest, the sources of the training pairs that
+    students do not have (student_pairs); the teacher and the student answer them"""
     student_pairs: int = field(default=0, metadata=flags())
     """training pairs that students have, where the teacher has all; 0: all"""
     family: str = "t5"
