@@ -203,7 +203,7 @@ WAYS = {
 
 # The teacher has all problems with their solutions, students a sixth of them; for the others they have the teacher.
 CLASSROOM_TEXT = TextConfig(
-    limit=24_000, vocab_size=1000, whole_words=True, max_source=112, max_target=112, on_long="truncate"
+    limit=18_000, vocab_size=1000, whole_words=True, max_source=112, max_target=112, on_long="truncate"
 )
 CLASSROOM = {
     "quickstart": Experiment(
@@ -211,11 +211,11 @@ CLASSROOM = {
         data="classroom/quick",
         text=CLASSROOM_TEXT,
         prompts=REST,
-        student_pairs=4000,
+        student_pairs=3000,
         **models("classroom"),
         teacher_fit=likelihood(3000, 3e-3),
         warmup=likelihood(800, 6e-3),
-        **on_prompts(1200, 3e-3, alpha=1.0, top_k=16, student_share=0.25, teacher_share=0.75, own_rows=Ramp(0.8, 0.9)),
+        **on_prompts(1200, 6e-3, alpha=1.0, top_k=16, student_share=0.25, teacher_share=0.75, own_rows=Ramp(0.8, 0.9)),
         methods=("mle", "pcl", "ask"),
         eval=EvalConfig(limit=400, ask_limit=160),
     ),
