@@ -112,9 +112,7 @@ def _missing(problem: Understood | None, step: int, answered: bool) -> tuple[str
     return (*problem.expressions[step:], *(() if answered else ("the answer",)))
 
 
-def _answer_span(
-    start: int, sentence: str, mark: str, problem: Understood | None, step: int, answered: bool
-) -> Span:
+def _answer_span(start: int, sentence: str, mark: str, problem: Understood | None, step: int, answered: bool) -> Span:
     """The answer line: right if it says what is asked, after all calculations."""
     end = start + len(sentence)
     said = sentence.removeprefix(mark).strip().removesuffix(".")

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 GERMAN_KINDS: Mapping[str, tuple[str, str]] = {
     "music": (
         "Jazz Rock Folk Pop Klavier Gitarren Geigen Trommel Chor Opern Straßen Film Tanz Blues Flöten Harfen Cello",
-        "band/bands lied/lieder konzert/konzerte festival/festivals album/alben show/shows wettbewerb/wettbewerbe "
-        "sänger star/stars club/clubs",
+        (
+            "band/bands lied/lieder konzert/konzerte festival/festivals album/alben show/shows wettbewerb/wettbewerbe "
+            "sänger star/stars club/clubs"
+        ),
     ),
     "games": (
         "Brett Puzzle Renn Bau Farm Burgen Insel Labyrinth Schach Piraten Roboter Höhlen Wort Gedächtnis Dorf",
@@ -21,44 +23,60 @@ GERMAN_KINDS: Mapping[str, tuple[str, str]] = {
     ),
     "animals": (
         "Wald Dschungel Wüsten Fluss Berg Polar Meeres Garten Nacht Baby Riesen Zwerg Insel Höhlen",
-        "fuchs/füchse eule/eulen pferd/pferde schildkröte/schildkröten delfin/delfine pinguin/pinguine kaninchen tiger "
-        "bär/bären papagei/papageien eidechse/eidechsen igel otter spinne/spinnen frosch/frösche katze/katzen "
-        "hund/hunde",
+        (
+            "fuchs/füchse eule/eulen pferd/pferde schildkröte/schildkröten delfin/delfine pinguin/pinguine kaninchen "
+            "tiger bär/bären papagei/papageien eidechse/eidechsen igel otter spinne/spinnen frosch/frösche katze/katzen "
+            "hund/hunde"
+        ),
     ),
     "cooking": (
         "Schokoladen Zitronen Apfel Kirsch Käse Honig Ingwer Kürbis Beeren Vanille Knoblauch Tomaten Reis Kokos Mango",
-        "kuchen torte/torten suppe/suppen keks/kekse pfannkuchen muffin/muffins soße/soßen rezept/rezepte "
-        "waffel/waffeln salat/salate",
+        (
+            "kuchen torte/torten suppe/suppen keks/kekse pfannkuchen muffin/muffins soße/soßen rezept/rezepte "
+            "waffel/waffeln salat/salate"
+        ),
     ),
     "space": (
         "Mond Planeten Kometen Sternen Galaxien Asteroiden Sonnen Alien Meteor Weltraum Mars Jupiter Saturn Venus",
-        "rakete/raketen station/stationen fahrzeug/fahrzeuge teleskop/teleskope mission/missionen forscher "
-        "pilot/piloten fähre/fähren sonde/sonden roboter",
+        (
+            "rakete/raketen station/stationen fahrzeug/fahrzeuge teleskop/teleskope mission/missionen forscher "
+            "pilot/piloten fähre/fähren sonde/sonden roboter"
+        ),
     ),
     "history": (
         "Römer Wikinger Ritter Pharaonen Burg Steinzeit Bronze Piraten Samurai Wüsten Berg Insel Hafen Tempel",
-        "schiff/schiffe könig/könige königin/königinnen sage/sagen schatz/schätze dorf/dörfer schwert/schwerter "
-        "turm/türme maler baumeister",
+        (
+            "schiff/schiffe könig/könige königin/königinnen sage/sagen schatz/schätze dorf/dörfer schwert/schwerter "
+            "turm/türme maler baumeister"
+        ),
     ),
     "stories": (
         "Drachen Zauber Feen Geister Detektiv Roboter Nixen Riesen Monster Vampir Einhorn Ninja Märchen Hexen Winter",
-        "schule/schulen geschichte/geschichten film/filme buch/bücher insel/inseln wald/wälder burg/burgen "
-        "familie/familien freund/freunde stadt/städte comic/comics serie/serien",
+        (
+            "schule/schulen geschichte/geschichten film/filme buch/bücher insel/inseln wald/wälder burg/burgen "
+            "familie/familien freund/freunde stadt/städte comic/comics serie/serien"
+        ),
     ),
     "making": (
         "Papier Ton Holz Woll Glas Perlen Origami Stoff Papp Knet Draht Leder Modell Regenbogen Filz",
-        "turm/türme tier/tiere blume/blumen brücke/brücken boot/boote maske/masken puppe/puppen lampe/lampen "
-        "werkstatt/werkstätten",
+        (
+            "turm/türme tier/tiere blume/blumen brücke/brücken boot/boote maske/masken puppe/puppen lampe/lampen "
+            "werkstatt/werkstätten"
+        ),
     ),
     "nature": (
-        "Rosen Eichen Kiefern Kakteen Korallen Pilz Vulkan Gletscher Kristall Wasserfall Regenbogen Sturm Wolken "
-        "Küsten Höhlen",
+        (
+            "Rosen Eichen Kiefern Kakteen Korallen Pilz Vulkan Gletscher Kristall Wasserfall Regenbogen Sturm Wolken "
+            "Küsten Höhlen"
+        ),
         "garten/gärten wanderung/wanderungen foto/fotos pfad/pfade park/parks bild/bilder museum/museen karte/karten",
     ),
     "machines": (
         "Dampf Elektro Renn Feuerwehr Rettungs Berg Stadt Nacht Polizei Weltraum Spielzeug Solar Diesel Riesen",
-        "zug/züge bahn/bahnen lastwagen rad/räder traktor/traktoren kran/kräne drohne/drohnen boot/boote "
-        "flugzeug/flugzeuge hubschrauber roboter auto/autos",
+        (
+            "zug/züge bahn/bahnen lastwagen rad/räder traktor/traktoren kran/kräne drohne/drohnen boot/boote "
+            "flugzeug/flugzeuge hubschrauber roboter auto/autos"
+        ),
     ),
     "school": (
         "Mathe Rechtschreib Lese Gedicht Theater Schach Wetter Garten Insekten Planeten Sprachen Zauber Chor Kunst",

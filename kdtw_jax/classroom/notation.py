@@ -1,7 +1,7 @@
 """How a language writes calculations: its decimal mark and signs, and the words for a part and a remainder.
 
-What calculates knows one plain notation, that of English: "17 ÷ 5 = 3 remainder 2", "25% of 80 = 20", "2 × 3.75 = 7.50".
-In German schools the same is "17 : 5 = 3 Rest 2", "25 % von 80 = 20", "2 · 3,75 = 7,50".
+What calculates knows one plain notation, that of English: "17 ÷ 5 = 3 remainder 2", "25% of 80 = 20",
+"2 × 3.75 = 7.50". In German schools the same is "17 : 5 = 3 Rest 2", "25 % von 80 = 20", "2 · 3,75 = 7,50".
 """
 
 from __future__ import annotations

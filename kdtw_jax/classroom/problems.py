@@ -108,9 +108,7 @@ def draw_specification(
     """
     grade = rng.choice(tuple(CHAINS)) if grade is None else grade
     kind, operations = rng.choice(CHAINS[grade]) if chain is None else chain
-    unit = {"things": rng.choice(UNITS), "measure": rng.choice(tuple(MEASURES)), "money": "money"}.get(
-        kind, "time"
-    )
+    unit = {"things": rng.choice(UNITS), "measure": rng.choice(tuple(MEASURES)), "money": "money"}.get(kind, "time")
     most = min(numbers.stop, 50) if grade == 2 else numbers.stop
     while True:
         steps = list[Step]()
@@ -212,7 +210,10 @@ def tell(
     unit, steps, written = specification.unit, specification.steps, grammar.notation.written
     words = {"n": pupil.name, "p": pupil.subject, "o": pupil.object, "s": pupil.possessive, "f": friend.name}
     words |= {"P": pupil.subject.capitalize(), "interest": interest.name, "short": interest.short}
-    words |= {"u": grammar.units.get(unit, unit), "items": grammar.things_of(specification).format(short=interest.short)}
+    words |= {
+        "u": grammar.units.get(unit, unit),
+        "items": grammar.things_of(specification).format(short=interest.short),
+    }
     words |= {"a": written(specification.start), "thing": rng.choice(THINGS)}
     words |= {"place": rng.choice(places) if places else "Paris", "d": str(rng.randrange(6, 30))}
     grouped = steps[0].operation == "multiply" and kind == "things" and _comes_in_groups(specification)

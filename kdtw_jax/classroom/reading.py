@@ -1,7 +1,7 @@
 """Reads a word problem back: which numbers it has, and what is done with them.
 
-A problem is understood sentence by sentence, by the sentences of a language (`kdtw_jax.classroom.grammar`) with anything
-in their blanks. What is in none of them is not understood, so that nothing wrong passes as right.
+A problem is understood sentence by sentence, by the sentences of a language (`kdtw_jax.classroom.grammar`) with
+anything in their blanks. What is in none of them is not understood, so that nothing wrong passes as right.
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ def _questions(grammar: Grammar) -> Iterable[re.Pattern[str]]:
 
 
 @cache
-def sentence_pattern(line: str, grammar: Grammar, kind: Kind = "things", pupil: Person | None = None) -> re.Pattern[str]:
+def sentence_pattern(
+    line: str, grammar: Grammar, kind: Kind = "things", pupil: Person | None = None
+) -> re.Pattern[str]:
     """A sentence with what it leaves open as groups, by the names of its blanks.
 
     Args:
@@ -142,7 +144,12 @@ def sentence_pattern(line: str, grammar: Grammar, kind: Kind = "things", pupil: 
     point, percent = re.escape(grammar.notation.point), grammar.notation.percent.replace(" ", " ?")
     open_ = {"f": "|".join(person.name for person in grammar.people if person != pupil)}
     open_ |= {"a": rf"[\d{point}:]+", "b": rf"[\d{point}/]+(?:{percent})?", "d": "[0-9]+", "place": _PLACE}
-    open_ |= {"u": grammar.word, "thing": grammar.word, "unit": "|".join(units), "stuff": "|".join(grammar.stuff.values())}
+    open_ |= {
+        "u": grammar.word,
+        "thing": grammar.word,
+        "unit": "|".join(units),
+        "stuff": "|".join(grammar.stuff.values()),
+    }
     open_ |= {"interest": ".+", "short": ".+"}
     made, seen = "", set[str]()
     for part in re.split(r"(\{\w+\})", line):

@@ -58,12 +58,11 @@ class Specification(NamedTuple):
 
 
 # Things that are counted, one and several; what a language calls them is in its grammar.
-THINGS = tuple(
-    (
-        "sticker card poster badge pin book picture magnet stamp comic coin figure mug bookmark postcard puzzle ball cap "
-        "model button photo ring shirt pen"
-    ).split()
+_THINGS = (
+    "sticker card poster badge pin book picture magnet stamp comic coin figure mug bookmark postcard puzzle ball cap "
+    "model button photo ring shirt pen"
 )
+THINGS = tuple(_THINGS.split())
 UNITS = tuple(f"{thing}s" for thing in THINGS)
 MEASURES = {"metres": "rope", "grams": "clay", "litres": "paint", "pages": "paper"}  # and what is measured
 

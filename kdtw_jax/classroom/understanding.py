@@ -82,9 +82,7 @@ def _understand(text: str, grammar: Grammar) -> Understood | None:
         if told is not None:
             clauses.append(told[0])
             sharing = told[1] or sharing
-        elif not any(
-            sentence_pattern(line, grammar, pupil=pupil).fullmatch(sentence) for line in grammar.distractors
-        ):
+        elif not any(sentence_pattern(line, grammar, pupil=pupil).fullmatch(sentence) for line in grammar.distractors):
             return None
     reached = results(found)
     if reached is None or len(clauses) != len(found.steps):
