@@ -25,8 +25,8 @@ GERMAN_KINDS: Mapping[str, tuple[str, str]] = {
         "Wald Dschungel Wüsten Fluss Berg Polar Meeres Garten Nacht Baby Riesen Zwerg Insel Höhlen",
         (
             "fuchs/füchse eule/eulen pferd/pferde schildkröte/schildkröten delfin/delfine pinguin/pinguine kaninchen "
-            "tiger bär/bären papagei/papageien eidechse/eidechsen igel otter spinne/spinnen frosch/frösche katze/katzen "
-            "hund/hunde"
+            "tiger bär/bären papagei/papageien eidechse/eidechsen igel otter spinne/spinnen frosch/frösche "
+            "katze/katzen hund/hunde"
         ),
     ),
     "cooking": (

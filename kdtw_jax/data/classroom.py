@@ -129,17 +129,18 @@ _PROBLEMS: dict[str, _Problems] = {
     "large": _Problems(_any, _solve, tested=_large),
     "write": _Problems(_any, _write, None, distractors=0.0),
 }
-_GERMAN = ("quick", "solve", "ways")
-_PROBLEMS |= {f"{name}-de": _PROBLEMS[name]._replace(language="de") for name in _GERMAN}
+_PROBLEMS |= {f"{name}-de": _PROBLEMS[name]._replace(language="de") for name in ("quick", "solve", "ways")}
 METRICS: dict[str, tuple[str, ...]] = {
     "quick": ("right", "calculations", "chrf"),
     "solve": ("right", "calculations", "chrf"),
     "ways": ("right", "calculations", "in_head", "chrf"),
     "large": ("right", "calculations", "chrf"),
+    "quick-de": ("right", "calculations", "chrf"),
+    "solve-de": ("right", "calculations", "chrf"),
+    "ways-de": ("right", "calculations", "in_head", "chrf"),
     "write": ("specification", "chrf"),
     "outline": ("outline", "chrf"),
 }
-METRICS |= {f"{name}-de": METRICS[name] for name in _GERMAN}
 
 
 def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> dict[str, list[Pair]]:
