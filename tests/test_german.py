@@ -27,6 +27,7 @@ from kdtw_jax.classroom.workings import WAYS
 from kdtw_jax.classroom.worksheet import Wishes, make_exercises, read_exercise
 from kdtw_jax.data import cldr_names
 from kdtw_jax.data.classroom import classroom_pairs
+from kdtw_jax.helpers import calculate
 from kdtw_jax.metrics.scores import score
 from kdtw_jax.serving.classroom import language_of as language_of_run
 from kdtw_jax.serving.classroom import places, problems_of
@@ -234,6 +235,15 @@ def test_a_notation_goes_there_and_back() -> None:
     assert NOTATIONS["de"].written("2 × 3.75 = 7.50") == "2 · 3,75 = 7,50"
     wrong = ("7,5 + 3 = 10", "17 : 5 = 3 Rest 1", "34 - 17 = 17,5", "1 + 7,50 + 2,25 = 9,75", "25 % von 80 = 25")
     assert not any(one.is_right for text in wrong for one in calculations(text, "de"))
+
+
+def test_the_calculator_says_what_german_solutions_are_checked_by() -> None:
+    for problem in drawn():
+        solution = problem.solution(by("written"))
+        for one in calculations(solution, "de"):
+            assert calculate(solution[: one.start], "de") == one.written, solution
+    assert calculate("Mia bezahlt 7,50 € + 2,25 =", "de") is None
+    assert calculate("7,50 + 2,25 =") is None and calculate("7.50 + 2.25 =") == "9.75"
 
 
 def test_metrics_judge_german_solutions() -> None:
