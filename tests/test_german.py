@@ -31,6 +31,7 @@ from kdtw_jax.helpers import calculate
 from kdtw_jax.metrics.scores import score
 from kdtw_jax.serving.classroom import language_of as language_of_run
 from kdtw_jax.serving.classroom import places, problems_of
+from tests.test_classroom_command import Solver, said
 from tests.test_worksheets import by, mutants
 
 TEXT = "Mia liebt Minecraft und hat 34 Minecraft-Sticker. Sie gibt Ben 17 davon. Wie viele Sticker bleiben übrig?"
@@ -153,6 +154,7 @@ def test_of_a_problem_that_is_not_understood_only_wrong_calculations_are_found()
         TEXT.replace("Minecraft-Sticker", "Pferde-Sticker"),
         TEXT.replace("Wie", "Dann ist Ben krank. Wie"),
         TEXT.replace("Sie gibt Ben 17 davon.", "She gives 17 of them to Ben."),
+        "Mia liebt Schach und hat 34 Meter Schach-Seil. Sie kauft 3 Gramm dazu. Wie viele Meter hat Mia jetzt?",
         SHARED + "Sie verteilt sie gleichmäßig an 4 Kinder. Wie viele Karten bekommt jedes Kind?",
         SHARED + "Sie verteilt sie gleichmäßig an 4 Kinder. Wie viele Karten bleiben übrig?",
     ],
@@ -212,6 +214,7 @@ def test_grammars_have_the_same_kinds_operations_units_and_blanks() -> None:
         assert grammar.starts.keys() == english.starts.keys() == grammar.questions.keys()
         assert all(grammar.steps[kind].keys() == english.steps[kind].keys() for kind in english.steps)
         assert grammar.divided.keys() == grammar.left_over.keys() == set(SHARINGS)
+        assert all(grammar.divided[one] != grammar.left_over[one] for one in SHARINGS)
         assert grammar.units.keys() == english.units.keys() and len(set(grammar.units.values())) == len(grammar.units)
         assert [person.name for person in grammar.people] == [person.name for person in english.people]
         for line, clause in _lines(grammar.language):
@@ -232,8 +235,9 @@ def test_a_notation_goes_there_and_back() -> None:
     for notation in NOTATIONS.values():
         assert notation.plain(notation.written(plain)) == plain
     assert NOTATIONS["en"].written(plain) == plain
+    assert NOTATIONS["de"].plain("2,5 + 1,250") == "2,5 + 1,250"
     assert NOTATIONS["de"].written("2 × 3.75 = 7.50") == "2 · 3,75 = 7,50"
-    wrong = ("7,5 + 3 = 10", "17 : 5 = 3 Rest 1", "34 - 17 = 17,5", "1 + 7,50 + 2,25 = 9,75", "25 % von 80 = 25")
+    wrong = ("7,5 + 3 = 8", "17 : 5 = 3 Rest 1", "34 - 17 = 17,5", "1 + 7,50 + 2,25 = 9,75", "25 % von 80 = 25")
     assert not any(one.is_right for text in wrong for one in calculations(text, "de"))
 
 
@@ -290,3 +294,13 @@ def test_the_language_of_problems_follows_the_run(tmp_path: Path) -> None:
     (made,) = problems_of(body, "all", "de")["problems"]
     assert "Minecraft-" in made["text"] and "34 - 17 = 17. Antwort: 17 " in made["solution"]
     assert made["specification"]["line"].startswith("interest: Minecraft, ")
+
+
+def test_the_command_makes_german_problems_for_a_run_of_german_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"data": "classroom/solve-de"}))
+    wishes = ("--interest", "Taylor Swift", "--operations", "subtract", "add", "--numbers", "34", "17", "25")
+    lines, told = said(tmp_path, Solver(), monkeypatch, capsys, *wishes, "--plain")
+    assert "Taylor-Swift-" in lines[0] and re.fullmatch(r"  Antwort: 42 \w+\. ✓", lines[-1])
+    assert len(lines) == 4 and "1 of 1 solutions are right" in told
