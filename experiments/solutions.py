@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import kdtw_jax
 from kdtw_jax.answers import Answer
 from kdtw_jax.classroom.kinds import KINDS, word_kinds
+from kdtw_jax.classroom.languages import language_of
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.errors import UserError
 from kdtw_jax.helpers import HelpedWriter, make_calculator
@@ -109,7 +110,7 @@ def _write(student: Student, pairs: Sequence[Pair], rule: str | None, what: str)
 
 def _calculated(student: Student, pairs: Sequence[Pair], what: str) -> list[Answer]:
     """Answers whose calculations the calculator completes, at no cost, and the teacher none."""
-    writer, answers = HelpedWriter(student, [make_calculator()]), list[Answer]()
+    writer, answers = HelpedWriter(student, [make_calculator(language=language_of(pairs[0]["target"]))]), list[Answer]()
     with Progress(what, total=len(pairs)) as progress:
         for answer in writer.stream([pair["source"] for pair in pairs]):
             answers.append(answer)

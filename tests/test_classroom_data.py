@@ -45,12 +45,12 @@ def drawn() -> list[Problem]:
 
 
 def is_drill(pair: Pair) -> bool:
-    return pair["source"].startswith("calculate: ")
+    return pair["source"].startswith(("calculate: ", "rechne: "))
 
 
 def sums_of(pair: Pair) -> set[Calculated]:
     """The sums and differences of whole numbers that a solution carries out, as they stand in it."""
-    found = re.findall(r"(?<![\d.:])(\d+) ([+-]) (\d+)(?! min)(?![\d.])", pair["target"])
+    found = re.findall(r"(?<![\d.,:])(\d+) ([+-]) (\d+)(?! min)(?!\d|[.,]\d)", pair["target"])
     return {(one, sign, other) for one, sign, other in found}
 
 
@@ -65,7 +65,7 @@ def read(pair: Pair) -> Specification:
     return found
 
 
-@pytest.mark.parametrize("name", ["quick", "solve", "ways", "large", "write"])
+@pytest.mark.parametrize("name", ["quick", "solve", "ways", "large", "write", "solve-de", "ways-de"])
 def test_no_problem_is_in_two_splits_or_twice_and_each_seed_has_its_own(name: str) -> None:
     splits = pairs_of(name)
     sources = [pair["source"] for pairs in splits.values() for pair in pairs if not is_drill(pair)]
@@ -88,7 +88,7 @@ def test_a_problem_that_is_drawn_again_is_left_out(monkeypatch: pytest.MonkeyPat
     assert len(set(sources)) == len(sources)
 
 
-@pytest.mark.parametrize("name", ["quick", "solve"])
+@pytest.mark.parametrize("name", ["quick", "solve", "solve-de"])
 def test_what_is_kept_out_is_nowhere_in_training(name: str) -> None:
     splits = pairs_of(name)
     problems = [read(pair) for pair in splits["train"] if not is_drill(pair)]
@@ -316,8 +316,9 @@ def test_metrics_judge_numbers_and_not_words() -> None:
 
 def test_tasks_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdtw_jax.data.classroom.SIZES", {"train": 30, "validation": 4, "test": 8})
-    for name in ("solve", "ways"):
+    for name, language in (("solve", "en"), ("ways", "en"), ("quick-de", "de"), ("ways-de", "de")):
         task = load_task(f"classroom/{name}", data_dir=tmp_path, test_limit=5)
         assert (len(task.splits["train"]), len(task.splits["test"]), task.metrics) == (30, 5, METRICS[name])
+        assert task.language == language
     with pytest.raises(UserError, match=r"unknown task 'classroom/other'; use classroom/quick, .*classroom/outline$"):
         load_task("classroom/other", data_dir=tmp_path)

@@ -118,6 +118,22 @@ def test_a_solution_has_its_check_whole_and_in_a_stream(app: Any) -> None:
         assert last["finish_reason"] is not None and last["checked"] == expected
 
 
+def test_a_server_of_a_german_run_makes_and_checks_in_german(engine: Engine) -> None:
+    german = make_app(engine, Serving("toy", classroom="all", language="de"))
+    (made,) = send(german, "POST", PROBLEMS, json=ASKED).json()["problems"]
+    assert "Minecraft-" in made["text"] and "Antwort: 42 " in made["solution"]
+    request = cast(Request, SimpleNamespace(texts=(made["text"], "Was ist 17 : 5?"), chat=False))
+    reply = CheckedReply(request, "toy", "de")
+    written = (made["solution"], "Dann: 17 : 5 = 3 Rest 2. Dann: 2 · 3,50 = 7,50. Antwort: 3.")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("kdtw_jax.serving.wire.help_of", lambda *_: {})
+        answers = [Done(Answer(*texts), True, False) for texts in zip(request.texts, written, strict=True)]
+        right, unknown = (choice["checked"] for choice in reply.whole(cast(Asking, None), answers)["choices"])
+    assert right["is_right"] and right["answer"] == made["answer"]
+    verdicts = [span["verdict"] for span in unknown["spans"] if span["what"] != "words"]
+    assert verdicts == ["unchecked", "wrong", "unchecked"] and not unknown["is_understood"]
+
+
 def heard(problem: str, solution: str) -> list[dict[str, Any]]:
     """The choices of a stream in which a solution comes in letters."""
     request = cast(Request, SimpleNamespace(texts=(problem,), chat=False))

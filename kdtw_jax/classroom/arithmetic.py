@@ -1,15 +1,17 @@
 """Calculations as a solution writes them, carried out exactly.
 
-That is "34 - 17", "17 ÷ 5", "3/4 of 24", "25% of 80", "14:35 + 50 min" and the like. Nothing is evaluated but these
-forms, with `fractions.Fraction`.
+That is "34 - 17", "17 ÷ 5", "3/4 of 24", "25% of 80", "14:35 + 50 min" and the like, and how other languages write
+them (`kdtw_jax.classroom.notation`). Nothing is evaluated but these forms, with `fractions.Fraction`.
 """
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
+
+from kdtw_jax.classroom.notation import NOTATIONS, PLAIN, Notation
 
 MINUTES = 24 * 60  # of a day, after which a clock begins again
 _NUMBER = r"\d{1,9}(?:\.\d\d)?"
@@ -17,12 +19,22 @@ _BINARY = re.compile(rf"({_NUMBER}) ?([-−+×x*÷:]) ?({_NUMBER})")
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d) ?([-−+]) ?(\d{1,4}) min")
 _PART = re.compile(rf"(\d{{1,4}})/(\d{{1,4}}) of ({_NUMBER})")
 _PERCENT = re.compile(rf"(\d{{1,3}})% of ({_NUMBER})")
-EXPRESSION = rf"(?:{_PART.pattern}|{_PERCENT.pattern}|{_CLOCK.pattern}|{_BINARY.pattern})"
-RESULT = r"\d+ remainder \d+|\d{1,2}:\d\d|\d+/\d+|\d+(?:\.\d+)?"
-_NO_GROUPS = re.compile(r"\((?!\?)")
-_CALCULATION = re.compile(rf"({_NO_GROUPS.sub('(?:', EXPRESSION)}) ?= ?({RESULT})?")
-_GOES_ON_BEFORE = re.compile(r"\d[\d./%:]*(?: ?[-−+×x*÷]| :) ?$")
 _GOES_ON_BEHIND = re.compile(r"[.,:/]?\d[\d.,:/]*")
+
+
+@cache
+def _patterns(notation: Notation) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """A calculation with its equals sign, and what of one may stand before it."""
+    point, of, rest = re.escape(notation.point), re.escape(notation.of), re.escape(notation.remainder)
+    times = "" if notation == PLAIN else re.escape(notation.times)
+    percent = re.escape(notation.percent).replace(r"\ ", " ?")
+    number = rf"\d{{1,9}}(?:{point}\d\d)?"
+    part, percents = rf"\d{{1,4}}/\d{{1,4}} {of} {number}", rf"\d{{1,3}}{percent} {of} {number}"
+    clock = r"\d{1,2}:\d\d ?[-−+] ?\d{1,4} min"
+    binary = rf"{number} ?[-−+×x*÷:{times}] ?{number}"
+    result = rf"\d+ {rest} \d+|\d{{1,2}}:\d\d|\d+/\d+|\d+(?:{point}\d+)?"
+    calculation = re.compile(rf"((?:{part}|{percents}|{clock}|{binary})) ?= ?({result})?")
+    return calculation, re.compile(rf"\d[\d./%:]*(?: ?[-−+×x*÷{times}]| :) ?$")
 
 
 class Calculation(NamedTuple):
@@ -31,12 +43,24 @@ class Calculation(NamedTuple):
     expression: str
     written: str  # what stands after its equals sign, "" for nothing
     start: int  # where that stands, or would, characters from the beginning of the text
+    language: str = "en"  # whose notation it is in
+
+    @property
+    def plain(self) -> str:
+        """The expression as `evaluate` takes it."""
+        return NOTATIONS[self.language].plain(self.expression)
+
+    @property
+    def result(self) -> str | None:
+        """What is right, in the notation of the language; None: it does not come out."""
+        result = evaluate(self.plain)
+        return None if result is None else NOTATIONS[self.language].written(result)
 
     @property
     def is_right(self) -> bool:
         """Whether what is written is the result, in whatever of the usual forms."""
-        result = evaluate(self.expression)
-        return result is not None and _value(result) == _value(self.written)
+        result = evaluate(self.plain)
+        return result is not None and _value(result) == _value(NOTATIONS[self.language].plain(self.written))
 
 
 @lru_cache(1 << 16)  # the same small numbers meet again and again where problems are drawn
@@ -84,23 +108,29 @@ def evaluate(expression: str) -> str | None:
     return f"{whole} remainder {rest}" if rest else str(whole)
 
 
-def calculations(text: str) -> list[Calculation]:
-    """All calculations of a text with an equals sign, in order."""
+def calculations(text: str, language: str = "en") -> list[Calculation]:
+    """All calculations of a text with an equals sign, in order.
+
+    Args:
+      text: in whose words they stand.
+      language: whose notation they are in, one of `NOTATIONS`.
+    """
+    calculation, goes_on_before = _patterns(NOTATIONS[language])
     found = []
-    for match in _CALCULATION.finditer(text):
-        if _within_a_number(text, match.start()):
+    for match in calculation.finditer(text):
+        if _within_a_number(text, match.start(), NOTATIONS[language]):
             continue
         at = match.start(2) if match[2] else match.end()
         # What goes on before or behind is part of it, which then is none of the forms: "5 + 34 - 17", "= 17,5".
-        before = _GOES_ON_BEFORE.search(text[: match.start()])
+        before = goes_on_before.search(text[: match.start()])
         behind = _GOES_ON_BEHIND.match(text[match.end() :]) if match[2] else None
         expression, written = before[0] + match[1] if before else match[1], match[2] or ""
-        found.append(Calculation(expression, written + behind[0] if behind else written, at))
+        found.append(Calculation(expression, written + behind[0] if behind else written, at, language))
     return found
 
 
-def _within_a_number(text: str, start: int) -> bool:
-    return start > 0 and (text[start - 1].isdigit() or text[start - 1] in ".:/")
+def _within_a_number(text: str, start: int, notation: Notation) -> bool:
+    return start > 0 and (text[start - 1].isdigit() or text[start - 1] in f".:/{notation.point}")
 
 
 def _written(value: Fraction, *numbers: str) -> str | None:

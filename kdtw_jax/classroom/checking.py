@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kdtw_jax.classroom.arithmetic import Calculation, calculations, evaluate
-from kdtw_jax.classroom.problems import ANSWER
+from kdtw_jax.classroom.arithmetic import Calculation, calculations
+from kdtw_jax.classroom.languages import GRAMMARS
+from kdtw_jax.classroom.notation import NOTATIONS
 from kdtw_jax.classroom.understanding import Understood
 from kdtw_jax.classroom.workings import workings
 
@@ -75,25 +76,28 @@ class Checked:
         }
 
 
-def check_solution(text: str, problem: Understood | None, *, finished: bool = True) -> Checked:
+def check_solution(text: str, problem: Understood | None, *, finished: bool = True, language: str = "en") -> Checked:
     """Looks a solution through.
 
     Args:
       text: of the solution, or its beginning.
       problem: what is asked for; None: it is not known, and nothing is called right.
       finished: nothing comes any more. Otherwise the last sentence, which may go on, is not checked yet.
+      language: of a solution whose problem is not known.
     """
+    language = language if problem is None else problem.language
+    mark = GRAMMARS[language].answer
     sentences = [(match.start(), match.end()) for match in _SENTENCE.finditer(text)]
     if not finished and sentences:
         sentences.pop()
     spans, step, answered = list[Span](), 0, False
     for start, end in sentences:
         sentence = text[start:end]
-        if sentence.startswith(ANSWER):
-            spans.append(_answer_span(start, sentence, problem, step, answered))
+        if sentence.startswith(mark):
+            spans.append(_answer_span(start, sentence, mark, problem, step, answered))
             answered = True
             continue
-        found, counted = _sentence_spans(start, sentence, problem, step, answered)
+        found, counted = _sentence_spans(start, sentence, language, problem, step, answered)
         spans += found
         step += counted
     missing = _missing(problem, step, answered)
@@ -108,10 +112,10 @@ def _missing(problem: Understood | None, step: int, answered: bool) -> tuple[str
     return (*problem.expressions[step:], *(() if answered else ("the answer",)))
 
 
-def _answer_span(start: int, sentence: str, problem: Understood | None, step: int, answered: bool) -> Span:
+def _answer_span(start: int, sentence: str, mark: str, problem: Understood | None, step: int, answered: bool) -> Span:
     """The answer line: right if it says what is asked, after all calculations."""
     end = start + len(sentence)
-    said = sentence.removeprefix(ANSWER).strip().removesuffix(".")
+    said = sentence.removeprefix(mark).strip().removesuffix(".")
     if problem is None:
         return Span(start, end, "answer", "unchecked", "the problem is not understood: the answer is not checked")
     if said != problem.answer or not sentence.endswith("."):
@@ -122,10 +126,10 @@ def _answer_span(start: int, sentence: str, problem: Understood | None, step: in
 
 
 def _sentence_spans(
-    start: int, sentence: str, problem: Understood | None, step: int, answered: bool
+    start: int, sentence: str, language: str, problem: Understood | None, step: int, answered: bool
 ) -> tuple[list[Span], int]:
     """Words and calculations of a sentence, and how many steps of the problem it takes the place of."""
-    found = calculations(sentence)
+    found = calculations(sentence, language)
     split = _STEP.fullmatch(sentence)
     expected = problem is not None and step < len(problem.results) and not answered
     if not found:
@@ -143,7 +147,7 @@ def _sentence_spans(
         spans = [Span(start, words_end, "words", "unexpected", note)]
     is_alone = _is_alone(body, sentence, found)
     is_wanted = problem is not None and expected and is_alone and _comes_to(found, problem, step)
-    if problem is not None and expected and body in {f"{way}." for way in workings(problem.expressions[step]).values()}:
+    if problem is not None and expected and body in _workings(problem, step):
         is_alone = is_wanted = True
     if problem is not None:
         why = _expectation(problem, step, answered)
@@ -156,8 +160,8 @@ def _sentence_spans(
         span = Span(start + begin, start + _end(one), "calculation", "right")
         if not _is_carried_out(one) or _GOES_ON.match(sentence, _end(one)):
             span = replace(span, verdict="wrong", note=_correction(one, problem, step, answered))
-        elif problem is not None and one.written != evaluate(one.expression):  # as 042 or 7.5 for 7.50
-            span = replace(span, verdict="unexpected", note=f"one writes {evaluate(one.expression)}")
+        elif problem is not None and one.written != one.result:  # as 042 or 7.5 for 7.50
+            span = replace(span, verdict="unexpected", note=f"one writes {one.result}")
         elif not is_wanted:
             span = replace(span, verdict="unchecked" if problem is None else "unexpected", note=why)
         spans.append(span)
@@ -170,9 +174,9 @@ def _sentence_spans(
 
 def _correction(one: Calculation, problem: Understood | None, step: int, answered: bool) -> str:
     """What is right instead of a calculation that does not come out."""
-    result = evaluate(one.expression)
+    result = one.result
     wanted = problem.expressions[step] if problem is not None and step < len(problem.results) else ""
-    if problem is None or _plain(one.expression) == wanted:
+    if problem is None or _plain(one.expression, problem) == _plain(wanted, problem):
         return "this does not come out" if result is None else f"right is {result}"
     why = _expectation(problem, step, answered)
     return why if result is None else f"that is {result}, and {why}"
@@ -200,20 +204,28 @@ def _is_alone(body: str, sentence: str, found: Sequence[Calculation]) -> bool:
 
 def _comes_to(found: Sequence[Calculation], problem: Understood, step: int) -> bool:
     """Whether calculations are the one that a step asks for, or two that do the same: over the next ten and back."""
-    wanted = _plain(problem.expressions[step])
+    wanted = _plain(problem.expressions[step], problem)
     if len(found) == 1:
-        return _plain(found[0].expression) == wanted
+        return _plain(found[0].expression, problem) == wanted
     if len(found) != 2 or (meant := _BINARY.fullmatch(wanted)) is None:
         return False
-    there, back = (_BINARY.fullmatch(_plain(one.expression)) for one in found)
+    there, back = (_BINARY.fullmatch(_plain(one.expression, problem)) for one in found)
     if there is None or back is None or back[1] != found[0].written:
         return False
     # From the same number to the same result: where both come out, they do the same.
     return there[1] == meant[1] and found[1].written == problem.results[step]
 
 
-def _plain(expression: str) -> str:
-    return re.sub(r" ?([-+×÷]) ?", r" \1 ", expression.translate(_SIGNS).replace(" : ", " ÷ "))
+def _plain(expression: str, problem: Understood) -> str:
+    plain = NOTATIONS[problem.language].plain(expression)
+    return re.sub(r" ?([-+×÷]) ?", r" \1 ", plain.translate(_SIGNS).replace(" : ", " ÷ "))
+
+
+def _workings(problem: Understood, step: int) -> set[str]:
+    """The ways in which a step's calculation is written, with a full stop."""
+    notation = NOTATIONS[problem.language]
+    ways = workings(notation.plain(problem.expressions[step]))
+    return {f"{notation.written(way)}." for way in ways.values()}
 
 
 def _expectation(problem: Understood | None, step: int, answered: bool) -> str:

@@ -1,127 +1,117 @@
-"""Sentences of word problems, and the clauses of their solutions.
+"""What a language has of its own in word problems: its sentences, words and persons, in one frozen table.
 
 A line is a sentence of the problem and the clause that a solution has for it. In braces: {n} the pupil, {p} and {P} the
 pronoun, {o} and {s} its object and possessive form, {f} the friend; {b} the step's number, {u} the unit, {thing} one of
-them. Every sentence says what is done by its own words alone, so that `kdtw_jax.classroom.reading` can read it back.
+them, {interest} what is loved and {short} the same before another noun. Every sentence says what is done by its own
+words alone, so that `kdtw_jax.classroom.reading` can read it back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
-from kdtw_jax.classroom.specification import Kind, Operation
+from kdtw_jax.classroom.notation import NOTATIONS, Notation
+from kdtw_jax.classroom.people import Person
+from kdtw_jax.classroom.specification import Kind, Operation, Specification
 
-# How a quantity comes into a problem: {items} is what there is of, as in "dragon stickers" or "metres of dragon rope".
-STARTS: Mapping[Kind, tuple[str, ...]] = {
-    "things": (
-        "{n} loves {interest} and has {a} {items}.",
-        "{n} is a fan of {interest}. There are {a} {items} on {s} shelf.",
-        "{n} likes {interest}. In {s} box there are {a} {items}.",
-    ),
-    "measure": (
-        "{n} loves {interest} and has {a} {items}.",
-        "{n} is a fan of {interest}. There are {a} {items} in {s} room.",
-    ),
-    "money": (
-        "{n} loves {interest} and has ${a} to spend.",
-        "{n} is a fan of {interest}. There are ${a} in {s} wallet.",
-    ),
-    "time": (
-        "{n} loves {interest}. The {short} show begins at {a}.",
-        "{n} is a fan of {interest}. The {short} film begins at {a}.",
-    ),
-}
-# Where the first step multiplies, the quantity comes in groups.
-GROUPS = (
-    ("{n} loves {interest} and has {a} boxes of {b} {items}.", "{n} has {a} boxes of {b}"),
-    ("{n} is a fan of {interest}. There are {a} albums with {b} {items} in each.", "There are {a} albums with {b}"),
-    ("{n} likes {interest} and buys {a} packs. There are {b} {items} in every pack.", "{n} buys {a} packs of {b}"),
-)
 Line = tuple[str, str]
-STEPS: Mapping[Kind, Mapping[Operation, tuple[Line, ...]]] = {
-    "things": {
-        "add": (
-            ("{P} buys {b} more.", "{n} buys {b} more"),
-            ("{f} gives {o} {b} more.", "{f} gives {o} {b} more"),
-            ("In a drawer {p} finds {b} more.", "{n} finds {b} more"),
-            ("For {s} birthday {p} gets {b} new ones.", "{n} gets {b} new ones"),
-        ),
-        "subtract": (
-            ("{P} gives {b} of them to {f}.", "{n} gives {b} to {f}"),
-            ("On the way to school {p} loses {b} of them.", "{n} loses {b}"),
-            ("{P} sells {b} of them at a market.", "{n} sells {b}"),
-            ("{f} borrows {b} of them.", "{f} borrows {b}"),
-        ),
-        "multiply": (
-            ("{P} swaps each of them for {b} smaller ones.", "{n} swaps each for {b}"),
-            ("At a fair {p} wins so many that {p} has {b} times as many.", "{n} has {b} times as many"),
-        ),
-        "divide": (
-            ("{P} shares them equally among {b} friends.", "{n} shares them among {b} friends"),
-            ("{P} puts them into bags of {b}.", "{n} puts them into bags of {b}"),
-        ),
-        "keep": (
-            ("{P} keeps {b} of them and gives the rest away.", "{n} keeps {b}"),
-            ("{P} sells the others and keeps {b} of them.", "{n} keeps {b}"),
-        ),
-    },
-    "measure": {
-        "add": (
-            ("{P} buys {b} {u} more.", "{n} buys {b} more"),
-            ("{f} brings {b} {u} more.", "{f} brings {b} more"),
-        ),
-        "subtract": (
-            ("{P} uses {b} {u} for a present.", "{n} uses {b}"),
-            ("{f} needs {b} {u} of it.", "{f} needs {b}"),
-        ),
-        "keep": (("{P} keeps {b} of it and gives the rest away.", "{n} keeps {b}"),),
-    },
-    "money": {
-        "add": (
-            ("{f} gives {o} ${b}.", "{f} gives {o} ${b}"),
-            ("{P} earns ${b} in the garden.", "{n} earns ${b}"),
-            ("In a coat {p} finds ${b}.", "{n} finds ${b}"),
-        ),
-        "subtract": (
-            ("{P} buys a {short} {thing} for ${b}.", "{n} pays ${b}"),
-            ("A ticket costs {o} ${b}.", "The ticket costs ${b}"),
-            ("{P} lends {f} ${b}.", "{n} lends {f} ${b}"),
-        ),
-    },
-    "time": {
-        # The first one is that of the first step: a show lasts before anything else is done.
-        "add": (
-            ("It lasts {b} minutes.", "It lasts {b} minutes"),
-            ("Then {n} talks to {f} for {b} minutes.", "{n} talks for {b} minutes"),
-            ("Then the way home takes {b} minutes.", "The way takes {b} minutes"),
-        ),
-    },
-}
-# What is asked at the end: after a division (of which there is no more to do), after what takes away, otherwise.
-QUESTIONS: Mapping[Kind, tuple[str, str]] = {
-    "things": ("How many {u} does {n} have now?", "How many {u} are left?"),
-    "measure": ("How many {u} does {n} have now?", "How many {u} are left?"),
-    "money": ("How much money does {n} have now?", "How much money is left?"),
-    "time": ("What time is it then?", "What time is it then?"),
-}
-DIVIDED = {
-    "friends": "How many {u} does each friend get?",
-    "bags": "How many full bags are there?",
-}
-LEFT_OVER = {
-    "friends": "How many {u} does each friend get, and how many are left over?",
-    "bags": "How many full bags are there, and how many {u} are left over?",
-}
-# Numbers that nothing is done with.
-DISTRACTORS = (
-    "{P} is {d} years old.",
-    "{P} has been to {place} {d} times.",
-    "{f} lives in house number {d}.",
-    "{s} class has {d} pupils.",
-)
-_THINGS = (
-    "sticker card poster badge pin book picture magnet stamp comic coin figure mug bookmark postcard puzzle ball cap "
-    "model button photo ring shirt pen"
-)
-THINGS = tuple(_THINGS.split())
-UNITS = tuple(f"{thing}s" for thing in THINGS)
+Sharing = Literal["friends", "bags"]
+SHARINGS: tuple[Sharing, ...] = ("friends", "bags")  # what the lines of a division do, in order
+
+
+@dataclass(frozen=True, eq=False)
+class Grammar:
+    """The sentences and words of a language."""
+
+    language: str
+    """a code: "en" """
+    people: tuple[Person, ...] = field(repr=False)
+    starts: Mapping[Kind, tuple[str, ...]] = field(repr=False)
+    """how a quantity comes into a problem: {items} is what there is of"""
+    groups: tuple[Line, ...] = field(repr=False)
+    """likewise where the first step multiplies: the quantity comes in groups"""
+    steps: Mapping[Kind, Mapping[Operation, tuple[Line, ...]]] = field(repr=False)
+    """those of a division are in the order of `SHARINGS`; of time, the first one is that of the first step"""
+    questions: Mapping[Kind, tuple[str, str]] = field(repr=False)
+    """what is asked at the end: otherwise, and after what takes away"""
+    divided: Mapping[Sharing, str] = field(repr=False)
+    """what is asked after a division, of which there is no more to do"""
+    left_over: Mapping[Sharing, str] = field(repr=False)
+    """likewise, where something is left over"""
+    distractors: tuple[str, ...] = field(repr=False)
+    """sentences with numbers that nothing is done with"""
+    units: Mapping[str, str] = field(repr=False)
+    """words for what is counted and measured, by the specification's"""
+    stuff: Mapping[str, str] = field(repr=False)
+    """what is measured, by the unit"""
+    items: str
+    """things of an interest: {short} and {unit}"""
+    measured: str
+    """likewise what is measured: {unit}, {short} and {stuff}"""
+    answers: Mapping[str, str] = field(repr=False)
+    """what answers a question, by `Kind` and `Sharing`: {x} of {u}; and the "rest" of what is shared: {each}, {rest}"""
+    answer: str
+    """what an answer line begins with"""
+    drill: str
+    """what a drill begins with"""
+    word: str = "[a-z]+"
+    """a pattern of one word for things"""
+
+    @property
+    def notation(self) -> Notation:
+        """How calculations and numbers are written."""
+        return NOTATIONS[self.language]
+
+    @cached_property
+    def persons(self) -> Mapping[str, Person]:
+        """The people by name."""
+        return {person.name: person for person in self.people}
+
+    def things_of(self, specification: Specification) -> str:
+        """What there is of at the beginning of a problem, with {short} open: "{short} stickers"; "" of money and time.
+
+        Args:
+          specification: of the problem.
+        """
+        unit = specification.unit
+        if specification.kind == "measure":
+            return self.measured.replace("{unit}", self.units[unit]).replace("{stuff}", self.stuff[unit])
+        return self.items.replace("{unit}", self.units[unit]) if specification.kind == "things" else ""
+
+    def sharing_of(self, sentence: str) -> Sharing | Literal[""]:
+        """What a sentence of a step, with its braces, divides into; "" where it does not.
+
+        Args:
+          sentence: one of `steps`.
+        """
+        lines = self.steps["things"]["divide"]
+        return next((sharing for sharing, line in zip(SHARINGS, lines, strict=True) if line[0] == sentence), "")
+
+    def question(self, kind: Kind, last: Operation, sharing: Sharing | Literal[""], *, left_over: bool) -> str:
+        """What is asked at the end of a problem, with its braces.
+
+        Args:
+          kind: of the quantity.
+          last: the operation of the last step.
+          sharing: what it divides into.
+          left_over: whether something is.
+        """
+        if sharing:
+            return (self.left_over if left_over else self.divided)[sharing]
+        return self.questions[kind][last in ("subtract", "keep")]
+
+    def answer_to(self, result: str, specification: Specification, sharing: Sharing | Literal[""]) -> str:
+        """What answers the question, without the mark of an answer and the full stop.
+
+        Args:
+          result: of the last step, in the plain notation.
+          specification: of the problem.
+          sharing: what the last step divides into.
+        """
+        unit = self.units.get(specification.unit, "")
+        whole, _, rest = self.notation.written(result).partition(f" {self.notation.remainder} ")
+        each = self.answers[sharing or specification.kind].format(x=whole, u=unit)
+        return self.answers["rest"].format(each=each, rest=rest) if rest else each

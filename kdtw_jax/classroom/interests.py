@@ -1,10 +1,15 @@
-"""What pupils like: some thousands of interests by category, made of words of ours, and names that nobody has."""
+"""What pupils like: some thousands of interests by category, made of words of ours, and names that nobody has.
+
+Of two words in English ("jazz bands"), of one in German ("Jazzbands").
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from kdtw_jax.classroom.german_interests import GERMAN_KINDS
 
 # By category: what kinds there are, and of what (one, several).
 _KINDS: Mapping[str, tuple[str, str]] = {
@@ -58,7 +63,25 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     ),
 }
 CATEGORIES = tuple(_KINDS)
-_WORDS = {category: (kinds.split(), things.split()) for category, (kinds, things) in _KINDS.items()}
+_Words = Mapping[str, tuple[list[str], list[tuple[str, str]]]]  # by category: kinds, and each thing as one and several
+
+
+def _several(noun: str) -> str:
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return noun if noun == "series" else noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+_ENGLISH: _Words = {
+    category: (kinds.split(), [(thing, _several(thing)) for thing in things.split()])
+    for category, (kinds, things) in _KINDS.items()
+}
+_GERMAN: _Words = {
+    category: (kinds.split(), [(one, several or one) for one, _, several in (x.partition("/") for x in things.split())])
+    for category, (kinds, things) in GERMAN_KINDS.items()
+}
+_WORDS: Mapping[str, tuple[_Words, str]] = {"en": (_ENGLISH, " "), "de": (_GERMAN, "")}  # what stands between the two
+_GERMAN_THINGS = sorted({thing for _, things in _GERMAN.values() for thing in things})
 _BEGINNINGS = (
     "ba be bo da de do fa fi ga go ha ka ki ko la le lo lu ma me mi mo na ne no pa po ra re ri ro sa se so ta te to va "
     "ve vi wa ya yo za ze zo"
@@ -79,26 +102,46 @@ class Interest(NamedTuple):
     category: str
 
 
-def named(name: str) -> Interest:
-    """An interest that a person states, which stands before another noun as it is."""
-    return Interest(name, name, "own")
+def named(name: str, language: str = "en") -> Interest:
+    """An interest that a person states, which stands before another noun as it is; in German with hyphens.
+
+    Args:
+      name: as it is stated.
+      language: of the problem.
+    """
+    return Interest(name, name.replace(" ", "-") if language == "de" else name, "own")
 
 
-def draw_interest(rng: random.Random) -> Interest:
-    """One of the kinds above, or a name of one or two made-up words, as of a singer or a game."""
+def draw_interest(rng: random.Random, language: str = "en") -> Interest:
+    """One of the kinds above, or a name of one or two made-up words, as of a singer or a game.
+
+    Args:
+      rng: draws it.
+      language: of its words.
+    """
     if rng.random() < _OWN_NAME:
-        return named(" ".join(_coined(rng) for _ in range(rng.choice((1, 1, 2)))))
+        return named(" ".join(_coined(rng) for _ in range(rng.choice((1, 1, 2)))), language)
     category = rng.choice(CATEGORIES)
-    kinds, things = _WORDS[category]
-    kind, thing = rng.choice(kinds), rng.choice(things)
-    return Interest(f"{kind} {_several(thing)}", f"{kind} {thing}", category)
+    words, between = _WORDS[language]
+    kinds, things = words[category]
+    kind, (one, several) = rng.choice(kinds), rng.choice(things)
+    return Interest(f"{kind}{between}{several}", f"{kind}{between}{one}", category)
+
+
+def are_one(name: str, short: str, language: str = "en") -> bool:
+    """Whether what is loved is what stands before another noun: "jazz bands" and "jazz band", "chess" and "chess".
+
+    Args:
+      name: what is loved.
+      short: as it stands before another noun.
+      language: of both.
+    """
+    if language == "en":
+        return name in (short, f"{short}s", f"{short}es", f"{short.removesuffix('y')}ies")
+    if short == named(name, language).short:
+        return True
+    return any(short.endswith(one) and name == short.removesuffix(one) + several for one, several in _GERMAN_THINGS)
 
 
 def _coined(rng: random.Random) -> str:
     return (rng.choice(_FIRST) + rng.choice(_MIDDLE) + rng.choice(_LAST)).capitalize()
-
-
-def _several(noun: str) -> str:
-    if noun.endswith("y") and noun[-2] not in "aeiou":
-        return f"{noun[:-1]}ies"
-    return noun if noun == "series" else noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from kdtw_jax.classroom.arithmetic import calculations, evaluate
+from kdtw_jax.classroom.languages import GRAMMARS, language_of
 from kdtw_jax.classroom.people import NAMES
-from kdtw_jax.classroom.problems import ANSWER
 from kdtw_jax.classroom.workings import SO, Way, workings
 
 Kind = Literal["calculated", "answer", "copied", "sign", "name", "word"]
@@ -20,9 +20,14 @@ def word_kinds(solution: str) -> list[Kind]:
     "calculated": a number that stands right after an equals sign, with its remainder; "answer": a number of the answer
     line; "copied": any other number, from the problem or from the calculation before; "sign": a sign of arithmetic;
     "name": a person; "word": anything else.
+
+    Args:
+      solution: in the language that `language_of` says.
     """
-    results = [range(one.start, one.start + len(one.written)) for one in calculations(solution)]
-    answer = solution.rfind(ANSWER)
+    grammar = GRAMMARS[language_of(solution)]
+    signs = _SIGNS | {grammar.notation.times, grammar.notation.divided}
+    results = [range(one.start, one.start + len(one.written)) for one in calculations(solution, grammar.language)]
+    answer = solution.rfind(grammar.answer)
     kinds: list[Kind] = []
     at = 0
     for word in solution.split():
@@ -31,7 +36,7 @@ def word_kinds(solution: str) -> list[Kind]:
             kinds.append("calculated")
         elif any(c.isdigit() for c in word):
             kinds.append("answer" if 0 <= answer <= at else "copied")
-        elif word in _SIGNS:
+        elif word in signs:
             kinds.append("sign")
         else:
             kinds.append("name" if word.strip(":.,") in NAMES else "word")
@@ -39,14 +44,19 @@ def word_kinds(solution: str) -> list[Kind]:
     return kinds
 
 
-def ways_taken(solution: str) -> list[tuple[Way, bool]]:
+def ways_taken(solution: str, language: str = "") -> list[tuple[Way, bool]]:
     """The way in which each step of a solution is calculated, and whether that is done rightly, all its parts included.
 
     What begins like none of the ways counts as written out, and is wrong.
+
+    Args:
+      solution: with or without an answer line.
+      language: of the solution; "": what `language_of` says.
     """
-    found = list[tuple[Way, bool]]()
-    for sentence in solution.partition(ANSWER)[0].split(". "):
-        body = sentence.rpartition(": ")[2].strip().removesuffix(".")
+    found, grammar = list[tuple[Way, bool]](), GRAMMARS[language or language_of(solution)]
+    for sentence in solution.partition(grammar.answer)[0].split(". "):
+        # In the plain notation first, in which ":" is no sign of a calculation.
+        body = grammar.notation.plain(sentence).rpartition(": ")[2].strip().removesuffix(".")
         expression, _, parts = body.partition(SO if SO in body else " = ")
         known = workings(expression) if evaluate(expression) is not None else {}
         begun = parts.partition(" = ")[0]

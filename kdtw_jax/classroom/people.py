@@ -20,11 +20,17 @@ class Person(NamedTuple):
     name: str
     subject: str  # "she"
     object: str  # "her"
-    possessive: str  # "her"
+    possessive: str  # "her"; where it has endings, what stands before them
 
 
-PEOPLE = (
-    *(Person(name, "she", "her", "her") for name in _SHE.split()),
-    *(Person(name, "he", "him", "his") for name in _HE.split()),
-)
-NAMES = frozenset(person.name for person in PEOPLE)
+def people(she: tuple[str, str, str], he: tuple[str, str, str]) -> tuple[Person, ...]:
+    """All persons, in one order in every language.
+
+    Args:
+      she: subject, object and possessive of women and girls.
+      he: likewise of men and boys.
+    """
+    return (*(Person(name, *she) for name in _SHE.split()), *(Person(name, *he) for name in _HE.split()))
+
+
+NAMES = frozenset((*_SHE.split(), *_HE.split()))

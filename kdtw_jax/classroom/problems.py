@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from kdtw_jax.classroom import grammar
+from kdtw_jax.classroom.grammar import Sharing
 from kdtw_jax.classroom.interests import Interest
-from kdtw_jax.classroom.people import PEOPLE, Person
-from kdtw_jax.classroom.specification import MEASURES, Kind, Operation, Specification, Step, results
+from kdtw_jax.classroom.languages import GRAMMARS, language_of
+from kdtw_jax.classroom.people import Person
+from kdtw_jax.classroom.specification import MEASURES, THINGS, UNITS, Kind, Operation, Specification, Step, results
 from kdtw_jax.classroom.workings import Way, workings
 
-ANSWER = "Answer:"
 _ANY: tuple[Operation, ...] = ("add", "subtract")
 # What is done at a grade: the kind of quantity, and operations in order.
 Chain = tuple[Kind, tuple[Operation, ...]]
@@ -59,8 +59,10 @@ class Problem(NamedTuple):
 
     specification: Specification
     text: str
-    steps: tuple[tuple[str, str], ...]  # of a solution: the words before a calculation, and that without its result
-    answer: str  # what every solution ends in, without `ANSWER` and the full stop
+    # Of a solution: the words before a calculation, and that without its result, in the plain notation.
+    steps: tuple[tuple[str, str], ...]
+    answer: str  # what every solution ends in, without the mark of an answer and the full stop
+    language: str = "en"
 
     def solution(self, choose: Callable[[Sequence[Way]], Way] = lambda ways: "head") -> str:
         """Each step with its calculation, and the answer line.
@@ -69,11 +71,11 @@ class Problem(NamedTuple):
           choose: the way in which a calculation is carried out, of those that there are of it, "head" first; by default
             in one's head.
         """
-        found = []
+        found, grammar = [], GRAMMARS[self.language]
         for clause, expression in self.steps:
             ways = workings(expression)
-            found.append(f"{clause}: {ways[choose(tuple(ways))]}.")
-        return " ".join([*found, f"{ANSWER} {self.answer}."])
+            found.append(f"{clause}: {grammar.notation.written(ways[choose(tuple(ways))])}.")
+        return " ".join([*found, f"{grammar.answer} {self.answer}."])
 
 
 def is_small(chain: tuple[Kind, Sequence[str]]) -> bool:
@@ -82,8 +84,9 @@ def is_small(chain: tuple[Kind, Sequence[str]]) -> bool:
 
 
 def answer_of(solution: str) -> str:
-    """What a solution says after `ANSWER`, without the full stop; "" where it says none."""
-    return solution.rpartition(ANSWER)[2].strip().removesuffix(".") if ANSWER in solution else ""
+    """What a solution of any language says after "Answer:", without the full stop; "" where it says none."""
+    mark = GRAMMARS[language_of(solution)].answer
+    return solution.rpartition(mark)[2].strip().removesuffix(".") if mark in solution else ""
 
 
 def draw_specification(
@@ -105,9 +108,7 @@ def draw_specification(
     """
     grade = rng.choice(tuple(CHAINS)) if grade is None else grade
     kind, operations = rng.choice(CHAINS[grade]) if chain is None else chain
-    unit = {"things": rng.choice(grammar.UNITS), "measure": rng.choice(tuple(MEASURES)), "money": "money"}.get(
-        kind, "time"
-    )
+    unit = {"things": rng.choice(UNITS), "measure": rng.choice(tuple(MEASURES)), "money": "money"}.get(kind, "time")
     most = min(numbers.stop, 50) if grade == 2 else numbers.stop
     while True:
         steps = list[Step]()
@@ -185,6 +186,7 @@ def tell(
     places: Sequence[str] = (),
     people: tuple[Person, Person] | None = None,
     distractors: float = 0.25,
+    language: str = "en",
 ) -> Problem:
     """The problem in words.
 
@@ -195,6 +197,7 @@ def tell(
       places: cities, of which one may be named.
       people: the pupil and the friend; None: drawn.
       distractors: how often a number comes in that nothing is done with.
+      language: one of `kdtw_jax.classroom.languages.GRAMMARS`.
 
     Raises:
       ValueError: a step of the specification cannot be carried out.
@@ -202,61 +205,49 @@ def tell(
     found, kind = results(specification), specification.kind
     if found is None:
         raise ValueError(f"{specification.line} cannot be carried out")
-    pupil, friend = rng.sample(PEOPLE, 2) if people is None else people
-    unit, steps = specification.unit, specification.steps
-    item = f"{unit} of {interest.short} {MEASURES[unit]}" if kind == "measure" else f"{interest.short} {unit}"
+    grammar = GRAMMARS[language]
+    pupil, friend = rng.sample(grammar.people, 2) if people is None else people
+    unit, steps, written = specification.unit, specification.steps, grammar.notation.written
     words = {"n": pupil.name, "p": pupil.subject, "o": pupil.object, "s": pupil.possessive, "f": friend.name}
-    words |= {"P": pupil.subject.capitalize(), "interest": interest.name, "short": interest.short, "u": unit}
-    words |= {"items": item, "a": specification.start, "thing": rng.choice(grammar.THINGS)}
+    words |= {"P": pupil.subject.capitalize(), "interest": interest.name, "short": interest.short}
+    words |= {
+        "u": grammar.units.get(unit, unit),
+        "items": grammar.things_of(specification).format(short=interest.short),
+    }
+    words |= {"a": written(specification.start), "thing": rng.choice(THINGS)}
     words |= {"place": rng.choice(places) if places else "Paris", "d": str(rng.randrange(6, 30))}
     grouped = steps[0].operation == "multiply" and kind == "things" and _comes_in_groups(specification)
     clauses: list[str] = []
     if grouped:
-        start, clause = rng.choice(grammar.GROUPS)
+        start, clause = rng.choice(grammar.groups)
         sentences = [_fill(start, words | {"b": steps[0].number})]
         clauses.append(_fill(clause, words | {"b": steps[0].number}))
     else:
-        sentences = [_fill(rng.choice(grammar.STARTS[kind]), words)]
+        sentences = [_fill(rng.choice(grammar.starts[kind]), words)]
     if rng.random() < distractors:
-        sentences.append(_fill(rng.choice(grammar.DISTRACTORS), words))
+        sentences.append(_fill(rng.choice(grammar.distractors), words))
     used = set[str]()
-    sharing = ""
+    sharing: Sharing | Literal[""] = ""
     for step in steps[grouped:]:
-        lines = grammar.STEPS[kind][step.operation]
-        if kind == "time":
+        lines = grammar.steps[kind][step.operation]
+        if kind == "time":  # a show lasts before anything else is done
             lines = lines[1:] if used else lines[:1]
         line = rng.choice([line for line in lines if line[0] not in used] or lines)
         used.add(line[0])
-        sentences.append(_fill(line[0], words | {"b": step.number}))
-        clauses.append(_fill(line[1], words | {"b": step.number}))
-        if step.operation == "divide":
-            sharing = "bags" if "bags" in line[0] else "friends"
-    sentences.append(_fill(_question(kind, steps[-1].operation, sharing, "remainder" in found[-1]), words))
+        sentences.append(_fill(line[0], words | {"b": written(step.number)}))
+        clauses.append(_fill(line[1], words | {"b": written(step.number)}))
+        sharing = grammar.sharing_of(line[0]) or sharing
+    question = grammar.question(kind, steps[-1].operation, sharing, left_over="remainder" in found[-1])
+    sentences.append(_fill(question, words))
     lefts = [specification.start, *found]
     expressions = [step.expression(left, kind) for step, left in zip(steps, lefts, strict=False)]
-    answer = _answer(found[-1], unit, sharing)
-    return Problem(specification, " ".join(sentences), tuple(zip(clauses, expressions, strict=True)), answer)
+    told, solved = " ".join(sentences), tuple(zip(clauses, expressions, strict=True))
+    return Problem(specification, told, solved, grammar.answer_to(found[-1], specification, sharing), language)
 
 
 def _comes_in_groups(specification: Specification) -> bool:
     """Whether the first number is one of boxes and the like, as `draw_specification` has it: small."""
     return int(specification.start) <= 10
-
-
-def _question(kind: Kind, last: Operation, sharing: str, left_over: bool) -> str:
-    if sharing:
-        return (grammar.LEFT_OVER if left_over else grammar.DIVIDED)[sharing]
-    return grammar.QUESTIONS[kind][last in ("subtract", "keep")]
-
-
-def _answer(result: str, unit: str, sharing: str) -> str:
-    if unit in ("money", "time"):
-        return f"${result}" if unit == "money" else result
-    if not sharing:
-        return f"{result} {unit}"
-    whole, _, rest = result.partition(" remainder ")
-    each = f"{whole} {unit} each" if sharing == "friends" else f"{whole} bags"
-    return f"{each}, {rest} left over" if rest else each
 
 
 def _fill(template: str, words: dict[str, str]) -> str:

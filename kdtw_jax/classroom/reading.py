@@ -1,45 +1,26 @@
 """Reads a word problem back: which numbers it has, and what is done with them.
 
-A problem is understood sentence by sentence, by the sentences of `kdtw_jax.classroom.grammar` with anything in their
-blanks. What is in none of them is not understood, so that nothing wrong passes as right.
+A problem is understood sentence by sentence, by the sentences of a language (`kdtw_jax.classroom.grammar`) with
+anything in their blanks. What is in none of them is not understood, so that nothing wrong passes as right.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
-from kdtw_jax.classroom import grammar
-from kdtw_jax.classroom.people import PEOPLE
-from kdtw_jax.classroom.specification import MEASURES, Kind, Operation, Specification, Step
+from kdtw_jax.classroom.grammar import Grammar
+from kdtw_jax.classroom.interests import are_one
+from kdtw_jax.classroom.languages import GRAMMARS
+from kdtw_jax.classroom.people import Person
+from kdtw_jax.classroom.specification import MEASURES, UNITS, Kind, Operation, Specification, Step
 
-_NAMES = "|".join(person.name for person in PEOPLE)
-_SUBJECTS, _OBJECTS, _POSSESSIVES = ("|".join(sorted({p[i] for p in PEOPLE})) for i in (1, 2, 3))
-_UNITS = "|".join(grammar.UNITS)
 # A city's name, so that nothing of what is done can stand there: up to four words that begin with a capital, or stand
 # small within such a name ("Dar es Salaam").
 _CITY_WORD = r"[A-ZÀ-ÖØ-Þ][^\W\d_]*(?:[-’'][^\W\d_]+)*"
-PLACE = rf"{_CITY_WORD}(?: (?:{_CITY_WORD}|(?:da|de|del|do|dos|es|la|las|los) {_CITY_WORD})){{0,3}}"
-_BLANKS = {
-    "n": f"(?:{_NAMES})",
-    "f": f"(?:{_NAMES})",
-    "p": f"(?:{_SUBJECTS})",
-    "P": f"(?:{_SUBJECTS.title()})",
-    "o": f"(?:{_OBJECTS})",
-    "s": f"(?:{_POSSESSIVES})",
-    "u": "[a-z]+",
-    "d": "[0-9]+",
-    "place": PLACE,
-    "thing": "[a-z]+",
-    "interest": "(?P<interest>.+)",
-    "short": "(?P<short>.+)",
-    "a": r"(?P<a>[\d.:]+)",
-    "b": r"(?P<b>[\d./]+%?)",
-    "items": rf"(?P<items>.+ (?:{_UNITS}))",
-}
-_MEASURED = rf"(?P<items>(?:{'|'.join(MEASURES)}) of .+ (?:{'|'.join(MEASURES.values())}))"
+_PLACE = rf"{_CITY_WORD}(?: (?:{_CITY_WORD}|(?:da|de|del|do|dos|es|la|las|los) {_CITY_WORD})){{0,3}}"
 _SENTENCE = re.compile(r"(?<=[.?]) +(?=[A-Z])")
 
 
@@ -50,97 +31,134 @@ class _Start(NamedTuple):
     sentences: int
 
 
-def read_problem(text: str) -> Specification | None:
-    """What a word problem is about, with grade 0; None where a sentence of it is not understood."""
-    sentences = _SENTENCE.split(text.strip())
-    begun = _begin(sentences)
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a problem.
+
+    Args:
+      text: of the problem.
+    """
+    return _SENTENCE.split(text.strip())
+
+
+def read_problem(text: str, language: str = "") -> Specification | None:
+    """What a word problem is about, with grade 0; None where a sentence of it is not understood.
+
+    Args:
+      text: of the problem.
+      language: that it is in; "": any of `kdtw_jax.classroom.languages.GRAMMARS`.
+    """
+    for grammar in [GRAMMARS[language]] if language else GRAMMARS.values():
+        found = _read(text, grammar)
+        if found is not None:
+            return found
+    return None
+
+
+def _read(text: str, grammar: Grammar) -> Specification | None:
+    sentences = sentences_of(text)
+    begun = _begin(sentences, grammar)
     if begun is None or len(sentences) < 2:
         return None
     start, match, rest = begun
-    unit, short = _item(match, start.kind)
-    interest = match["interest"]
+    interest, found, plain = match["interest"], match.groupdict(), grammar.notation.plain
     # What is loved is many ("jazz bands"), what stands before a noun is one ("jazz band").
-    if not _is_the_same(interest, short or match.groupdict().get("short") or interest):
+    if found.get("short") and not are_one(interest, found["short"], grammar.language):
         return None
     steps = [Step("multiply", match["b"])] if start.grouped else []
     for sentence in rest[:-1]:
-        step = _step(sentence, start.kind)
+        step = _step(sentence, start.kind, grammar)
         if step is not None:
             steps.append(step)
-        elif not any(pattern.fullmatch(sentence) for pattern in _distractors()):
+        elif not any(pattern.fullmatch(sentence) for pattern in _patterns(grammar.distractors, grammar)):
             return None
-    if not steps or not any(pattern.fullmatch(rest[-1]) for pattern in _questions()):
+    if not steps or not any(pattern.fullmatch(rest[-1]) for pattern in _questions(grammar)):
         return None
-    return Specification(0, interest, unit, match["a"], tuple(steps))
+    unit = _units(grammar)[found["unit"]] if "unit" in found else start.kind
+    return Specification(0, interest, unit, plain(match["a"]), tuple(steps))
 
 
-def _begin(sentences: list[str]) -> tuple[_Start, re.Match[str], list[str]] | None:
-    for start in _starts():
+def _begin(sentences: list[str], grammar: Grammar) -> tuple[_Start, re.Match[str], list[str]] | None:
+    for start in _starts(grammar):
         match = start.pattern.fullmatch(" ".join(sentences[: start.sentences]))
         if match is not None:
             return start, match, sentences[start.sentences :]
     return None
 
 
-def _item(match: re.Match[str], kind: Kind) -> tuple[str, str]:
-    """The unit, and what stands before it."""
-    if kind in ("money", "time"):
-        return kind, ""
-    words = match["items"].split(" ")
-    if kind == "measure":
-        return words[0], " ".join(words[2:-1])
-    return words[-1], " ".join(words[:-1])
-
-
-def _is_the_same(several: str, one: str) -> bool:
-    return several in (one, f"{one}s", f"{one}es", f"{one.removesuffix('y')}ies")
-
-
-def _step(sentence: str, kind: Kind) -> Step | None:
-    for operation, pattern in _steps(kind):
+def _step(sentence: str, kind: Kind, grammar: Grammar) -> Step | None:
+    for operation, pattern in _steps(kind, grammar):
         if (match := pattern.fullmatch(sentence)) is not None:
-            return Step(operation, match["b"])
+            return Step(operation, grammar.notation.plain(match["b"]))
     return None
 
 
 @cache
-def _starts() -> list[_Start]:
-    found = [_Start(_pattern(line), "things", True, line.count(". ") + 1) for line, _ in grammar.GROUPS]
-    for kind, lines in grammar.STARTS.items():
-        blanks = _BLANKS | ({"items": _MEASURED} if kind == "measure" else {})
-        found += [_Start(_pattern(line, blanks), kind, False, line.count(". ") + 1) for line in lines]
-    return found
+def _units(grammar: Grammar) -> dict[str, str]:
+    return {word: unit for unit, word in grammar.units.items()}
 
 
 @cache
-def _steps(kind: Kind) -> list[tuple[Operation, re.Pattern[str]]]:
-    return [(operation, _pattern(line[0])) for operation, lines in grammar.STEPS[kind].items() for line in lines]
+def _starts(grammar: Grammar) -> list[_Start]:
+    # Groups first, as "6 boxes of 4 hockey posters" might be 6 of something, too.
+    lines: Iterator[tuple[str, Kind, bool]] = ((line, "things", True) for line, _ in grammar.groups)
+    others = ((line, kind, False) for kind, lines in grammar.starts.items() for line in lines)
+    return [
+        _Start(sentence_pattern(line, grammar, kind), kind, grouped, line.count(". ") + 1)
+        for line, kind, grouped in (*lines, *others)
+    ]
 
 
 @cache
-def _distractors() -> list[re.Pattern[str]]:
-    return [_pattern(line) for line in grammar.DISTRACTORS]
+def _steps(kind: Kind, grammar: Grammar) -> list[tuple[Operation, re.Pattern[str]]]:
+    found = grammar.steps[kind].items()
+    return [(operation, sentence_pattern(line, grammar)) for operation, lines in found for line, _ in lines]
 
 
 @cache
-def _questions() -> list[re.Pattern[str]]:
-    pairs: Iterator[str] = (line for lines in grammar.QUESTIONS.values() for line in lines)
-    return [_pattern(line) for line in (*pairs, *grammar.DIVIDED.values(), *grammar.LEFT_OVER.values())]
+def _patterns(lines: tuple[str, ...], grammar: Grammar) -> list[re.Pattern[str]]:
+    return [sentence_pattern(line, grammar) for line in lines]
 
 
-def _pattern(template: str, blanks: Mapping[str, str] = _BLANKS) -> re.Pattern[str]:
-    """A sentence with anything in its blanks; a blank that comes again is not compared."""
-    seen = set[str]()
+def _questions(grammar: Grammar) -> Iterable[re.Pattern[str]]:
+    asked = (line for lines in grammar.questions.values() for line in lines)
+    return _patterns((*asked, *grammar.divided.values(), *grammar.left_over.values()), grammar)
 
-    def blank(match: re.Match[str]) -> str:
-        found = blanks[match[1]]
-        if match[1] in seen:
-            found = re.sub(r"\?P<\w+>", "?:", found)
-        seen.add(match[1])
-        return found
 
-    parts = re.split(r"(\{[A-Za-z]+\})", template)
-    text = "".join(re.sub(r"\{([A-Za-z]+)\}", blank, x) if x.startswith("{") else re.escape(x) for x in parts)
-    if template.startswith("{s}"):
-        text = text.replace(_BLANKS["s"], f"(?:{_POSSESSIVES.title()})", 1)
-    return re.compile(text[0].upper() + text[1:] if text[0].isalpha() else text)
+@cache
+def sentence_pattern(
+    line: str, grammar: Grammar, kind: Kind = "things", pupil: Person | None = None
+) -> re.Pattern[str]:
+    """A sentence with what it leaves open as groups, by the names of its blanks.
+
+    Args:
+      line: with blanks in braces.
+      grammar: of its language.
+      kind: of what there is, for {items}.
+      pupil: whom it is about, with whom the friend is not compared; None: anybody, and persons are not compared.
+    """
+    line = line.replace("{items}", grammar.measured if kind == "measure" else grammar.items)
+    people = grammar.people if pupil is None else (pupil,)
+    persons = {blank: sorted({person[at] for person in people}) for at, blank in enumerate("npos")}
+    persons["P"] = [word.capitalize() for word in persons["p"]]
+    units = [grammar.units[unit] for unit in (MEASURES if kind == "measure" else UNITS)]
+    point, percent = re.escape(grammar.notation.point), grammar.notation.percent.replace(" ", " ?")
+    open_ = {"f": "|".join(person.name for person in grammar.people if person != pupil)}
+    open_ |= {"a": rf"[\d{point}:]+", "b": rf"[\d{point}/]+(?:{percent})?", "d": "[0-9]+", "place": _PLACE}
+    open_ |= {
+        "u": grammar.word,
+        "thing": grammar.word,
+        "unit": "|".join(units),
+        "stuff": "|".join(grammar.stuff.values()),
+    }
+    open_ |= {"interest": ".+", "short": ".+"}
+    made, seen = "", set[str]()
+    for part in re.split(r"(\{\w+\})", line):
+        name = part[1:-1]
+        if not part.startswith("{"):
+            made += re.escape(part)
+        elif name in persons:
+            made += f"(?:{'|'.join(persons[name] if made else [word.capitalize() for word in persons[name]])})"
+        else:
+            made += f"(?P={name})" if name in seen else f"(?P<{name}>{open_[name]})"
+            seen.add(name)
+    return re.compile(made)

@@ -57,7 +57,14 @@ class Specification(NamedTuple):
         return tuple(step.operation for step in self.steps)
 
 
-MEASURES = {"metres": "rope", "grams": "clay", "litres": "paint", "pages": "paper"}
+# Things that are counted, one and several; what a language calls them is in its grammar.
+_THINGS = (
+    "sticker card poster badge pin book picture magnet stamp comic coin figure mug bookmark postcard puzzle ball cap "
+    "model button photo ring shirt pen"
+)
+THINGS = tuple(_THINGS.split())
+UNITS = tuple(f"{thing}s" for thing in THINGS)
+MEASURES = {"metres": "rope", "grams": "clay", "litres": "paint", "pages": "paper"}  # and what is measured
 
 
 def parse_specification(line: str) -> Specification | None:

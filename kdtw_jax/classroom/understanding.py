@@ -8,73 +8,90 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from kdtw_jax.classroom import grammar
-from kdtw_jax.classroom.people import PEOPLE, Person
-from kdtw_jax.classroom.problems import ANSWER
-from kdtw_jax.classroom.reading import PLACE, read_problem
-from kdtw_jax.classroom.specification import Kind, Operation, Specification, Step, results
+from kdtw_jax.classroom.grammar import Grammar, Sharing
+from kdtw_jax.classroom.languages import GRAMMARS
+from kdtw_jax.classroom.people import Person
+from kdtw_jax.classroom.reading import read_problem, sentence_pattern, sentences_of
+from kdtw_jax.classroom.specification import Kind, Specification, Step, results
 
 LONGEST = 2000  # characters of a problem: ours have about 250, and reading takes longer than in proportion
-_SENTENCE = re.compile(r"(?<=[.?]) +(?=[A-Z])")
 _WHOLE, _MONEY = "[1-9][0-9]{0,3}", r"(?:0|[1-9][0-9]{0,3})\.[0-9]{2}"  # no digits of other scripts
 _CLOCK = "(?:[1-9]|1[0-9]|2[0-3]):[0-5][0-9]"
 _PART = re.compile("([1-9][0-9]?)/([1-9][0-9]?)|([1-9][0-9]?)%")
 STARTS: Mapping[Kind, str] = {"things": _WHOLE, "measure": _WHOLE, "money": _MONEY, "time": _CLOCK}
 INTEREST = re.compile(r"[^\W\d_](?:(?:[^\W_]|[ '’&-]){0,38}[^\W_])?")  # of a person's own: up to 40 characters
-_PEOPLE = {person.name: person for person in PEOPLE}
 
 
 class Understood(NamedTuple):
-    """What a solution of a word problem has to say."""
+    """What a solution of a word problem has to say, in the language of the problem."""
 
     specification: Specification  # with grade 0
     clauses: tuple[str, ...]  # what stands before each calculation
     results: tuple[str, ...]  # of each
     answer: str  # without "Answer:" and the full stop
+    language: str = "en"
+
+    @property
+    def grammar(self) -> Grammar:
+        """Of the language."""
+        return GRAMMARS[self.language]
 
     @property
     def expressions(self) -> tuple[str, ...]:
         """The calculations, without their results."""
-        found, lefts = self.specification, (self.specification.start, *self.results)
-        return tuple(step.expression(left, found.kind) for step, left in zip(found.steps, lefts, strict=False))
+        found, notation = self.specification, self.grammar.notation
+        lefts = (found.start, *map(notation.plain, self.results))
+        steps = zip(found.steps, lefts, strict=False)
+        return tuple(notation.written(step.expression(left, found.kind)) for step, left in steps)
 
     @property
     def solution(self) -> str:
         """All of it, step by step."""
         parts = zip(self.clauses, self.expressions, self.results, strict=True)
         steps = [f"{clause}: {expression} = {result}." for clause, expression, result in parts]
-        return " ".join([*steps, f"{ANSWER} {self.answer}."])
+        return " ".join([*steps, f"{self.grammar.answer} {self.answer}."])
 
 
 def understand(text: str) -> Understood | None:
-    """What a word problem asks for; None where a sentence, a number or who is meant is not understood."""
-    found = read_problem(text) if len(text) <= LONGEST else None
+    """What a word problem asks for; None where a sentence, a number or who is meant is not understood.
+
+    Args:
+      text: of the problem, in any language of `kdtw_jax.classroom.languages.GRAMMARS`.
+    """
+    found = (_understand(text, grammar) for grammar in GRAMMARS.values() if len(text) <= LONGEST)
+    return next((one for one in found if one is not None), None)
+
+
+def _understand(text: str, grammar: Grammar) -> Understood | None:
+    found = read_problem(text, grammar.language)
     if found is None or wrong_number(found) is not None or not INTEREST.fullmatch(found.interest):
         return None
-    sentences = _SENTENCE.split(text.strip())
-    pupil = _PEOPLE.get(sentences[0].partition(" ")[0])
+    sentences = sentences_of(text)
+    pupil = grammar.persons.get(sentences[0].partition(" ")[0])
     if pupil is None:
         return None
-    begun = _begin(sentences, pupil, found)
+    begun = _begin(sentences, pupil, found, grammar)
     if begun is None:
         return None
     clauses, rest = begun
-    sharing = ""
+    sharing: Sharing | Literal[""] = ""
     for sentence in rest[:-1]:
-        told = _step(sentence, pupil, found)
+        told = _step(sentence, pupil, found, grammar)
         if told is not None:
             clauses.append(told[0])
             sharing = told[1] or sharing
-        elif not any(_pattern(line, pupil).fullmatch(sentence) for line in grammar.DISTRACTORS):
+        elif not any(sentence_pattern(line, grammar, pupil=pupil).fullmatch(sentence) for line in grammar.distractors):
             return None
     reached = results(found)
     if reached is None or len(clauses) != len(found.steps):
         return None
-    answer = _answer(rest[-1], pupil, found, sharing, reached[-1])
-    return None if answer is None else Understood(found, tuple(clauses), tuple(reached), answer)
+    if not _is_asked(rest[-1], pupil, found, sharing, reached[-1], grammar):
+        return None
+    answer = grammar.answer_to(reached[-1], found, sharing)
+    written = tuple(map(grammar.notation.written, reached))
+    return Understood(found, tuple(clauses), written, answer, grammar.language)
 
 
 def wrong_number(specification: Specification) -> str | None:
@@ -87,9 +104,9 @@ def wrong_number(specification: Specification) -> str | None:
     if any(step.operation == "divide" for step in specification.steps[:-1]):
         return "a division comes last: what is shared or packed is not counted any more"
     for number, step in enumerate(specification.steps):
-        if step.operation not in grammar.STEPS[kind]:
-            known = ", ".join(grammar.STEPS[kind])
-            return f"{specification.unit} cannot be used with {step.operation}; use {known}"
+        known = GRAMMARS["en"].steps[kind]
+        if step.operation not in known:
+            return f"{specification.unit} cannot be used with {step.operation}; use {', '.join(known)}"
         wanted = _unfit(step, left, kind)
         if wanted is not None:
             return f"{step.operation} {step.number!r:.40} does not go with {left}: {wanted}"
@@ -138,14 +155,16 @@ def _unfit(step: Step, left: str, kind: Kind) -> str | None:
     return "give at least 2" if operation == "divide" and int(number) < 2 else None
 
 
-def _begin(sentences: list[str], pupil: Person, found: Specification) -> tuple[list[str], list[str]] | None:
+def _begin(
+    sentences: list[str], pupil: Person, found: Specification, grammar: Grammar
+) -> tuple[list[str], list[str]] | None:
     """The clauses of how a problem begins, none or the one of its groups, and the sentences after it."""
-    kind = found.kind
+    kind, plain = found.kind, grammar.notation.plain
     # Groups first, as "6 boxes of 4 hockey posters" might be 6 of something, too.
-    for line, clause in (*grammar.GROUPS, *((line, "") for line in grammar.STARTS[kind])):
+    for line, clause in (*grammar.groups, *((line, "") for line in grammar.starts[kind])):
         count = line.count(". ") + 1
-        match = _pattern(line, pupil).fullmatch(" ".join(sentences[:count]))
-        if match is None or len(sentences) <= count or match["a"] != found.start:
+        match = sentence_pattern(line, grammar, kind, pupil).fullmatch(" ".join(sentences[:count]))
+        if match is None or len(sentences) <= count or plain(match["a"]) != found.start:
             continue
         if clause and (kind != "things" or found.steps[0] != ("multiply", match["b"])):
             continue
@@ -153,62 +172,31 @@ def _begin(sentences: list[str], pupil: Person, found: Specification) -> tuple[l
     return None
 
 
-def _step(sentence: str, pupil: Person, found: Specification) -> tuple[str, str] | None:
+def _step(
+    sentence: str, pupil: Person, found: Specification, grammar: Grammar
+) -> tuple[str, Sharing | Literal[""]] | None:
     """The clause of a step, and among whom or into what it divides."""
-    for operation, lines in grammar.STEPS[found.kind].items():
+    unit = grammar.units.get(found.unit)
+    for lines in grammar.steps[found.kind].values():
         for line, clause in lines:
-            match = _pattern(line, pupil).fullmatch(sentence)
-            if match is not None and match.groupdict().get("u", found.unit) == found.unit:
-                return _filled(clause, pupil, match), _sharing(operation, line)
+            match = sentence_pattern(line, grammar, pupil=pupil).fullmatch(sentence)
+            if match is not None and match.groupdict().get("u", unit) == unit:
+                return _filled(clause, pupil, match), grammar.sharing_of(line)
     return None
 
 
-def _sharing(operation: Operation, line: str) -> str:
-    if operation != "divide":
-        return ""
-    return "bags" if "bags" in line else "friends"
-
-
-def _answer(question: str, pupil: Person, found: Specification, sharing: str, result: str) -> str | None:
-    """What answers the question; None where it asks for something else than what was done."""
-    whole, _, rest = result.partition(" remainder ")
-    asked = (
-        grammar.QUESTIONS[found.kind] if not sharing else ((grammar.LEFT_OVER if rest else grammar.DIVIDED)[sharing],)
-    )
-    if question not in [line.format_map({"n": pupil.name, "u": found.unit}) for line in asked]:
-        return None
-    if found.unit in ("money", "time"):
-        return f"${result}" if found.unit == "money" else result
-    if not sharing:
-        return f"{result} {found.unit}"
-    each = f"{whole} {found.unit} each" if sharing == "friends" else f"{whole} bags"
-    return f"{each}, {rest} left over" if rest else each
+def _is_asked(
+    question: str, pupil: Person, found: Specification, sharing: Sharing | Literal[""], result: str, grammar: Grammar
+) -> bool:
+    """Whether a question is one about what was done."""
+    rest = "remainder" in result
+    asked = (grammar.left_over if rest else grammar.divided)[sharing] if sharing else ""
+    known = (asked,) if sharing else grammar.questions[found.kind]
+    words = {"n": pupil.name, "u": grammar.units.get(found.unit, "")}
+    return question in [line.format_map(words) for line in known]
 
 
 def _filled(clause: str, pupil: Person, match: re.Match[str]) -> str:
     words = {"n": pupil.name, "o": pupil.object, "p": pupil.subject, "s": pupil.possessive, **match.groupdict()}
     text = clause.format_map(words)
     return text[0].upper() + text[1:]
-
-
-@cache
-def _pattern(line: str, pupil: Person) -> re.Pattern[str]:
-    """A sentence about a pupil, with what it leaves open as groups."""
-    others = "|".join(name for name in _PEOPLE if name != pupil.name)
-    words = {"n": pupil.name, "p": pupil.subject, "o": pupil.object, "s": pupil.possessive}
-    words["P"] = pupil.subject.capitalize()
-    open_ = {"f": others, "a": r"[\d.:]+", "b": r"[\d./]+%?", "d": "[0-9]+", "place": PLACE, "thing": "[a-z]+"}
-    open_["u"] = "[a-z]+"
-    open_ |= {"interest": ".+", "short": ".+", "items": ".+"}
-    made, seen = "", set[str]()
-    for part in re.split(r"(\{\w+\})", line):
-        name = part[1:-1]
-        if not part.startswith("{"):
-            made += re.escape(part)
-        elif name in words:
-            word = words[name]
-            made += word.capitalize() if not made else word
-        else:
-            made += f"(?P={name})" if name in seen else f"(?P<{name}>{open_[name]})"
-            seen.add(name)
-    return re.compile(made)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from kdtw_jax.classroom import grammar
 from kdtw_jax.classroom.interests import named
+from kdtw_jax.classroom.languages import GRAMMARS
 from kdtw_jax.classroom.problems import CHAINS, SMALL, Chain, draw_specification, is_small, tell
-from kdtw_jax.classroom.specification import GRADES, MEASURES, Kind, Operation, Specification, Step
+from kdtw_jax.classroom.specification import GRADES, MEASURES, UNITS, Kind, Operation, Specification, Step
 from kdtw_jax.classroom.understanding import INTEREST, Understood, understand, wrong_number
 from kdtw_jax.errors import UserError
 
@@ -38,6 +38,8 @@ class Wishes:
     """of what is drawn"""
     small: bool = False
     """what is drawn are one or two steps with things, and numbers up to 30, as small models learn them"""
+    language: str = "en"
+    """of the problems"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def make_exercises(wishes: Wishes, places: Sequence[str] = ()) -> list[Exercise]
             grade, chain = rng.choice(known)
             drawn = _draw(rng, interest, grade, chain, small=wishes.small)
             drawn = drawn._replace(grade=wishes.grade or grade)
-        text = tell(drawn, rng, interest=named(interest), places=places).text
+        about = named(interest, wishes.language)
+        text = tell(drawn, rng, interest=about, places=places, language=wishes.language).text
         asks = understand(text)
         if asks is not None and asks.specification == drawn._replace(grade=0):
             found.setdefault(text, Exercise(text, drawn, asks))
@@ -154,7 +157,7 @@ def _all_chains(wishes: Wishes) -> list[tuple[int, Chain]]:
 
 def _with_numbers(wishes: Wishes, known: Sequence[tuple[int, Chain]], interest: str) -> Iterator[Specification]:
     """Problems of the numbers that are wished for, of each kind of quantity that they fit."""
-    start, *numbers = wishes.numbers
+    start, *numbers = map(GRAMMARS[wishes.language].notation.plain, wishes.numbers)
     wanted = [(grade, chain) for grade, chain in known if len(chain[1]) == len(numbers)]
     if not wanted:
         counts = sorted({len(chain[1]) + 1 for _, chain in known})
@@ -184,7 +187,7 @@ def _likely(start: str) -> tuple[Kind, ...]:
 
 def _another_unit(specification: Specification, rng: random.Random) -> str:
     if specification.kind == "things":
-        return rng.choice(grammar.UNITS)
+        return rng.choice(UNITS)
     return rng.choice(tuple(MEASURES)) if specification.kind == "measure" else specification.unit
 
 

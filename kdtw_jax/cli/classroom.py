@@ -29,7 +29,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
 from kdtw_jax.marks import CLOSE, END, OPEN
 from kdtw_jax.runs.compiled import keep_compiled
-from kdtw_jax.serving.classroom import places, reach_of
+from kdtw_jax.serving.classroom import language_of, places, reach_of
 from kdtw_jax.student import load
 
 _SPELLED = {OPEN: "[[", CLOSE: "]]", END: "<end>", "✓": "[right]", "✗": "[wrong]"}
@@ -89,8 +89,9 @@ def run(arguments: list[str]) -> None:
         count=options.problems,
         seed=options.seed,
         small=reach == "small",
+        language=(language := language_of(options.run)),
     )
-    made = [] if options.problems_file else make_exercises(wishes, places())
+    made = [] if options.problems_file else make_exercises(wishes, places(language))
     texts = [one.text for one in made] or _own(options.problems_file)
     keep_compiled()
     student = load(options.run, options.method, rule=options.rule)
@@ -101,7 +102,7 @@ def run(arguments: list[str]) -> None:
     helped = length = right = alone = 0
     for index, answer in enumerate(student.stream(texts, options.rule, account=account)):
         asks = understand(answer.source)
-        checked = check_solution(answer.text, asks)
+        checked = check_solution(answer.text, asks, language=language)
         if options.json:
             about = exercise_json(made[index]) if made else {"text": answer.source, "answer": asks and asks.answer}
             put(json_line({"problem": about, "solution": answer.to_json(), "checked": checked.to_json()}, encoding))

@@ -101,7 +101,7 @@ def _serve(options: Serve, listening: socket) -> None:
     from kdtw_jax.cli.extensions import load_extensions
     from kdtw_jax.runs.compiled import keep_compiled
     from kdtw_jax.serving.app import Serving, make_app
-    from kdtw_jax.serving.classroom import reach_of
+    from kdtw_jax.serving.classroom import language_of, reach_of
     from kdtw_jax.serving.engine import Engine
     from kdtw_jax.serving.page import Page, first_source, read_curve
     from kdtw_jax.student import load
@@ -118,6 +118,7 @@ def _serve(options: Serve, listening: socket) -> None:
         hosts=names_of(options.host),
         log_prompts=options.log_prompts,
         classroom=reach_of(options.run),
+        language=language_of(options.run),
     )
     where, timeout, teacher = options.teacher, options.teacher_timeout, None
     if where:

@@ -6,6 +6,7 @@
   (`kdtw_jax.classroom.workings`): of those that there are, each as often, and nothing in a problem says which;
 - `large`: as `solve`, tested at numbers from 100 on, which are not in training;
 - `write`: a specification (grade, interest, numbers and operations) -> the problem;
+- `quick-de`, `solve-de` and `ways-de`: the same in German;
 - `outline`: lesson outlines, of which `kdtw_jax.data.classroom_outlines` says more.
 
 Half of what solvers are trained on are drills: calculations alone. Everything is made on the spot by the grammar
@@ -32,6 +33,7 @@ from rich.console import Console
 
 from kdtw_jax.classroom import arithmetic
 from kdtw_jax.classroom.interests import draw_interest
+from kdtw_jax.classroom.languages import GRAMMARS
 from kdtw_jax.classroom.problems import CHAINS, SMALL, Chain, Problem, draw_specification, is_small, tell
 from kdtw_jax.classroom.specification import Specification, results
 from kdtw_jax.classroom.workings import workings
@@ -63,7 +65,7 @@ HELD_OUT_CHAINS: frozenset[Chain] = frozenset(
     }
 )
 _HELD_OUT_NUMBERS = 0.08  # of the pairs that are added or subtracted
-_SUM = re.compile(r"(?<![\d.:/])(\d+) ([+-]) (\d+)(?![\d:/]|\.\d)")
+_SUM = re.compile(r"(?<![\d.,:/])(\d+) ([+-]) (\d+)(?![\d:/]|[.,]\d)")
 _LARGE = range(100, 1000)
 
 _DRILLED = 6  # calculations of a drill, at least
@@ -117,6 +119,7 @@ class _Problems(NamedTuple):
     drilled: Callable[[str, random.Random], str] | None = _in_the_head  # calculations alone are half of training
     distractors: float = 0.25
     tested: Draw | None = None  # what the test is of, where that is none of CONDITIONS
+    language: str = "en"
 
 
 _PROBLEMS: dict[str, _Problems] = {
@@ -126,11 +129,15 @@ _PROBLEMS: dict[str, _Problems] = {
     "large": _Problems(_any, _solve, tested=_large),
     "write": _Problems(_any, _write, None, distractors=0.0),
 }
+_PROBLEMS |= {f"{name}-de": _PROBLEMS[name]._replace(language="de") for name in ("quick", "solve", "ways")}
 METRICS: dict[str, tuple[str, ...]] = {
     "quick": ("right", "calculations", "chrf"),
     "solve": ("right", "calculations", "chrf"),
     "ways": ("right", "calculations", "in_head", "chrf"),
     "large": ("right", "calculations", "chrf"),
+    "quick-de": ("right", "calculations", "chrf"),
+    "solve-de": ("right", "calculations", "chrf"),
+    "ways-de": ("right", "calculations", "in_head", "chrf"),
     "write": ("specification", "chrf"),
     "outline": ("outline", "chrf"),
 }
@@ -152,7 +159,7 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
     if name == "outline":
         return outline_pairs(seed, limit)
     task, rng = _PROBLEMS[name], random.Random(seed)
-    places = [slot.text("en", "") for slot in cldr_names.cities()]
+    places = [slot.text(task.language, "") for slot in cldr_names.cities()]
     seen: set[str] = set()
     splits: dict[str, list[Pair]] = {}
     for split, size in SIZES.items():
@@ -160,14 +167,21 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
         tested = task.tested if split == "test" else None
         while len(pairs) < wanted:
             if split == "train" and task.drilled and len(pairs) % 2:
-                pairs.append(_drill(rng, task.draw, task.drilled))
+                pairs.append(_drill(rng, task.draw, task.drilled, task.language))
                 continue
             condition = "familiar" if split == "train" or tested else CONDITIONS[len(pairs) % len(CONDITIONS)]
-            interest = draw_interest(rng)
+            interest = draw_interest(rng, task.language)
             drawn = (tested or task.draw)(rng, interest.name)
             if condition_of(drawn) != condition:
                 continue
-            problem = tell(drawn, rng, interest=interest, places=places, distractors=task.distractors)
+            problem = tell(
+                drawn,
+                rng,
+                interest=interest,
+                places=places,
+                distractors=task.distractors,
+                language=task.language,
+            )
             source, target = task.render(problem, rng)
             if split == "train" and _writes_held_out_numbers(target):
                 continue  # what is calculated on the way meets as little as the problem's own numbers
@@ -181,8 +195,10 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
     return splits
 
 
-def _drill(rng: random.Random, draw: Draw, drilled: Callable[[str, random.Random], str]) -> Pair:
+def _drill(rng: random.Random, draw: Draw, drilled: Callable[[str, random.Random], str], language: str) -> Pair:
     """Calculations alone, as a class does them before word problems: those of several problems."""
+    grammar = GRAMMARS[language]
+    written = grammar.notation.written
     expressions, solved = list[str](), list[str]()
     while len(expressions) < _DRILLED:
         found = draw(rng, "drill")
@@ -191,9 +207,9 @@ def _drill(rng: random.Random, draw: Draw, drilled: Callable[[str, random.Random
             for step, left in zip(found.steps, lefts, strict=False):
                 working = drilled(expression := step.expression(left, found.kind), rng)
                 if not _writes_held_out_numbers(working):
-                    expressions.append(expression)
-                    solved.append(f"{working}.")
-    return {"source": f"calculate: {', '.join(expressions)}", "target": " ".join(solved), "group": "drill"}
+                    expressions.append(written(expression))
+                    solved.append(f"{written(working)}.")
+    return {"source": f"{grammar.drill} {', '.join(expressions)}", "target": " ".join(solved), "group": "drill"}
 
 
 def condition_of(specification: Specification) -> str:
@@ -248,7 +264,8 @@ def _load(request: TaskRequest) -> Task:
         return PairSplits(splits, {f"{split}_pairs": float(len(pairs)) for split, pairs in splits.items()})
 
     made = stored(request.data_dir, request.name.replace("/", "-"), _recipe(), make)
-    return Task(request.name, made.splits, METRICS[name], "{source}", made.notes, made.fingerprint, "en")
+    language = _PROBLEMS[name].language if name in _PROBLEMS else "en"
+    return Task(request.name, made.splits, METRICS[name], "{source}", made.notes, made.fingerprint, language)
 
 
 def _recipe() -> str:

@@ -8,7 +8,7 @@
 Numbers are whole or decimal with a point; commas divide thousands only. It declines wherever it is not sure that it has
 understood the whole expression, values below zero, and parts of money (two decimals) or percentages of whole numbers
 that do not come out even: what it says is what `kdtw_jax.classroom.arithmetic` says. A small parser over exact
-fractions; nothing is evaluated as code.
+fractions; nothing is evaluated as code. In German it reads and writes 7,50 and "17 : 5 = 3 Rest 2".
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from kdtw_jax.classroom.notation import NOTATIONS
 from kdtw_jax.helpers.function import FunctionHelper
 
 _LONGEST = 200  # characters of an expression
@@ -53,12 +54,19 @@ class _Token(NamedTuple):
     text: str
 
 
-def calculate(written: str) -> str | None:
+def calculate(written: str, language: str = "en") -> str | None:
     """The value of the expression that a text ends in before its "=", in the same form; None: there is none.
 
     Args:
       written: as in "She has 34 - 17 =".
+      language: whose notation it is in, one of `kdtw_jax.classroom.notation.NOTATIONS`.
     """
+    notation = NOTATIONS[language]
+    value = _calculate(notation.plain(written))
+    return None if value is None else notation.written(value)
+
+
+def _calculate(written: str) -> str | None:
     text = written.rstrip()
     if not text.endswith("="):
         return None
@@ -71,13 +79,14 @@ def calculate(written: str) -> str | None:
         return None
 
 
-def make_calculator(price: float = 0.0) -> FunctionHelper:
+def make_calculator(price: float = 0.0, *, language: str = "en") -> FunctionHelper:
     """The calculator as a helper.
 
     Args:
       price: cost units per word.
+      language: of what is written.
     """
-    return FunctionHelper("calculator", lambda source, written: calculate(written), price)
+    return FunctionHelper("calculator", lambda source, written: calculate(written, language), price)
 
 
 def _expression(text: str) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kdtw_jax.classroom.arithmetic import calculations
 from kdtw_jax.classroom.kinds import ways_taken
+from kdtw_jax.classroom.languages import language_of
 from kdtw_jax.classroom.outlines import is_right, read_outline
 from kdtw_jax.classroom.problems import answer_of
 from kdtw_jax.classroom.understanding import understand
@@ -22,12 +23,15 @@ def right_solutions(hypotheses: Sequence[str], references: Sequence[str], scorin
 
 def right_calculations(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:
     """Whether every calculation of a solution is right, be it the one that was wanted or not; a solution has one."""
-    return [bool(found := calculations(hypothesis)) and all(one.is_right for one in found) for hypothesis in hypotheses]
+    found = [calculations(text, language_of(other)) for text, other in zip(hypotheses, references, strict=True)]
+    return [bool(some) and all(one.is_right for one in some) for some in found]
 
 
 def carried_out_in_the_head(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[float]:
     """The share of a solution's steps that are calculated in one's head, rightly or not; 0 where it has none."""
-    taken = [[way == "head" for way, _ in ways_taken(hypothesis)] for hypothesis in hypotheses]
+    languages = map(language_of, references)
+    found = [ways_taken(text, language) for text, language in zip(hypotheses, languages, strict=True)]
+    taken = [[way == "head" for way, _ in ways] for ways in found]
     return [sum(steps) / len(steps) if steps else 0.0 for steps in taken]
 
 

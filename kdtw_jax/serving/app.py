@@ -40,6 +40,9 @@ _ALONE = 4  # texts that the teacher writes for the page, the one that is writte
 _KNOWN_PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics")
 
 
+_MakeReply = Callable[[Request, str], Reply]
+
+
 @dataclass(frozen=True)
 class Serving:
     """Settings of a server."""
@@ -60,6 +63,8 @@ class Serving:
     """texts stand in the log"""
     classroom: Reach = ""
     """which word problems of `kdtw_jax.classroom` the student solves: none, small ones, all"""
+    language: str = "en"
+    """that these are in"""
 
 
 class _Refused(Exception):
@@ -95,7 +100,7 @@ def make_app(engine: Engine, settings: Serving, page: Page | None = None) -> Sta
     ]
     if settings.classroom:
         routes.append(Route(PROBLEMS, server.endpoint(server.problems), methods=["POST"]))
-        solve = partial(server.complete, reply=CheckedReply)
+        solve = partial(server.complete, reply=partial(CheckedReply, language=settings.language))
         routes.append(Route(SOLVE, server.endpoint(solve), methods=["POST"]))
     if page is not None:
         routes += [Route(path, page_file) for path in ("/", *(f"/{name}" for name in FILES))]
@@ -237,9 +242,11 @@ class _Server:
     async def problems(self, http: HTTPRequest) -> Response:
         """Word problems to a person's wishes."""
         body = await self._body(http)
-        return JSONResponse(await asyncio.to_thread(problems_of, body, self._settings.classroom))
+        return JSONResponse(
+            await asyncio.to_thread(problems_of, body, self._settings.classroom, self._settings.language)
+        )
 
-    async def complete(self, http: HTTPRequest, *, chat: bool = False, reply: type[Reply] = Reply) -> Response:
+    async def complete(self, http: HTTPRequest, *, chat: bool = False, reply: _MakeReply = Reply) -> Response:
         """An answer, whole or as a stream."""
         begun = time.monotonic()
         # What takes as long as a text is long has a thread, so that others are answered meanwhile.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,9 @@ SOLVED: Mapping[object, Reach] = {
     "classroom/large": "all",
     "classroom/quick": "small",
     "classroom/ways": "small",
+    "classroom/solve-de": "all",
+    "classroom/quick-de": "small",
+    "classroom/ways-de": "small",
 }
 _FIELDS = ("interest", "grade", "operations", "numbers", "count", "seed")
 _LONG = 40  # characters of a name or number that are looked at
@@ -40,10 +44,24 @@ def reach_of(run: Path) -> Reach:
     return SOLVED.get(data, "") if isinstance(data, str) else ""
 
 
+def language_of(run: Path) -> str:
+    """The language of a run's word problems: "de" where its data are of `classroom/NAME-de`, "en" elsewhere.
+
+    Args:
+      run: its folder.
+    """
+    data = read_json(run / "config.json", f"{run} is not a run's folder").get("data")
+    return "de" if isinstance(data, str) and data in SOLVED and data.endswith("-de") else "en"
+
+
 @cache
-def places() -> tuple[str, ...]:
-    """Cities that problems name."""
-    return tuple(slot.text("en", "") for slot in cldr_names.cities())
+def places(language: str = "en") -> tuple[str, ...]:
+    """Cities that problems name.
+
+    Args:
+      language: of the problems.
+    """
+    return tuple(slot.text(language, "") for slot in cldr_names.cities())
 
 
 def classroom_facts(reach: Reach) -> dict[str, Any]:
@@ -61,17 +79,19 @@ def classroom_facts(reach: Reach) -> dict[str, Any]:
     return {"grades": grades, "most": MOST}
 
 
-def problems_of(body: object, reach: Reach) -> dict[str, Any]:
+def problems_of(body: object, reach: Reach, language: str = "en") -> dict[str, Any]:
     """Word problems to the wishes of a body: `interest`, `grade`, `operations`, `numbers`, `count` and `seed`.
 
     Args:
       body: as JSON.
       reach: of the student.
+      language: of the problems.
 
     Raises:
       UserError: what is wrong with the body, and as `make_exercises` does.
     """
-    return {"problems": [exercise_json(one) for one in make_exercises(read_wishes(body, reach), places())]}
+    wishes = replace(read_wishes(body, reach), language=language)
+    return {"problems": [exercise_json(one) for one in make_exercises(wishes, places(language))]}
 
 
 def read_wishes(body: object, reach: Reach) -> Wishes:
@@ -122,14 +142,16 @@ def _texts(body: Mapping[str, Any], name: str) -> tuple[str, ...]:
 class CheckedReply(Reply):
     """An answer whose choices are solutions: each says what of it is right, in a stream as soon as that is known."""
 
-    def __init__(self, request: Request, model: str):
+    def __init__(self, request: Request, model: str, language: str = "en"):
         """Reads what the problems ask for.
 
         Args:
           request: of which the texts are problems.
           model: its name.
+          language: of the solutions of problems that are not understood.
         """
         super().__init__(request, model)
+        self._language = language
         self._asks: list[Understood | None] = [understand(text) for text in request.texts]
         self._written = [""] * len(request.texts)
         self._to = [0] * len(request.texts)
@@ -159,5 +181,5 @@ class CheckedReply(Reply):
 
     def _checked(self, index: int, text: str, *, finished: bool) -> dict[str, Any]:
         asks = self._asks[index]
-        found = check_solution(text, asks, finished=finished).to_json()
+        found = check_solution(text, asks, finished=finished, language=self._language).to_json()
         return {**found, "answer": None if asks is None else asks.answer}
