@@ -221,7 +221,7 @@ CLASSROOM = {
         **models("classroom"),
         teacher_fit=likelihood(3000, 3e-3),
         warmup=likelihood(800, 6e-3),
-        **on_prompts(1200, 6e-3, alpha=1.0, top_k=16, student_share=0.25, teacher_share=0.75, own_rows=Ramp(0.8, 0.9)),
+        **on_prompts(800, 6e-3, alpha=1.0, top_k=16, student_share=0.25, teacher_share=0.75, own_rows=Ramp(0.8, 0.9)),
         methods=("mle", "pcl", "ask"),
         eval=EvalConfig(limit=400, ask_limit=160),
     ),
