@@ -36,7 +36,7 @@ class Solver:
     def __init__(self, solution: str = ""):
         self.solution, self.account = solution, ""
 
-    def stream(self, sources: Sequence[str], rule: str | None, *, account: str) -> Iterator[Answer]:
+    def stream(self, sources: Sequence[str], rule: str | None, *, guard: bool, account: str) -> Iterator[Answer]:
         self.account = account
         for source in sources:
             asks = understand(source)
