@@ -3,11 +3,11 @@
     python experiments/solutions.py runs/quickstart
     python experiments/solutions.py runs/mine --rules "never ask" "at most 20% of the words" --results results/classroom
 
-Three tables, as `conditions.csv`, `kinds.csv` and `helpers.csv` of the folder `--results`: the share of right answers of
-the teacher and of each student, alone and with the calculator (`kdtw_jax/helpers/calculator.py`), by what is new in a
-problem (`kdtw_jax/data/classroom.py`) and by its steps; by kind of word (`kdtw_jax/classroom/kinds.py`), how often the
-student alone writes another word than the reference solution, and how often it asks for the word under each rule; and
-what the student that asks gets right with its teacher under rules, with the calculator, and with both, at what cost.
+Three tables, as `conditions.csv`, `kinds.csv` and `helpers.csv` of the folder `--results`: right answers of the teacher
+and of each student, alone and with the calculator (`kdtw_jax/helpers/calculator.py`), by what is new in a problem
+(`kdtw_jax/data/classroom.py`) and by its steps; by kind of word (`kdtw_jax/classroom/kinds.py`), how often the student
+alone writes another word than the reference solution, and how often it asks for the word under each rule; and what the
+student that asks gets right with its teacher under rules, with the calculator, and with both, at what cost.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from kdtw_jax.classroom.kinds import KINDS, word_kinds
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.errors import UserError
 from kdtw_jax.helpers import HelpedWriter, HelperUse, Limits, make_calculator
+from kdtw_jax.metrics.builtin import mean_rows, ratio_of_sums
 from kdtw_jax.metrics.classroom import right_solutions
+from kdtw_jax.metrics.scores import Statistics, bootstrap, interval
 from kdtw_jax.metrics.scoring import ENGLISH
 from kdtw_jax.pipeline.prepare import look_up
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.runs import Progress, print_table, provenance, write_csv, write_json
-from kdtw_jax.runs.tables import Row
+from kdtw_jax.runs.tables import Cell, Row
 from kdtw_jax.serving.classroom import SOLVED
 from kdtw_jax.serving.engine import Engine
 from kdtw_jax.serving.in_order import write_in_order
@@ -47,8 +49,8 @@ CALCULATOR = "the calculator, for every result"  # in place of a rule
 CONDITIONS = ("run", "model", "seed", "rule", "share", "condition", "steps", "problems", "right")
 # `cost` is in units per word; who writes is a student or the teacher, whom nobody helps but the calculator.
 HELPER_COLUMNS = ("run", "model", "seed", "helpers", "rule", "condition", "steps", "problems", "words")
-HELPER_COLUMNS += ("teacher_words", "calculator_words", "cost", "right")
-_WRITERS = {"student": -1, "teacher": 0, "calculator": 1}  # helpers by number, as `Limits` has them
+HELPER_COLUMNS += ("teacher_words", "calculator_words", "cost", "right", "low", "high")
+_HELPERS = {"student": -1, "teacher": 0, "calculator": 1}  # by number, as `Limits` has them
 KIND_COLUMNS = ("run", "seed", "rule", "kind", "words", "share_of_words", "help_rate", "wrong_alone")
 
 
@@ -160,32 +162,44 @@ def _groups(pairs: Sequence[Pair]) -> list[tuple[tuple[str, str], list[int]]]:
 
 def _helpers(args: Args, writer: Student, model: str, seed: int, pairs: Sequence[Pair]) -> Iterator[Row]:
     """What comes out with each helper, and with both, at what cost; of the teacher every word of its own costs."""
-    tokenizer = writer.model.tokenizer
-    number, limits = (
-        {piece: i for i, piece in enumerate(writer.pieces)},
-        Limits((1.0, args.price), (None,) * 2, (None,) * 2),
-    )
-    systems = [("", ""), ("calculator", "")]
+    systems, sources = [("", ""), ("calculator", "")], [pair["source"] for pair in pairs]
     if writer.teacher is not None:
         systems += [(helpers, rule) for helpers in ("teacher", "teacher, calculator") for rule in args.priced]
     with closing(Engine(writer, tool=make_calculator().function)) as engine:
         for helpers, rule in systems:
-            texts, uses = list[str](), list[HelperUse]()
-            how = {"guard": False, "calculator": "calculator" in helpers}
-            with Progress(f"{model}, {helpers or 'alone'} {rule}".strip(), total=len(pairs)) as progress:
-                for done in write_in_order(engine, [pair["source"] for pair in pairs], rule or None, **how):
-                    own = _WRITERS["teacher" if model == "teacher" else "student"]
-                    writers = [own if who == "student" else _WRITERS[who] for _, who in done.answer.writers]
-                    tokens = [number[piece] for piece in done.answer.tokens]
-                    uses.append(limits.use(tokenizer.words, tokens, writers))
-                    texts.append(done.answer.text)
-                    progress.update(len(texts))
-            right = right_solutions(texts, [pair["target"] for pair in pairs], ENGLISH)
+            answers, calculator = list[Answer](), "calculator" in helpers
+            with Progress(" ".join((model, helpers, rule)), total=len(pairs)) as progress:
+                for done in write_in_order(engine, sources, rule or None, guard=False, calculator=calculator):
+                    answers.append(done.answer)
+                    progress.update(len(answers))
+            uses = helper_uses(writer, answers, args.price, own="teacher" if model == "teacher" else "student")
+            right = right_solutions([a.text for a in answers], [pair["target"] for pair in pairs], ENGLISH)
             for group, places in _groups(pairs):
-                use = sum((uses[i] for i in places), limits.nothing)
-                rate = 100 * sum(right[i] for i in places) / len(places)
-                cells = (*group, len(places), use.words, *use.words_K, use.cost / max(use.words, 1), rate)
-                yield dict(zip(HELPER_COLUMNS, (args.run.name, model, seed, helpers, rule, *cells), strict=True))
+                use = sum((uses[i] for i in places[1:]), uses[places[0]])
+                some = [100.0 * right[i] for i in places]
+                value = sum(some) / len(some)
+                draws = bootstrap([Statistics(mean_rows(some), ratio_of_sums)], 1000, seed=0)[:, 0]
+                found = (len(places), use.words, *use.words_K, use.cost / max(use.words, 1), value)
+                cells = (args.run.name, model, seed, helpers, rule, *group, *found, *interval(draws, value))
+                yield dict(zip(HELPER_COLUMNS, cells, strict=True))
+
+
+def helper_uses(student: Student, answers: Sequence[Answer], price: float, *, own: str) -> list[HelperUse]:
+    """The words of the teacher and of the calculator in each answer, and their cost; a teacher's word costs 1.
+
+    Args:
+      student: of whose vocabulary they are.
+      answers: in the order of the result.
+      price: of a word of the calculator's.
+      own: "teacher" if the answers' student is one, who then writes at that price; else "student".
+    """
+    ids = {piece: number for number, piece in enumerate(student.pieces)}
+    limits, marks = Limits((1.0, price), (None, None), (None, None)), student.model.tokenizer.words
+    helper = {"student": _HELPERS[own], "teacher": _HELPERS["teacher"], "calculator": _HELPERS["calculator"]}
+    return [
+        limits.use(marks, [ids[piece] for piece in answer.tokens], [helper[who] for _, who in answer.writers])
+        for answer in answers
+    ]
 
 
 def _kinds(
@@ -226,9 +240,19 @@ def _show(conditions: Sequence[Row], kinds: Sequence[Row], helpers: Sequence[Row
     print_table("right answers, %", shown, [c for c in CONDITIONS if c != "run"])
     if kinds:
         print_table("help by kind of word", kinds, [c for c in KIND_COLUMNS if c != "run"])
-    if helpers:
-        shown = [row for row in helpers if row["steps"] == "all"]
-        print_table("helpers and what they cost", shown, [c for c in HELPER_COLUMNS if c not in ("run", "steps")])
+    wide: dict[tuple[object, ...], dict[str, Cell]] = {}
+    for row in helpers:
+        if row["steps"] == "all":
+            line = wide.setdefault(tuple(row[c] for c in ("model", "seed", "helpers", "rule")), {})
+            names = {"teacher, calculator": "both", "": "none"}
+            line |= {"model": row["model"], "help": names.get(str(row["helpers"]), row["helpers"])}
+            line |= {"rule": str(row["rule"]).removesuffix(" of the words"), str(row["condition"]): row["right"]}
+            if row["condition"] == "all":
+                line |= {"cost": row["cost"]}
+    if wide:
+        shown = list(wide.values())
+        columns = list(dict.fromkeys(name for line in shown for name in line))
+        print_table("right answers with helpers, %, and their cost per word", shown, columns)
 
 
 if __name__ == "__main__":
