@@ -79,6 +79,20 @@ def test_it_writes_wherever_it_has_something_to_say_and_there_is_room(engine: En
     assert words > len(TEXTS) / 2
 
 
+def assert_whole(own: Student, found: Answer) -> None:
+    """Each word that it writes is there from its first token to its last."""
+    tokenizer, tokens, place = own.model.tokenizer, ids_of(own, found), 0
+    while place < len(tokens):
+        if not found.calculated[place]:
+            place += 1
+            continue
+        written = tokenizer.decode(tokens[:place])
+        word = tokens_of_text(tokenizer, tokens[:place], written, str(count("", written)))
+        assert tuple(tokens[place : place + len(word)]) == word
+        assert all(found.calculated[place : place + len(word)])
+        place += len(word)
+
+
 def test_rules_are_kept_whatever_it_writes(engine: Engine, own: Student) -> None:
     asked = calculated = 0
     for text in TEXTS:
@@ -88,11 +102,14 @@ def test_rules_are_kept_whatever_it_writes(engine: Engine, own: Student) -> None
             assert found.helped <= SHARES.get(rule, 1.0) * found.length + 1e-6
             assert rule != RULES[1] or found.calls <= 3
             assert rule != ALONE or not found.calls
+            assert_whole(own, found)
             asked, calculated = asked + found.helped, calculated + found.by_calculator
     assert asked > 10 and calculated > len(TEXTS)
     together = list(write_in_order(engine, TEXTS, SHARE_RULE, account="document", calculator=True))
     assert sum(one.answer.helped for one in together) <= 0.4 * sum(one.answer.length for one in together) + 1e-6
     assert sum(one.answer.by_calculator for one in together) > 3
+    for one in together:
+        assert_whole(own, one.answer)
 
 
 def test_it_is_heard_beside_a_teacher_elsewhere_as_beside_one_that_is_here() -> None:

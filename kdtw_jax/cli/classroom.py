@@ -129,8 +129,10 @@ def run(arguments: list[str]) -> None:
         calculated += answer.by_calculator
     wrote = {"teacher": helped} if writer.teacher is not None else {}
     wrote |= {"calculator": calculated} if options.calculator else {}
-    for name, number in wrote.items() if length else ():
-        say(f"the {name} wrote {number} of {length} {writer.unit.noun} ({number / length:.1%})")
+    if length and wrote:
+        (first, number), *others = wrote.items()
+        told = [f"the {first} wrote {number} of {length} {writer.unit.noun} ({number / length:.1%})"]
+        say(", ".join([*told, *(f"the {name} {more} ({more / length:.1%})" for name, more in others)]))
     say(
         f"{right} of {len(texts)} solutions are right"
         + (f"; {alone} more have the right answer without its steps" if alone else "")

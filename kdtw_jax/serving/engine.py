@@ -388,11 +388,12 @@ class Engine:
         """What the tool writes in rows whose requests want it."""
         if self.tool is None:
             return None
-        token_R, closed_R = np.zeros(self.rows, np.int32), np.zeros(self.rows, bool)
+        token_R, left_R, closed_R = (np.zeros(self.rows, kind) for kind in (np.int32, np.int32, bool))
         for job in jobs:
             if job.tool is not None:
-                token_R[job.row], closed_R[job.row] = job.tool.next(job.tokens, job.most), job.tool.is_closed
-        return ToolWord(token_R, closed_R)
+                token_R[job.row], left_R[job.row] = job.tool.next(job.tokens, job.most), job.tool.left
+                closed_R[job.row] = job.tool.is_closed
+        return ToolWord(token_R, left_R, closed_R)
 
     def _word(self, said: list[tuple[int, TopTokens | None]]) -> TeacherReply | None:
         """What the teacher elsewhere has said to rows, as arrays."""

@@ -74,6 +74,7 @@ class ToolWord(NamedTuple):
     """What a tool writes, such as a calculator."""
 
     token_R: Any  # int32, the next token; 0: it has nothing to say
+    left_R: Any  # int32, tokens of its word that are not written, that one included
     closed_R: Any  # bool, its word is over: the student does not go on with letters or digits
 
 
@@ -188,7 +189,10 @@ def make_programs(
             wish_R = writing_R & (gate.score(gate.start, seen)[0] > THRESHOLD)
         tools_R = jnp.zeros(rows, bool)
         if tool is not None:
-            tools_R = writing_R & (tool.token_R > 0)
+            # Begun only where all of it may stand, none of its other tokens being the beginning of a word.
+            later = Room(unit, room.left - jnp.maximum(tool.left_R - 1, 0))
+            fits_R = turns(rule, credit, history, wish_R & False, writing_R, later).idle_B | (tool.left_R <= 1)
+            tools_R = writing_R & (tool.token_R > 0) & fits_R
             wish_R &= ~(tools_R | tool.closed_R)
             log_pi_RxV = jnp.where(tool.closed_R[:, None] & ~apart_V[None, :], -jnp.inf, log_pi_RxV)
         turn = turns(rule, credit, history, wish_R, writing_R, room)

@@ -43,6 +43,11 @@ class ToolRow:
         return self._queue[0] if self._queue else 0
 
     @property
+    def left(self) -> int:
+        """Tokens of the word that it writes that are not written yet."""
+        return len(self._queue)
+
+    @property
     def is_closed(self) -> bool:
         """Whether its word was just over: then another one begins, or punctuation comes."""
         return bool(self.wrote and self.wrote[-1] and not self._queue)
