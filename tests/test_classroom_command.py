@@ -37,10 +37,10 @@ class Solver:
     teacher, constraints, unit = object(), student().constraints, SimpleNamespace(noun="words")
 
     def __init__(self, solution: str = ""):
-        self.solution, self.account = solution, ""
+        self.solution, self.account, self.guard = solution, "", True
 
     def stream(self, sources: Sequence[str], rule: str | None, *, guard: bool, account: str) -> Iterator[Answer]:
-        self.account = account
+        self.account, self.guard = account, guard
         for source in sources:
             asks = understand(source)
             text = self.solution or (asks.solution if asks else "Hm.")
@@ -141,6 +141,12 @@ def test_the_calculators_words_have_marks_of_their_own_also_where_they_go_over_l
     assert answer.to_json()["calculated_words"] == 2
     lines = list(classroom.solution_lines(answer, check_solution(text, understand(OWN))))
     assert lines == ["⟦Mia⟧ gives 17 to ⟦Ben:⟧ 34 - 17 = ⟨17.⟩ ✓", "⟨Answer:⟩ 17 stickers. ✓"]
+    alone = replace(answer, calculated=tuple(word == "Answer:" for word in words))
+    lines = list(classroom.solution_lines(alone, check_solution(text, understand(OWN))))
+    assert lines == ["⟦Mia⟧ gives 17 to ⟦Ben:⟧ 34 - 17 = 17. ✓", "⟨Answer:⟩ 17 stickers. ✓"]
+    # Of a word in several tokens all is marked.
+    parts = Answer("", "= 17.", ("▁=", "▁", "1", "7", "."), (False,) * 5, unit="word", words=(0, -1, 1, 1, 1))
+    assert replace(parts, calculated=(False, True, True, True, False)).marked == "= ⟨17.⟩"
     page = answer._repr_html_()
     assert page.count("<span style=") == 3 and "⟨" not in page and "⟦" not in page
 
@@ -218,7 +224,9 @@ def test_json_says_problem_solution_and_check(
     assert (
         found["checked"]["is_right"] and found["solution"]["writers"][0][1] == "student" and solver.account == "output"
     )
-    others, _ = said(run, solver, monkeypatch, capsys, *WISHES, "--json", "--seed", "8")
+    assert solver.guard
+    others, _ = said(run, solver, monkeypatch, capsys, *WISHES, "--json", "--seed", "8", "--no-guard")
+    assert not solver.guard
     assert json.loads(others[0])["problem"]["text"] != found["problem"]["text"]
 
 

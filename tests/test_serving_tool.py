@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from kdtw_jax.answers import Answer
 from kdtw_jax.data.tokenizer import EOS_ID
-from kdtw_jax.data.tool_words import tokens_apart, tokens_of_text
+from kdtw_jax.data.tool_words import Tool, tokens_apart, tokens_of_text
 from kdtw_jax.errors import UserError
 from kdtw_jax.serving.app import Serving, make_app
 from kdtw_jax.serving.engine import Engine
@@ -79,7 +80,7 @@ def test_it_writes_wherever_it_has_something_to_say_and_there_is_room(engine: En
     assert words > len(TEXTS) / 2
 
 
-def assert_whole(own: Student, found: Answer) -> None:
+def assert_whole(own: Student, found: Answer, tool: Tool = count) -> None:
     """Each word that it writes is there from its first token to its last."""
     tokenizer, tokens, place = own.model.tokenizer, ids_of(own, found), 0
     while place < len(tokens):
@@ -87,7 +88,7 @@ def assert_whole(own: Student, found: Answer) -> None:
             place += 1
             continue
         written = tokenizer.decode(tokens[:place])
-        word = tokens_of_text(tokenizer, tokens[:place], written, str(count("", written)))
+        word = tokens_of_text(tokenizer, tokens[:place], written, str(tool("", written)))
         assert tuple(tokens[place : place + len(word)]) == word
         assert all(found.calculated[place : place + len(word)])
         place += len(word)
@@ -110,6 +111,30 @@ def test_rules_are_kept_whatever_it_writes(engine: Engine, own: Student) -> None
     assert sum(one.answer.by_calculator for one in together) > 3
     for one in together:
         assert_whole(own, one.answer)
+
+
+def test_where_a_rule_is_in_debt_up_to_the_last_token_a_word_is_written_whole_or_not_begun(
+    own: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def letters(source: str, written: str) -> str | None:
+        return "abcdefg"[: 3 + len(written) % 5] if len(written) % 3 else None
+
+    # An output is trusted to become as long as it may be, so that the teacher is asked as far ahead as can be.
+    monkeypatch.setattr("kdtw_jax.serving.rows.trusted_length", lambda units_R, finished_R: 0 * units_R + LENGTH)
+    engine, rng = Engine(own, rows=8, tool=letters), random.Random(1)
+    rules = {share: asking(own, f"ask the teacher for at most {share}% of the words") for share in (10, 20, 40)}
+    under_way = list[tuple[int, SimpleQueue[Any]]]()
+    try:
+        for index in range(200):
+            text, share = f"{rng.getrandbits(rng.randint(1, 64)):x}", (10, 20, 40)[index % 3]
+            under_way.append((share, SimpleQueue()))
+            engine.submit(text, rules[share], under_way[-1][1].put, 5 + index % 12, calculator=True)
+        for share, events in under_way:
+            found = answer(events)
+            assert_whole(own, found, letters)
+            assert found.helped <= share / 100 * found.length + 1e-6
+    finally:
+        engine.close()
 
 
 def test_it_is_heard_beside_a_teacher_elsewhere_as_beside_one_that_is_here() -> None:
