@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from kdtw_jax.marks import CLOSE, OPEN, marked, whole_words
+from kdtw_jax.marks import CALCULATOR, CLOSE, OPEN, STUDENT, TEACHER, TOOL_CLOSE, TOOL_OPEN, marked, whole_words
 
 _COLOUR = "background:#ffe08a;color:#000;border-radius:3px"  # of the teacher's words
+_TOOL_COLOUR = "background:#b6e3ff;color:#000;border-radius:3px"  # of the calculator's
+_NAMES = {STUDENT: "student", TEACHER: "teacher", CALCULATOR: "calculator"}
 _SHOWN = 50  # answers that a notebook shows at the most
 
 
@@ -33,6 +35,8 @@ class Answer:
     """where words are counted: to which of them, from 0, each token belongs; -1: to none, as the end of the text"""
     called: tuple[bool, ...] = ()
     """where a call buys more than a token: the tokens that calls were made for"""
+    calculated: tuple[bool, ...] = ()
+    """where there was a calculator: the tokens that it wrote, which no rule counts as the teacher's"""
 
     @property
     def calls(self) -> int:
@@ -47,9 +51,17 @@ class Answer:
     @property
     def helped(self) -> int:
         """Those of them that have a token of the teacher's."""
+        return self._count(self.by_teacher)
+
+    @property
+    def by_calculator(self) -> int:
+        """Those of them that have a token of a calculator's."""
+        return self._count(self.calculated) if self.calculated else 0
+
+    def _count(self, some: Sequence[bool]) -> int:
         if self.unit != "word":
-            return sum(self.by_teacher)
-        return len({word for word, of_teacher in zip(self.words, self.by_teacher, strict=True) if of_teacher} - {-1})
+            return sum(some)
+        return len({word for word, is_one in zip(self.words, some, strict=True) if is_one} - {-1})
 
     @property
     def share(self) -> float:
@@ -58,13 +70,23 @@ class Answer:
 
     @property
     def writers(self) -> tuple[tuple[str, str], ...]:
-        """Each token with its writer: "student" or "teacher"."""
-        return tuple(zip(self.tokens, ("teacher" if t else "student" for t in self.by_teacher), strict=True))
+        """Each token with its writer: "student", "teacher" or "calculator"."""
+        return tuple(zip(self.tokens, (_NAMES[who] for who in self._who(whole=False)), strict=True))
+
+    def _who(self, *, whole: bool) -> list[int]:
+        """The writer of each token; `whole`: where words are counted, the same one for all of a word."""
+        kinds = (list(self.by_teacher), list(self.calculated) or [False] * len(self.tokens))
+        if whole and self.words:
+            kinds = (whole_words(kinds[0], self.words), whole_words(kinds[1], self.words))
+        return [CALCULATOR if tool else TEACHER if asked else STUDENT for asked, tool in zip(*kinds, strict=True)]
 
     @property
     def marked(self) -> str:
-        """The text with what the teacher wrote in ⟦ ⟧, words whole where those are counted; its end of a text as ∎."""
-        return marked(self.tokens, whole_words(self.by_teacher, self.words) if self.words else self.by_teacher)
+        """The text with what the teacher wrote in ⟦ ⟧, words whole where those are counted; its end of a text as ∎.
+
+        What a calculator wrote stands in ⟨ ⟩.
+        """
+        return marked(self.tokens, self._who(whole=True))
 
     def __str__(self) -> str:
         return self.text
@@ -73,15 +95,20 @@ class Answer:
         return self.marked
 
     def _repr_html_(self) -> str:
-        text = html.escape(self.marked).replace(OPEN, f'<span style="{_COLOUR}">').replace(CLOSE, "</span>")
+        text = html.escape(self.marked)
+        for begin, end, colour in ((OPEN, CLOSE, _COLOUR), (TOOL_OPEN, TOOL_CLOSE, _TOOL_COLOUR)):
+            text = text.replace(begin, f'<span style="{colour}">').replace(end, "</span>")
         return f"<span>{text}</span>"
 
     def to_json(self) -> dict[str, object]:
         """Plain values: source, text, share, calls, positions, [token, writer] pairs and the unit.
 
-        Where that is the word, also how many words there are and how many of them were asked for.
+        Where that is the word, also how many words there are and how many of them were asked for; where there was a
+        calculator, how many it wrote.
         """
         words = {"words": self.length, "asked_words": self.helped} if self.unit == "word" else {}
+        if self.calculated:
+            words[f"calculated_{'words' if self.unit == 'word' else 'tokens'}"] = self.by_calculator
         return {
             "source": self.source,
             "text": self.text,

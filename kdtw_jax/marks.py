@@ -1,4 +1,4 @@
-"""Texts in which what the teacher wrote stands between brackets."""
+"""Texts in which what the teacher wrote stands between brackets, and what a calculator wrote between others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Sequence
 SPACE = "▁"  # as sentencepiece writes it
 END_PIECE = "</s>"
 OPEN, CLOSE, END = "⟦", "⟧", "∎"
+TOOL_OPEN, TOOL_CLOSE = "⟨", "⟩"
+SPELLED = {OPEN: "[[", CLOSE: "]]", TOOL_OPEN: "<", TOOL_CLOSE: ">", END: "<end>"}
+"""how marks are written where an encoding lacks them"""
+STUDENT, TEACHER, CALCULATOR = range(3)
+_AROUND = {TEACHER: (OPEN, CLOSE), CALCULATOR: (TOOL_OPEN, TOOL_CLOSE)}
 
 
 def whole_words(by_teacher: Sequence[bool], words: Sequence[int]) -> list[bool]:
@@ -24,18 +29,24 @@ def whole_words(by_teacher: Sequence[bool], words: Sequence[int]) -> list[bool]:
     return found[::-1]
 
 
-def marked(pieces: Sequence[str], by_teacher: Sequence[bool]) -> str:
-    """A text with the pieces that the teacher wrote between brackets; the end, where it is the teacher's, as ∎."""
-    text, inside = "", False
-    for piece, of_teacher in zip(pieces, by_teacher, strict=True):
+def marked(pieces: Sequence[str], writers: Sequence[int]) -> str:
+    """A text with marks around what the student did not write; the end, where it is the teacher's, as ∎.
+
+    Args:
+      pieces: of the text, a space as "▁".
+      writers: of each `STUDENT`, `TEACHER` or `CALCULATOR`; or whether it is the teacher's.
+    """
+    text, inside = "", STUDENT
+    for piece, writer in zip(pieces, map(int, writers), strict=True):
         if piece == END_PIECE:
-            piece = END if of_teacher else ""
-        if inside and not of_teacher:
-            text, inside = text + CLOSE, False
-        if of_teacher and not inside:
+            piece = END if writer else ""
+        if inside and writer != inside:
+            text, inside = text + _AROUND[inside][1], STUDENT
+        if writer and not inside:
             spaced = piece.startswith(SPACE)
-            text, inside, piece = text + (SPACE if spaced else "") + OPEN, True, piece[spaced:]
+            text, inside, piece = text + (SPACE if spaced else "") + _AROUND[writer][0], writer, piece[spaced:]
         text += piece
-    text += CLOSE if inside else ""
-    text = text.replace(SPACE + OPEN + CLOSE, OPEN + SPACE + CLOSE)  # a space alone was the teacher's
+    text += _AROUND[inside][1] if inside else ""
+    for begin, end in _AROUND.values():  # a space alone was another's
+        text = text.replace(SPACE + begin + end, begin + SPACE + end)
     return text.replace(SPACE, " ").strip(" ")

@@ -173,6 +173,7 @@ class Student:
         asked: Sequence[bool],
         called: Sequence[bool],
         positions: int,
+        calculated: Sequence[bool] = (),
     ) -> Answer:
         """What was written as an answer.
 
@@ -183,6 +184,7 @@ class Student:
           asked: of each, the teacher wrote it.
           called: of each, the teacher was called for it.
           positions: that the teacher processed.
+          calculated: of each, a calculator wrote it; by default there was none.
         """
         pieces, marks = self.pieces, self.unit.marks
         return Answer(
@@ -195,6 +197,7 @@ class Student:
             self.unit.name,
             () if marks is None else tuple(word_numbers(marks, tokens)),
             () if self.unit.one_token else tuple(called),
+            tuple(calculated),
         )
 
     @cached_property

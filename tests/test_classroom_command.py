@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,8 @@ from kdtw_jax.answers import Answer
 from kdtw_jax.classroom.checking import check_solution
 from kdtw_jax.classroom.understanding import understand
 from kdtw_jax.cli import classroom, demo, main, serve
+from kdtw_jax.serving.job import Done
+from kdtw_jax.student import Student
 from tests.served import SHARE_RULE, student
 
 OWN = "Mia loves Minecraft and has 34 Minecraft stickers. She gives 17 of them to Ben. How many stickers are left?"
@@ -34,10 +37,10 @@ class Solver:
     teacher, constraints, unit = object(), student().constraints, SimpleNamespace(noun="words")
 
     def __init__(self, solution: str = ""):
-        self.solution, self.account = solution, ""
+        self.solution, self.account, self.guard = solution, "", True
 
-    def stream(self, sources: Sequence[str], rule: str | None, *, account: str) -> Iterator[Answer]:
-        self.account = account
+    def stream(self, sources: Sequence[str], rule: str | None, *, guard: bool, account: str) -> Iterator[Answer]:
+        self.account, self.guard = account, guard
         for source in sources:
             asks = understand(source)
             text = self.solution or (asks.solution if asks else "Hm.")
@@ -119,6 +122,87 @@ def test_marks_are_whole_in_each_line(by_teacher: str, expected: list[str]) -> N
     assert list(plain) == [re.sub("[⟦⟧]", "", line) for line in expected]
 
 
+def test_the_calculators_words_have_marks_of_their_own_also_where_they_go_over_lines() -> None:
+    text = "Mia gives 17 to Ben: 34 - 17 = 17. Answer: 17 stickers."
+    words = text.split(" ")
+    whose = [(word in ("Mia", "Ben:"), word in ("17.", "Answer:")) for word in words]
+    answer = Answer(
+        OWN,
+        text,
+        tuple(f"▁{word}" for word in words),
+        tuple(teacher for teacher, _ in whose),
+        unit="word",
+        words=tuple(range(len(words))),
+        calculated=tuple(tool for _, tool in whose),
+    )
+    assert answer.marked == "⟦Mia⟧ gives 17 to ⟦Ben:⟧ 34 - 17 = ⟨17. Answer:⟩ 17 stickers."
+    assert (answer.helped, answer.by_calculator, answer.share) == (2, 2, 2 / 13)
+    assert {who for _, who in answer.writers} == {"student", "teacher", "calculator"}
+    assert answer.to_json()["calculated_words"] == 2
+    lines = list(classroom.solution_lines(answer, check_solution(text, understand(OWN))))
+    assert lines == ["⟦Mia⟧ gives 17 to ⟦Ben:⟧ 34 - 17 = ⟨17.⟩ ✓", "⟨Answer:⟩ 17 stickers. ✓"]
+    alone = replace(answer, calculated=tuple(word == "Answer:" for word in words))
+    lines = list(classroom.solution_lines(alone, check_solution(text, understand(OWN))))
+    assert lines == ["⟦Mia⟧ gives 17 to ⟦Ben:⟧ 34 - 17 = 17. ✓", "⟨Answer:⟩ 17 stickers. ✓"]
+    # Of a word in several tokens all is marked.
+    parts = Answer("", "= 17.", ("▁=", "▁", "1", "7", "."), (False,) * 5, unit="word", words=(0, -1, 1, 1, 1))
+    assert replace(parts, calculated=(False, True, True, True, False)).marked == "= ⟨17.⟩"
+    page = answer._repr_html_()
+    assert page.count("<span style=") == 3 and "⟨" not in page and "⟦" not in page
+
+
+class Fixed:
+    """In place of an engine."""
+
+    def __init__(self, student: Student, **_: Any):
+        self.student = student
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_calculator_and_the_teacher_alone_are_who_they_are_said_to_be(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = list[Any]()
+
+    def write_in_order(engine: Fixed, texts: list[str], rule: str | None, **how: Any) -> Iterator[Done]:
+        seen.append((engine.student, rule, how))
+        for text in texts:
+            asks = understand(text)
+            words = "" if asks is None else asks.solution
+            pieces = tuple(f"▁{word}" for word in words.split(" "))
+            tools = tuple(before == "▁=" for before in ("", *pieces[:-1]))
+            asked = (True,) + (False,) * (len(pieces) - 1)
+            found = Answer(text, words, pieces, asked, unit="word", words=tuple(range(len(pieces))), calculated=tools)
+            yield Done(found, True, False)
+
+    monkeypatch.setattr("kdtw_jax.serving.engine.Engine", Fixed)
+    monkeypatch.setattr("kdtw_jax.serving.in_order.write_in_order", write_in_order)
+    own = student()
+    rule = ("--rule", SHARE_RULE, "--calculator", "--problems", "2")
+    lines, told = said(run, own, monkeypatch, capsys, *WISHES, *rule)
+    assert re.fullmatch(r"  ⟦\w+⟧ .+: 34 - 17 = ⟨17\.⟩ ✓", lines[1]) and "2 of 2 solutions are right" in told
+    assert re.search(
+        r"^the teacher wrote 2 of \d+ words \([\d.]+%\), the calculator 4 \([\d.]+%\)$", told, re.MULTILINE
+    )
+    assert seen[-1] == (own, SHARE_RULE, {"guard": True, "account": "auto", "calculator": True})
+    said(run, own, monkeypatch, capsys, *WISHES, *rule, "--no-guard")
+    assert seen[-1][2]["guard"] is False
+    lines, told = said(run, own, monkeypatch, capsys, *WISHES, "--calculator", "--teacher-alone", "--plain")
+    writer, no_rule, _ = seen[-1]
+    assert (writer.model, writer.teacher, no_rule, writer.unit.noun) == (own.teacher, None, None, "words")
+    assert "the calculator wrote 2 of " in told and "the teacher wrote" not in told and "⟨" not in "".join(lines)
+    # Without the calculator the teacher writes by itself, in tokens that its student has no part in.
+    alone = replace(own, model=own.teacher, teacher=None, constraints=())
+    lines, _ = said(run, own, monkeypatch, capsys, *WISHES, "--teacher-alone", "--json", "--seed", "3")
+    found = json.loads(lines[0])
+    assert found["solution"]["text"] == alone(found["problem"]["text"]).text != own(found["problem"]["text"]).text
+    monkeypatch.setattr(classroom, "load", lambda *_, **__: alone)
+    assert main(["classroom", str(run), *WISHES, "--teacher-alone"]) == 2
+    assert "has no student that asks" in capsys.readouterr().err
+
+
 def test_a_problem_that_is_not_understood_is_not_called_right(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +224,9 @@ def test_json_says_problem_solution_and_check(
     assert (
         found["checked"]["is_right"] and found["solution"]["writers"][0][1] == "student" and solver.account == "output"
     )
-    others, _ = said(run, solver, monkeypatch, capsys, *WISHES, "--json", "--seed", "8")
+    assert solver.guard
+    others, _ = said(run, solver, monkeypatch, capsys, *WISHES, "--json", "--seed", "8", "--no-guard")
+    assert not solver.guard
     assert json.loads(others[0])["problem"]["text"] != found["problem"]["text"]
 
 
@@ -162,6 +248,10 @@ def test_what_is_wrong_is_said_before_a_model_is_read(run: Path, capsys: pytest.
         (run, ("--problems-file", str(run / "none.txt")), "has no problems"),
         (run, ("--interest", "chess", "--grade", "1"), "there is no grade 1"),
         (run, ("--interest", "chess", "--problems", "0"), "1 to 20 problems"),
+        (run, (*WISHES, "--teacher-alone", "--rule", "never ask"), "--rule does not go with --teacher-alone"),
+        (run, (*WISHES, "--teacher-alone", "--method", "mle"), "--method does not go with --teacher-alone"),
+        (run, (*WISHES, "--teacher-alone", "--no-guard"), "--no-guard does not go with --teacher-alone"),
+        (run, (*WISHES, "--no-guard", "--account", "document"), "leave it or --no-guard out"),
         (run / "other", WISHES, "is no run of word problems"),
         (run / "none", WISHES, "is not a run's folder"),
     ):

@@ -16,6 +16,7 @@ import pytest
 from kdtw_jax.cli import main
 from kdtw_jax.constraints import make_share, make_unit, pad_words
 from kdtw_jax.data.tokenizer import EOS_ID, train_tokenizer
+from kdtw_jax.data.tool_words import tokens_of_text
 from kdtw_jax.data.vocabulary_hash import vocabulary_hash
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.errors import UserError
@@ -31,7 +32,6 @@ from kdtw_jax.helpers import (
     make_calculator,
 )
 from kdtw_jax.helpers.teacher import first_word
-from kdtw_jax.helpers.writing import tokens_of_text
 from kdtw_jax.marks import SPACE
 from kdtw_jax.models import T5Config, make_model
 from kdtw_jax.student import Student

@@ -110,6 +110,30 @@ def test_an_answer_that_breaks_off_and_too_many_problems_are_said() -> None:
     assert said[1] == [20, "at most 20 problems, not 21"]
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="runs the page's scripts with node")
+def test_the_page_marks_whole_words_by_their_writers_and_says_how_many_each_wrote() -> None:
+    said = scripted("""
+        {
+        const parts = [["3 - 1 = ", []], ["2", ["calculator"]], [".", ["student"]], [" So", ["student", "teacher"]],
+          ["on ", ["student"]], ["x", ["teacher"]], ["y", ["calculator"]]];
+        const by = (names) => writerOf({ writers: names.map((who) => ["", who]) });
+        const found = words(parts.map(([text, names]) => [text, by(names)]));
+        const help = { helped: 3, length: 20, calculator: 2 };
+        const told = [help, { ...help, calculator: 0 }, undefined].map(helpSaid);
+        facts.asks = false;
+        console.log(JSON.stringify([found, [...told, helpSaid(help), helpSaid({ ...help, calculator: 0 })]]));
+        }
+    """)
+    marks = {text: writer for text, writer in said[0] if writer}
+    assert marks == {"2.": "calculator", "Soon": "teacher", "xy": "calculator"}
+    assert "".join(text for text, _ in said[0]) == "3 - 1 = 2. Soon xy"
+    assert said[1][:2] == [
+        " The teacher wrote 3 of 20 words, the calculator 2.",
+        " The teacher wrote 3 of 20 words.",
+    ]
+    assert said[1][2:] == ["", " The calculator wrote 2 of 20 words.", ""]
+
+
 def test_what_the_page_shows_is_the_runs_and_needs_the_key(app: Any, own: Student) -> None:
     assert send(app, "GET", "/page.json").status_code == 401
     said = send(app, "GET", "/page.json", KEY).json()

@@ -9,11 +9,14 @@ from types import SimpleNamespace
 import pytest
 
 from experiments import solutions
+from kdtw_jax.answers import Answer
 from kdtw_jax.classroom.arithmetic import calculations, evaluate
 from kdtw_jax.classroom.interests import draw_interest
 from kdtw_jax.classroom.kinds import word_kinds
 from kdtw_jax.classroom.problems import draw_specification, tell
 from kdtw_jax.errors import UserError
+from kdtw_jax.text.words import word_numbers
+from tests.served import student
 
 
 def test_every_word_of_a_solution_has_its_kind() -> None:
@@ -93,3 +96,18 @@ def test_solutions_are_looked_at_in_runs_that_solve_word_problems(data: str, mon
         UserError, match=rf"^some is of {data}; this is for runs of classroom, classroom/solve, [^\n]*$"
     ):
         solutions.main(solutions.Args(Path("some")))
+
+
+def test_helpers_are_paid_by_the_word_and_a_teacher_that_writes_alone_for_all_of_its_own() -> None:
+    own = student()
+    marks = own.model.tokenizer.words
+    ids = own.model.tokenizer.encode_target("1 + 2 = 33 or so")
+    pieces = [own.pieces[i] for i in ids]
+    words = word_numbers(marks, ids)
+    tool, asked = [word == 4 for word in words], [word in (0, 5) for word in words]
+    answer = Answer("", "", (*pieces, "</s>"), (*asked, False), calculated=(*tool, False))
+    (use,) = solutions.helper_uses(own, [answer], 0.1, own="student")
+    assert (use.words, use.words_K) == (7, (2, 1)) and use.cost == pytest.approx(2.1)
+    (use,) = solutions.helper_uses(own, [answer], 0.1, own="teacher")  # and for the end of the text
+    assert (use.words, use.words_K) == (7, (6, 1)) and use.cost == pytest.approx(7.1)
+    assert [name for _, name in answer.writers].count("calculator") == 2

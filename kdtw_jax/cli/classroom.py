@@ -2,10 +2,12 @@
 
     kdtw classroom runs/classroom --interest Minecraft --grade 4 --rule "ask the teacher for at most 20% of the words"
     kdtw classroom runs/classroom --interest horses --operations subtract add --numbers 34 17 25 --problems 3
+    kdtw classroom runs/classroom --interest horses --rule "at most 10% of the words" --calculator
 
-A problem, then its solution in lines: what the teacher wrote in ⟦ ⟧, and behind each line ✓ if all of it is right, or ✗
-and what is. Problems of your own come with --problems-file, one a line, "-" for standard input. What is not understood
-of them is marked ?: of its solution only what is calculated wrongly is found. With --json a problem is an object.
+A problem, then its solution in lines: what the teacher wrote in ⟦ ⟧, what the calculator did in ⟨ ⟩, and behind each
+line ✓ if all of it is right, or ✗ and what is. Problems of your own come with --problems-file, one a line, "-" for
+standard input. What is not understood of them is marked ?: of its solution only what is calculated wrongly is found.
+With --json a problem is an object.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,12 +30,16 @@ from kdtw_jax.cli.output import put
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
-from kdtw_jax.marks import CLOSE, END, OPEN
+from kdtw_jax.marks import CLOSE, OPEN, SPELLED, TOOL_CLOSE, TOOL_OPEN
+from kdtw_jax.methods.ask_config import unit_of
 from kdtw_jax.runs.compiled import keep_compiled
 from kdtw_jax.serving.classroom import language_of, places, reach_of
-from kdtw_jax.student import load
+from kdtw_jax.student import Student, load
 
-_SPELLED = {OPEN: "[[", CLOSE: "]]", END: "<end>", "✓": "[right]", "✗": "[wrong]"}
+_SPELLED = {**SPELLED, "✓": "[right]", "✗": "[wrong]"}
+_CLOSED = {OPEN: CLOSE, TOOL_OPEN: TOOL_CLOSE}
+_ROWS = 16  # problems that are solved side by side with a calculator
+_Account = Literal["output", "document", "auto"]
 _MARKS = {"right": "✓", "wrong": "✗", "unexpected": "✗", "unchecked": "?"}
 
 
@@ -62,8 +69,14 @@ class Classroom:
     """the student of this method; by default the one that may ask, if there is one"""
     account: Literal["output", "document"] | None = None
     """what keeps the rule: every solution by itself, or all together; by default together, and one by itself"""
+    guard: bool = True
+    """enforce the rule; with --no-guard only the student's own gate decides"""
+    calculator: bool = False
+    """a calculator writes what stands after "=", wherever it understands what stands before; no rule counts that"""
+    teacher_alone: bool = False
+    """the run's teacher solves, and no student"""
     plain: bool = False
-    """leave the teacher's marks out"""
+    """leave the marks of writers out"""
     json: bool = False
     """write objects of JSON, one a line"""
 
@@ -80,6 +93,7 @@ def run(arguments: list[str]) -> None:
     options = tyro.cli(Classroom, prog="kdtw classroom", description=__doc__, args=arguments)
     if bool(options.interest) == bool(options.problems_file):
         raise UserError("say what the problems are about with --interest, or give your own with --problems-file")
+    _check_together(options)
     # What is wrong with the wishes is said before a model is read.
     reach = reach_of(options.run)
     if not reach:
@@ -97,10 +111,11 @@ def run(arguments: list[str]) -> None:
     student = load(options.run, options.method, rule=options.rule)
     for remark in read_rule(options.rule, student.constraints).assumed if options.rule else ():
         say(remark)
+    writer = _who_writes(student, options)
     encoding = None if sys.stdout is None else sys.stdout.encoding
-    account = options.account or ("output" if options.rule is None or len(texts) == 1 else "auto")
-    helped = length = right = alone = 0
-    for index, answer in enumerate(student.stream(texts, options.rule, account=account)):
+    account: _Account = options.account or ("output" if options.rule is None or len(texts) == 1 else "auto")
+    helped = length = calculated = right = alone = 0
+    for index, answer in enumerate(_written(writer, texts, options, account, language)):
         asks = understand(answer.source)
         checked = check_solution(answer.text, asks, language=language)
         if options.json:
@@ -112,12 +127,62 @@ def run(arguments: list[str]) -> None:
                 put("  " + one_line(line, encoding, _SPELLED))
         helped, length, right = helped + answer.helped, length + answer.length, right + checked.is_right
         alone += checked.is_answer_alone
-    if length and student.teacher is not None:
-        say(f"the teacher wrote {helped} of {length} {student.unit.noun} ({helped / length:.1%})")
+        calculated += answer.by_calculator
+    wrote = {"teacher": helped} if writer.teacher is not None else {}
+    wrote |= {"calculator": calculated} if options.calculator else {}
+    if length and wrote:
+        (first, number), *others = wrote.items()
+        told = [f"the {first} wrote {number} of {length} {writer.unit.noun} ({number / length:.1%})"]
+        say(", ".join([*told, *(f"the {name} {more} ({more / length:.1%})" for name, more in others)]))
     say(
         f"{right} of {len(texts)} solutions are right"
         + (f"; {alone} more have the right answer without its steps" if alone else "")
     )
+
+
+def _check_together(options: Classroom) -> None:
+    """Refuses options that do not go together."""
+    if options.teacher_alone:
+        others = {
+            "--rule": options.rule is not None,
+            "--account": options.account is not None,
+            "--no-guard": not options.guard,
+            "--method": bool(options.method),
+        }
+        if wrong := [name for name, given in others.items() if given]:
+            raise UserError(f"{wrong[0]} does not go with --teacher-alone: no student is there to ask; leave one out")
+    if options.account == "document" and not options.guard:
+        raise UserError("--account document enforces the rule for all together; leave it or --no-guard out")
+
+
+def _who_writes(student: Student, options: Classroom) -> Student:
+    """The student, or its teacher as one that has nobody to ask; with a calculator, words are counted of either."""
+    if options.teacher_alone:
+        if student.teacher is None:
+            raise UserError(f"{options.run} has no student that asks, and its teacher is read with that one")
+        student = replace(student, model=student.teacher, teacher=None, constraints=())
+    if options.calculator and student.teacher is None:
+        student = replace(student, unit=unit_of("word", student.model.tokenizer))
+    return student
+
+
+def _written(
+    writer: Student, texts: list[str], options: Classroom, account: _Account, language: str
+) -> Iterator[Answer]:
+    """Solutions in order; with a calculator they are written by the engine of a server."""
+    if not options.calculator:
+        yield from writer.stream(texts, options.rule, guard=options.guard, account=account)
+        return
+    from kdtw_jax.helpers import make_calculator
+    from kdtw_jax.serving.engine import Engine
+    from kdtw_jax.serving.in_order import write_in_order
+
+    engine = Engine(
+        writer, rows=min(_ROWS, len(texts)), queue=2 * _ROWS, tool=make_calculator(language=language).function
+    )
+    with closing(engine):
+        solved = write_in_order(engine, texts, options.rule, guard=options.guard, account=account, calculator=True)
+        yield from (done.answer for done in solved)
 
 
 def _own(name: str) -> list[str]:
@@ -141,25 +206,25 @@ def _own(name: str) -> list[str]:
 
 
 def solution_lines(answer: Answer, checked: Checked, *, plain: bool = False) -> Iterator[str]:
-    """A solution sentence by sentence, with the teacher's marks, and what is right of each behind it.
+    """A solution sentence by sentence, with marks of its writers, and what is right of each behind it.
 
     Args:
       answer: the solution.
       checked: likewise, looked through.
-      plain: leave the teacher's marks out.
+      plain: leave the marks of writers out.
     """
     text, marked = answer.text, answer.text if plain else answer.marked
     places = _places(text, marked)
-    begin, is_open = 0, False  # a mark that goes over several lines is closed and opened again
+    begin, open_mark = 0, ""  # a mark that goes over several lines is closed and opened again
     groups = list(_sentences(checked.spans))
     for number, spans in enumerate(groups):
         last = number == len(groups) - 1
         end = len(text) if last else groups[number + 1][0].start
         line = marked[places[begin] : len(marked) if last else places[end]].strip()
-        line = OPEN + line if is_open else line
-        is_open = line.rfind(OPEN) > line.rfind(CLOSE)
+        line = open_mark + line
+        open_mark = next((mark for mark, end in _CLOSED.items() if line.rfind(mark) > line.rfind(end)), "")
         begin = end
-        yield f"{line}{CLOSE if is_open else ''} {_verdict(spans)}"
+        yield f"{line}{_CLOSED.get(open_mark, '')} {_verdict(spans)}"
     if not groups:
         yield f"{marked} ?" if marked else "(nothing was written) ✗"
     if checked.is_answer_alone:
@@ -195,9 +260,9 @@ def _places(text: str, marked: str) -> list[int]:
     found, at = list[int](), 0
     for letter in text:
         start = at
-        while at < len(marked) and marked[at] in (OPEN, CLOSE, END) and marked[at] != letter:
+        while at < len(marked) and marked[at] in SPELLED and marked[at] != letter:
             at += 1
-            start = at if marked[at - 1] != OPEN else start
+            start = at if marked[at - 1] not in _CLOSED else start
         found.append(start)
         at += 1
     return [*found, len(marked)]

@@ -99,6 +99,7 @@ def _serve(options: Serve, listening: socket) -> None:
     import uvicorn
 
     from kdtw_jax.cli.extensions import load_extensions
+    from kdtw_jax.helpers import make_calculator
     from kdtw_jax.runs.compiled import keep_compiled
     from kdtw_jax.serving.app import Serving, make_app
     from kdtw_jax.serving.classroom import language_of, reach_of
@@ -125,7 +126,8 @@ def _serve(options: Serve, listening: socket) -> None:
         teacher = teacher_at(where, student.model.tokenizer, timeout)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     limits = {"rows": options.rows, "queue": options.queue}
-    engine = Engine(student, **limits, teacher=teacher, patience=patience_with(where, timeout))
+    patience, calculator = patience_with(where, timeout), make_calculator(language=settings.language)
+    engine = Engine(student, **limits, teacher=teacher, patience=patience, tool=calculator.function)
     page = Page(student, read_curve(options.run, options.seed), first_source(options.run), teacher)
     app = make_app(engine, settings, page)
     host, port = listening.getsockname()[:2]

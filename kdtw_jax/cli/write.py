@@ -32,13 +32,12 @@ from kdtw_jax.cli.write_helped import check_helped, helped_stream, helped_writer
 from kdtw_jax.constraints import read_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.lines import Remarks, argument, json_line, one_line, read_lines, say
-from kdtw_jax.marks import CLOSE, END, OPEN
+from kdtw_jax.marks import SPELLED
 from kdtw_jax.runs.compiled import keep_compiled
 from kdtw_jax.student import Student, load
 
 _ROWS = 16  # texts that are written side by side where the teacher is elsewhere
 _Account = Literal["output", "document", "auto"]
-_SPELLED = {OPEN: "[[", CLOSE: "]]", END: "<end>"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def run(arguments: list[str]) -> None:
         if options.json:
             put(json_line(answer.to_json(), encoding))
         else:
-            text, spelled = (answer.text, {}) if options.plain else (answer.marked, _SPELLED)
+            text, spelled = (answer.text, {}) if options.plain else (answer.marked, SPELLED)
             put(one_line(text, encoding, spelled))
         helped, length = helped + answer.helped, length + answer.length
         positions += answer.positions

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kdtw_jax.data.tool_words import Tool
 from kdtw_jax.errors import UserError
 from kdtw_jax.helpers.protocol import Begun, Suggestion
-
-# (source text, what is written so far) -> the next word or words; None: nothing to say here.
-Tool = Callable[[str, str], str | None]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import numpy as np
 
 from kdtw_jax.constraints import pad_words, word_tokens
 from kdtw_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
+from kdtw_jax.data.tool_words import tokens_apart, tokens_of_text
 from kdtw_jax.errors import UserError
 from kdtw_jax.helpers.answer import STUDENT, HelpedAnswer
 from kdtw_jax.helpers.budgets import Budget, HelperUse, Limits, limits_of
@@ -283,36 +284,11 @@ class HelpedWriter:
             "word",
             tuple(word_numbers(self._marks, output.tokens)),
             tuple(output.begun),
-            tuple(names[writer] if writer >= 0 else STUDENT for writer in output.writers),
-            tuple(names),
-            use.words_K,
-            use.cost,
+            by=tuple(names[writer] if writer >= 0 else STUDENT for writer in output.writers),
+            helpers=tuple(names),
+            used=use.words_K,
+            cost=use.cost,
         )
-
-
-def tokens_of_text(tokenizer: Tokenizer, written: Sequence[int], written_text: str, text: str) -> tuple[int, ...]:
-    """The tokens that write a text behind another one, with a space between; none where the vocabulary has them not.
-
-    Args:
-      tokenizer: the student's.
-      written: tokens of the other one.
-      written_text: their text.
-      text: that is to follow.
-    """
-    wanted = f"{written_text} {text}".split()
-    for ids in (tokenizer.encode_target(text), tokenizer.encode_target(f" {text}")):
-        if ids and tokenizer.decode([*written, *ids]).split() == wanted:
-            return tuple(ids)
-    return ()
-
-
-def tokens_apart(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The tokens of a `tokenizer` that do not go on with a word's letters and digits."""
-    marks, pieces = tokenizer.words, tokenizer.pieces
-    found = [
-        i for i, piece in enumerate(pieces) if i == EOS_ID or marks.begins_V[i] or not any(map(str.isalnum, piece))
-    ]
-    return tuple(found)
 
 
 def _doubled(start: int, least: int) -> int:

@@ -211,7 +211,8 @@ class _Server:
     async def page_facts(self, _: HTTPRequest) -> Response:
         """What the page shows before anything is written."""
         assert self._page is not None
-        return JSONResponse(self._page.facts(self._settings.model, self._settings.rule, self._settings.classroom))
+        settings, calculator = self._settings, self._engine.tool is not None
+        return JSONResponse(self._page.facts(settings.model, settings.rule, settings.classroom, calculator=calculator))
 
     async def teacher_alone(self, http: HTTPRequest) -> Response:
         """The teacher's own answer, for the page."""
@@ -294,6 +295,8 @@ class _Server:
         if len(request.texts) > self._engine.room:
             raise UserError(f"{len(request.texts)} prompts; this server takes at most {self._engine.room} at a time")
         encoded = [student.encode(text) for text in request.texts]
+        if request.calculator and self._engine.tool is None:
+            raise UserError("this server has no calculator: leave calculator out")
         for source, cut in encoded:
             if cut and not request.truncate:
                 said = (

@@ -14,12 +14,24 @@ import numpy as np
 
 from kdtw_jax.answers import Answer
 from kdtw_jax.constraints import History, Rule, make_calls, pad_words, words_room
+from kdtw_jax.data.tool_words import Tool, tokens_apart
 from kdtw_jax.decoding.sample import EOS, PAD
 from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asker import Asker, check_teacher
 from kdtw_jax.serving.asking import Asking
 from kdtw_jax.serving.job import Done, Event, Failed, Job, Written
-from kdtw_jax.serving.rows import TOP_K, Programs, Rows, RowSpec, StepResult, TeacherReply, make_programs, unpack
+from kdtw_jax.serving.rows import (
+    TOP_K,
+    Programs,
+    Rows,
+    RowSpec,
+    StepResult,
+    TeacherReply,
+    ToolWord,
+    make_programs,
+    unpack,
+)
+from kdtw_jax.serving.tool import ToolRow
 from kdtw_jax.student import Student
 from kdtw_jax.teachers.protocol import Prefix, Teacher, TopTokens
 
@@ -34,7 +46,8 @@ class Busy(Exception):
 class Engine:
     """Writes the outputs of many requests at a time: what each is does not depend on the others.
 
-    The tokens and their writers are those of `Student.stream` for that text alone under that rule. Close it.
+    The tokens and their writers are those of `Student.stream` for that text alone under that rule, but for what a tool
+    writes. Close it.
 
     Raises:
       UserError: `rows` or `queue` is below 1, or the teacher has another vocabulary or says of one token alone.
@@ -49,6 +62,7 @@ class Engine:
         teacher: Teacher | None = None,
         pause: float = 2.0,
         patience: float | None = None,
+        tool: Tool | None = None,
     ):
         """Compiles what is needed and begins.
 
@@ -59,6 +73,7 @@ class Engine:
           teacher: who is asked in place of the student's own; None: that one, in the programs.
           pause: seconds after a failure in which that teacher is not asked again.
           patience: seconds that a call of it may take, after which rows go on alone; None: as long as it takes.
+          tool: who writes words wherever it has something to say, of requests that want it: a calculator.
         """
         if rows < 1 or queue < 1:
             raise UserError(f"rows and queue have to be at least 1, got {rows} and {queue}")
@@ -67,7 +82,7 @@ class Engine:
             raise UserError("this student did not learn to ask: leave the teacher out")
         if teacher is not None:
             check_teacher(teacher.about, own.tokenizer)
-        self.student, self.rows, self._queue = student, rows, queue
+        self.student, self.rows, self._queue, self.tool = student, rows, queue, tool
         # A number of calls may be enforced beside a rule, whether or not the student knows such rules.
         constraints = (*student.constraints, make_calls())
         known = student.constraints
@@ -87,6 +102,7 @@ class Engine:
             banned=own.tokenizer.banned_ids,
             unit=student.unit,
             elsewhere=teacher is not None,
+            apart=() if tool is None else tokens_apart(own.tokenizer),
         )
         self._params = (own.params, None if other is None else other.params)
         self._state: Rows | None = self._programs.empty(*self._params)
@@ -140,6 +156,8 @@ class Engine:
         deliver: Callable[[Event], None],
         most: int | None = None,
         encoded: tuple[list[int], int] | None = None,
+        *,
+        calculator: bool = False,
     ) -> Job:
         """Takes a request.
 
@@ -149,11 +167,12 @@ class Engine:
           deliver: called with what happens, from another thread.
           most: tokens of the output at the most; None, and beyond those: as many as the student writes.
           encoded: the text as `Student.encode` gives it; None: it is encoded here, which takes a while for a long one.
+          calculator: the engine's tool writes, too.
 
         Raises:
           Busy: as many requests wait as may, or the engine is closed.
           AccountSpent: the account's calls are made.
-          UserError: the rule has too many words.
+          UserError: the rule has too many words, or the engine has no tool.
         """
         if len(asking.words) > self.words:
             pad_words([asking.words], self.words)  # which says so
@@ -162,6 +181,10 @@ class Engine:
         source, cut = self.student.encode(text) if encoded is None else encoded
         most = self.student.max_target if most is None else max(1, min(most, self.student.max_target))
         job = Job(text, source, len(source) + cut, asking, most, deliver, next(self._numbers))
+        if calculator:
+            if self.tool is None:
+                raise UserError("there is no calculator here: leave it out")
+            job.tool = ToolRow(self.tool, self.student.model.tokenizer, text)
         if not source:
             job.over = True
             deliver(Done(Answer(text, ""), True, False))
@@ -194,7 +217,7 @@ class Engine:
 
     def _compile(self) -> None:
         self._seat(0, Job("", [EOS], 1, Asking(Rule((), ()), (), "", "default"), 1, lambda _: None))
-        self._state, packed = self._programs.step(*self._params, self._state, self._keep_R, self._word([]))
+        self._state, packed = self._programs.step(*self._params, self._state, self._keep_R, *self._words([], []))
         jax.block_until_ready(packed)
         self._seated[0] = None
         self._empty()
@@ -316,7 +339,8 @@ class Engine:
             return
         with self._wake:
             said = [(job.row, self._said[key]) for job, key in jobs if key in self._said]
-        given = self._programs.step(*self._params, self._state, self._keep_R, self._word(said))
+        words = self._words(said, [job for job, _ in jobs])
+        given = self._programs.step(*self._params, self._state, self._keep_R, *words)
         self._state, packed = given
         self.steps += 1
         happened = unpack(jax.device_get(packed))
@@ -337,6 +361,8 @@ class Engine:
             self._asked.discard(key)
         job.degraded |= bool(happened.refused[row])
         written = Written(int(happened.token[row]), bool(happened.asked[row]), bool(happened.called[row]))
+        if job.tool is not None:
+            written = written._replace(calculated=job.tool.took(written.token, asked=written.asked))
         job.history = History(*(np.asarray(leaf)[row : row + 1] for leaf in happened.history))  # type: ignore[arg-type]
         if written.token == PAD:
             whose = "teacher's" if written.asked else "student's"
@@ -348,8 +374,26 @@ class Engine:
         self._deliver(job, written)
         if happened.ended[row]:
             positions = int(job.history.positions_B[0])
-            answer = self.student.answer(job.text, job.source_tokens, job.tokens, job.asked, job.called, positions)
+            wrote = (job.tokens, job.asked, job.called, positions, () if job.tool is None else job.tool.wrote)
+            answer = self.student.answer(job.text, job.source_tokens, *wrote)
             self._end(job, Done(answer, job.tokens[-1] == EOS, job.degraded))
+
+    def _words(
+        self, said: list[tuple[int, TopTokens | None]], jobs: list[Job]
+    ) -> tuple[TeacherReply | None, ToolWord | None]:
+        """What others than the student write next: the teacher elsewhere, and the tool."""
+        return self._word(said), self._tool_word(jobs)
+
+    def _tool_word(self, jobs: list[Job]) -> ToolWord | None:
+        """What the tool writes in rows whose requests want it."""
+        if self.tool is None:
+            return None
+        token_R, left_R, closed_R = (np.zeros(self.rows, kind) for kind in (np.int32, np.int32, bool))
+        for job in jobs:
+            if job.tool is not None:
+                token_R[job.row], left_R[job.row] = job.tool.next(job.tokens, job.most), job.tool.left
+                closed_R[job.row] = job.tool.is_closed
+        return ToolWord(token_R, left_R, closed_R)
 
     def _word(self, said: list[tuple[int, TopTokens | None]]) -> TeacherReply | None:
         """What the teacher elsewhere has said to rows, as arrays."""

@@ -1,4 +1,4 @@
-"""Texts written in order by a student whose teacher is elsewhere, as `Student.stream` does with one that is here."""
+"""Texts written in order by an engine, as `Student.stream` does: with a teacher that is elsewhere, or a calculator."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def write_in_order(
     *,
     guard: bool = True,
     account: Literal["output", "document", "auto"] = "output",
+    calculator: bool = False,
 ) -> Iterator[Done]:
     """Yields what is written for every source, in order; sources are taken as rows of the engine get free.
 
@@ -37,9 +38,10 @@ def write_in_order(
       rule: likewise.
       guard: likewise.
       account: likewise.
+      calculator: the engine's tool writes, too.
 
     Raises:
-      UserError: as `Student.stream` does.
+      UserError: as `Student.stream` and `Engine.submit` do.
     """
     known = engine.student.constraints
     if account == "auto":
@@ -52,7 +54,7 @@ def write_in_order(
     while True:
         for text in islice(rest, 2 * engine.rows - len(under_way)):  # as many wait as are written
             events: SimpleQueue[Event] = SimpleQueue()
-            engine.submit(text, asking, events.put)
+            engine.submit(text, asking, events.put, calculator=calculator)
             under_way.append(events)
         if not under_way:
             return

@@ -10,6 +10,7 @@ from kdtw_jax.answers import Answer
 from kdtw_jax.constraints import History
 from kdtw_jax.serving.asking import Asking
 from kdtw_jax.serving.ledger import Reserved
+from kdtw_jax.serving.tool import ToolRow
 
 
 class Written(NamedTuple):
@@ -18,6 +19,7 @@ class Written(NamedTuple):
     token: int
     asked: bool  # the teacher wrote it
     called: bool  # it was called for it
+    calculated: bool = False  # a calculator wrote it
 
 
 class Done(NamedTuple):
@@ -57,6 +59,8 @@ class Job:
     tokens: list[int] = field(default_factory=list)
     asked: list[bool] = field(default_factory=list)
     called: list[bool] = field(default_factory=list)
+    tool: ToolRow | None = None
+    """what a calculator writes in it; None: it has none"""
     history: History | None = None
     degraded: bool = False
     cancelled: bool = False

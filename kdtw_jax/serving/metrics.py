@@ -84,7 +84,9 @@ class Metrics:
         self._ending = [job for job in self._ending if not job.over]
         for job in ended:
             self._tokens.labels("teacher").inc(sum(job.asked))
-            self._tokens.labels("student").inc(len(job.asked) - sum(job.asked))
+            calculated = 0 if job.tool is None else sum(job.tool.wrote)
+            self._tokens.labels("calculator").inc(calculated)
+            self._tokens.labels("student").inc(len(job.asked) - sum(job.asked) - calculated)
             if job.history is not None:
                 self._calls.inc(int(job.history.calls_B[0]))
                 self._positions.inc(int(job.history.positions_B[0]))

@@ -68,18 +68,20 @@ class Page:
         self._student, self._curve, self._example = student, curve, example
         self._teacher, self._lock = _alone(student, teacher), Lock()
 
-    def facts(self, model: str, rule: str | None, classroom: Reach = "") -> dict[str, Any]:
+    def facts(self, model: str, rule: str | None, classroom: Reach = "", *, calculator: bool = False) -> dict[str, Any]:
         """What the page shows before anything is written.
 
         Args:
           model: its name.
           rule: the server's default.
           classroom: which word problems it solves.
+          calculator: the server has one.
         """
         return {
             "model": model,
             "rule": rule,
             "example": self._example,
+            "calculator": calculator,
             "asks": self._teacher is not None,
             "unit": self._student.unit.noun,
             "metric": self._curve.metric,

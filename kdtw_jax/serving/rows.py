@@ -5,7 +5,7 @@ comes is not held up by one that is under way. A row of an enforced rule is firs
 without help to its end, and then written anew. What it writes does not depend on the other rows.
 
 The teacher is in the program, or somewhere else: then rows that want to hear it stand still until its word is there,
-and the others go on.
+and the others go on. A tool's words come with each step, too, and stand where the student's would.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdtw_jax.constraints import Constraint, Terms, Unit, as_rule
 from kdtw_jax.constraints.credit import Credit, Purse, Room, turns
@@ -69,6 +70,14 @@ class TeacherReply(NamedTuple):
     gone_R: Any  # bool, there is no answer to be had
 
 
+class ToolWord(NamedTuple):
+    """What a tool writes, such as a calculator."""
+
+    token_R: Any  # int32, the next token; 0: it has nothing to say
+    left_R: Any  # int32, tokens of its word that are not written, that one included
+    closed_R: Any  # bool, its word is over: the student does not go on with letters or digits
+
+
 class StepResult(NamedTuple):
     """What a step did; `unpack` finds it in the array that the program gives."""
 
@@ -87,7 +96,7 @@ class Programs(NamedTuple):
 
     empty: Callable[[Params, Params], Rows]
     seat: Callable[..., Rows]  # (params, teacher's, rows, row [], source_1xS, words_1xW, order): a row is taken
-    step: Callable[..., tuple[Rows, jax.Array]]  # (params, teacher's, rows, keep_R, word): one token in every row
+    step: Callable[..., tuple[Rows, jax.Array]]  # (params, teacher's, rows, keep_R, word, tool): one token in every row
 
 
 def make_programs(
@@ -103,6 +112,7 @@ def make_programs(
     banned: tuple[int, ...],
     unit: Unit,
     elsewhere: bool,
+    apart: tuple[int, ...] = (),
 ) -> Programs:
     """Makes the programs, which compile at their first call.
 
@@ -118,7 +128,10 @@ def make_programs(
       banned: never written.
       unit: what rules count, and what a call buys.
       elsewhere: the teacher's word comes with each step; `teacher` is only who is asked.
+      apart: tokens that do not go on with a word's letters and digits; of use where a tool writes.
     """
+    apart_V = np.zeros(student.config.vocab_size, bool)
+    apart_V[list(apart)] = True
     inside = None if elsewhere else teacher
     count = len(constraints)
 
@@ -157,7 +170,7 @@ def make_programs(
         return after
 
     def step(
-        params: Params, other: Params, now: Rows, keep_R: jax.Array, word: TeacherReply | None
+        params: Params, other: Params, now: Rows, keep_R: jax.Array, word: TeacherReply | None, tool: ToolWord | None
     ) -> tuple[Rows, jax.Array]:
         order, history = now.order, now.history
         open_R = now.open_R & keep_R
@@ -174,8 +187,16 @@ def make_programs(
             gate = gate_that_read(student, params, now.rule, alpha)
             seen = DecodeState(log_pi_RxV, decoded.hidden_BxTxD[:, 0], now.tokens_RxT, history)
             wish_R = writing_R & (gate.score(gate.start, seen)[0] > THRESHOLD)
+        tools_R = jnp.zeros(rows, bool)
+        if tool is not None:
+            # Begun only where all of it may stand, none of its other tokens being the beginning of a word.
+            later = Room(unit, room.left - jnp.maximum(tool.left_R - 1, 0))
+            fits_R = turns(rule, credit, history, wish_R & False, writing_R, later).idle_B | (tool.left_R <= 1)
+            tools_R = writing_R & (tool.token_R > 0) & fits_R
+            wish_R &= ~(tools_R | tool.closed_R)
+            log_pi_RxV = jnp.where(tool.closed_R[:, None] & ~apart_V[None, :], -jnp.inf, log_pi_RxV)
         turn = turns(rule, credit, history, wish_R, writing_R, room)
-        wants_R = turn.ask_B | turn.on_B
+        wants_R = turn.ask_B | (turn.on_B & ~tools_R)
         heard_R, ready_R, heard_by = wants_R, writing_R, now.teacher
         log_mu_RxV = log_pi_RxV
         if word is not None:
@@ -195,6 +216,9 @@ def make_programs(
         written_RxV = jnp.where(asked_R[:, None], log_mu_RxV, log_pi_RxV)
         written_RxV = only_keeping(rule, credit, history, written_RxV, ready_R & ~turn.idle_B, room)
         token_R = jnp.where(ready_R, choose(written_RxV, None), PAD)
+        if tool is not None:  # where the rule lets its token stand, which may have to be one that begins a word
+            stands_R = jnp.take_along_axis(written_RxV, tool.token_R[:, None], axis=1)[:, 0] > -jnp.inf
+            token_R = jnp.where(tools_R & stands_R, tool.token_R, token_R)
         token_R = withhold_end(rule, credit, history, written_RxV, None, token_R, asked_R, ready_R, room)
         called_R = called(history, token_R, asked_R, unit)
         after = advance(history, token_R, asked_R, ready_R, unit, heard_R)

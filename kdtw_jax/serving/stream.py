@@ -59,7 +59,10 @@ class Work:
 
         for index, (text, source) in enumerate(zip(request.texts, encoded, strict=True)):
             try:
-                job = self._engine.submit(text, self.asking, partial(deliver, index), request.most, source)
+                listen = partial(deliver, index)
+                job = self._engine.submit(
+                    text, self.asking, listen, request.most, source, calculator=request.calculator
+                )
             except AccountSpent as error:
                 if not index:
                     raise

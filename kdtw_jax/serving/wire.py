@@ -14,7 +14,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asking import Asking, Limits, read_limits
 from kdtw_jax.serving.job import Done, Written
 
-OWN = ("rule", "max_teacher_share", "max_teacher_calls", "guard", "account", "truncate")
+OWN = ("rule", "max_teacher_share", "max_teacher_calls", "guard", "account", "truncate", "calculator")
 _TOGETHER = 32  # prompts of one request at the most
 _FIELDS = 64  # of a body: the API has about 35
 _NAME = 40  # characters of a field's name that are compared with the names of our own
@@ -49,6 +49,8 @@ class Request:
     """of a text beyond the student's longest one the beginning is read; otherwise it is refused"""
     model: str | None
     chat: bool
+    calculator: bool = False
+    """the server's calculator writes results"""
 
 
 def read_request(body: object, *, chat: bool) -> Request:
@@ -90,7 +92,7 @@ def read_request(body: object, *, chat: bool) -> Request:
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
         raise UserError(f"max_tokens is a whole number of at least 1, not {most!r:.80}")
     options = body.get("stream_options") or {}
-    flags = {"stream": body.get("stream"), "truncate": body.get("truncate")}
+    flags = {name: body.get(name) for name in ("stream", "truncate", "calculator")}
     flags["include_usage"] = options.get("include_usage") if isinstance(options, Mapping) else options
     for name, flag in flags.items():
         if flag is not None and not isinstance(flag, bool):
@@ -108,6 +110,7 @@ def read_request(body: object, *, chat: bool) -> Request:
         bool(flags["truncate"]),
         model,
         chat,
+        bool(flags["calculator"]),
     )
 
 
@@ -173,6 +176,7 @@ def help_of(asking: Asking, answers: Sequence[Done]) -> dict[str, Any]:
         "share": round(sum(answer.helped for answer in found) / length, 4) if length else 0.0,
         "helped": sum(answer.helped for answer in found),
         "length": length,
+        "calculator": sum(answer.by_calculator for answer in found),
         "unit": next((done.answer.unit for done in answers if not done.spent), "token"),
         "budget": budget,
         "assumed": list(asking.assumed),
@@ -192,8 +196,8 @@ def usage_of(answers: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
-def _writer(asked: bool) -> str:
-    return "teacher" if asked else "student"
+def _writer(written: Written) -> str:
+    return "teacher" if written.asked else "calculator" if written.calculated else "student"
 
 
 class Reply:
@@ -247,7 +251,7 @@ class Reply:
           written: who wrote it.
         """
         part: dict[str, Any] = {"delta": {"content": text}} if self._chat else {"text": text}
-        writers = [[piece, _writer(written.asked)]]
+        writers = [[piece, _writer(written)]]
         return self._chunk({"index": index, **part, "logprobs": None, "finish_reason": None, "writers": writers})
 
     def end(self, index: int, rest: str, done: Done, asking: Asking) -> dict[str, Any]:

@@ -10,6 +10,7 @@ function openClassroom() {
   const first = at("tabs").hidden;
   at("tabs").hidden = false;
   at("cruled").hidden = at("clegend").hidden = !facts.asks;
+  at("calculates").hidden = at("tlegend").hidden = !facts.calculator;
   at("count").max = facts.classroom.most;
   if (!first) return;
   at("panel-text").setAttribute("role", "tabpanel");
@@ -97,7 +98,11 @@ async function solve(event) {
     at("problems").replaceChildren(...exercises.map(({ item }) => item));
     at("progress").textContent = "The student is writing …";
     const rule = at("crule").value.trim();
-    const body = { prompt: exercises.map(({ text }) => text), stream: true, ...(facts.asks && rule ? { rule } : {}) };
+    const calculator = facts.calculator && at("calculator").checked;
+    const body = {
+      prompt: exercises.map(({ text }) => text), stream: true,
+      ...(facts.asks && rule ? { rule } : {}), ...(calculator ? { calculator } : {}),
+    };
     for await (const said of events(await ask("classroom/solve", body, signal))) {
       if (said.error) throw new Error(said.error.message);
       const choice = said.choices[0];
@@ -127,13 +132,13 @@ function begun({ text, answer, solution }) {
 }
 
 function heard(one, choice, help) {
-  if (choice.text) one.parts.push([choice.text, choice.writers.some(([, who]) => who === "teacher")]);
+  if (choice.text) one.parts.push([choice.text, writerOf(choice)]);
   if (choice.checked) one.checked = choice.checked;
   one.done = choice.finish_reason !== null;
   draw(one);
   if (!one.done) { one.verdict.textContent = "being written …"; return; }
   one.answer ??= choice.checked.answer;
-  const helped = facts.asks && help ? ` The teacher wrote ${help.helped} of ${help.length} ${facts.unit}.` : "";
+  const helped = helpSaid(help);
   const late = help?.degraded ? " The teacher did not answer: the student went on alone." : "";
   if (choice.checked.is_right) tell(one, "right", `✓ All of it is right.${helped}${late}`);
   else if (!choice.checked.is_understood) tell(one, "unchecked", `? This problem is not understood: only what is calculated wrongly is found.${helped}${late}`);
@@ -145,6 +150,17 @@ function heard(one, choice, help) {
   }
 }
 
+// Who else than the student wrote how much.
+function helpSaid(help) {
+  const wrote = [];
+  if (help && facts.asks) wrote.push(["teacher", help.helped]);
+  if (help?.calculator) wrote.push(["calculator", help.calculator]);
+  if (!wrote.length) return "";
+  const [[name, count], ...others] = wrote;
+  const more = others.map(([other, some]) => `, the ${other} ${some}`).join("");
+  return ` The ${name} wrote ${count} of ${help.length} ${facts.unit}${more}.`;
+}
+
 function tell(one, kind, text) {
   one.verdict.className = `verdict ${kind}`;
   one.verdict.textContent = text;
@@ -152,7 +168,7 @@ function tell(one, kind, text) {
 
 // The solution so far: each letter has a writer, belongs to a checked part or none, and is checked or not yet.
 function draw({ parts, checked, written }) {
-  const letters = (facts.unit === "words" ? words(parts) : parts).flatMap(([text, teacher]) => [...text].map((letter) => [letter, teacher]));
+  const letters = (facts.unit === "words" ? words(parts) : parts).flatMap(([text, writer]) => [...text].map((letter) => [letter, writer]));
   const made = [];
   let from = 0;
   for (const span of checked.spans) {
@@ -184,11 +200,14 @@ function checkMark({ what, verdict, note }) {
 function stretch(letters, from, to, checkedTo) {
   const runs = [];
   for (let index = from; index < to; index += 1) {
-    const [letter, teacher] = letters[index], pending = index >= checkedTo, last = runs.at(-1);
-    if (last && last.teacher === teacher && last.pending === pending) last.text += letter;
-    else runs.push({ text: letter, teacher, pending });
+    const [letter, writer] = letters[index], pending = index >= checkedTo, last = runs.at(-1);
+    if (last && last.writer === writer && last.pending === pending) last.text += letter;
+    else runs.push({ text: letter, writer, pending });
   }
-  return runs.map(({ text, teacher, pending }) => element(teacher ? "mark" : "span", pending ? "pending" : "", text));
+  return runs.map(({ text, writer, pending }) => {
+    const kinds = [writer === "calculator" ? "tool" : "", pending ? "pending" : ""];
+    return element(writer ? "mark" : "span", kinds.filter(Boolean).join(" "), text);
+  });
 }
 
 function element(kind, name = "", text = "") {

@@ -47,26 +47,30 @@ function slide() {
   at("rule").value = share ? `ask the teacher for at most ${share}% of the ${facts.unit}` : ALONE;
 }
 
-// A run of text by one writer each; words that have a part of the teacher's are marked whole where words are counted.
+// A run of text by one writer each ("" is the student); words that have a part of another's are marked whole where words
+// are counted.
 function show(place, parts) {
   const whole = facts.unit === "words" ? words(parts) : parts;
-  place.replaceChildren(...whole.map(([text, teacher]) => {
-    const part = document.createElement(teacher ? "mark" : "span");
+  place.replaceChildren(...whole.map(([text, writer]) => {
+    const part = document.createElement(writer ? "mark" : "span");
     part.textContent = text;
     return part;
   }));
 }
 
 function words(parts) {
-  const letters = parts.flatMap(([text, teacher]) => [...text].map((letter) => [letter, teacher]));
+  const letters = parts.flatMap(([text, writer]) => [...text].map((letter) => [letter, writer]));
   const found = [];
-  for (const [letter, teacher] of letters) {
-    const space = /\s/u.test(letter), last = found.at(-1);
-    if (last && last.space === space) { last.text += letter; last.teacher ||= teacher && !space; }
-    else found.push({ text: letter, space, teacher: teacher && !space });
+  for (const [letter, writer] of letters) {
+    const space = /\s/u.test(letter), last = found.at(-1), own = space ? "" : writer;
+    if (!last || last.space !== space) { found.push({ text: letter, space, writer: own }); continue; }
+    last.text += letter;
+    last.writer = own === "calculator" ? own : last.writer || own;
   }
-  return found.map(({ text, teacher }) => [text, teacher]);
+  return found.map(({ text, writer }) => [text, writer]);
 }
+
+const writerOf = ({ writers }) => ["calculator", "teacher"].find((name) => writers.some(([, who]) => who === name)) ?? "";
 
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -91,7 +95,7 @@ async function withHelp(text, rule, signal) {
     if (event.error) throw new Error(event.error.message);
     const choice = event.choices[0];
     if (choice && choice.text) {
-      parts.push([choice.text, choice.writers.some(([, who]) => who === "teacher")]);
+      parts.push([choice.text, writerOf(choice)]);
       if (parts.length === 1) parts[0][0] = parts[0][0].trimStart();
       show(at("with"), parts);
     }
