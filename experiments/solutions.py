@@ -7,7 +7,8 @@ Three tables, as `conditions.csv`, `kinds.csv` and `helpers.csv` of the folder `
 and of each student, alone and with the calculator (`kdtw_jax/helpers/calculator.py`), by what is new in a problem
 (`kdtw_jax/data/classroom.py`) and by its steps; by kind of word (`kdtw_jax/classroom/kinds.py`), how often the student
 alone writes another word than the reference solution, and how often it asks for the word under each rule; and what the
-student that asks gets right with its teacher under rules, with the calculator, and with both, at what cost.
+student that asks gets right with its teacher under rules, with the calculator, and with both, at what cost. Where
+solutions go several ways (`kdtw_jax/classroom/workings.py`), `ways.csv` says how often each is taken and comes out.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import kdtw_jax
 from kdtw_jax.answers import Answer
-from kdtw_jax.classroom.kinds import KINDS, word_kinds
+from kdtw_jax.classroom.kinds import KINDS, ways_taken, word_kinds
 from kdtw_jax.classroom.languages import language_of
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.errors import UserError
@@ -49,9 +50,10 @@ from kdtw_jax.student import Student
 CALCULATOR = "the calculator, for every result"  # in place of a rule
 CONDITIONS = ("run", "model", "seed", "rule", "share", "condition", "steps", "problems", "right")
 # `cost` is in units per word; who writes is a student or the teacher, whom nobody helps but the calculator.
-HELPER_COLUMNS = ("run", "model", "seed", "helpers", "rule", "condition", "steps", "problems", "words")
+HELPER_COLUMNS: tuple[str, ...] = ("run", "model", "seed", "helpers", "rule", "condition", "steps", "problems", "words")
 HELPER_COLUMNS += ("teacher_words", "calculator_words", "cost", "right", "low", "high")
 _HELPERS = {"student": -1, "teacher": 0, "calculator": 1}  # by number, as `Limits` has them
+WAY_COLUMNS = ("run", "model", "seed", "rule", "way", "steps", "share", "right")  # of steps
 KIND_COLUMNS = ("run", "seed", "rule", "kind", "words", "share_of_words", "help_rate", "wrong_alone")
 
 
@@ -72,7 +74,7 @@ class Args:
     limit: int | None = None
     """problems at the most"""
     results: Path | None = None
-    """folder for conditions.csv, kinds.csv, helpers.csv and provenance-solutions.json"""
+    """folder for conditions.csv, ways.csv, kinds.csv, helpers.csv and provenance-solutions.json"""
 
 
 def main(args: Args) -> None:
@@ -88,12 +90,14 @@ def main(args: Args) -> None:
     pairs = list(look_up(config).task.splits[args.split])[: args.limit]
     if not 0 <= args.price < float("inf"):
         raise UserError(f"price is a number from 0 up, not {args.price}")
-    conditions, kinds, helpers = list[Row](), list[Row](), list[Row]()
+    conditions, ways, kinds, helpers = list[Row](), list[Row](), list[Row](), list[Row]()
     for seed in config.seeds:
         for method in config.methods:
             student = kdtw_jax.load(args.run, method, seed)
             if method != "ask":
-                conditions += _conditions(args.run.name, method, seed, "", pairs, _write(student, pairs, None, method))
+                alone = _write(student, pairs, None, method)
+                conditions += _conditions(args.run.name, method, seed, "", pairs, alone)
+                ways += _ways(args.run.name, method, seed, "", alone)
                 calculated = _calculated(student, pairs, f"{method}, with the calculator")
                 conditions += _conditions(args.run.name, method, seed, CALCULATOR, pairs, calculated)
                 continue
@@ -102,16 +106,21 @@ def main(args: Args) -> None:
                 teacher = dataclasses.replace(student, model=student.teacher, teacher=None, constraints=())
                 alone = _write(teacher, pairs, None, "teacher")
                 conditions += _conditions(args.run.name, "teacher", seed, "", pairs, alone)
+                ways += _ways(args.run.name, "teacher", seed, "", alone)
                 helpers += _helpers(args, teacher, "teacher", seed, pairs)
             own = _write(student, pairs, None, "ask")
             for rule in args.rules:
                 answers = _write(student, pairs, rule, f"ask, {rule}")
                 conditions += _conditions(args.run.name, method, seed, rule, pairs, answers)
+                ways += _ways(args.run.name, method, seed, rule, answers)
                 kinds += _kinds(args.run.name, seed, rule, pairs, own, answers)
             helpers += _helpers(args, student, method, seed, pairs)
-    _show(conditions, kinds, helpers)
+    ways = ways if len({row["way"] for row in ways}) > 1 else []
+    _show(conditions, ways, kinds, helpers)
     if args.results is not None:
         write_csv(args.results / "conditions.csv", conditions, CONDITIONS)
+        if ways:
+            write_csv(args.results / "ways.csv", ways, WAY_COLUMNS)
         write_csv(args.results / "kinds.csv", kinds, KIND_COLUMNS)
         write_csv(args.results / "helpers.csv", helpers, HELPER_COLUMNS)
         write_json(args.results / "provenance-solutions.json", provenance(sys.orig_argv, list(config.seeds), started))
@@ -161,6 +170,19 @@ def _groups(pairs: Sequence[Pair]) -> list[tuple[tuple[str, str], list[int]]]:
     return sorted(found.items())
 
 
+def _ways(run: str, model: str, seed: int, rule: str, answers: Sequence[Answer]) -> list[Row]:
+    """In which ways steps are calculated, and how many of each are right in all their parts."""
+    taken = defaultdict[str, list[bool]](list)
+    for answer in answers:
+        for way, is_right in ways_taken(answer.text):
+            taken[way].append(is_right)
+    steps = sum(map(len, taken.values()))
+    return [
+        dict(zip(WAY_COLUMNS, (run, model, seed, rule, way, len(of), len(of) / steps, sum(of) / len(of)), strict=True))
+        for way, of in sorted(taken.items())
+    ]
+
+
 def _helpers(args: Args, writer: Student, model: str, seed: int, pairs: Sequence[Pair]) -> Iterator[Row]:
     """What comes out with each helper, and with both, at what cost; of the teacher every word of its own costs."""
     systems, sources = [("", ""), ("calculator", "")], [pair["source"] for pair in pairs]
@@ -182,7 +204,8 @@ def _helpers(args: Args, writer: Student, model: str, seed: int, pairs: Sequence
                 value = sum(some) / len(some)
                 draws = bootstrap([Statistics(mean_rows(some), ratio_of_sums)], 1000, seed=0)[:, 0]
                 found = (len(places), use.words, *use.words_K, use.cost / max(use.words, 1), value)
-                cells = (args.run.name, model, seed, helpers, rule, *group, *found, *interval(draws, value))
+                cells: tuple[Cell, ...] = (args.run.name, model, seed, helpers, rule, *group, *found)
+                cells += interval(draws, value)
                 yield dict(zip(HELPER_COLUMNS, cells, strict=True))
 
 
@@ -237,9 +260,11 @@ def _kinds(
     ]
 
 
-def _show(conditions: Sequence[Row], kinds: Sequence[Row], helpers: Sequence[Row]) -> None:
+def _show(conditions: Sequence[Row], ways: Sequence[Row], kinds: Sequence[Row], helpers: Sequence[Row]) -> None:
     shown = [row for row in conditions if row["condition"] == "all" or row["steps"] == "all"]
     print_table("right answers, %", shown, [c for c in CONDITIONS if c != "run"])
+    if ways:
+        print_table("steps by way", ways, [c for c in WAY_COLUMNS if c != "run"])
     if kinds:
         print_table("help by kind of word", kinds, [c for c in KIND_COLUMNS if c != "run"])
     wide: dict[tuple[object, ...], dict[str, Cell]] = {}
