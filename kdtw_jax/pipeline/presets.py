@@ -201,41 +201,23 @@ WAYS = {
     ),
 }
 
-# The teacher has all problems with their solutions, students a sixth of them; for the others they have the teacher.
+# The teacher has all problems with their solutions, students a ninth of them; for the others they have the teacher.
 CLASSROOM_TEXT = TextConfig(
     limit=18_000, vocab_size=1000, whole_words=True, max_source=112, max_target=112, on_long="truncate"
 )
-CLASSROOM_WAYS_ROWS: dict[str, Any] = {
-    **WAYS_ROWS,
-    "teacher_share": 0.0,
-    "reference_share": 0.5,
-    "demonstration_fraction": 0.0,
-}
 CLASSROOM = {
     "quickstart": Experiment(
         preset="quickstart",
         data="classroom/quick",
         text=CLASSROOM_TEXT,
         prompts=REST,
-        student_pairs=3000,
+        student_pairs=2000,
         **models("classroom"),
         teacher_fit=likelihood(3000, 3e-3),
         warmup=likelihood(800, 6e-3),
         **on_prompts(800, 6e-3, alpha=1.0, top_k=16, student_share=0.25, teacher_share=0.75, own_rows=Ramp(0.8, 0.9)),
         methods=("mle", "pcl", "ask"),
         eval=EvalConfig(limit=400, ask_limit=160),
-    ),
-    # A student of one layer is better at some ways to calculate than at others, as the teacher is not.
-    "ways": Experiment(
-        preset="ways",
-        data="classroom/ways",
-        text=replace(CLASSROOM_TEXT, limit=0),
-        **models("classroom-ways"),
-        teacher_fit=likelihood(6000, 3e-3),
-        warmup=likelihood(4000, 6e-3, save=1000, log=100),
-        **students(1000, 1e-3, save=200, paths=WAYS_PATHS, **CLASSROOM_WAYS_ROWS),
-        methods=("mle", "word_kd", "gkd", "seqkd", "pcl"),
-        eval=EvalConfig(limit=1000),
     ),
     "tiny": replace(TINY, data="classroom/solve"),
 }

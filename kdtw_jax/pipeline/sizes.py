@@ -14,7 +14,6 @@ SIZES: dict[str, tuple[Size, Size]] = {
     "tiny": (Size(32, 4, 1), Size(16, 2, 1)),
     "quickstart": (Size(128, 4, 2), Size(64, 4, 1)),
     "classroom": (Size(128, 4, 2), Size(64, 4, 2)),
-    "classroom-ways": (Size(128, 4, 2), Size(48, 3, 1)),
     "ways": (Size(128, 4, 2), Size(48, 3, 1)),
     "small": (Size(192, 6, 3, dropout_rate=0.2), Size(80, 4, 1)),
     "wide": (Size(384, 6, 6, dropout_rate=0.2), Size(80, 4, 1)),
