@@ -268,3 +268,26 @@ def test_remedies_are_named_by_their_flags() -> None:
         train_tokenizer(TEXTS, vocab_size=30)
     with pytest.raises(UserError, match=r"--text.vocab-size of at most \d+$"):
         train_tokenizer(TEXTS, vocab_size=5000)
+
+
+CLASS = [
+    f"{name} has {a} cards and buys {b} more: {a} + {b} = {a + b}. Answer: {a + b} cards."
+    for name in ("Mia", "Tom", "Hugo")
+    for a in range(2, 20)
+    for b in range(2, 9)
+]
+
+
+def test_frequent_words_and_numbers_are_pieces_whole_if_asked_for_and_apart_from_punctuation() -> None:
+    whole, parts = (train_tokenizer(CLASS, vocab_size=110, whole_words=one, exact=False) for one in (True, False))
+    cut = [whole.pieces[i] for i in whole.encode(CLASS[40])]
+    assert cut == "▁Mia ▁has ▁7 ▁cards ▁and ▁buys ▁7 ▁more : ▁7 ▁+ ▁7 ▁= ▁14 . ▁Answer : ▁14 ▁cards .".split()
+    assert len(cut) < 0.6 * len(parts.encode(CLASS[40]))
+    assert [whole.decode(whole.encode(text)) for text in CLASS] == CLASS
+    assert [whole.pieces[i] for i in whole.encode("98")] == ["▁", "9", "8"]
+    again = train_tokenizer(iter(CLASS), vocab_size=110, whole_words=True, exact=False)
+    assert again.pieces == whole.pieces
+    with pytest.raises(UserError, match="vocab_size 20 is too small: the characters of this text alone need"):
+        train_tokenizer(CLASS, vocab_size=20, whole_words=True)
+    with pytest.raises(UserError, match="vocab_size 5000 is more than this text supports"):
+        train_tokenizer(CLASS, vocab_size=5000, whole_words=True)
