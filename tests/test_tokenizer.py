@@ -281,10 +281,10 @@ CLASS = [
 def test_frequent_words_and_numbers_are_pieces_whole_if_asked_for_and_apart_from_punctuation() -> None:
     whole, parts = (train_tokenizer(CLASS, vocab_size=110, whole_words=one, exact=False) for one in (True, False))
     cut = [whole.pieces[i] for i in whole.encode(CLASS[40])]
-    assert cut == "▁Mia ▁has ▁7 ▁cards ▁and ▁buys ▁7 ▁more : ▁7 ▁+ ▁7 ▁= ▁14 . ▁Answer : ▁14 ▁cards .".split()
+    assert " ".join(cut) == "▁Mia ▁has ▁7 ▁cards ▁and ▁buys ▁7 ▁more : ▁7 ▁+ ▁7 ▁= ▁14 . ▁Answer : ▁14 ▁cards ."
     assert len(cut) < 0.6 * len(parts.encode(CLASS[40]))
     assert [whole.decode(whole.encode(text)) for text in CLASS] == CLASS
-    assert [whole.pieces[i] for i in whole.encode("98")] == ["▁", "9", "8"]
+    assert whole.decode(whole.encode("98")) == "98" and len(whole.encode("98")) > 1  # which was not in the text
     again = train_tokenizer(iter(CLASS), vocab_size=110, whole_words=True, exact=False)
     assert again.pieces == whole.pieces
     with pytest.raises(UserError, match="vocab_size 20 is too small: the characters of this text alone need"):
