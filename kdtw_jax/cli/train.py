@@ -20,7 +20,7 @@ usage: kdtw train [--preset NAME] [--data DATA] [--methods METHOD ...] ...
 Train a teacher, then students of several methods and seeds, and compare them on a test split. The same command
 continues an interrupted run; more seeds and methods join what is there.
 
-  kdtw train --task classroom --preset quickstart   word problems, about 13 minutes on 2 cores
+  kdtw train --task classroom --preset quickstart   word problems, about 8 minutes on 2 cores
   kdtw train --preset small --data debian/en-de   Debian's package descriptions, 3 seeds
   kdtw train --data files --text.files.train-source a.en --text.files.train-target a.de
 
