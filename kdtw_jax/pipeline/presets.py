@@ -205,6 +205,15 @@ WAYS = {
 CLASSROOM_TEXT = TextConfig(
     limit=18_000, vocab_size=1000, whole_words=True, max_source=112, max_target=112, on_long="truncate"
 )
+# Solutions are determined, so the teacher's are all there is to learn; the student's own come at the end, and count little.
+CLASSROOM_ROWS: dict[str, Any] = {
+    "top_k": 16,
+    "student_share": 0.125,
+    "teacher_share": 0.875,
+    "rollout_fraction": 0.25,
+    "own_rows": Ramp(0.9, 0.95),
+    "pcl_weight": 0.02,
+}
 CLASSROOM = {
     "quickstart": Experiment(
         preset="quickstart",
@@ -215,7 +224,7 @@ CLASSROOM = {
         **models("classroom"),
         teacher_fit=likelihood(3000, 3e-3),
         warmup=likelihood(800, 6e-3),
-        **on_prompts(800, 6e-3, alpha=1.0, top_k=16, student_share=0.25, teacher_share=0.75, own_rows=Ramp(0.8, 0.9)),
+        **on_prompts(800, 6e-3, alpha=1.0, **CLASSROOM_ROWS),
         methods=("mle", "pcl", "ask"),
         eval=EvalConfig(limit=400, ask_limit=160),
     ),
