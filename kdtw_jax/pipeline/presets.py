@@ -205,7 +205,7 @@ WAYS = {
 CLASSROOM_TEXT = TextConfig(
     limit=18_000, vocab_size=1000, whole_words=True, max_source=112, max_target=112, on_long="truncate"
 )
-# Solutions are determined, so the teacher's are all there is to learn; the student's own come at the end, and count little.
+# Solutions are determined, so the teacher's hold all there is to learn; the student's own come last and count little.
 CLASSROOM_ROWS: dict[str, Any] = {
     "top_k": 16,
     "student_share": 0.125,
