@@ -163,7 +163,7 @@ def test_its_flags_are_there() -> None:
 
 def without_marks(text: str) -> str:
     """The words, whoever wrote them: where a student asks hangs on the machine it was trained on."""
-    return re.sub("[⟦⟧∎]", "", text).strip()
+    return re.sub("[⟦⟧⟨⟩∎]", "", text).strip()
 
 
 @MADE
