@@ -97,7 +97,7 @@ def main(args: Args) -> None:
             if method != "ask":
                 alone = _write(student, pairs, None, method)
                 conditions += _conditions(args.run.name, method, seed, "", pairs, alone)
-                ways += _ways(args.run.name, method, seed, "", alone)
+                ways += _ways(args.run.name, method, seed, "", pairs, alone)
                 calculated = _calculated(student, pairs, f"{method}, with the calculator")
                 conditions += _conditions(args.run.name, method, seed, CALCULATOR, pairs, calculated)
                 continue
@@ -106,13 +106,13 @@ def main(args: Args) -> None:
                 teacher = dataclasses.replace(student, model=student.teacher, teacher=None, constraints=())
                 alone = _write(teacher, pairs, None, "teacher")
                 conditions += _conditions(args.run.name, "teacher", seed, "", pairs, alone)
-                ways += _ways(args.run.name, "teacher", seed, "", alone)
+                ways += _ways(args.run.name, "teacher", seed, "", pairs, alone)
                 helpers += _helpers(args, teacher, "teacher", seed, pairs)
             own = _write(student, pairs, None, "ask")
             for rule in args.rules:
                 answers = _write(student, pairs, rule, f"ask, {rule}")
                 conditions += _conditions(args.run.name, method, seed, rule, pairs, answers)
-                ways += _ways(args.run.name, method, seed, rule, answers)
+                ways += _ways(args.run.name, method, seed, rule, pairs, answers)
                 kinds += _kinds(args.run.name, seed, rule, pairs, own, answers)
             helpers += _helpers(args, student, method, seed, pairs)
     ways = ways if len({row["way"] for row in ways}) > 1 else []
@@ -170,11 +170,12 @@ def _groups(pairs: Sequence[Pair]) -> list[tuple[tuple[str, str], list[int]]]:
     return sorted(found.items())
 
 
-def _ways(run: str, model: str, seed: int, rule: str, answers: Sequence[Answer]) -> list[Row]:
+def _ways(run: str, model: str, seed: int, rule: str, pairs: Sequence[Pair], answers: Sequence[Answer]) -> list[Row]:
     """In which ways steps are calculated, and how many of each are right in all their parts."""
+    language = language_of(pairs[0]["target"])
     taken = defaultdict[str, list[bool]](list)
     for answer in answers:
-        for way, is_right in ways_taken(answer.text):
+        for way, is_right in ways_taken(answer.text, language):
             taken[way].append(is_right)
     steps = sum(map(len, taken.values()))
     return [

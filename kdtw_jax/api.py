@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from kdtw_jax.data.prompts import OWN
+from kdtw_jax.data.prompts import OWN, REST
 from kdtw_jax.data.task import Task
 from kdtw_jax.errors import UserError
 from kdtw_jax.methods import find
@@ -62,7 +62,7 @@ def train(
     config = configure(TRANSLATION[preset], {**(settings or {}), "data": name, "methods": [method], "seeds": [seed]})
     named: dict[str, Any] = {"teacher_model": teacher and str(teacher), "student_model": student and str(student)}
     config = dataclasses.replace(config, out=None if out is None else Path(out), **named)
-    if own is not None and len(own.prompts):
+    if own is not None and len(own.prompts) and config.prompts != REST:
         config = dataclasses.replace(config, prompts=OWN)
     keep_compiled()
     folder, asked = config.out or default_folder("translation", config), config.learns_from_beams(method)

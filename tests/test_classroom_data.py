@@ -296,6 +296,7 @@ def test_evaluation_is_of_these_forms_alone() -> None:
         assert evaluate(text) is None, text
     assert [evaluate(text) for text in ("6x7", "6 * 7", "17 : 5", "8 − 3")] == ["42", "42", "3 remainder 2", "5"]
     assert not calculations("It is 14:35 and 1/2 = 1/2, see 3.4.5 = 6.")
+    assert not calculations("1,000 + 5 = 1005.")
 
 
 def test_metrics_judge_numbers_and_not_words() -> None:

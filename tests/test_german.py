@@ -247,6 +247,9 @@ def test_the_calculator_says_what_german_solutions_are_checked_by() -> None:
         for one in calculations(solution, "de"):
             assert calculate(solution[: one.start], "de") == one.written, solution
     assert calculate("Mia bezahlt 7,50 € + 2,25 =", "de") is None
+    for doubtful in ("1.000 + 5 =", "3 · 1.200 =", "12,345 + 1 =", "1,500 + 2 =", "0.5 + 0.5 =", "7,5 + 1 ="):
+        assert calculate(doubtful, "de") is None
+    assert calculate("Sie hat 5. 3 + 4 =", "de") == "7"
     assert calculate("7,50 + 2,25 =") is None and calculate("7.50 + 2.25 =") == "9.75"
 
 

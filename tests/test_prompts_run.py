@@ -17,6 +17,7 @@ from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.prepare import Setup, look_up, prepare
 from kdtw_jax.pipeline.presets import TRANSLATION
 from kdtw_jax.pipeline.restore import restore
+from kdtw_jax.pipeline.teacher_cache import text_of
 from kdtw_jax.pipeline.teacher_outputs import stages_written
 from kdtw_jax.runs import open_run, read_csv
 from kdtw_jax.runs.atomic import read_json
@@ -160,8 +161,12 @@ def test_students_may_have_few_of_their_teachers_pairs_and_the_sources_of_the_re
         run.mark_done("teacher")
         assert made(alone, run).teachers is None
     whole = config_in(tmp_path, "mle", prompts=None)
+    assert text_of(config) != text_of(replace(config, student_pairs=50)) and "student_pairs" not in text_of(whole)
     assert "student_pairs" not in whole.identity() and config.identity()["student_pairs"] == 40
-    with pytest.raises(UserError, match="student_pairs is 180, but files has 180 training pairs; give fewer"):
+    with pytest.raises(UserError, match="student_pairs is 180, but files has 180 training pairs; give fewer in a file"):
         look_up(replace(config, student_pairs=180))
+    own = Task.from_pairs([(text, text) for text in TEXTS[:200]], prompts=TEXTS[200:])
+    with pytest.raises(UserError, match="prompts is rest, but the task has prompts of its own"):
+        kdtw_jax.run_experiment(own, replace(config, out=tmp_path / "own"))
     with pytest.raises(UserError, match="prompts is rest, so student_pairs must be at least 1"):
         replace(config, student_pairs=0)

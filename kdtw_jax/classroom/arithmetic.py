@@ -130,6 +130,8 @@ def calculations(text: str, language: str = "en") -> list[Calculation]:
 
 
 def _within_a_number(text: str, start: int, notation: Notation) -> bool:
+    if text[start - 1 : start] == "," and text[start - 2 : start - 1].isdigit():  # of thousands
+        return True
     return start > 0 and (text[start - 1].isdigit() or text[start - 1] in f".:/{notation.point}")
 
 

@@ -126,7 +126,10 @@ def with_few_pairs(task: Task, count: int, *, prompts: bool) -> Task:
     """
     pairs = task.splits["train"]
     if count >= len(pairs):
-        raise UserError(f"student_pairs is {count}, but {task.name} has {len(pairs)} training pairs; give fewer, or 0")
+        raise UserError(
+            f"student_pairs is {count}, but {task.name} has {len(pairs)} training pairs; give fewer in a "
+            "file of settings (--config), or 0 and prompts: none"
+        )
     few = replace(task, splits={**task.splits, "train": _Part(pairs, 0, count), TEACHERS: pairs})
     return replace(few, prompts=_Part(pairs, count, len(pairs), bare=True)) if prompts else few
 

@@ -80,7 +80,7 @@ def train_model(
         with status if characters > _SAID else contextlib.nullcontext(), contextlib.ExitStack() as files:
             if whole_words:
                 candidates = files.enter_context(tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv"))
-                candidates.write(_candidates(lines, 2 * vocab_size, arguments))
+                candidates.write(_candidates(lines, max(2 * vocab_size, len(set("".join(lines))) + 16), arguments))
                 candidates.flush()
                 arguments["seed_sentencepieces_file"] = candidates.name
             sentencepiece.SentencePieceTrainer.train(
@@ -115,7 +115,18 @@ def train_model(
                 f"--text.vocab-size {found[1]} or more, or --text.character-coverage 0.9995 to leave out the rarest"
             ) from error
         raise UserError(f"cannot train a tokenizer of {vocab_size} pieces on this text: {error}") from error
-    return buffer.getvalue()
+    return _without_paths(buffer.getvalue()) if whole_words else buffer.getvalue()
+
+
+def _without_paths(model: bytes) -> bytes:
+    """A model that does not say where its candidates stood for a moment."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    described: Any = sentencepiece_model_pb2  # whose names no type checker sees
+    read = described.ModelProto.FromString(model)
+    read.trainer_spec.ClearField("seed_sentencepieces_file")
+    found: bytes = read.SerializeToString()
+    return found
 
 
 def _candidates(lines: Sequence[str], size: int, arguments: Mapping[str, Any]) -> str:

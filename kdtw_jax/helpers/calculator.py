@@ -42,6 +42,7 @@ _JOINED = re.compile(r"[\d.,]+(?:-[\d.,]+)+")  # with hyphens and no spaces: a d
 _CODE = re.compile(r"(?<![\d.,:])0[\d,]|\d/\d+/\d|/\s*\d+/\d")  # a number of no amount, a date, "6 / 1/2"
 _TIMES = re.compile(r"(?P<from>\d{1,2}:\d\d)\s*(?P<sign>[-+])\s*(?:(?P<to>\d{1,2}:\d\d)|(?P<span>.+))")
 _SPAN = re.compile(r"(?:(?P<h>\d{1,3})\s*h)?\s*(?:(?P<min>\d{1,4})\s*min)?")
+_DOUBTFUL = re.compile(r"\d\.\d|\d,(?!\d\d(?!\d))\d")  # with a decimal comma: of thousands, or of other places than two
 _REMAINDER = re.compile(r"(?P<a>\d+)\s+:\s+(?P<b>\d+)")
 
 
@@ -62,6 +63,8 @@ def calculate(written: str, language: str = "en") -> str | None:
       language: whose notation it is in, one of `kdtw_jax.classroom.notation.NOTATIONS`.
     """
     notation = NOTATIONS[language]
+    if notation.point == "," and _DOUBTFUL.search(written[-_LONGEST:]):
+        return None
     value = _calculate(notation.plain(written))
     return None if value is None else notation.written(value)
 

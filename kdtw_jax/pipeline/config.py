@@ -120,7 +120,7 @@ class Experiment:
         check_ranges(self, length_penalty="[0, inf)", student_from_teacher="[0, inf)")
         check_ranges(self, teacher_wait="[0, inf)", teacher_requests="[1, inf)", student_pairs="[0, inf)")
         if self.prompts == REST and not self.student_pairs:
-            raise UserError("prompts is rest, so student_pairs must be at least 1: students would have all pairs")
+            raise UserError("prompts is rest, so student_pairs must be at least 1; or give --prompts none")
         if self.student_from_teacher and self.student_model is not None:
             raise UserError(
                 "student_from_teacher and student_model both say what students start from; keep one of them"

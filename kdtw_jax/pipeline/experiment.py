@@ -13,7 +13,7 @@ from rich.console import Console
 
 from kdtw_jax.constraints import known_constraints
 from kdtw_jax.constraints.wording import student_words
-from kdtw_jax.data.prompts import OWN
+from kdtw_jax.data.prompts import OWN, REST
 from kdtw_jax.data.task import Task
 from kdtw_jax.evaluation.differences import differences
 from kdtw_jax.evaluation.training_figure import distil_figure
@@ -56,7 +56,7 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
       task: what tables and folders call it, the text being that of `config.data`; or a task of the user's own.
     """
     name, own = (task.name, task) if isinstance(task, Task) else (task, None)
-    if own is not None and len(own.prompts):
+    if own is not None and len(own.prompts) and config.prompts != REST:
         config = dataclasses.replace(config, prompts=OWN)
     started = time.time()
     running_code()

@@ -153,6 +153,8 @@ def _task(config: Experiment, own: Task | None) -> Task:
             prompts=NONE if config.prompts == REST else config.prompts,
         )
 
+    if own is not None and config.prompts == REST and len(own.prompts):
+        raise UserError("prompts is rest, but the task has prompts of its own: leave one of them out")
     if own is not None and (config.prompts not in (NONE, REST)) != bool(len(own.prompts)):
         raise UserError("prompts of a task of your own are said with it: Task.from_pairs(..., prompts=texts)")
     task = own or first_alone(load, "data")

@@ -273,4 +273,5 @@ def text_of(config: Experiment) -> dict[str, Any]:
     """What decides which prompts a run has and how they are cut, in the words of a manifest."""
     text = config.text
     names = ("max_source", "max_target", "on_long", "instruct", "limit")
-    return {"data": config.data, "prompts": config.prompts, **{name: getattr(text, name) for name in names}}
+    few = {"student_pairs": config.student_pairs} if config.student_pairs else {}
+    return {"data": config.data, "prompts": config.prompts, **few, **{name: getattr(text, name) for name in names}}
