@@ -3,5 +3,5 @@ that read class material."""
 
 from kdtw_jax.metrics.scores import METRICS
 
-READING = ("right", "calculations", "specification", "outline", "reasoning_gym")
+READING = ("right", "calculations", "in_head", "specification", "outline", "reasoning_gym")
 COMPARING = tuple(name for name in METRICS if name not in ("long_way", *READING))

@@ -265,7 +265,7 @@ def test_rules_in_the_pages_come_out_right() -> None:
     shown = re.findall(r'--rule "([^"]+)"', text) + re.findall(r'parse_rule\(\s*"([^"]+)"', text)
     shown += re.findall(r'\brule="([^"]+)"', text)
     assert len(shown) >= 4
-    in_words = {"no more than a fifth": "20", "never ask": "0"}  # what is said without digits
+    in_words = {"no more than a third": "33.3", "never ask": "0"}  # what is said without digits
     assert set(in_words) < set(shown)
     for text in shown:
         rule = parse_rule(text, (*KNOWN, make_every_other()))
