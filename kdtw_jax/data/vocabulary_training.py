@@ -123,8 +123,10 @@ def _without_paths(model: bytes) -> bytes:
     from sentencepiece import sentencepiece_model_pb2
 
     described: Any = sentencepiece_model_pb2  # whose names no type checker sees
-    read = described.ModelProto.FromString(model)
-    read.trainer_spec.ClearField("seed_sentencepieces_file")
+    read, field = described.ModelProto.FromString(model), "seed_sentencepieces_file"
+    read.trainer_spec.DiscardUnknownFields()  # sentencepiece 0.2.0 writes it, and does not describe it
+    if field in read.trainer_spec.DESCRIPTOR.fields_by_name:
+        read.trainer_spec.ClearField(field)
     found: bytes = read.SerializeToString()
     return found
 
