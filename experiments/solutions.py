@@ -4,10 +4,10 @@
     python experiments/solutions.py runs/mine --rules "never ask" "at most 20% of the words" --results results/classroom
 
 Three tables, as `conditions.csv`, `kinds.csv` and `helpers.csv` of the folder `--results`: right answers of the teacher
-and of each student, alone and with the calculator (`kdtw_jax/helpers/calculator.py`), by what is new in a problem
-(`kdtw_jax/data/classroom.py`) and by its steps; by kind of word (`kdtw_jax/classroom/kinds.py`), how often the student
-alone writes another word than the reference solution, and how often it asks for the word under each rule; and what the
-student that asks gets right with its teacher under rules, with the calculator, and with both, at what cost. Where
+and of each student, by what is new in a problem (`kdtw_jax/data/classroom.py`) and by its steps; by kind of word
+(`kdtw_jax/classroom/kinds.py`), how often the student alone writes another word than the reference solution, and how
+often it asks for the word under each rule; and what each gets right with the calculator
+(`kdtw_jax/helpers/calculator.py`), with its teacher under rules if it asks, and with both, at what cost. Where
 solutions go several ways (`kdtw_jax/classroom/workings.py`), `ways.csv` says how often each is taken and comes out.
 """
 
@@ -33,7 +33,7 @@ from kdtw_jax.classroom.kinds import KINDS, ways_taken, word_kinds
 from kdtw_jax.classroom.languages import language_of
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.errors import UserError
-from kdtw_jax.helpers import HelpedWriter, HelperUse, Limits, make_calculator
+from kdtw_jax.helpers import HelperUse, Limits, make_calculator
 from kdtw_jax.metrics.builtin import mean_rows, ratio_of_sums
 from kdtw_jax.metrics.classroom import right_solutions
 from kdtw_jax.metrics.scores import Statistics, bootstrap, interval
@@ -47,7 +47,6 @@ from kdtw_jax.serving.engine import Engine
 from kdtw_jax.serving.in_order import write_in_order
 from kdtw_jax.student import Student
 
-CALCULATOR = "the calculator, for every result"  # in place of a rule
 CONDITIONS = ("run", "model", "seed", "rule", "share", "condition", "steps", "problems", "right")
 # `cost` is in units per word; who writes is a student or the teacher, whom nobody helps but the calculator.
 HELPER_COLUMNS: tuple[str, ...] = ("run", "model", "seed", "helpers", "rule", "condition", "steps", "problems", "words")
@@ -98,8 +97,7 @@ def main(args: Args) -> None:
                 alone = _write(student, pairs, None, method)
                 conditions += _conditions(args.run.name, method, seed, "", pairs, alone)
                 ways += _ways(args.run.name, method, seed, "", pairs, alone)
-                calculated = _calculated(student, pairs, f"{method}, with the calculator")
-                conditions += _conditions(args.run.name, method, seed, CALCULATOR, pairs, calculated)
+                helpers += _helpers(args, student, method, seed, pairs)
                 continue
             assert student.teacher is not None
             if seed == config.seeds[0]:
@@ -130,16 +128,6 @@ def _write(student: Student, pairs: Sequence[Pair], rule: str | None, what: str)
     answers = list[Answer]()
     with Progress(what, total=len(pairs)) as progress:
         for answer in student.stream([pair["source"] for pair in pairs], rule, guard=False):
-            answers.append(answer)
-            progress.update(len(answers))
-    return answers
-
-
-def _calculated(student: Student, pairs: Sequence[Pair], what: str) -> list[Answer]:
-    """Answers whose calculations the calculator completes, at no cost, and the teacher none."""
-    writer, answers = HelpedWriter(student, [make_calculator(language=language_of(pairs[0]["target"]))]), list[Answer]()
-    with Progress(what, total=len(pairs)) as progress:
-        for answer in writer.stream([pair["source"] for pair in pairs]):
             answers.append(answer)
             progress.update(len(answers))
     return answers

@@ -57,7 +57,7 @@ class Checked:
 
     @property
     def is_answer_alone(self) -> bool:
-        """The right answer stands there and nothing else, as of one who calculates in one's head: its steps miss."""
+        """The right answer stands there and nothing else: its steps miss."""
         return bool(self.missing) and [(span.what, span.verdict) for span in self.spans] == [("answer", "right")]
 
     def to_json(self) -> dict[str, Any]:

@@ -15,13 +15,14 @@ found first. So each part is of a table that one learns by heart. The rule of th
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 from kdtw_jax.classroom.arithmetic import evaluate
+from kdtw_jax.classroom.notation import PLAIN
 
 Way = Literal["head", "written", "round"]
-WAYS: tuple[Way, ...] = ("head", "written", "round")
-SO = ", so "  # stands between a calculation and its parts
+WAYS: tuple[Way, ...] = get_args(Way)
+SO = PLAIN.so
 _BINARY = re.compile(r"(\d+) ([-+×÷]) (\d+)")
 _PART = re.compile(r"(?:(\d+)/(\d+)|(\d+)%) of (\d+)")
 _PERCENTS = {10: (1, 10), 20: (1, 5), 25: (1, 4), 50: (1, 2), 75: (3, 4)}

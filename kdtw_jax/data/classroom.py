@@ -248,9 +248,8 @@ def _writes_held_out_numbers(solution: str) -> bool:
 def _is_held_out(operation: str, left: str, right: str) -> bool:
     """Of sums and differences that can be carried out in parts, which are known."""
     expression = f"{left} {'+' if operation == 'add' else '-'} {right}"
-    return (
-        "written" in workings(expression) and fixed_fraction(f"numbers|{operation}|{left}|{right}") < _HELD_OUT_NUMBERS
-    )
+    few = fixed_fraction(f"numbers|{operation}|{left}|{right}") < _HELD_OUT_NUMBERS  # first, as it rules out most
+    return few and "written" in workings(expression)
 
 
 def _load(request: TaskRequest) -> Task:

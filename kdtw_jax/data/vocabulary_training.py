@@ -147,7 +147,7 @@ def _candidates(lines: Sequence[str], size: int, arguments: Mapping[str, Any]) -
     )
     merged = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
     counts = Counter(piece for line in lines for piece in merged.encode(line.replace(_APART, ""), out_type=str))
-    return "".join(f"{piece}\t{len(piece) * count}\n" for piece, count in counts.items() if "\t" not in piece)
+    return "".join(f"{piece}\t{len(piece) * count}\n" for piece, count in counts.items())
 
 
 def training_lines(texts: Iterable[str]) -> tuple[list[str], bool]:
