@@ -37,3 +37,13 @@ def test_a_place_that_jax_was_told_stands_and_one_that_cannot_be_made_is_done_wi
     assert kept(JAX_ENABLE_COMPILATION_CACHE="false", XDG_CACHE_HOME=str(tmp_path / "off")) == "None"
     (tmp_path / "file").write_text("in the way")
     assert kept(XDG_CACHE_HOME=str(tmp_path / "file")) == "None"
+
+
+def test_what_a_full_disk_left_empty_is_compiled_and_kept_again(tmp_path):
+    own = tmp_path / "own"
+    kept(JAX_COMPILATION_CACHE_DIR=str(own))
+    entries = list(own.glob("*-cache"))
+    for entry in entries:
+        entry.write_bytes(b"")
+    kept(JAX_COMPILATION_CACHE_DIR=str(own))
+    assert entries and all(entry.stat().st_size for entry in entries)

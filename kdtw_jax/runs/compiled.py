@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -14,13 +15,14 @@ import jax
 def keep_compiled() -> Path | None:
     """Keeps what XLA compiles in the user's cache folder (`$XDG_CACHE_HOME`, by default `~/.cache`); returns where.
 
-    Nothing is changed where JAX has been told a place itself (`JAX_COMPILATION_CACHE_DIR`), and nothing is kept (None)
+    The place is another where JAX has been told one itself (`JAX_COMPILATION_CACHE_DIR`), and nothing is kept (None)
     where the folder cannot be made or the cache is off (`JAX_ENABLE_COMPILATION_CACHE=false`). To be called before
     anything is compiled: JAX looks once.
     """
     if not jax.config.values["jax_enable_compilation_cache"]:
         return None
     if told := jax.config.values["jax_compilation_cache_dir"]:
+        _forget_empty(Path(told))
         return Path(told)
     caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     folder = Path(caches) / "kdtw_jax" / "compiled" / _instructions()
@@ -28,8 +30,18 @@ def keep_compiled() -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
+    _forget_empty(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
+
+
+def _forget_empty(folder: Path) -> None:
+    """Removes entries without content, which a full disk leaves: JAX warns of them at every start, and never writes
+    them anew."""
+    with contextlib.suppress(OSError):
+        for entry in folder.glob("*-cache"):
+            if not entry.stat().st_size:
+                entry.unlink(missing_ok=True)
 
 
 def _instructions() -> str:
