@@ -3,8 +3,8 @@
     python experiments/helpers.py --run runs/ask --cheap runs/en-de/seed0/seqkd/model runs/en-de/seed1/seqkd/model \\
         runs/en-de/seed2/seqkd/model --results results/helpers/three
 
-The student is one of a run that learned to ask, the dear teacher its own, the cheap one any model of its vocabulary, or
-several that vote. A word of a teacher costs in proportion to its parameters. What each is worth is measured on training
+The student is one of a run that learned to ask, the dear teacher its own or another, the cheap one any model of its
+vocabulary, or several that vote. A word of a teacher costs in proportion to its parameters. What each is worth is measured on training
 texts, of which no target is read, and judged on validation pairs. Takes minutes.
 """
 
@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +50,12 @@ class Args:
     """A cheap and a dear teacher of one student."""
 
     run: Path
-    """a finished run with a student that asks; its teacher is the dear one"""
+    """a finished run with a student that asks"""
     cheap: tuple[Path, ...]
     """folders of other models of that vocabulary, which are the cheap teacher together, by the mean of their
     log-probabilities; {seed} in one is the student's"""
+    dear: Path | None = None
+    """folder of the dear teacher; by default that of the run"""
     data_dir: Path = Path("runs/data")
     """where data sets are kept"""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -61,7 +63,9 @@ class Args:
     measured: int = 3000
     """training texts that helpers are measured on"""
     judged: int = 500
-    """validation pairs that outputs are judged on"""
+    """pairs that outputs are judged on"""
+    split: Literal["validation", "test"] = "validation"
+    """of these pairs"""
     costs: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     """cost units per word that prices are chosen for; a word of one of the cheap models costs 1"""
     oracle: bool = True
@@ -145,9 +149,9 @@ def outputs(
 
 
 def curve(cost_P: np.ndarray, value_P: np.ndarray, at: float) -> float:
-    """The value of a frontier at a cost, between its points; beyond the last one that of the last."""
+    """The best value of a frontier for at most a cost, between its points: nobody has to spend all that he may."""
     order = np.argsort(cost_P)
-    return float(np.interp(at, cost_P[order], value_P[order]))
+    return float(np.interp(at, cost_P[order], np.maximum.accumulate(value_P[order])))
 
 
 class Judged(NamedTuple):
@@ -191,14 +195,15 @@ def frontier(
 def ahead_of(points: Sequence[Point], judged: Judged, metric: str) -> list[dict[str, Any]]:
     """By how much both teachers together are ahead of each alone at equal cost, and oracles of what is told.
 
-    The other frontier, which begins at the student alone, is read between its points, in each resample anew.
+    The other frontier, which begins at the student alone and ends where its teacher writes every word, is read between
+    its points, in each resample anew.
     """
     rows = []
     pairs = [("both", CHEAP), ("both", DEAR), ("oracle both", "oracle dear")]
     for system, other in [*pairs, ("oracle both", "both")]:
-        members = [i for i, point in enumerate(points) if point.system in (other, "student")]
+        members = [i for i, point in enumerate(points) if point.system in (other, f"{other} always", "student")]
         for i, point in enumerate(points):
-            if point.system != system or len(members) < 2 or judged.cost_P[i] > judged.cost_P[members].max():
+            if point.system != system or len(members) < 2:
                 continue
             value = judged.value_P[i] - curve(judged.cost_P[members], judged.value_P[members], judged.cost_P[i])
             draws = [
@@ -227,7 +232,8 @@ def points_of(args: Args, seed: int, config: Any, measured: Sequence[str], sourc
     """All points of a student, and what is to be said of it."""
     student: Student = kdtw_jax.load(args.run, "ask", seed, with_teacher=False)
     tokenizer = student.model.tokenizer
-    dear = load_model(Path(config.teacher_model or args.run / "teacher" / "model"), tokenizer=tokenizer)
+    own = Path(config.teacher_model or args.run / "teacher" / "model")
+    dear = load_model(args.dear or own, tokenizer=tokenizer)
     cheap = [load_model(Path(str(folder).format(seed=seed)), tokenizer=tokenizer) for folder in args.cheap]
     helpers = {CHEAP: together(cheap), DEAR: dear}
     sizes = [parameters(model) for model in helpers.values()]
@@ -278,7 +284,7 @@ def run(args: Args) -> None:
         return found
 
     measured = [pair["source"] for pair in some("train", args.measured)]
-    many = some("validation", args.judged)
+    many = some(args.split, args.judged)
     sources, references = [pair["source"] for pair in many], [pair["target"] for pair in many]
     found = {seed: points_of(args, seed, config, measured, sources) for seed in args.seeds}
     seeds = [points for points, _ in found.values()]
@@ -294,7 +300,7 @@ def run(args: Args) -> None:
         columns = ["system", "target", "cost", *shares, "metric", "value", "low", "high"]
         write_csv(args.results / "frontier.csv", rows, columns)
         write_csv(args.results / "ahead.csv", ahead, ["system", "minus", "cost", "metric", "value", "low", "high"])
-        more = {"split": "validation", "pairs": len(many), "measured_texts": len(measured)}
+        more = {"split": args.split, "pairs": len(many), "measured_texts": len(measured)}
         more |= {"students": {str(seed): about for seed, (_, about) in found.items()}}
         record = provenance(typed(), args.seeds, started, **more)
         write_json(args.results / "provenance.json", record)

@@ -12,7 +12,7 @@ import pytest
 from kdtw_jax.cli.write_helped import helped_writer
 from kdtw_jax.errors import UserError
 from kdtw_jax.helpers import Budget, FunctionHelper, HelpedWriter, Limits, limits_of
-from kdtw_jax.helpers.measure import AlongWriter, measure_worth
+from kdtw_jax.helpers.measure import AlongWriter, measure_worth, word_gains
 from kdtw_jax.helpers.steps import feature_count
 from kdtw_jax.helpers.worth import Worth, check_worth, fit_worth, measured, read_worth, write_worth
 from kdtw_jax.student import Student
@@ -161,3 +161,13 @@ def test_models_that_read_along_write_what_they_do_when_they_are_asked(student: 
     assert list(found.models) == ["student", *NAMES] and len(set(found.models.values())) == 3
     assert found.models["dear"] == model_hash(models["dear"].model, models["dear"].params)
     assert found.helpers == NAMES and 1.0 <= found.states_per_word < 2.0
+
+
+def test_a_word_is_worth_what_its_first_token_is_that_the_helper_writes_otherwise() -> None:
+    begins = np.array([[True, False, False, True, False, True]])
+    gain = np.array([[0.0, 2.0, -1.0, 0.0, 0.0, 3.0]])[..., None] * np.array([1.0, -2.0])
+    mask = np.ones((1, 6), bool)
+    np.testing.assert_array_equal(word_gains(gain, begins, mask)[0, :, 0], [2.0, 0.0, 0.0, 0.0, 0.0, 3.0])
+    np.testing.assert_array_equal(word_gains(gain, begins, mask)[0, :, 1], [-4.0, 0.0, 0.0, 0.0, 0.0, -6.0])
+    mask[0, 5] = False  # beyond the end
+    np.testing.assert_array_equal(word_gains(gain, begins, mask)[0, :, 0], [2.0, 0.0, 0.0, 0.0, 0.0, 0.0])

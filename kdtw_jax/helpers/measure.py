@@ -44,11 +44,7 @@ class AlongWriter:
             check_vocabulary(name, model.tokenizer, own.tokenizer)
             if model.model.config.vocab_size != own.model.config.vocab_size:
                 raise UserError(f"the helper {name} has other rows in its embedding than the student; pad them alike")
-        models = {STUDENT: own, **helpers}
-        # Several models as one have no hash.
-        self.models = {
-            n: model_hash(m.model, m.params) if isinstance(m.params, dict) else "" for n, m in models.items()
-        }
+        self.models = {name: _hash(model) for name, model in {STUDENT: own, **helpers}.items()}
         self._params = [jax.device_put(model.params) for model in helpers.values()]
         self._program: AlongProgram = make_along(
             own.model,
@@ -109,7 +105,7 @@ def measure_worth(writer: AlongWriter, sources: Sequence[str]) -> Worth:
     for numbers, along in writer.write(sources, writer.decision(None, [_NEVER] * len(writer.names))):
         row_N, place_N = np.nonzero(along.begins_BxT & along.mask_BxT)
         features.append(np.asarray(along.features_BxTxF)[row_N, place_N])
-        gains.append(np.asarray(along.gain_BxTxK)[row_N, place_N])
+        gains.append(word_gains(along.gain_BxTxK, along.begins_BxT, along.mask_BxT)[row_N, place_N])
         texts.append(np.asarray(numbers)[row_N])
         last_BxT = np.pad(along.tokens_BxT[:, :-1], ((0, 0), (1, 0)))
         starts_BxT = (marks.begins_V[along.tokens_BxT] | marks.blank_V[last_BxT]) & ~marks.blank_V[along.tokens_BxT]
@@ -118,6 +114,26 @@ def measure_worth(writer: AlongWriter, sources: Sequence[str]) -> Worth:
         raise UserError("the student wrote nothing on these texts; give others")
     features_NxF, gain_NxK, text_N = map(np.concatenate, (features, gains, texts))
     return replace(fit_worth(writer.names, features_NxF, gain_NxK, text_N, words), models=writer.models)
+
+
+def word_gains(gain_BxTxK: np.ndarray, begins_BxT: np.ndarray, mask_BxT: np.ndarray) -> np.ndarray:
+    """What each helper's word is worth where the student begins one, [B, T, K], nats; 0 elsewhere.
+
+    Both write the same tokens up to the first that differs. What that one is worth is what the word is: no one has read
+    what follows a helper's token that the student did not write.
+
+    Args:
+      gain_BxTxK: what each helper's next token is worth; 0 where it is the student's own.
+      begins_BxT: where it is decided who writes a word.
+      mask_BxT: what belongs to the outputs.
+    """
+    gain_BxTxK = np.where(mask_BxT[..., None], gain_BxTxK, 0.0)
+    found, word_BxK = np.zeros_like(gain_BxTxK), np.zeros_like(gain_BxTxK[:, 0])
+    for t in range(gain_BxTxK.shape[1] - 1, -1, -1):
+        word_BxK = np.where(gain_BxTxK[:, t] != 0, gain_BxTxK[:, t], word_BxK)
+        found[:, t] = np.where(begins_BxT[:, t, None], word_BxK, 0.0)
+        word_BxK = np.where(begins_BxT[:, t, None], 0.0, word_BxK)
+    return found
 
 
 def _hash(saved: SavedModel) -> str:
