@@ -2,14 +2,18 @@
 
 Greedy decoding by rows of a batch, and a likelihood step (gradient, clipping, Adam) on prompts and what follows them.
 Both read the same GGUF file into float32 and get the same inputs, interleaved in one process; outputs have a fixed
-length, and the share of their tokens that agree is reported.
+length, and the share of their tokens that agree is reported. With `--llama-server` llama.cpp decodes the same prompts,
+in a process of its own, in turn with the others, with the same weights rounded to 8 bits (Q8_0).
 """
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ import numpy as np
 import tyro
 
 from benchmarks.common import Dtype, Line, Run, median_seconds, need, report, torch_versions
+from benchmarks.llama_cpp import cores, quantise, serving, wait_for, write
 from benchmarks.other import torch_device
 from benchmarks.train_step import stepper
 from kdtw_jax import parallel
@@ -49,6 +54,8 @@ class Args:
     dtype: Dtype = "float32"
     repeats: int = 5
     """rounds; medians are reported"""
+    llama_server: Path | None = None
+    """llama.cpp's program llama-server"""
     results: Path | None = None
     """folder for causal.json"""
 
@@ -73,13 +80,34 @@ def main(args: Args) -> None:
     }
     if args.train_rows:
         functions |= steppers(saved, theirs, args)
-    seconds = median_seconds(functions, args.repeats)
+    with contextlib.ExitStack() as stack:
+        if args.llama_server is not None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            how = {"slots": max(BATCHES), "context": args.prompt + args.length + 8, "threads": cores()}
+            model = quantise(file, folder / "q8_0.gguf")
+            address = stack.enter_context(serving(args.llama_server, model, **how))
+            wait_for(address)
+            functions |= by_llama_cpp(saved, address, args)
+            agreement |= {
+                f"same tokens as llama.cpp's, {rows}": float(
+                    np.mean(functions[f"{rows}, here"]() == functions[f"{rows}, llama.cpp"]())
+                )
+                for rows in BATCHES
+            }
+        seconds = median_seconds(functions, args.repeats)
     table: list[Line] = []
     ratios: dict[str, float] = {}
     for case in dict.fromkeys(name.rpartition(", ")[0] for name in functions):
         here, there = (seconds[f"{case}, {who}"] for who in ("here", "transformers"))
-        table.append({"what": case, "here, ms": 1e3 * here, "transformers, ms": 1e3 * there, "times": there / here})
-        ratios[f"vs_transformers_{f'b{case}' if case.isdigit() else case.split()[0]}"] = there / here
+        line: Line = {"what": case, "here, ms": 1e3 * here, "transformers, ms": 1e3 * there, "times": there / here}
+        name = f"b{case}" if case.isdigit() else case.split()[0]
+        ratios[f"vs_transformers_{name}"] = there / here
+        if args.llama_server is not None:
+            quantised = seconds.get(f"{case}, llama.cpp")
+            line |= {"llama.cpp Q8_0, ms": "" if quantised is None else 1e3 * quantised}
+            if quantised is not None:
+                ratios[f"vs_llama_cpp_{name}"] = quantised / here
+        table.append(line)
     title = f"{args.model}, {args.length} tokens after {args.prompt}, by rows of a batch"
     report("causal", title, table, ratios, agreement, args.results, started, compared_with=torch_versions())
 
@@ -121,6 +149,12 @@ def decoders(saved: SavedModel, theirs: Any, args: Args) -> Iterator[tuple[str, 
 
         yield f"{rows}, here", here
         yield f"{rows}, transformers", by_transformers
+
+
+def by_llama_cpp(saved: SavedModel, address: str, args: Args) -> dict[str, Run]:
+    """llama.cpp's greedy decoding of the prompts of `decoders`, by "ROWS, llama.cpp"."""
+    prompts = {rows: tokens_of(saved, rows, args.prompt)[1].tolist() for rows in BATCHES}
+    return {f"{rows}, llama.cpp": partial(write, address, prompts[rows], args.length) for rows in BATCHES}
 
 
 def steppers(saved: SavedModel, theirs: Any, args: Args) -> dict[str, Run]:

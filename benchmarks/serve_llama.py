@@ -11,11 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +20,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from kdtw_jax.errors import UserError
+from benchmarks.llama_cpp import cores, serving
 from kdtw_jax.metrics.scores import score_all
 from kdtw_jax.pipeline.prepare import look_up
 from kdtw_jax.pipeline.restore import restore
@@ -82,7 +79,11 @@ def main(args: Args) -> None:
         rows.append({"writer": name, **quality, "seconds": round(seconds, 1), **more})
         print(rows[-1], file=sys.stderr, flush=True)
 
-    with _serving(args) as address, closing(open_teacher(address, tokenizer=tokenizer, patience=STARTING)) as teacher:
+    how = {"slots": args.slots, "context": 256, "threads": args.threads}
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(serving(args.server, args.model, **how))
+        address = f"llama.cpp+http://{address}"
+        teacher = stack.enter_context(closing(open_teacher(address, tokenizer=tokenizer, patience=STARTING)))
         with closing(Engine(student, rows=args.rows, queue=2 * args.rows, teacher=teacher, patience=120.0)) as engine:
             for rule in (None, "ask the teacher for at most 20% of the words"):  # for the compiler
                 list(write_in_order(engine, sources[:2], rule))
@@ -113,7 +114,7 @@ def main(args: Args) -> None:
         "most_tokens": student.max_target,
         "model": args.model.name,
         "gate_offset": args.gate_offset,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "load_of_others": round(os.getloadavg()[0], 1),
         "rows": rows,
     }
@@ -129,28 +130,6 @@ def _offset(student: Student, nats: float) -> Student:
     out = {**gate["saving_out"], "bias": gate["saving_out"]["bias"] + nats}
     params = {**student.model.params, "gate": {**gate, "saving_out": out}}
     return replace(student, model=student.model._replace(params=params))
-
-
-@contextlib.contextmanager
-def _serving(args: Args) -> Iterator[str]:
-    """The server in a process of its own, killed in the end: its address.
-
-    Raises:
-      UserError: there is no such program.
-    """
-    if not args.server.is_file():
-        raise UserError(f"there is no {args.server}; build llama.cpp's llama-server and name it by --server")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
-    command = [str(args.server), "--model", str(args.model), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--ctx-size", str(256 * args.slots), "--parallel", str(args.slots), "--threads", str(args.threads)]
-    running = subprocess.Popen([*command, "--log-disable"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield f"llama.cpp+http://127.0.0.1:{port}"
-    finally:
-        running.kill()
-        running.wait()
 
 
 if __name__ == "__main__":

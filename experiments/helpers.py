@@ -1,11 +1,11 @@
 """A cheap and a dear teacher of one student: quality against cost with each alone, with both, and with an oracle.
 
-    python experiments/helpers.py --run runs/ask --cheap runs/en-de/seed0/seqkd/model runs/en-de/seed1/seqkd/model \\
-        runs/en-de/seed2/seqkd/model --results results/helpers/three
+    python experiments/helpers.py --run runs/wide --cheap runs/en-de/seed0/seqkd/model \\
+        --dear runs/en-de/teacher/model --seeds 0 --costs 0.25 0.5 0.75 1 1.5 2 3 --results results/helpers
 
 The student is one of a run that learned to ask, the dear teacher its own or another, the cheap one any model of its
-vocabulary, or several that vote. A word of a teacher costs in proportion to its parameters. What each is worth is measured on training
-texts, of which no target is read, and judged on validation pairs. Takes minutes.
+vocabulary, or several that vote. A word of a teacher costs in proportion to its parameters. What each is worth is
+measured on training texts, of which no target is read. Takes minutes.
 """
 
 from __future__ import annotations
@@ -300,7 +300,7 @@ def run(args: Args) -> None:
         columns = ["system", "target", "cost", *shares, "metric", "value", "low", "high"]
         write_csv(args.results / "frontier.csv", rows, columns)
         write_csv(args.results / "ahead.csv", ahead, ["system", "minus", "cost", "metric", "value", "low", "high"])
-        more = {"split": args.split, "pairs": len(many), "measured_texts": len(measured)}
+        more: dict[str, Any] = {"split": args.split, "pairs": len(many), "measured_texts": len(measured)}
         more |= {"students": {str(seed): about for seed, (_, about) in found.items()}}
         record = provenance(typed(), args.seeds, started, **more)
         write_json(args.results / "provenance.json", record)

@@ -103,9 +103,10 @@ def measure_worth(writer: AlongWriter, sources: Sequence[str]) -> Worth:
     features, gains, texts, words = [], [], [], 0
     marks = writer.student.model.tokenizer.words
     for numbers, along in writer.write(sources, writer.decision(None, [_NEVER] * len(writer.names))):
-        row_N, place_N = np.nonzero(along.begins_BxT & along.mask_BxT)
+        gain_BxTxK, begins_BxT, mask_BxT = map(np.asarray, (along.gain_BxTxK, along.begins_BxT, along.mask_BxT))
+        row_N, place_N = np.nonzero(begins_BxT & mask_BxT)
         features.append(np.asarray(along.features_BxTxF)[row_N, place_N])
-        gains.append(word_gains(along.gain_BxTxK, along.begins_BxT, along.mask_BxT)[row_N, place_N])
+        gains.append(word_gains(gain_BxTxK, begins_BxT, mask_BxT)[row_N, place_N])
         texts.append(np.asarray(numbers)[row_N])
         last_BxT = np.pad(along.tokens_BxT[:, :-1], ((0, 0), (1, 0)))
         starts_BxT = (marks.begins_V[along.tokens_BxT] | marks.blank_V[last_BxT]) & ~marks.blank_V[along.tokens_BxT]
