@@ -257,8 +257,8 @@ def load(
     away = config.teacher_elsewhere
     if away and method == "ask" and with_teacher:
         raise UserError(
-            f"the student of {run} learned from a teacher at an address, whose weights are not here: say where it is "
-            f"served, --teacher {name}"
+            f"the student of {run} learned from a teacher at an address, whose weights are not here: use kdtw write or "
+            f"kdtw serve, with --teacher {name} or where it is served now"
         )
     if rule is not None:
         size = None if away else find_config(name, offline=config.offline)

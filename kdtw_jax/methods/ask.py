@@ -30,7 +30,7 @@ from kdtw_jax.methods.ask_rows import QUOTES, AskingCollector, HelpedRows
 from kdtw_jax.methods.path_terms import coefficients
 from kdtw_jax.methods.pcl import cost, kept_ahead, prompts, rows_kept
 from kdtw_jax.methods.pcl import elsewhere as of_distil
-from kdtw_jax.methods.protocol import Method
+from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import ModelConfig
 from kdtw_jax.runs.atomic import write_json
 from kdtw_jax.training.collect import empty_row, minibatch_shares
@@ -175,11 +175,14 @@ def check(config: AskConfig, training: StudentTraining, teacher: ModelConfig) ->
     check_training(training)
 
 
-def helped_batches(config: AskConfig) -> float:
-    """Counts the batches that are written with help: as at test time, and the samples of the student's policy."""
-    distil = config.distil
-    own = distil.rollout_fraction if distil.student_share else 0.0
-    return (config.helped_fraction + own) / distil.updates_per_rollout
+def cost_of(config: AskConfig) -> Cost:
+    """Counts passes as those of pcl, and what is written with help: as at test time, and samples of the policy."""
+    often, sampled = config.distil.updates_per_rollout, config.distil.student_share > 0
+    return cost(config.distil)._replace(
+        further_steps=config.gate_calibration_steps,
+        helped=config.helped_fraction / often,
+        writings=(1 + sampled) / often,
+    )
 
 
 def elsewhere(config: AskConfig, given: bool) -> dict[str, Any] | None:
@@ -196,9 +199,7 @@ ASK = Method(
     describe="student that goes on as that of pcl and learns to ask its teacher under rules",
     config=AskConfig,
     train=train,
-    cost=lambda config: cost(config.distil)._replace(
-        further_steps=config.gate_calibration_steps, helped=helped_batches(config)
-    ),
+    cost=cost_of,
     student=lambda size, config: replace(size, gate_width=config.gate_width, rule_in_source=config.rule_in_source),
     start=lambda config: config.start,
     check=check,

@@ -21,7 +21,8 @@ class Cost(NamedTuple):
     teacher: float = 0.0  # forward passes of the teacher likewise
     further_steps: int = 0  # beyond those of `StudentTraining`
     copies: int = 0  # of the student's parameters that are kept beside it
-    helped: float = 0.0  # batches that the student writes with the teacher's help, on average over steps
+    helped: float = 0.0  # batches written with help that the teacher reads beside those above, on average over steps
+    writings: float = 0.0  # times that the student writes rows of a batch with help, likewise
 
 
 @dataclass(frozen=True)

@@ -64,17 +64,17 @@ def elsewhere_lines(config: Experiment) -> list[str]:
     for method in filter(lambda name: reads_rows_elsewhere(config, name), config.methods):
         kept, cost = find(method).rows_kept(config.of(method)), find(method).cost(config.of(method))
         steps = config.training.loop.steps + cost.further_steps
-        helped = round(cost.helped * steps * bucket.rows)  # rows that are written with its help, and then read
-        rows = round(cost.teacher * config.training.loop.steps * bucket.rows) + helped
+        rows = round((cost.teacher * config.training.loop.steps + cost.helped * steps) * bucket.rows)
         asked = questions(address, rows, *bucket[:2], kept.top_k if kept else 0)
         found.append(
             f"and while a student of {method} is trained, to read up to {rows} rows: {asked.scoring or rows} requests "
             f"({how_read}), for which it waits; {rows * sum(bucket[:2])} positions"
         )
-        if helped:
-            tokens = math.ceil(cost.helped * steps) * math.ceil(bucket.rows / _ROWS) * bucket.target
+        if writings := math.ceil(cost.writings * steps):
+            tokens = writings * bucket.target * math.ceil(bucket.rows / _ROWS)
             found.append(
                 f"and while it writes with help, up to {tokens} requests for next tokens (one after the other, of all "
-                f"rows that ask there), for which it waits, too; up to {helped * sum(bucket[:2])} positions"
+                f"rows that ask there), for which it waits, too; up to {writings * bucket.rows * sum(bucket[:2])} "
+                "positions"
             )
     return found
