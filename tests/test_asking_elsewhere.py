@@ -135,12 +135,22 @@ def test_what_is_said_is_what_may_be_written_of_as_many_tokens_as_the_teacher_sa
             assert said.ids_BxK[row][real_K].tolist() == some
             np.testing.assert_array_equal(said.log_probs_BxK[row][real_K], log_prob_V[some])
     assert teacher.calls == [("next", 2)] * 2
-    names = [AnsweringTeacher(teacher, banned) for _ in range(2)]
-    assert len({one._name for one in names}) == 2  # who goes on does not meet what was read before
     with pytest.raises(UserError, match="set top_k to 5 or less"):
         AnsweringTeacher(teacher, banned)(sources, Kept(6))
     with pytest.raises(UserError, match="none may be written"):
         AnsweringTeacher(teacher, range(V))(sources, Kept(4))(tokens, heard)
+
+
+def test_no_two_outputs_share_a_session_in_other_processes_either(world: Remote) -> None:
+    watched, sources = Watched(world.inner), np.array([[5, 6, 1], [7, 1, 0]], np.int32)
+    for process in (AnsweringTeacher(watched, world.banned) for _ in range(2)):
+        for _ in range(2):
+            answer = process(sources, Kept(4))
+            for written in ([[], []], [[4], [5]]):
+                answer(np.array(written, np.int32), np.array([True, True]))
+    names = [tuple(prefix.session for prefix in request) for request in watched.asked]
+    assert names[::2] == names[1::2]  # one output keeps its own
+    assert len({name for pair in names for name in pair}) == 8
 
 
 def test_what_a_teacher_elsewhere_cannot_be_asked_for_is_named_with_what_would_do(
