@@ -275,8 +275,10 @@ def test_a_student_learns_to_ask_a_teacher_over_the_network_a_cut_changes_no_bit
     student = dataclasses.replace(alone, teacher=saved._replace(params=jax.device_put(saved.params)))
     answers = [answer.to_json() for answer in student.stream(texts, "ask the teacher as often as you like")]
     assert found == [json.loads(json.dumps(answer)) for answer in answers] and any(one["calls"] for one in found)
-    assert main(words) == 2
-    assert "whose weights are not here: use kdtw write or kdtw serve, with --teacher" in capsys.readouterr().err
+    for refused, why in ((words, "use kdtw write or kdtw serve, with --teacher"), (["compare", words[1]], "compared")):
+        assert main(refused) == 2
+        said = capsys.readouterr().err
+        assert why in said and "weights" in said and "are not here" in said
 
 
 def test_a_run_goes_on_where_the_network_was_cut_and_asks_nothing_twice(
