@@ -22,6 +22,7 @@ from kdtw_jax.lines import LONGEST
 from kdtw_jax.methods.ask_config import unit_of
 from kdtw_jax.models import Params, make_model
 from kdtw_jax.pipeline.restore import read_json, restore
+from kdtw_jax.pipeline.teacher_cache import CACHE_STAGE
 from kdtw_jax.pretrained.named import find_config, find_model, read_teacher
 from kdtw_jax.text.normal import is_blank
 from kdtw_jax.text.words import word_numbers
@@ -242,6 +243,7 @@ def load(
     if not isinstance(instruction, str):
         raise UserError(f"{run / 'stages' / 'data.json'} is damaged: it has no instruction; take another run")
     seed = config.seeds[0] if seed is None else seed
+    size: Any
     done = [name for name in config.methods if (run / "stages" / f"seed{seed}" / f"{name}.json").exists()]
     method = method or ("ask" if "ask" in done or rule is not None else next(iter(done), "ask"))
     if method not in done:
@@ -252,15 +254,26 @@ def load(
     if rule is not None and method != "ask":
         raise UserError(f"the student of the method {method} did not learn to ask: leave the rule out, or take ask")
     name = config.teacher_model or str(run / "teacher" / "model")
+    away = config.teacher_elsewhere
+    if away and method == "ask" and with_teacher:
+        raise UserError(
+            f"the student of {run} learned from a teacher at an address, whose weights are not here: use kdtw write or "
+            f"kdtw serve, with --teacher {name} or where it is served now"
+        )
     if rule is not None:
-        read_rule(rule, known_constraints(config.of("ask").constraints, find_config(name, offline=config.offline)))
+        size = None if away else find_config(name, offline=config.offline)
+        read_rule(rule, known_constraints(config.of("ask").constraints, size))
     own = find_model(str(run / f"seed{seed}" / method / "model"))
     if method == "ask":
         stage = read_json(run / "stages" / f"seed{seed}" / "ask.config.json", f"{run} has no student that asks")
         check_read_alike(f"the student of seed {seed} in {run}", stage, own.tokenizer)
     tokenizer, teacher = own.tokenizer, None
     if method == "ask" and not with_teacher:
-        size: Any = find_config(name, offline=config.offline)
+        if away:  # what model it is is said nowhere here: one of the student's size stands for it
+            rows = read_json(run / "stages" / f"{CACHE_STAGE}.json", f"{run} does not say its teacher").get("rows", 0)
+            size = replace(own.config, vocab_size=max(own.tokenizer.vocab_size, rows if isinstance(rows, int) else 0))
+        else:
+            size = find_config(name, offline=config.offline)
         tokenizer = own.tokenizer.padded_to(max(own.tokenizer.vocab_size, size.vocab_size))
         teacher = SavedModel(make_model(replace(size, vocab_size=tokenizer.vocab_size)), _NOWHERE, tokenizer)
     elif method == "ask":
@@ -273,7 +286,7 @@ def load(
     return Student(
         student._replace(params=jax.device_put(student.params)),
         teacher,
-        () if teacher is None else known_constraints(config.of("ask").constraints, teacher.model.config),
+        () if teacher is None else known_constraints(config.of("ask").constraints, None if away else teacher[0].config),
         config.of("ask").distil.pcl.alpha,
         instruction,
         config.text.max_source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,6 +21,7 @@ from kdtw_jax.errors import Unreachable, UserError
 from kdtw_jax.pipeline import elsewhere
 from kdtw_jax.pipeline.begin import begin
 from kdtw_jax.pipeline.config import Experiment
+from kdtw_jax.pipeline.experiment import run_experiment
 from kdtw_jax.pipeline.label import Wanted, label
 from kdtw_jax.pipeline.labelled import FOLDER, with_labels
 from kdtw_jax.pipeline.plan import show_plan
@@ -28,6 +30,9 @@ from kdtw_jax.pipeline.questions import questions
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students, train_teacher
 from kdtw_jax.pipeline.teacher_outputs import prompts_for, readings_for
+from kdtw_jax.runs.atomic import read_json
+from kdtw_jax.student import load
+from kdtw_jax.teachers import named
 from kdtw_jax.teachers.ahead import score_rows, without
 from kdtw_jax.teachers.in_process import InProcessTeacher
 from kdtw_jax.teachers.named import open_teacher
@@ -44,6 +49,7 @@ from tests.simple_teacher import SimpleTeacher, V
 from tests.test_labels import World, changed, with_method
 
 ADDRESS = "http://127.0.0.1:8100"
+QUESTIONS = 2 * 5 * 16  # for next tokens, at the most
 METHODS = ("pcl", "word_kd", "gkd")  # seqkd takes what is there for gkd
 
 
@@ -220,6 +226,61 @@ def test_gkd_on_the_students_rows_is_the_same_where_all_tokens_are_kept(
     assert farthest(here, there) < 0.05 * farthest(first, {name: here[name] for name in first})
 
 
+def asking(config: Experiment, **distil: Any) -> Experiment:
+    """A student that learns to ask, in part on rows of its own, and then comes to rest."""
+    own = config.of("ask")
+    shares = {"student_share": 0.25, "teacher_share": 0.25, "reference_share": 0.5, "demonstrations": "greedy"}
+    distil = {**shares, "updates_per_rollout": 4, "reference_batches": 1, **distil}
+    config = with_method(config, "ask", distil=dataclasses.replace(own.distil, **distil), gate_calibration_steps=4)
+    return dataclasses.replace(config, methods=("ask",), teacher_requests=1)
+
+
+@pytest.mark.long
+def test_a_student_learns_to_ask_a_teacher_over_the_network_a_cut_changes_no_bit_and_it_asks_that_one(
+    world: Served, net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = asking(world.remote)
+    run_experiment("translation", dataclasses.replace(config, out=tmp_path / "whole"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "asking is judged with the teacher's weights, which are not here: no asking.csv" in said
+    assert f"--teacher {ADDRESS} --rule" in said
+    folder = Path("seed0/ask")
+    whole = load_model(tmp_path / "whole" / folder / "model").params
+    tokens = [i for i, path in enumerate(net.asked) if path == "/v1/next_token"]
+    requests = len(net.asked)
+    assert 0 < len(tokens) <= QUESTIONS
+    for name, left in (("between tokens", tokens[len(tokens) // 2]), ("at rest", requests - 1)):
+        net.left = left
+        with pytest.raises(Unreachable):
+            learned(config, tmp_path / name, "ask")
+        net.left = 10**9
+        assert farthest(learned(config, tmp_path / name, "ask"), whole) == 0
+        assert (tmp_path / name / folder / "prices.json").read_bytes() == (
+            tmp_path / "whole" / folder / "prices.json"
+        ).read_bytes()
+    here = dataclasses.replace(config, teacher_model=str(world.teacher))
+    first, other = load_model(world.folder / "another").params, learned(here, tmp_path / "here", "ask")
+    moved = farthest(first, {name: whole[name] for name in first})
+    assert farthest(other, whole) < 0.02 * moved
+    prices = [read_json(tmp_path / name / folder / "prices.json", "")["share"]["price"] for name in ("whole", "here")]
+    np.testing.assert_allclose(*prices, rtol=1e-3)
+
+    transport = {"transport": net, "sleep": lambda seconds: None}
+    monkeypatch.setattr(named, "open_teacher", lambda name, **more: open_teacher(name, **{**more, **transport}))
+    words = ["write", str(tmp_path / "whole"), "--rule", "ask the teacher as often as you like", "--json"]
+    texts = ["abc fed", "bad cab deaf", "face"]
+    assert main([*words, "--teacher", ADDRESS, "--text", *texts]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    saved, alone = load_model(world.teacher), load(tmp_path / "whole", with_teacher=False)
+    student = dataclasses.replace(alone, teacher=saved._replace(params=jax.device_put(saved.params)))
+    answers = [answer.to_json() for answer in student.stream(texts, "ask the teacher as often as you like")]
+    assert found == [json.loads(json.dumps(answer)) for answer in answers] and any(one["calls"] for one in found)
+    for refused, why in ((words, "use kdtw write or kdtw serve, with --teacher"), (["compare", words[1]], "compared")):
+        assert main(refused) == 2
+        said = capsys.readouterr().err
+        assert why in said and "weights" in said and "are not here" in said
+
+
 def test_a_run_goes_on_where_the_network_was_cut_and_asks_nothing_twice(
     world: Served, net: Net, tmp_path: Path
 ) -> None:
@@ -271,7 +332,16 @@ REFUSED: dict[str, tuple[Callable[[Experiment], Experiment], str]] = {
         lambda c: with_method(c, "gkd", top_k=73, student_share=0.5, demonstrations="greedy"),
         "set top_k to 72 or less",
     ),
-    "ask": (lambda c: dataclasses.replace(c, methods=("ask",)), "ask asks the teacher .*, or leave the method out"),
+    "minillm": (lambda c: dataclasses.replace(c, methods=("minillm",)), "minillm asks .*, or leave the method out"),
+    "samples of one that is asked": (
+        lambda c: dataclasses.replace(c, methods=("ask",)),
+        r"ask asks the teacher while .*ask: {distil: {demonstrations: greedy}}",
+    ),
+    "arithmetic that it does not say": (
+        lambda c: with_method(asking(c), "ask", constraints=("share", "compute")),
+        r"ask asks the teacher while .*ask: {constraints: \[share\]}",
+    ),
+    "k of rows that ask": (lambda c: asking(c, top_k=73), "set top_k to 72 or less"),
     "layers": (
         lambda c: dataclasses.replace(c, student_from_teacher=1, student_model=None),
         "students of the teacher's layers",
@@ -403,6 +473,10 @@ def test_the_plan_says_what_an_engine_is_asked(world: Served, capsys: pytest.Cap
     show_plan(dataclasses.replace(world.remote, teacher_model="llama.cpp+http://127.0.0.1:1", methods=("word_kd",)))
     said = capsys.readouterr().out
     assert "1000 requests to write them, 16000 to read them (place by place" in said and "64000 positions" in said
+    show_plan(asking(world.remote))
+    said = capsys.readouterr().out
+    # Twice in 4 of 16 + 4 steps, 6 rows of 16 and 16 tokens at the most.
+    assert f"while it writes with help, up to {QUESTIONS} requests for next tokens" in said and "1920 pos" in said
     show_plan(on_own_rows(world.remote))
     assert "while a student of pcl is trained, to read up to" in capsys.readouterr().out
     # As it is counted, so it is asked.

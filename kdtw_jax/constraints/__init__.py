@@ -12,7 +12,7 @@ from kdtw_jax.constraints.builtin import (
 )
 from kdtw_jax.constraints.draw import Drawn, Terms, as_rule, draw_rules, pad_words, sayings, word_tokens, words_room
 from kdtw_jax.constraints.history import History, advance, called, histories, start_history
-from kdtw_jax.constraints.known import CONSTRAINTS, known_constraints, register, without_budgets
+from kdtw_jax.constraints.known import CONSTRAINTS, known_constraints, need_costs, register, without_budgets
 from kdtw_jax.constraints.record import Constraint, Rule, excess, total_cost
 from kdtw_jax.constraints.rules import Read, parse_rule, read_rule, word_rule
 from kdtw_jax.constraints.unit import TOKENS, Unit, make_unit
@@ -45,6 +45,7 @@ __all__ = [
     "make_price",
     "make_share",
     "make_unit",
+    "need_costs",
     "pad_words",
     "parse_rule",
     "read_rule",

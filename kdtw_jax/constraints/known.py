@@ -44,9 +44,9 @@ _ANY_TEACHER = Costs(1.0, 1.0, *(lambda source, target: 1.0,) * 3)  # names and 
 
 def made(maker: Maker, teacher: Costs) -> Constraint:
     """The constraint of a maker, for a teacher of these costs. Raises UserError for a function that makes none."""
-    needed = [p for p in inspect.signature(maker).parameters.values() if p.default is p.empty]
-    if len(needed) > 1:
-        raise UserError(f"{_named(maker)} must take nothing or the teacher's costs, it takes {len(needed)} values")
+    needed = _values_taken(maker)
+    if needed > 1:
+        raise UserError(f"{_named(maker)} must take nothing or the teacher's costs, it takes {needed} values")
     found = maker(teacher) if needed else maker()  # type: ignore[call-arg]
     if not isinstance(found, Constraint):
         raise UserError(f"{_named(maker)} must return a Constraint, not {found!r:.80}")
@@ -65,16 +65,25 @@ def register(maker: Maker) -> Maker:
     return CONSTRAINTS.add(name, maker)
 
 
-def known_constraints(names: Sequence[str], teacher: ModelConfig) -> tuple[Constraint, ...]:
+def known_constraints(names: Sequence[str], teacher: ModelConfig | None) -> tuple[Constraint, ...]:
     """The constraints of these names. Of "price=2.5" only that price is ever drawn.
+
+    Args:
+      names: the constraints.
+      teacher: whose arithmetic some of them count; None: it is elsewhere, and does not say what it takes.
 
     Raises:
       UserError: a name that none has, or a budget that makes no sense or is none of a price: a student is judged over
-        the range of all others.
+        the range of all others; or one of a teacher elsewhere that counts its arithmetic.
     """
     found = []
+    if teacher is None and (counting := need_costs(names)):
+        raise UserError(
+            f"the rule {counting[0]} counts the teacher's arithmetic, which one at an address does not say: leave it "
+            "out of ask.constraints"
+        )
     for name, said in zip(without_budgets(names), names, strict=True):
-        constraint = made(CONSTRAINTS.find(name), costs(teacher))
+        constraint = made(CONSTRAINTS.find(name), _ANY_TEACHER if teacher is None else costs(teacher))
         if said != name:
             number = said.removeprefix(f"{name}=")
             if constraint.price is None:
@@ -87,6 +96,15 @@ def known_constraints(names: Sequence[str], teacher: ModelConfig) -> tuple[Const
             constraint = constraint._replace(low=budget, high=budget)
         found.append(constraint)
     return tuple(found)
+
+
+def need_costs(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the `names` whose constraints count what the teacher's arithmetic takes."""
+    return tuple(name for name in names if _values_taken(CONSTRAINTS.find(name.partition("=")[0])))
+
+
+def _values_taken(maker: Maker) -> int:
+    return sum(p.default is p.empty for p in inspect.signature(maker).parameters.values())
 
 
 def without_budgets(names: Sequence[str]) -> tuple[str, ...]:

@@ -59,16 +59,17 @@ def gate_that_read(model: Model, params: Params, rule_BxP: jax.Array, alpha: flo
 
 
 def priced_gate(
-    model: Model, params: Params, encoded: Encoded, price: Callable[[History], jax.Array], alpha: float = 1.0
+    model: Model, params: Params, rule_BxP: jax.Array, price: Callable[[History], jax.Array], alpha: float = 1.0
 ) -> Gate:
     """The student's own at a price that is given and not read from a rule.
 
     Args:
-      encoded: any source; the rule in it is of no consequence.
+      model: the student.
+      params: the student's.
+      rule_BxP: what `Model.read_rule` made of any source; the rule in it is of no consequence.
       price: nats [B], for what has happened so far.
       alpha: the temperature, nats.
     """
-    rule_BxP = model.read_rule(params, encoded)
 
     def score(state: DecodeState) -> jax.Array:
         saving_B = _odds(model, params, rule_BxP, state).saving_BxT[:, 0]

@@ -7,7 +7,8 @@ Two decisions per step: *who* (the gate, sampled or by threshold, within the rul
 Where a call buys more than a token, the teacher goes on unasked. Whether its word is over it says itself: it says the
 next token, and where that begins another word, the gate decides anew who writes it.
 
-Three verbs over one state: `_decide` says who asks, `_answer` what the teacher says to them, `_write` what is written.
+Three verbs over one state: `look` says who asks, `_answer` what the teacher says to them, `conclude` what is written.
+A teacher elsewhere answers between the first and the last (`kdtw_jax.decoding.elsewhere`).
 """
 
 from __future__ import annotations
@@ -49,26 +50,28 @@ class Helped(NamedTuple):
         return self.history.positions_B
 
 
-class _Context(NamedTuple):
+class Helping(NamedTuple):
     """What stays the same through a decoding: the arguments of `generate_with_help`."""
 
     student: tuple[Model, Params]
-    teacher: tuple[Model, Params]
+    teacher: tuple[Model, Params] | None  # None: it is elsewhere
     gate: Gate
-    rule: Rule | None
-    credit: Credit | None
-    gate_noise_BxT: jax.Array | None
-    token_noise_BxT: jax.Array | None
-    threshold: float | jax.Array
     banned: tuple[int, ...]
-    read_along: bool
-    unit: Unit
+    gate_noise_BxT: jax.Array | None = None
+    token_noise_BxT: jax.Array | None = None
+    threshold: float | jax.Array = 0.5
+    rule: Rule | None = None
+    credit: Credit | None = None
+    read_along: bool = False
+    unit: Unit = TOKENS
 
-    def room(self, state: _State) -> Room:
+    def room(self, state: HelpState) -> Room:
         return Room(self.unit, state.tokens_BxT.shape[1] - state.step)
 
 
-class _State(NamedTuple):
+class HelpState(NamedTuple):
+    """Between two tokens."""
+
     step: jax.Array  # [] int32, tokens written so far
     token_Bx1: jax.Array  # int32, the student's next input
     finished_B: jax.Array  # bool
@@ -80,6 +83,20 @@ class _State(NamedTuple):
     student: Cache
     gate: Any  # the gate's own memory
     teacher: Cache  # filled up to `history.positions_B`; what lies beyond is overwritten before it is seen
+
+
+class Looked(NamedTuple):
+    """What a step finds out before anybody is heard."""
+
+    log_pi_BxV: jax.Array  # float32, the student's policy of the next token
+    log_mu_BxV: jax.Array | None  # float32, the teacher's, if it reads along
+    turn: Turns
+    score_B: jax.Array  # float32, what the gate says
+
+    @property
+    def heard_B(self) -> jax.Array:
+        """Rows in which the teacher is heard, bool."""
+        return self.turn.ask_B | self.turn.on_B
 
 
 def generate_with_help(
@@ -131,24 +148,13 @@ def generate_with_help(
     gate = own_gate(model, params, read) if gate is None else gate
     if credit is not None:
         credit = credit._replace(length_B=jnp.minimum(credit.length_B, max_len))  # what can be reached
-    context = _Context(
-        student, teacher, gate, rule, credit, gate_noise_BxT, token_noise_BxT, threshold, banned, read_along, unit
+    context = Helping(
+        student, teacher, gate, banned, gate_noise_BxT, token_noise_BxT, threshold, rule, credit, read_along, unit
     )
     encoded = other.encode(other_params, teacher_source_BxS)
-    start = _State(
-        step=jnp.zeros((), jnp.int32),
-        token_Bx1=jnp.full((rows, 1), PAD, jnp.int32),
-        finished_B=jnp.zeros(rows, bool),
-        tokens_BxT=jnp.full((rows, max_len), PAD, jnp.int32),
-        asked_BxT=jnp.zeros((rows, max_len), bool),
-        called_BxT=jnp.zeros((rows, max_len), bool),
-        score_BxT=jnp.zeros((rows, max_len), jnp.float32),
-        history=start_history(teacher_source_BxS),
-        student=model.start(params, read, max_len),
-        gate=gate.start,
-        # Spans are written whole, also where they reach past the end.
-        teacher=other.start(other_params, encoded, max_len if read_along else max_len + SPAN),
-    )
+    # Spans are written whole, also where they reach past the end.
+    cache = other.start(other_params, encoded, max_len if read_along else max_len + SPAN)
+    start = start_help(context, model.start(params, read, max_len), cache, teacher_source_BxS, max_len)
     end = jax.lax.while_loop(
         lambda state: (state.step < max_len) & ~jnp.all(state.finished_B), partial(_step, context), start
     )
@@ -164,31 +170,89 @@ def generate_with_help(
     )
 
 
-def _step(context: _Context, state: _State) -> _State:
+def start_help(
+    context: Helping, student: Cache, teacher: Cache, teacher_source_BxS: jax.Array, max_len: int
+) -> HelpState:
+    """Before the first token.
+
+    Args:
+      context: how it goes on.
+      student: the cache of what it has read.
+      teacher: its cache; of one elsewhere, ().
+      teacher_source_BxS: what the teacher reads.
+      max_len: tokens of an output at the most.
+    """
+    rows = len(teacher_source_BxS)
+    return HelpState(
+        step=jnp.zeros((), jnp.int32),
+        token_Bx1=jnp.full((rows, 1), PAD, jnp.int32),
+        finished_B=jnp.zeros(rows, bool),
+        tokens_BxT=jnp.full((rows, max_len), PAD, jnp.int32),
+        asked_BxT=jnp.zeros((rows, max_len), bool),
+        called_BxT=jnp.zeros((rows, max_len), bool),
+        score_BxT=jnp.zeros((rows, max_len), jnp.float32),
+        history=start_history(teacher_source_BxS),
+        student=student,
+        gate=context.gate.start,
+        teacher=teacher,
+    )
+
+
+def _step(context: Helping, before: HelpState) -> HelpState:
     """One token in every row that is not finished."""
-    (model, params), (other, other_params) = context.student, context.teacher
+    state, looked = look(context, before)
+    log_pi_BxV, log_mu_BxV = looked[:2]
+    if log_mu_BxV is None:
+        hear, nobody = partial(_answer, context, state, looked), lambda: (log_pi_BxV, state.teacher)
+        log_mu_BxV, teacher = jax.lax.cond(jnp.any(looked.heard_B), hear, nobody)
+        state = state._replace(teacher=teacher)
+    return conclude(context, state, looked, log_mu_BxV)
+
+
+def look(context: Helping, state: HelpState) -> tuple[HelpState, Looked]:
+    """Has the student read its last token and say who is to write the next one.
+
+    Args:
+      context: of the decoding.
+      state: between two tokens.
+
+    Returns:
+      The state with what has been read, and what was found out; `conclude` writes the token.
+    """
+    model, params = context.student
     decoded, student = model.extend(params, state.student, state.token_Bx1, state.step)
     log_pi_BxV, log_mu_BxV = log_policy(decoded.logits_BxTxV[:, 0], context.banned), None
-    if context.read_along:
+    teacher = state.teacher
+    if context.read_along and context.teacher is not None:
+        other, other_params = context.teacher
         heard, teacher = other.extend(other_params, state.teacher, state.token_Bx1, state.step)
         log_mu_BxV = log_policy(heard.logits_BxTxV[:, 0], context.banned)
     seen = DecodeState(log_pi_BxV, decoded.hidden_BxTxD[:, 0], state.tokens_BxT, state.history, log_mu_BxV)
     turn, score_B, gate = _decide(context, state, seen)
-    heard_B = turn.ask_B | turn.on_B
-    if log_mu_BxV is None:
-        hear, nobody = partial(_answer, context, state, heard_B, log_pi_BxV), lambda: (log_pi_BxV, state.teacher)
-        log_mu_BxV, teacher = jax.lax.cond(jnp.any(heard_B), hear, nobody)
+    read = state._replace(student=student, gate=gate, teacher=teacher)
+    return read, Looked(log_pi_BxV, log_mu_BxV, turn, score_B)
+
+
+def conclude(context: Helping, state: HelpState, looked: Looked, log_mu_BxV: jax.Array) -> HelpState:
+    """Writes the next token.
+
+    Args:
+      context: of the decoding.
+      state: that `look` has left.
+      looked: what it found out.
+      log_mu_BxV: float32, the teacher's policy in rows where it is heard; the others are not looked at.
+    """
+    turn, log_pi_BxV = looked.turn, looked.log_pi_BxV
     asked_B = turn.ask_B | _goes_on(context, state, turn.on_B, log_mu_BxV)
     written_BxV = jnp.where(asked_B[:, None], log_mu_BxV, log_pi_BxV)
     rule, credit = context.rule, context.credit
     if rule is not None and credit is not None:
         bound_B = ~turn.idle_B & ~state.finished_B
         written_BxV = only_keeping(rule, credit, state.history, written_BxV, bound_B, context.room(state))
-    after = _write(context, state, written_BxV, asked_B, score_B, heard_B)
-    return after._replace(student=student, gate=gate, teacher=teacher)
+    return _write(context, state, written_BxV, asked_B, looked.score_B, looked.heard_B)
 
 
-def _decide(context: _Context, state: _State, seen: DecodeState) -> tuple[Turns, jax.Array, Any]:
+def _decide(context: Helping, state: HelpState, seen: DecodeState) -> tuple[Turns, jax.Array, Any]:
     """Who may ask and would; the gate's score, float32 [B]; and its memory."""
     score_B, memory = context.gate.score(state.gate, seen)
     noise_BxT = context.gate_noise_BxT
@@ -204,7 +268,7 @@ def _decide(context: _Context, state: _State, seen: DecodeState) -> tuple[Turns,
     return Turns(wish_B, on_B, open_B), score_B, memory
 
 
-def _goes_on(context: _Context, state: _State, on_B: jax.Array, log_mu_BxV: jax.Array) -> jax.Array:
+def _goes_on(context: Helping, state: HelpState, on_B: jax.Array, log_mu_BxV: jax.Array) -> jax.Array:
     """Where the answer that runs goes on with what the teacher would write, bool [B]."""
     if context.unit.one_token:
         return jnp.zeros_like(on_B)
@@ -213,20 +277,22 @@ def _goes_on(context: _Context, state: _State, on_B: jax.Array, log_mu_BxV: jax.
     return on_B & context.unit.goes_on(state.history.owed_B, token_B, state.history.last_B)
 
 
-def _answer(context: _Context, state: _State, heard_B: jax.Array, log_pi_BxV: jax.Array) -> tuple[jax.Array, Cache]:
+def _answer(context: Helping, state: HelpState, looked: Looked) -> tuple[jax.Array, Cache]:
     """The policy of the next token, the teacher's in rows where it is heard, and its cache, filled up to there."""
-    found = catch_up(context.teacher, state.teacher, state.tokens_BxT, state.history.positions_B, state.step, heard_B)
-    return jnp.where(heard_B[:, None], log_policy(found[0], context.banned), log_pi_BxV), found[1]
+    assert context.teacher is not None
+    place, heard_B = (state.history.positions_B, state.step), looked.heard_B
+    found = catch_up(context.teacher, state.teacher, state.tokens_BxT, *place, heard_B)
+    return jnp.where(heard_B[:, None], log_policy(found[0], context.banned), looked.log_pi_BxV), found[1]
 
 
 def _write(
-    context: _Context,
-    state: _State,
+    context: Helping,
+    state: HelpState,
     log_policy_BxV: jax.Array,
     asked_B: jax.Array,
     score_B: jax.Array,
     heard_B: jax.Array,
-) -> _State:
+) -> HelpState:
     """The next token of rows that are not finished, padding in the others."""
     active_B, noise_BxT = ~state.finished_B, context.token_noise_BxT
     noise_B = None if noise_BxT is None else _column(noise_BxT, state.step)

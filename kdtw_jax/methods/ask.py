@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdtw_jax.constraints import Terms, known_constraints
+from kdtw_jax.constraints import Terms, known_constraints, need_costs
 from kdtw_jax.data.batches import Bucket
 from kdtw_jax.duals import Duals, prices
 from kdtw_jax.errors import UserError
@@ -27,8 +28,9 @@ from kdtw_jax.methods.ask_config import AskConfig, Rules, dual_configs, make_rul
 from kdtw_jax.methods.ask_loss import ask_loss
 from kdtw_jax.methods.ask_rows import QUOTES, AskingCollector, HelpedRows
 from kdtw_jax.methods.path_terms import coefficients
-from kdtw_jax.methods.pcl import cost, kept_ahead, prompts
-from kdtw_jax.methods.protocol import Method
+from kdtw_jax.methods.pcl import cost, kept_ahead, prompts, rows_kept
+from kdtw_jax.methods.pcl import elsewhere as of_distil
+from kdtw_jax.methods.protocol import Cost, Method
 from kdtw_jax.models import ModelConfig
 from kdtw_jax.runs.atomic import write_json
 from kdtw_jax.training.collect import empty_row, minibatch_shares
@@ -139,7 +141,8 @@ def train(context: TrainContext, params: Params, config: AskConfig) -> Params:
     """
     if context.tokenizer is None:
         raise UserError(f"{context.name} reads rules; give TrainContext a tokenizer")
-    constraints = known_constraints(config.constraints, context.needed_teacher()[0].config)
+    teacher = None if context.reader is not None else context.needed_teacher()[0].config
+    constraints = known_constraints(config.constraints, teacher)
     fresh = context.student.init(jax.random.key(context.seed + 1000))
     in_source = context.student.config.rule_in_source
     rules = make_rules(constraints, context.tokenizer, config.unit, in_source=in_source)
@@ -172,17 +175,38 @@ def check(config: AskConfig, training: StudentTraining, teacher: ModelConfig) ->
     check_training(training)
 
 
+def cost_of(config: AskConfig) -> Cost:
+    """Counts passes as those of pcl, and what is written with help: as at test time, and samples of the policy."""
+    often, sampled = config.distil.updates_per_rollout, config.distil.student_share > 0
+    return cost(config.distil)._replace(
+        further_steps=config.gate_calibration_steps,
+        helped=config.helped_fraction / often,
+        writings=(1 + sampled) / often,
+    )
+
+
+def elsewhere(config: AskConfig, given: bool) -> dict[str, Any] | None:
+    """Says what would have to be set for a teacher elsewhere: it writes greedily and does not say what it takes."""
+    distil, counting = of_distil(config.distil, given), need_costs(config.constraints)
+    rest = [name for name in config.constraints if name not in counting]
+    if not rest:
+        return None
+    return {**({"distil": distil} if distil else {}), **({"constraints": rest} if counting else {})}
+
+
 ASK = Method(
     name="ask",
     describe="student that goes on as that of pcl and learns to ask its teacher under rules",
     config=AskConfig,
     train=train,
-    cost=lambda config: cost(config.distil)._replace(further_steps=config.gate_calibration_steps),
+    cost=cost_of,
     student=lambda size, config: replace(size, gate_width=config.gate_width, rule_in_source=config.rule_in_source),
     start=lambda config: config.start,
     check=check,
     prompts=lambda config, given: prompts(config.distil, given),
     readings=lambda config: kept_ahead(config.distil),
+    elsewhere=elsewhere,
+    rows_kept=lambda config: rows_kept(config.distil),
     unseen=lambda config: config.gate_calibration_steps > 0,
     top_k="distil.top_k",
     further_rows=QUOTES,

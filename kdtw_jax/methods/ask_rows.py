@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,15 +15,19 @@ import numpy as np
 from kdtw_jax import parallel
 from kdtw_jax.constraints import History, Terms, Unit, draw_rules, histories
 from kdtw_jax.data.batches import Batch
-from kdtw_jax.decoding.gate import own_gate, priced_gate
-from kdtw_jax.decoding.help import generate_with_help
+from kdtw_jax.decoding.elsewhere import Begun, HelpedElsewhere
+from kdtw_jax.decoding.gate import Gate, gate_that_read, priced_gate
+from kdtw_jax.decoding.help import Helping, generate_with_help
 from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.duals import Duals
+from kdtw_jax.errors import UserError
 from kdtw_jax.methods.ask_config import MOST_FLAGS, AskConfig, Rules, dual_configs
 from kdtw_jax.methods.ask_prices import Prices, Quotes, learning_pace, resting_pace, unit_costs
+from kdtw_jax.models import Model
 from kdtw_jax.replay import Sample
 from kdtw_jax.training.collect import Collector, with_targets
 from kdtw_jax.training.context import TrainContext
+from kdtw_jax.training.readings import Kept
 from kdtw_jax.training.scoring import REFERENCE, SOURCES, STUDENT, TEACHER, Trajectories
 from kdtw_jax.training.state import Params, step_key
 
@@ -60,16 +66,81 @@ class Priced(NamedTuple):
         return self.rows.path.example_B
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How a student writes with help, as functions of its parameters and of rows.
+
+    Rows are the source that the teacher reads, the rule in words, uniforms for the gate and for tokens, and, if any,
+    terms and the price of each constraint's cost, [B, C]; by default the gate reads its own price from the rule.
+    """
+
+    student: Model
+    config: AskConfig
+    rules: Rules
+    banned: tuple[int, ...]
+    alpha: float
+    """temperature of the gate, nats"""
+    sampled: bool = False
+    """its policy is drawn from, whatever it does at test time"""
+
+    def begin(self, params: Params, source_BxS: jax.Array, rule_BxR: jax.Array, *how: Any) -> Begun:
+        """Reads rows: what the gate makes of the rule is kept."""
+        read_BxX, rule_BxX = encoder_inputs(self.student.config, rule_BxR, source_BxS)
+        rule_BxP = self.student.read_rule(params, self.student.encode(params, rule_BxX))
+        return Begun(rule_BxP, read_BxX, how[0].shape[1])
+
+    def helping(
+        self, params: Params, rule_BxP: jax.Array, source_BxS: jax.Array, rule_BxR: jax.Array, *how: Any
+    ) -> Helping:
+        """Says how rows are written with a teacher elsewhere, after `begin` has made `rule_BxP` of the rules."""
+        gate = self._gate(params, rule_BxP, *how[2:])
+        return Helping((self.student, params), None, gate, self.banned, *self._noise(*how[:2]), unit=self.rules.unit)
+
+    def write(
+        self, teacher: Model, params: Params, teacher_params: Params, source_BxS: jax.Array, *how: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """Writes rows with a teacher that is here, which reads along; tokens, and which the teacher wrote, [B, T]."""
+        rule_BxP, read_BxX, max_len = self.begin(params, source_BxS, *how)
+        helped = generate_with_help(
+            (self.student, params),
+            (teacher, teacher_params),
+            read_BxX,
+            source_BxS,
+            *self._noise(*how[1:3]),
+            banned=self.banned,
+            max_len=max_len,
+            gate=self._gate(params, rule_BxP, *how[3:]),
+            read_along=True,
+            unit=self.rules.unit,
+        )
+        return helped.tokens_BxT, helped.asked_BxT
+
+    def _noise(self, gate_BxT: jax.Array, token_BxT: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
+        drawn = self.sampled or self.config.gate == "sample", self.sampled or self.config.tokens == "sample"
+        return gate_BxT if drawn[0] else None, token_BxT if drawn[1] else None
+
+    def _gate(self, params: Params, rule_BxP: jax.Array, *given: Any) -> Gate:
+        if not given:
+            return gate_that_read(self.student, params, rule_BxP, self.alpha)
+        terms, price_BxC = given
+
+        def due(history: History) -> jax.Array:
+            return jnp.sum(unit_costs(self.rules.constraints, terms, history, self.rules.unit) * price_BxC, axis=1)
+
+        return priced_gate(self.student, params, rule_BxP, due, self.alpha)
+
+
 class AskingCollector:
     """Fresh rows under rules from all sources, and the prices that the helped ones call for."""
 
     def __init__(self, context: TrainContext, config: AskConfig, rules: Rules):
-        student, teacher, banned = context.student, context.needed_teacher(), context.banned
+        student, banned = context.student, context.banned
+        teacher = None if context.reader is not None else context.needed_teacher()
         alpha, chunks = config.distil.pcl.alpha, context.training.chunks()
         self.config, self.rules, self.devices, self.seed = config, rules, context.devices, context.seed
         self.steps = context.training.loop.steps
         how: dict[str, Any] = {"alpha": alpha, "chunks": chunks, "apart": context.prompts is not None}
-        how |= {"steps": self.steps, "readings": context.readings}
+        how |= {"steps": self.steps, "readings": context.readings, "reader": context.reader}
         self.plain = Collector(student, teacher, config.distil, banned, self.devices, **how)
         self.prices = Prices(rules.constraints, dual_configs(config, rules.constraints), rules.unit)
         self.prices_at_rest = self.prices.without_push()
@@ -82,44 +153,10 @@ class AskingCollector:
             held_out=config.held_out,
             fixed_share=config.fixed_share,
         )
-
-        def write(
-            sampled: bool,
-            params: Params,
-            teacher_params: Params,
-            source_BxS: jax.Array,
-            rule_BxR: jax.Array,
-            gate_noise_BxT: jax.Array,
-            token_noise_BxT: jax.Array,
-            *given: Any,  # terms and the price of each constraint's cost, [B, C]; by default the gate reads its own
-        ) -> tuple[jax.Array, jax.Array]:
-            read_BxX, rule_BxX = encoder_inputs(student.config, rule_BxR, source_BxS)
-            rule = student.encode(params, rule_BxX)
-            gate = own_gate(student, params, rule, alpha)
-            if given:
-                terms, price_BxC = given
-
-                def due(history: History) -> jax.Array:
-                    return jnp.sum(unit_costs(rules.constraints, terms, history, rules.unit) * price_BxC, axis=1)
-
-                gate = priced_gate(student, params, rule, due, alpha)
-            helped = generate_with_help(
-                (student, params),
-                (teacher[0], teacher_params),
-                read_BxX,
-                source_BxS,
-                gate_noise_BxT if sampled or config.gate == "sample" else None,
-                token_noise_BxT if sampled or config.tokens == "sample" else None,
-                banned=banned,
-                max_len=gate_noise_BxT.shape[1],
-                gate=gate,
-                read_along=True,
-                unit=rules.unit,
-            )
-            return helped.tokens_BxT, helped.asked_BxT
-
-        self._as_at_test_time = parallel.map_batch_with_frozen(partial(write, False), self.plain.teacher)
-        self._sampled = parallel.map_batch_with_frozen(partial(write, True), self.plain.teacher)
+        writing = Writing(student, config, rules, banned, alpha)
+        self._as_at_test_time, self._sampled = (
+            self._writer(replace(writing, sampled=sampled), context, teacher) for sampled in (False, True)
+        )
         self._move, self._move_at_rest = jax.jit(self.prices.move), jax.jit(self.prices_at_rest.move)
         self._flags = jax.jit(self._flag)
 
@@ -174,10 +211,24 @@ class AskingCollector:
         chosen_B = np.random.default_rng([self.seed, place]).integers(0, _BANK, rows)
         return Terms(*(x[chosen_B] for x in self.bank.terms)), self.bank.words_BxR[chosen_B]
 
+    def _writer(
+        self, writing: Writing, context: TrainContext, teacher: tuple[Model, Params] | None
+    ) -> Callable[[Params, tuple[Any, ...]], tuple[jax.Array, jax.Array]]:
+        """Makes what writes rows: of parameters and rows, the tokens, and which of them the teacher wrote."""
+        if teacher is None:
+            if context.answers is None:
+                raise UserError(
+                    f"{context.name} asks its teacher while it writes; give TrainContext answers beside its reader"
+                )
+            helped = HelpedElsewhere(writing.begin, writing.helping, self.devices)
+            answers = partial(context.answers, kept=Kept(self.config.distil.top_k))
+            return lambda params, rows: helped(params, rows, answers)
+        mapped = parallel.map_batch_with_frozen(partial(writing.write, teacher[0]), self.plain.teacher)
+        return lambda params, rows: parallel.map_rows(mapped, (params,), rows, self.devices)
+
     def _written(self, write: Any, params: Params, told: Told, *how: Any) -> HelpedRows:
         """What the student writes for them, with help; `how`: noise for the gate and for tokens, and prices, if any."""
-        given = (told.batch.source_BxS, told.rule_BxR, *how)
-        tokens_BxT, asked_BxT = parallel.map_rows(write, (params,), given, self.devices)
+        tokens_BxT, asked_BxT = write(params, (told.batch.source_BxS, told.rule_BxR, *how))
         return _rows(told, self.plain.scored(with_targets(told.batch, tokens_BxT)), asked_BxT)
 
     def _marked(self, told: Told, path: Trajectories, place: int) -> HelpedRows:

@@ -21,6 +21,8 @@ class Cost(NamedTuple):
     teacher: float = 0.0  # forward passes of the teacher likewise
     further_steps: int = 0  # beyond those of `StudentTraining`
     copies: int = 0  # of the student's parameters that are kept beside it
+    helped: float = 0.0  # batches written with help that the teacher reads beside those above, on average over steps
+    writings: float = 0.0  # times that the student writes rows of a batch with help, likewise
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class Method:
     and read ahead: {} where it is so; None: the teacher is always needed, as `uses_teacher` says. Prompts are given
     beside the pairs or not"""
     elsewhere: Callable[[Any, bool], Mapping[str, Any] | None] = lambda config, given: None
-    """likewise the settings by which a teacher elsewhere would do, which `context.reader` asks to read rows while a
-    student is trained and which has written ahead greedily: {} where it does; None: it never does"""
+    """likewise the settings by which a teacher elsewhere would do, which `context.reader` asks to read rows and
+    `context.answers` for tokens while a student is trained, and which has written ahead greedily: {} where it does;
+    None: it never does"""
     rows_kept: Callable[[Any], Kept | None] = lambda config: None
     """what is kept of its distributions at such rows"""
     student: Callable[[ModelConfig, Any], ModelConfig] = lambda size, config: size

@@ -15,7 +15,8 @@ from kdtw_jax.pipeline.config import Experiment
 
 def needs_validation(config: Experiment) -> bool:
     """Whether thresholds or prices are set, or students are watched, on pairs that no model was trained on."""
-    thresholds = "ask" in config.methods and "share" in without_budgets(config.of("ask").constraints)
+    judged = "ask" in config.methods and config.has_teacher
+    thresholds = judged and "share" in without_budgets(config.of("ask").constraints)
     return thresholds or config.eval.watch > 0 or any(find(name).unseen(config.of(name)) for name in config.methods)
 
 

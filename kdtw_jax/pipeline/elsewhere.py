@@ -17,6 +17,7 @@ from kdtw_jax.methods.seqkd import BeamTargets
 from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.teacher_cache import How, reads_rows_elsewhere, wanted
 from kdtw_jax.teachers.ahead import Means, asked_for, read_batch, read_elsewhere, write_elsewhere
+from kdtw_jax.teachers.answering import AnsweringTeacher
 from kdtw_jax.teachers.named import check_extra, open_teacher
 from kdtw_jax.teachers.patient import PatientTeacher, waited
 from kdtw_jax.teachers.protocol import Teacher
@@ -34,7 +35,9 @@ class Remote:
     Attributes:
       address: where it is.
       means: by what it is asked.
+      rows: of its vocabulary.
       banned: ids that it never writes, of its own numbers of rows.
+      answers: it, asked for tokens while a student writes; the `Answering` of a training.
     """
 
     def __init__(self, address: str, teacher: Teacher, tokenizer: Tokenizer, under_way: int):
@@ -48,8 +51,9 @@ class Remote:
         """
         self.address, self.tokenizer = address, tokenizer
         self.means = Means(teacher, under_way)
-        rows = teacher.about.vocab_size  # those beyond the tokens are padding, which models may have more or less of
+        self.rows = rows = teacher.about.vocab_size  # beyond the tokens padding, which models may have more or less of
         self.banned = (*(i for i in tokenizer.banned_ids if i < rows), *range(tokenizer.vocab_size, rows))
+        self.answers = AnsweringTeacher(teacher, self.banned)
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="labels")
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="rows")
 

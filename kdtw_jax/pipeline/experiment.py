@@ -67,7 +67,9 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
     out = config.out or default_folder(name, config)
     known = known_constraints(config.of("ask").constraints, config.teacher) if "ask" in config.methods else ()
     alike = "pcl" in config.methods and config.of("pcl").pcl.alpha == config.of("ask").distil.pcl.alpha
-    judged, sold = any(c.name == "share" for c in known), bool(priced(known))
+    shares, prices_known = any(c.name == "share" for c in known), bool(priced(known))
+    # What judges asking decodes with the teacher's weights.
+    judged, sold = shares and config.has_teacher, prices_known and config.has_teacher
     with logging_to(config.log_to, out), begin(out, name, config, own) as (run, given):
         setup = with_labels(config, prepare(config, run, console, given), run)
         write_json(run.path / SETTINGS, plain(config.eval))
@@ -98,17 +100,24 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
             report_asking(name, config, setup, run, prices)
         if sold:
             report_prices(config, prices, run)
-        if "ask" in config.methods and not judged and not sold:
+        if "ask" in config.methods and not config.has_teacher:
+            console.print(
+                "asking is judged with the teacher's weights, which are not here: no asking.csv; kdtw write and kdtw "
+                "serve with --teacher have the student ask",
+                soft_wrap=True,
+            )
+        elif "ask" in config.methods and not judged and not sold:
             console.print(
                 "asking is judged by the share of words it uses and by its price, and ask.constraints has neither "
                 "'share' nor 'price': no asking.csv"
             )
         console.print(f"run folder: {run.path}")
-        if (judged or sold) and own is None:
+        if (shares or prices_known) and own is None:
             some = sorted((pair["source"] for pair in islice(setup.task.splits[config.eval.split], 51)), key=len)
             source = some[len(some) // 2]
-            rule = RULE if judged else student_words(priced(known)[0].wording, priced(known)[0].high)
-            said = f"{program()} write {shlex.quote(str(run.path))} --rule {shlex.quote(rule)}"
+            rule = RULE if shares else student_words(priced(known)[0].wording, priced(known)[0].high)
+            at = f" --teacher {config.teacher_model}" if config.teacher_elsewhere else ""
+            said = f"{program()} write {shlex.quote(str(run.path))}{at} --rule {shlex.quote(rule)}"
             console.print(f"next: {said} --text {shlex.quote(source)}", soft_wrap=True, markup=False, highlight=False)
     return rows
 

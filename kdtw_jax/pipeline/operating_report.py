@@ -48,8 +48,14 @@ def check_studied(config: Experiment, seed: int, run: RunFolder) -> None:
     """Sees to it that the asking student of a seed has been studied: the thresholds of gates are from there.
 
     Raises:
-      UserError: it was not judged on the share of words, or with other settings, or before a gate was registered.
+      UserError: it was not judged on the share of words, or with other settings, or before a gate was registered; or
+        the teacher is not here.
     """
+    if not config.has_teacher:
+        raise UserError(
+            f"{run.path} learned from a teacher at an address: ways to share the writing are compared with the "
+            "teacher's weights, which are not here"
+        )
     share_index(known_constraints(config.of("ask").constraints, config.teacher))
     if not is_studied(config, seed, run):
         raise UserError(

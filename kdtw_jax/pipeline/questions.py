@@ -62,11 +62,19 @@ def elsewhere_lines(config: Experiment) -> list[str]:
         )
     bucket = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets)[-1]
     for method in filter(lambda name: reads_rows_elsewhere(config, name), config.methods):
-        kept = find(method).rows_kept(config.of(method))
-        rows = round(find(method).cost(config.of(method)).teacher * config.training.loop.steps * bucket.rows)
+        kept, cost = find(method).rows_kept(config.of(method)), find(method).cost(config.of(method))
+        steps = config.training.loop.steps + cost.further_steps
+        rows = round((cost.teacher * config.training.loop.steps + cost.helped * steps) * bucket.rows)
         asked = questions(address, rows, *bucket[:2], kept.top_k if kept else 0)
         found.append(
             f"and while a student of {method} is trained, to read up to {rows} rows: {asked.scoring or rows} requests "
             f"({how_read}), for which it waits; {rows * sum(bucket[:2])} positions"
         )
+        if writings := math.ceil(cost.writings * steps):
+            tokens = writings * bucket.target * math.ceil(bucket.rows / _ROWS)
+            found.append(
+                f"and while it writes with help, up to {tokens} requests for next tokens (one after the other, of all "
+                f"rows that ask there), for which it waits, too; up to {writings * bucket.rows * sum(bucket[:2])} "
+                "positions"
+            )
     return found

@@ -55,7 +55,6 @@ from kdtw_jax.training.blame import blamed
 from kdtw_jax.training.context import StudentTraining, TrainContext
 from kdtw_jax.training.identity import model_hash
 from kdtw_jax.training.loop import Diverged
-from kdtw_jax.training.readings import Reader
 from kdtw_jax.training.saved import load_model, save_model
 
 Row = dict[str, str | int | float | None]
@@ -162,7 +161,7 @@ def train_students(
             teacher=teacher if method.uses_teacher else None,
             data=teacher_outputs(config, setup, teacher, run, "beam") if beams else setup.train,
             prompts=prompts_for(config, setup, teacher, run, method.name),
-            reader=_reader(config, setup, method.name),
+            **_elsewhere(config, setup, method.name),
             readings=readings_for(config, setup, teacher, run, method.name),
             unseen=setup.validation if method.unseen(own) else None,
             watch=make_watch(config, setup, _alone(model, setup)),
@@ -199,9 +198,12 @@ def train_students(
     return students
 
 
-def _reader(config: Experiment, setup: Setup, method: str) -> Reader | None:
-    """The teacher at an address, where a method has it read rows while a student is trained."""
-    return setup.remote.read if setup.remote is not None and reads_rows_elsewhere(config, method) else None
+def _elsewhere(config: Experiment, setup: Setup, method: str) -> dict[str, Any]:
+    """The teacher at an address, where a method has it read and answer while a student is trained."""
+    remote = setup.remote
+    if remote is None or not reads_rows_elsewhere(config, method):
+        return {}
+    return {"reader": remote.read, "answers": remote.answers}
 
 
 def _cut(config: Experiment, teacher: Trained | None, seed: int) -> Trained:

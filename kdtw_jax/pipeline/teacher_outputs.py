@@ -33,11 +33,12 @@ def claim_prompts(setup: Setup, run: RunFolder) -> None:
     """
     if setup.cache is not None:
         run.claim(CACHE_STAGE, {"hash": setup.cache.teacher["hash"]})
-        at = {} if setup.remote is None else {"address": setup.remote.address}
+        at = {} if setup.remote is None else {"address": setup.remote.address, "rows": setup.remote.rows}
         run.mark_done(CACHE_STAGE, {**setup.cache.facts(), **at})  # with the place, which may be another one each time
     elif setup.remote is not None:
         run.claim(CACHE_STAGE, {"hash": setup.remote.facts["hash"]})
-        run.mark_done(CACHE_STAGE, {"address": setup.remote.address, "teacher": setup.remote.facts})
+        at = {"address": setup.remote.address, "rows": setup.remote.rows}
+        run.mark_done(CACHE_STAGE, {**at, "teacher": setup.remote.facts})
     if setup.prompts is not None:
         run.claim(PROMPTS_STAGE, {"fingerprint": fingerprint({"prompts": setup.task.prompts})})
         run.mark_done(PROMPTS_STAGE, {"prompts": len(setup.prompts)})

@@ -147,7 +147,7 @@ def read_elsewhere(
 
     def make(batch: Batch) -> list[Made]:
         real = np.flatnonzero(batch.example_B >= 0)
-        targets = [_row(batch.target_BxT[i]) for i in real]
+        targets = [without_padding(batch.target_BxT[i]) for i in real]
         found = score_rows(means.teacher, [_prefix(batch.source_BxS[i]) for i in real], targets, kept, banned)
         rows = [
             {"log_prob": x.log_probs_T, "top": x.top_log_probs_TxK, "ids": x.top_ids_TxK.astype(ids)} for x in found
@@ -213,7 +213,7 @@ def read_batch(teacher: Teacher, rows: Batch, kept: Kept, banned: Sequence[int])
     Raises:
       UserError: the teacher says too little of a place, or its scores are not finite.
     """
-    prefixes, targets = [_prefix(row) for row in rows.source_BxS], [_row(row) for row in rows.target_BxT]
+    prefixes, targets = [_prefix(row) for row in rows.source_BxS], [without_padding(row) for row in rows.target_BxT]
     b, t = rows.target_BxT.shape
     log_prob_BxT = np.zeros((b, t), np.float32)
     top_BxTxK, ids_BxTxK = np.zeros((b, t, kept.top_k), np.float32), np.zeros((b, t, kept.top_k), np.int32)
@@ -266,10 +266,11 @@ def without(scores: RowScores, kept: Kept, banned: Sequence[int], about: Teacher
 
 
 def _prefix(source_S: np.ndarray) -> Prefix:
-    return Prefix(tuple(_row(source_S)))
+    return Prefix(tuple(without_padding(source_S)))
 
 
-def _row(tokens_T: np.ndarray) -> list[int]:
+def without_padding(tokens_T: np.ndarray) -> list[int]:
+    """The ids of a row of a batch, `tokens_T`, without the zeros after its end."""
     found: list[int] = tokens_T[tokens_T != 0].tolist()
     return found
 

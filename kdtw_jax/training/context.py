@@ -14,7 +14,7 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model, Role
 from kdtw_jax.ranges import check_ranges
 from kdtw_jax.training.loop import LoopConfig
-from kdtw_jax.training.readings import Reader, Readings
+from kdtw_jax.training.readings import Answering, Reader, Readings
 from kdtw_jax.training.state import OptimizerConfig, Params
 
 
@@ -76,6 +76,8 @@ class TrainContext:
     """what the teacher made of the targets of `prompts`, where it wrote and read them ahead"""
     reader: Reader | None = None
     """a teacher elsewhere, in place of one that is here, where rows are to be read while the student is trained"""
+    answers: Answering | None = None
+    """the same one, where a student asks it while it writes"""
     unseen: EncodedSplit | None = None
     """pairs that no model was trained on, where the method asks for them"""
     watch: Callable[[Params], Mapping[str, float]] | None = None

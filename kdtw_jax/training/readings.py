@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from kdtw_jax.data.batches import Batch, Int64
+from kdtw_jax.decoding.elsewhere import Answer
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.kl import TopK
 from kdtw_jax.training.scoring import Trajectories
@@ -26,6 +27,14 @@ class Reader(Protocol):
 
         One row after the other is asked for, in the order of the calls.
         """
+        ...
+
+
+class Answering(Protocol):
+    """A teacher elsewhere that is asked for tokens while a student writes."""
+
+    def __call__(self, source_BxS: np.ndarray, kept: Kept) -> Answer:
+        """Returns whom to ask about outputs of `source_BxS`; it says at least the tokens of a place that are `kept`."""
         ...
 
 
