@@ -54,8 +54,8 @@ class Args:
     cheap: tuple[Path, ...]
     """folders of other models of that vocabulary, which are the cheap teacher together, by the mean of their
     log-probabilities; {seed} in one is the student's"""
-    dear: Path | None = None
-    """folder of the dear teacher; by default that of the run"""
+    dear: tuple[Path, ...] = ()
+    """folders of the dear teacher's models, together likewise; by default the teacher of the run"""
     data_dir: Path = Path("runs/data")
     """where data sets are kept"""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -233,11 +233,13 @@ def points_of(args: Args, seed: int, config: Any, measured: Sequence[str], sourc
     student: Student = kdtw_jax.load(args.run, "ask", seed, with_teacher=False)
     tokenizer = student.model.tokenizer
     own = Path(config.teacher_model or args.run / "teacher" / "model")
-    dear = load_model(args.dear or own, tokenizer=tokenizer)
-    cheap = [load_model(Path(str(folder).format(seed=seed)), tokenizer=tokenizer) for folder in args.cheap]
-    helpers = {CHEAP: together(cheap), DEAR: dear}
+
+    def read(folders: Sequence[Path]) -> SavedModel:
+        return together([load_model(Path(str(folder).format(seed=seed)), tokenizer=tokenizer) for folder in folders])
+
+    helpers = {CHEAP: read(args.cheap), DEAR: read(args.dear or [own])}
     sizes = [parameters(model) for model in helpers.values()]
-    units_K = [float(len(cheap)), round(len(cheap) * sizes[1] / sizes[0], 1)]
+    units_K = [float(len(args.cheap)), round(len(args.cheap) * sizes[1] / sizes[0], 1)]
     writer, started = AlongWriter(student, helpers), time.time()
     worth = measure_worth(writer, measured)
     print(f"seed {seed}: told of held-out states (r squared): {worth.told}", flush=True)
