@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from small_llama import write_model
 
+from benchmarks.llama_cpp import quantise
 from kdtw_jax import parallel
 from kdtw_jax.data.tokenizer import Tokenizer
 from kdtw_jax.errors import UserError
@@ -49,6 +50,19 @@ def test_a_gguf_file_is_the_folder_it_was_made_of_to_rounding(how: str, off: flo
         assert one.tokenizer.prompt(text, 99) == other.tokenizer.prompt(text, 99)
     assert one.tokenizer.fingerprint != other.tokenizer.fingerprint
     assert one.tokenizer.difference(other.tokenizer) is other.tokenizer.difference(one.tokenizer) is None
+
+
+def test_a_copy_in_eight_bits_is_the_same_model_to_rounding(tmp_path: Path) -> None:
+    write_model(tmp_path / "published", **SIZES)
+    write_gguf(tmp_path / "model.gguf", tmp_path / "published", "F16")
+    copy = quantise(tmp_path / "model.gguf", tmp_path / "copy.gguf")
+    one, other = (read_teacher(find_model(str(file)), dtype="float32") for file in (tmp_path / "model.gguf", copy))
+    assert one.model.config == other.model.config
+    furthest = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), one.params, other.params)
+    assert 0 < max(jax.tree.leaves(furthest)) < 0.02
+    assert all(one.tokenizer.prompt(text, 99) == other.tokenizer.prompt(text, 99) for text in PROMPTS)
+    kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(copy).tensors}
+    assert kinds == {"Q8_0", "F32"}
 
 
 def test_a_quantised_file_goes_to_its_places_tensor_by_tensor_and_is_dequantised_some_rows_at_a_time(

@@ -163,10 +163,17 @@ def _with_numbers(wishes: Wishes, known: Sequence[tuple[int, Chain]], interest: 
         counts = sorted({len(chain[1]) + 1 for _, chain in known})
         said = " or ".join(map(str, counts))
         raise UserError(f"{len(wishes.numbers)} numbers; give {said}: the first, and one for each operation")
+    likely = _likely(start)
+    if not any(chain[0] in likely for _, chain in wanted) and (such := _chains_of(likely)):
+        shown = (f"{' and then '.join(operations)} (from grade {grade})" for operations, grade in such[:_SHOWN])
+        raise UserError(
+            f"{wishes.numbers[0]!r} begins problems about {' or '.join(likely)}, and there are none such; there are "
+            f"those that {'; '.join(shown)}, with a number for each operation after the first"
+        )
     wrong: list[str] = []
     fits = False
     # What is wrong is said of quantities that the first number is one of, if there are any.
-    for _, (kind, operations) in sorted(wanted, key=lambda one: one[1][0] not in _likely(start)):
+    for _, (kind, operations) in sorted(wanted, key=lambda one: one[1][0] not in likely):
         unit = {"things": "stickers", "measure": next(iter(MEASURES))}.get(kind, kind)
         steps = tuple(Step(operation, number) for operation, number in zip(operations, numbers, strict=True))
         made = Specification(wishes.grade or 0, interest, unit, start, steps)
@@ -183,6 +190,12 @@ def _with_numbers(wishes: Wishes, known: Sequence[tuple[int, Chain]], interest: 
 def _likely(start: str) -> tuple[Kind, ...]:
     """The quantities that a person means who begins with a number."""
     return ("time",) if ":" in start else ("money",) if set(start) & set(".,$") else ("things", "measure")
+
+
+def _chains_of(kinds: Sequence[Kind]) -> list[tuple[tuple[str, ...], int]]:
+    """What can be done with such quantities, and the first grade of each, the shortest and earliest first."""
+    found = [(operations, grade) for grade, chains in CHAINS.items() for kind, operations in chains if kind in kinds]
+    return sorted({one[0]: one for one in reversed(found)}.values(), key=lambda one: (len(one[0]), one[1]))
 
 
 def _another_unit(specification: Specification, rng: random.Random) -> str:
