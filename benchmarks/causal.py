@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 from benchmarks.common import Dtype, Line, Run, median_seconds, need, report, torch_versions
-from benchmarks.llama_cpp import cores, quantise, serving, wait_for, write
+from benchmarks.llama_cpp import cores, quantise, serving, write
 from benchmarks.other import torch_device
 from benchmarks.train_step import stepper
 from kdtw_jax import parallel
@@ -86,7 +86,6 @@ def main(args: Args) -> None:
             how = {"slots": max(BATCHES), "context": args.prompt + args.length + 8, "threads": cores()}
             model = quantise(file, folder / "q8_0.gguf")
             address = stack.enter_context(serving(args.llama_server, model, **how))
-            wait_for(address)
             functions |= by_llama_cpp(saved, address, args)
             agreement |= {
                 f"same tokens as llama.cpp's, {rows}": float(

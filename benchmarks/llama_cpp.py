@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ _Q8_0 = 7  # general.file_type of llama.cpp
 
 @contextlib.contextmanager
 def serving(program: Path, model: Path, *, slots: int, context: int, threads: int) -> Iterator[str]:
-    """The server on a free port of this machine, killed in the end: HOST:PORT. It may still be reading its model.
+    """The server on a free port of this machine, with its model read, killed in the end: HOST:PORT.
 
     Args:
       program: llama-server.
@@ -34,7 +33,7 @@ def serving(program: Path, model: Path, *, slots: int, context: int, threads: in
       threads: that it computes with.
 
     Raises:
-      UserError: there is no such program.
+      UserError: there is no such program, or it does not read the model.
     """
     if not program.is_file():
         raise UserError(f"there is no {program}; build llama.cpp's llama-server and name it")
@@ -45,24 +44,22 @@ def serving(program: Path, model: Path, *, slots: int, context: int, threads: in
     command += ["--ctx-size", str(context * slots), "--parallel", str(slots), "--threads", str(threads)]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
+        _wait_for(running, port)
         yield f"127.0.0.1:{port}"
     finally:
         running.kill()
         running.wait()
 
 
-def wait_for(address: str) -> None:
-    """Waits until the server at an `address` has read its model.
-
-    Raises:
-      UserError: it has not after two minutes.
-    """
+def _wait_for(running: subprocess.Popen[bytes], port: int) -> None:
+    """Waits until it has read its model, two minutes at the most."""
     until = time.monotonic() + _WAIT_S
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/health", timeout=5):
+    while time.monotonic() < until and running.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
             return
         time.sleep(0.2)
-    raise UserError(f"llama-server at {address} has not read its model after {_WAIT_S:.0f} seconds")
+    ended = f"has ended with status {running.poll()}" if running.poll() is not None else f"takes over {_WAIT_S:.0f} s"
+    raise UserError(f"llama-server {ended} before it has read its model; start it by hand to see why")
 
 
 def write(address: str, prompts: Sequence[Sequence[int]], length: int) -> np.ndarray:

@@ -30,10 +30,8 @@ from kdtw_jax.serving.in_order import write_in_order
 from kdtw_jax.student import Student, load
 from kdtw_jax.teachers.named import open_teacher
 from kdtw_jax.teachers.protocol import Prefix
-from kdtw_jax.teachers.resilience import Patience
 
 METRICS = ("rougeL", "chrf")
-STARTING = Patience(120.0, attempts=600, first_wait_s=0.2, longest_wait_s=0.5, failures=10_000)
 
 
 @dataclass(frozen=True)
@@ -81,9 +79,8 @@ def main(args: Args) -> None:
 
     how = {"slots": args.slots, "context": 256, "threads": args.threads}
     with contextlib.ExitStack() as stack:
-        address = stack.enter_context(serving(args.server, args.model, **how))
-        address = f"llama.cpp+http://{address}"
-        teacher = stack.enter_context(closing(open_teacher(address, tokenizer=tokenizer, patience=STARTING)))
+        address = f"llama.cpp+http://{stack.enter_context(serving(args.server, args.model, **how))}"
+        teacher = stack.enter_context(closing(open_teacher(address, tokenizer=tokenizer)))
         with closing(Engine(student, rows=args.rows, queue=2 * args.rows, teacher=teacher, patience=120.0)) as engine:
             for rule in (None, "ask the teacher for at most 20% of the words"):  # for the compiler
                 list(write_in_order(engine, sources[:2], rule))

@@ -148,10 +148,19 @@ def outputs(
     return Point(system, cost, texts, cost_N, words_N, helped_KxN)
 
 
+def ascending(cost_P: np.ndarray, value_P: np.ndarray) -> list[int]:
+    """The points of a frontier, by cost, that nothing cheaper is better than: nobody has to spend all that he may."""
+    found = list[int]()
+    for p in np.argsort(cost_P).tolist():
+        if not found or value_P[p] >= value_P[found[-1]]:
+            found.append(p)
+    return found
+
+
 def curve(cost_P: np.ndarray, value_P: np.ndarray, at: float) -> float:
-    """The best value of a frontier for at most a cost, between its points: nobody has to spend all that he may."""
+    """The value of a frontier at a cost, between its points; beyond the last one that of the last."""
     order = np.argsort(cost_P)
-    return float(np.interp(at, cost_P[order], np.maximum.accumulate(value_P[order])))
+    return float(np.interp(at, cost_P[order], value_P[order]))
 
 
 class Judged(NamedTuple):
@@ -193,15 +202,16 @@ def frontier(
 
 
 def ahead_of(points: Sequence[Point], judged: Judged, metric: str) -> list[dict[str, Any]]:
-    """By how much both teachers together are ahead of each alone at equal cost, and oracles of what is told.
+    """By how much both teachers are ahead of each alone for at most the same cost, and oracles of what is told.
 
-    The other frontier, which begins at the student alone and ends where its teacher writes every word, is read between
-    its points, in each resample anew.
+    The other frontier begins at the student alone and may end where its teacher writes every word. Of its points those
+    count that nothing cheaper is better than. It is read between them, in each resample anew.
     """
     rows = []
     pairs = [("both", CHEAP), ("both", DEAR), ("oracle both", "oracle dear")]
     for system, other in [*pairs, ("oracle both", "both")]:
         members = [i for i, point in enumerate(points) if point.system in (other, f"{other} always", "student")]
+        members = [members[p] for p in ascending(judged.cost_P[members], judged.value_P[members])]
         for i, point in enumerate(points):
             if point.system != system or len(members) < 2:
                 continue
@@ -232,12 +242,13 @@ def points_of(args: Args, seed: int, config: Any, measured: Sequence[str], sourc
     """All points of a student, and what is to be said of it."""
     student: Student = kdtw_jax.load(args.run, "ask", seed, with_teacher=False)
     tokenizer = student.model.tokenizer
-    own = Path(config.teacher_model or args.run / "teacher" / "model")
 
     def read(folders: Sequence[Path]) -> SavedModel:
-        return together([load_model(Path(str(folder).format(seed=seed)), tokenizer=tokenizer) for folder in folders])
+        return together([load_model(folder, tokenizer=tokenizer) for folder in folders])
 
-    helpers = {CHEAP: read(args.cheap), DEAR: read(args.dear or [own])}
+    cheap, dear = ([Path(str(folder).format(seed=seed)) for folder in some] for some in (args.cheap, args.dear))
+    own = Path(config.teacher_model or args.run / "teacher" / "model")
+    helpers = {CHEAP: read(cheap), DEAR: read(dear or [own])}
     sizes = [parameters(model) for model in helpers.values()]
     units_K = [float(len(args.cheap)), round(len(args.cheap) * sizes[1] / sizes[0], 1)]
     writer, started = AlongWriter(student, helpers), time.time()
@@ -271,6 +282,8 @@ def run(args: Args) -> None:
     running_code()  # what runs here, whatever is committed meanwhile
     keep_compiled()
     config = restore(args.run)[1]
+    if config.teacher_elsewhere and not args.dear:
+        raise UserError(f"{args.run} learned from a teacher at an address: name the dear teacher's folder by --dear")
     student: Student = kdtw_jax.load(args.run, "ask", args.seeds[0], with_teacher=False)
     task = load_task(config.data, data_dir=args.data_dir)
 

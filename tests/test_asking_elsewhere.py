@@ -34,16 +34,19 @@ ASK = replace(CONFIG, distil=replace(CONFIG.distil, demonstrations="greedy"), ga
 
 
 class Watched:
-    """A teacher that says what it is asked, and may say of fewer tokens."""
+    """A teacher of which one sees what it is asked and says, and which may say fewer tokens of a place."""
 
     def __init__(self, inner: InProcessTeacher, most: int = 0):
         self.inner, self.asked = inner, list[list[Prefix]]()
+        self.said = dict[tuple[Any, ...], list[int]]()
         self.about = replace(inner.about, max_top_k=most) if most else inner.about
 
     def next_token(self, prefixes: Sequence[Prefix], top_k: int = 8) -> list[TopTokens]:
         assert top_k <= self.about.max_top_k
         self.asked.append(list(prefixes))
-        return self.inner.next_token(prefixes, top_k)
+        found = self.inner.next_token(prefixes, top_k)
+        self.said |= {(x.source, x.written): said.ids_K.tolist() for x, said in zip(prefixes, found, strict=True)}
+        return found
 
     def score(self, prefixes: Sequence[Prefix], tokens: Sequence[Sequence[int]], top_k: int = 0) -> list[RowScores]:
         return self.inner.score(prefixes, tokens, top_k)
@@ -119,6 +122,21 @@ def test_rows_are_those_of_a_teacher_here_on_any_number_of_devices(world: Remote
         assert len({len(prefix.written) for prefix in request}) == 1
 
 
+def test_of_a_teacher_that_says_few_tokens_greedy_rows_are_the_same_and_drawn_ones_are_of_these(world: Remote) -> None:
+    few = Watched(world.inner, most=len(world.banned) + 1)
+    config = replace(ASK, distil=replace(ASK.distil, top_k=1))
+    here, _ = world.rows(config, 1, world.rules, None)
+    there, _ = world.rows(config, 1, world.rules, few)
+    for source in (HELPED, "resting"):  # nothing is drawn in them
+        np.testing.assert_array_equal(here[source].path.tokens_BxT, there[source].path.tokens_BxT)
+    drawn = there[STUDENT]
+    asked = list(zip(*np.nonzero(drawn.asked_BxT), strict=True))
+    for row, t in asked:
+        source, tokens = (np.asarray(x[row]).tolist() for x in (drawn.path.source_BxS, drawn.path.tokens_BxT))
+        assert tokens[t] in few.said[tuple(i for i in source if i), tuple(tokens[:t])]
+    assert asked
+
+
 def test_what_is_said_is_what_may_be_written_of_as_many_tokens_as_the_teacher_says() -> None:
     teacher, banned = SimpleTeacher(), (0, 2, 5)
     sources = np.array([[5, 6, 1], [7, 1, 0], [9, 1, 0]], np.int32)
@@ -139,6 +157,10 @@ def test_what_is_said_is_what_may_be_written_of_as_many_tokens_as_the_teacher_sa
         AnsweringTeacher(teacher, banned)(sources, Kept(6))
     with pytest.raises(UserError, match="none may be written"):
         AnsweringTeacher(teacher, range(V))(sources, Kept(4))(tokens, heard)
+    only = TopTokens(np.array([2, 3, 4], np.int32), np.array([0.0, -np.inf, -np.inf], np.float32))
+    teacher.next_token = lambda prefixes, top_k: [only] * len(prefixes)  # type: ignore
+    with pytest.raises(UserError, match="none may be written, or they have no probabilities"):
+        AnsweringTeacher(teacher, banned)(sources, Kept(4))(tokens, heard)
 
 
 def test_no_two_outputs_share_a_session_in_other_processes_either(world: Remote) -> None:

@@ -12,6 +12,7 @@ import pytest
 from kdtw_jax.cli.write_helped import helped_writer
 from kdtw_jax.errors import UserError
 from kdtw_jax.helpers import Budget, FunctionHelper, HelpedWriter, Limits, limits_of
+from kdtw_jax.helpers.along import Along
 from kdtw_jax.helpers.measure import AlongWriter, measure_worth, word_gains
 from kdtw_jax.helpers.steps import feature_count
 from kdtw_jax.helpers.worth import Worth, check_worth, fit_worth, measured, read_worth, write_worth
@@ -79,7 +80,12 @@ def test_what_was_measured_is_read_again_and_refused_where_it_is_damaged(tmp_pat
     np.testing.assert_array_equal(again(features), worth(features))
     assert (again.helpers, again.told, again.states_per_word) == (NAMES, worth.told, worth.states_per_word)
     text = (tmp_path / "helpers.json").read_text()
-    for damage in ("{}", text.replace('"dear"', '"dear", "third"', 1), "["):
+    older = text.replace('"measured": "words"', '"texts": 12')
+    (tmp_path / "helpers.json").write_text(older)
+    with pytest.raises(UserError, match="was not measured by words, as it is now; measure again"):
+        read_worth(tmp_path)
+    assert older != text
+    for damage in ('{"measured": "words"}', text.replace('"dear"', '"dear", "third"', 1), "["):
         (tmp_path / "helpers.json").write_text(damage)
         with pytest.raises(UserError, match=r"damaged|JSON"):
             read_worth(tmp_path)
@@ -163,11 +169,39 @@ def test_models_that_read_along_write_what_they_do_when_they_are_asked(student: 
     assert found.helpers == NAMES and 1.0 <= found.states_per_word < 2.0
 
 
-def test_a_word_is_worth_what_its_first_token_is_that_the_helper_writes_otherwise() -> None:
-    begins = np.array([[True, False, False, True, False, True]])
-    gain = np.array([[0.0, 2.0, -1.0, 0.0, 0.0, 3.0]])[..., None] * np.array([1.0, -2.0])
-    mask = np.ones((1, 6), bool)
-    np.testing.assert_array_equal(word_gains(gain, begins, mask)[0, :, 0], [2.0, 0.0, 0.0, 0.0, 0.0, 3.0])
-    np.testing.assert_array_equal(word_gains(gain, begins, mask)[0, :, 1], [-4.0, 0.0, 0.0, 0.0, 0.0, -6.0])
-    mask[0, 5] = False  # beyond the end
-    np.testing.assert_array_equal(word_gains(gain, begins, mask)[0, :, 0], [2.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+def test_a_word_is_worth_what_its_first_token_is_that_asking_would_write_otherwise(student: Student) -> None:
+    """As a writer writes whose helper begins a word there: the first token of its own that is not the student's."""
+    models = {name: saved(seed) for name, seed in zip(NAMES, (2, 1), strict=True)}
+    writer, marks = AlongWriter(student, models), TOKENIZER.words
+    ((_, alone),) = writer.write(TEXTS, writer.decision(None, [1e6, 1e6]))
+    worth_BxTxK, begins_BxT = word_gains(alone), np.asarray(alone.begins_BxT & alone.mask_BxT)
+    seen = set()
+    for row, start in zip(*np.nonzero(begins_BxT), strict=True):
+        tokens = alone.tokens_BxT[row]
+        for k in range(len(NAMES)):
+            for t in range(start, int(alone.mask_BxT[row].sum())):
+                if t > start and not alone.runs_BxTxK[row, t, k]:  # the helper's word is over, all the same so far
+                    assert worth_BxTxK[row, start, k] == 0
+                    break
+                if alone.gain_BxTxK[row, t, k] != 0:
+                    assert worth_BxTxK[row, start, k] == alone.gain_BxTxK[row, t, k]
+                    seen.add(t - start)
+                    break
+            else:
+                assert worth_BxTxK[row, start, k] == 0
+        last = tokens[start - 1] if start else 0
+        # Who has just written a blank piece goes on, whatever comes; nobody runs on into another word.
+        assert not marks.blank_V[last] or alone.runs_BxTxK[row, start].all()
+    assert seen
+
+
+def test_nothing_is_credited_that_a_helper_whose_word_is_over_would_not_write() -> None:
+    one: Any = [[True] * 4]
+    runs = np.array([[True, True, False, True]])[..., None]
+    gain = np.array([[0.0, 0.0, 3.0, 5.0]])[..., None]
+    along = Along(*(np.zeros((1, 4)),) * 2, np.array(one), np.array(one), np.zeros((1, 4, 1)), gain, runs)  # type: ignore
+    np.testing.assert_array_equal(word_gains(along)[0, :, 0], [0.0, 0.0, 3.0, 5.0])
+    longer = along._replace(runs_BxTxK=np.array([[True, True, True, True]])[..., None])  # over the student's next word
+    np.testing.assert_array_equal(word_gains(longer)[0, :, 0], [3.0, 3.0, 3.0, 5.0])
+    ended = longer._replace(mask_BxT=np.array([[True, True, False, False]]))
+    np.testing.assert_array_equal(word_gains(ended)[0, :, 0], [0.0, 0.0, 0.0, 0.0])

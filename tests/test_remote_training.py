@@ -26,7 +26,7 @@ from kdtw_jax.pipeline.label import Wanted, label
 from kdtw_jax.pipeline.labelled import FOLDER, with_labels
 from kdtw_jax.pipeline.plan import show_plan
 from kdtw_jax.pipeline.prepare import prepare
-from kdtw_jax.pipeline.questions import questions
+from kdtw_jax.pipeline.questions import elsewhere_lines, questions, rows_of
 from kdtw_jax.pipeline.restore import restore
 from kdtw_jax.pipeline.stages import train_students, train_teacher
 from kdtw_jax.pipeline.teacher_outputs import prompts_for, readings_for
@@ -49,7 +49,7 @@ from tests.simple_teacher import SimpleTeacher, V
 from tests.test_labels import World, changed, with_method
 
 ADDRESS = "http://127.0.0.1:8100"
-QUESTIONS = 2 * 5 * 16  # for next tokens, at the most
+QUESTIONS = (2 * 4 + 1) * 16  # for next tokens, at the most
 METHODS = ("pcl", "word_kd", "gkd")  # seqkd takes what is there for gkd
 
 
@@ -475,8 +475,18 @@ def test_the_plan_says_what_an_engine_is_asked(world: Served, capsys: pytest.Cap
     assert "1000 requests to write them, 16000 to read them (place by place" in said and "64000 positions" in said
     show_plan(asking(world.remote))
     said = capsys.readouterr().out
-    # Twice in 4 of 16 + 4 steps, 6 rows of 16 and 16 tokens at the most.
-    assert f"while it writes with help, up to {QUESTIONS} requests for next tokens" in said and "1920 pos" in said
+    # Twice in 4 of 16 steps and once in 4 more, 6 rows of 16 and 16 tokens at the most.
+    assert f"while it writes with help, up to {QUESTIONS} requests for next tokens" in said and "1728 pos" in said
+    some = asking(world.remote)
+    few = dataclasses.replace(some.of("ask"), helped_fraction=0.25)
+    rested = dataclasses.replace(few, gate_calibration_steps=few.gate_calibration_steps + 40)
+
+    def read(config: Any) -> int:
+        (line,) = [line for line in elsewhere_lines(some.with_settings(ask=config)) if "student of ask" in line]
+        return int(line.split(" to read up to ")[1].split()[0])
+
+    assert read(few) < read(some.of("ask")) and read(rested) == read(few) + 40 // 4 * 6  # at rest all rows are written
+    assert [rows_of(f"{engine}http://h:1") for engine in ("", "llama.cpp+", "vllm+")] == [64, 16, 32]
     show_plan(on_own_rows(world.remote))
     assert "while a student of pcl is trained, to read up to" in capsys.readouterr().out
     # As it is counted, so it is asked.

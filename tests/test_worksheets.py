@@ -264,7 +264,10 @@ def test_small_problems_are_of_things_with_numbers_that_small_models_learn() -> 
         ({"operations": ("add",), "numbers": ("34", "1٣")}, "add '1٣' does not go with 34: give a whole number"),
         ({"operations": ("add",), "numbers": ("3٤", "13")}, "begins with a whole number"),
         ({"numbers": ("3.50", "2.25")}, "about money, and there are none such; there are those that "),
-        ({"operations": ("add",), "numbers": ("14:35", "50")}, "none such; there are those that add and then add (from"),
+        (
+            {"operations": ("add",), "numbers": ("14:35", "50")},
+            "none such; there are those that add and then",
+        ),
         ({"operations": ("keep",), "numbers": ("34", "1/٢")}, "give a part of the whole"),
         ({"operations": ("add", "add"), "numbers": ("7.5٠", "2.00", "1.00")}, 'two decimals, such as "7.50"'),
         ({"numbers": ("14:3٥", "5", "5")}, "a time from 1:00 to 23:59"),

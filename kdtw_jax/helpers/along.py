@@ -5,7 +5,8 @@ is also known what each helper's next token is worth to a judge, the last of the
 
     gain_k(s) = log mu(helper k's token | s) - log mu(the student's token | s),
 
-by which helpers are measured (`kdtw_jax.helpers.measure`), and with which an oracle decides.
+of which it is made what its word is worth (`kdtw_jax.helpers.measure.word_gains`), and with which an oracle decides.
+The oracle sees no further than that token, so it is no upper bound.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Along(NamedTuple):
     begins_BxT: jax.Array  # bool, it was decided there who writes on
     features_BxTxF: jax.Array  # float32, as in `kdtw_jax.helpers.steps.Looked`
     gain_BxTxK: jax.Array  # float32, nats
+    runs_BxTxK: jax.Array  # bool, had the helper written the word so far, its next token would belong to it
 
 
 class Decision(NamedTuple):
@@ -68,8 +70,8 @@ def make_along(
     begins_V, blank_V = jnp.asarray(marks.begins_V), jnp.asarray(marks.blank_V)
     has_gate = student.config.gate_width > 0
 
-    def ends(token_B: jax.Array) -> jax.Array:
-        return (token_B == EOS) | begins_V[token_B] | blank_V[token_B]
+    def ends(token_X: jax.Array) -> jax.Array:
+        return (token_X == EOS) | begins_V[token_X] | blank_V[token_X]
 
     def write(params: Any, others: Sequence[Any], source_BxS: Any, words_1xW: Any, decision: Decision) -> Along:
         rows = source_BxS.shape[0]
@@ -106,8 +108,9 @@ def make_along(
             score_BxK = jnp.where(decision.oracle, gain_BxK, told_BxK) - decision.nats_K[None, :]
             best_B = jnp.argmax(score_BxK, axis=1).astype(jnp.int32)
 
-            runs_B = jnp.take_along_axis(token_BxK, jnp.maximum(running_B, 0)[:, None], axis=1)[:, 0]
-            goes_on_B = (running_B >= 0) & (blank_V[last_B] | ~ends(runs_B))
+            runs_BxK = blank_V[last_B][:, None] | ~ends(token_BxK)
+            goes_on_B = jnp.take_along_axis(runs_BxK, jnp.maximum(running_B, 0)[:, None], axis=1)[:, 0]
+            goes_on_B = (running_B >= 0) & goes_on_B
             before_B = ~done_B & ~goes_on_B & (blank_V[last_B] | ends(own_B))
             writer_B = jnp.where(before_B & (jnp.max(score_BxK, axis=1) > 0), best_B, -1)
             writer_B = jnp.where(goes_on_B, running_B, writer_B)
@@ -115,7 +118,7 @@ def make_along(
             token_B = jnp.where(done_B, PAD, jnp.where(writer_B >= 0, helped_B, own_B))
             tokens_BxT = jax.lax.dynamic_update_index_in_dim(tokens_BxT, token_B, place, axis=1)
             history = advance(history, token_B, writer_B >= 0, ~done_B, unit)
-            seen = (jnp.where(done_B, -1, writer_B), before_B, features_BxF, gain_BxK)
+            seen = (jnp.where(done_B, -1, writer_B), before_B, features_BxF, gain_BxK, runs_BxK)
             return (caches, token_B, tokens_BxT, writer_B, done_B | (token_B == EOS), history), seen
 
         nothing = jnp.zeros(rows, jnp.int32)
@@ -128,7 +131,7 @@ def make_along(
             return jax.lax.cond(jnp.all(carry[4]), rest, lambda: step(carry, place))
 
         end, seen = jax.lax.scan(step_or_rest, start, jnp.arange(max_len))
-        writer_BxT, begins_BxT, features_BxTxF, gain_BxTxK = (jnp.moveaxis(leaf, 0, 1) for leaf in seen)
-        return Along(end[2], writer_BxT, mask_to_eos(end[2]), begins_BxT, features_BxTxF, gain_BxTxK)
+        writer_BxT, *rest = (jnp.moveaxis(leaf, 0, 1) for leaf in seen)
+        return Along(end[2], writer_BxT, mask_to_eos(end[2]), *rest)
 
     return jax.jit(write)

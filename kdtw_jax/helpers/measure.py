@@ -103,10 +103,9 @@ def measure_worth(writer: AlongWriter, sources: Sequence[str]) -> Worth:
     features, gains, texts, words = [], [], [], 0
     marks = writer.student.model.tokenizer.words
     for numbers, along in writer.write(sources, writer.decision(None, [_NEVER] * len(writer.names))):
-        gain_BxTxK, begins_BxT, mask_BxT = map(np.asarray, (along.gain_BxTxK, along.begins_BxT, along.mask_BxT))
-        row_N, place_N = np.nonzero(begins_BxT & mask_BxT)
+        row_N, place_N = np.nonzero(along.begins_BxT & along.mask_BxT)
         features.append(np.asarray(along.features_BxTxF)[row_N, place_N])
-        gains.append(word_gains(gain_BxTxK, begins_BxT, mask_BxT)[row_N, place_N])
+        gains.append(word_gains(along)[row_N, place_N])
         texts.append(np.asarray(numbers)[row_N])
         last_BxT = np.pad(along.tokens_BxT[:, :-1], ((0, 0), (1, 0)))
         starts_BxT = (marks.begins_V[along.tokens_BxT] | marks.blank_V[last_BxT]) & ~marks.blank_V[along.tokens_BxT]
@@ -117,23 +116,20 @@ def measure_worth(writer: AlongWriter, sources: Sequence[str]) -> Worth:
     return replace(fit_worth(writer.names, features_NxF, gain_NxK, text_N, words), models=writer.models)
 
 
-def word_gains(gain_BxTxK: np.ndarray, begins_BxT: np.ndarray, mask_BxT: np.ndarray) -> np.ndarray:
-    """What each helper's word is worth where the student begins one, [B, T, K], nats; 0 elsewhere.
+def word_gains(along: Along) -> np.ndarray:
+    """What each helper's word is worth in every state, had it begun there, [B, T, K], nats, while the student writes.
 
     Both write the same tokens up to the first that differs. What that one is worth is what the word is: no one has read
-    what follows a helper's token that the student did not write.
-
-    Args:
-      gain_BxTxK: what each helper's next token is worth; 0 where it is the student's own.
-      begins_BxT: where it is decided who writes a word.
-      mask_BxT: what belongs to the outputs.
+    what follows a helper's token that the student did not write. Where the helper's word is over before, asking it
+    changes nothing. Arrays of `along` may be of NumPy.
     """
-    gain_BxTxK = np.where(mask_BxT[..., None], gain_BxTxK, 0.0)
-    found, word_BxK = np.zeros_like(gain_BxTxK), np.zeros_like(gain_BxTxK[:, 0])
+    mask_BxTx1 = np.asarray(along.mask_BxT)[..., None]
+    gain_BxTxK = np.where(mask_BxTx1, np.asarray(along.gain_BxTxK), 0.0)  # 0 where both write the same token
+    runs_BxTxK = np.asarray(along.runs_BxTxK) & mask_BxTx1
+    found, later_BxK = np.zeros_like(gain_BxTxK), np.zeros_like(gain_BxTxK[:, 0])
     for t in range(gain_BxTxK.shape[1] - 1, -1, -1):
-        word_BxK = np.where(gain_BxTxK[:, t] != 0, gain_BxTxK[:, t], word_BxK)
-        found[:, t] = np.where(begins_BxT[:, t, None], word_BxK, 0.0)
-        word_BxK = np.where(begins_BxT[:, t, None], 0.0, word_BxK)
+        found[:, t] = np.where(gain_BxTxK[:, t] != 0, gain_BxTxK[:, t], later_BxK)
+        later_BxK = np.where(runs_BxTxK[:, t], found[:, t], 0.0)
     return found
 
 

@@ -2,9 +2,10 @@
 
 In a state before a word, helper k's word is worth
 
-    D_k(s) = log mu(the helper's next token | s) - log mu(the student's own next token | s),
+    D_k(s) = log mu(the helper's token | s') - log mu(the student's own token | s'),
 
-nats under a judge mu, the dear teacher, who reads along while it is measured and not when texts are written. A ridge
+nats under a judge mu, the dear teacher, who reads along while it is measured and not when texts are written; s' is the
+first state from s on, within the helper's word, in which the two differ (0 if they do not). A ridge
 regression tells D_k from the features that the student's gate has of a state (`Looked`). A sample of what it tells is
 kept, from which the prices that bring budgets about are found, as multipliers of
 
@@ -34,6 +35,7 @@ _RIDGES = (10.0, 100.0, 1000.0)  # of standardised features; the one that tells 
 _HELD_OUT = 5  # every fifth text
 _TEMPERATURE = 0.05  # nats
 _SAMPLE = 4096  # states
+_MEASURED = "words"  # by the first token that differs; before it was that of s, whatever followed
 _ARRAYS = ("mean_F", "scale_F", "weight_FxK", "bias_K", "sample_NxK")
 
 
@@ -190,7 +192,7 @@ def write_worth(folder: Path, worth: Worth, about: dict[str, Any]) -> None:
     """
     write_arrays(folder / "helpers.npz", {name: np.asarray(getattr(worth, name), np.float64) for name in _ARRAYS})
     text = {"helpers": list(worth.helpers), "states_per_word": worth.states_per_word, "told": worth.told}
-    text["models"] = dict(worth.models)
+    text |= {"models": dict(worth.models), "measured": _MEASURED}
     write_json(folder / "helpers.json", {**text, "about": about})
 
 
@@ -198,9 +200,11 @@ def read_worth(folder: Path) -> Worth:
     """Reads what `write_worth` wrote to `folder`.
 
     Raises:
-      UserError: it is not there, or damaged.
+      UserError: it is not there, damaged, or of an older way to measure.
     """
     plain = read_json(folder / "helpers.json", f"{folder} has no measured helpers")
+    if plain.get("measured") != _MEASURED:
+        raise UserError(f"{folder / 'helpers.json'} was not measured by words, as it is now; measure again")
     arrays = read_arrays(folder / "helpers.npz")
     try:
         names = tuple(str(name) for name in plain["helpers"])

@@ -182,6 +182,7 @@ def cost_of(config: AskConfig) -> Cost:
         further_steps=config.gate_calibration_steps,
         helped=config.helped_fraction / often,
         writings=(1 + sampled) / often,
+        at_rest=1 / often,
     )
 
 

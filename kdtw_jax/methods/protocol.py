@@ -23,6 +23,7 @@ class Cost(NamedTuple):
     copies: int = 0  # of the student's parameters that are kept beside it
     helped: float = 0.0  # batches written with help that the teacher reads beside those above, on average over steps
     writings: float = 0.0  # times that the student writes rows of a batch with help, likewise
+    at_rest: float = 0.0  # batches that it writes with help, and the teacher reads, at each further step
 
 
 @dataclass(frozen=True)

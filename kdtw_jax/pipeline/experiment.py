@@ -116,7 +116,7 @@ def run_experiment(task: str | Task, config: Experiment) -> list[Row]:
             some = sorted((pair["source"] for pair in islice(setup.task.splits[config.eval.split], 51)), key=len)
             source = some[len(some) // 2]
             rule = RULE if shares else student_words(priced(known)[0].wording, priced(known)[0].high)
-            at = f" --teacher {config.teacher_model}" if config.teacher_elsewhere else ""
+            at = f" --teacher {shlex.quote(str(config.teacher_model))}" if config.teacher_elsewhere else ""
             said = f"{program()} write {shlex.quote(str(run.path))}{at} --rule {shlex.quote(rule)}"
             console.print(f"next: {said} --text {shlex.quote(source)}", soft_wrap=True, markup=False, highlight=False)
     return rows

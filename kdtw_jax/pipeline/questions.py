@@ -11,6 +11,7 @@ from kdtw_jax.pipeline.config import Experiment
 from kdtw_jax.pipeline.teacher_cache import reads_rows_elsewhere, wanted
 from kdtw_jax.teachers.ahead import rows_at_once
 from kdtw_jax.teachers.named import PLACE_BY_PLACE
+from kdtw_jax.teachers.requests import ENGINE_ROWS
 
 OUTPUTS = 1000  # for which it is said
 _ROWS = 64  # of a request to kdtw serve-teacher
@@ -37,13 +38,22 @@ def questions(address: str, outputs: int, max_source: int, max_target: int, top_
       max_target: tokens of each output.
       top_k: log-probabilities of a place; 0: outputs are not read.
     """
-    engine = address.partition("://")[0].rpartition("+")[0]
-    by_place = engine in PLACE_BY_PLACE
-    at_once = min(_ROWS, rows_at_once(max_target, top_k))
+    by_place, most = engine_of(address) in PLACE_BY_PLACE, rows_of(address)
+    at_once = min(most, rows_at_once(max_target, top_k))
     scoring = outputs * max_target if by_place else math.ceil(outputs / at_once)
     passes = 2 if top_k else 1
-    writing = outputs if by_place else math.ceil(outputs / _ROWS)
+    writing = outputs if by_place else math.ceil(outputs / most)
     return Questions(writing, scoring if top_k else 0, outputs * passes * (max_source + max_target))
+
+
+def engine_of(address: str) -> str:
+    """The engine of others that an `address` names; "" is kdtw serve-teacher."""
+    return address.partition("://")[0].rpartition("+")[0]
+
+
+def rows_of(address: str) -> int:
+    """How many rows a request holds to the server at an `address`, at the most."""
+    return ENGINE_ROWS.get(engine_of(address), _ROWS)
 
 
 def elsewhere_lines(config: Experiment) -> list[str]:
@@ -63,15 +73,15 @@ def elsewhere_lines(config: Experiment) -> list[str]:
     bucket = make_buckets(text.max_source, text.max_target, text.batch_tokens, text.buckets)[-1]
     for method in filter(lambda name: reads_rows_elsewhere(config, name), config.methods):
         kept, cost = find(method).rows_kept(config.of(method)), find(method).cost(config.of(method))
-        steps = config.training.loop.steps + cost.further_steps
-        rows = round((cost.teacher * config.training.loop.steps + cost.helped * steps) * bucket.rows)
+        steps, at_rest = config.training.loop.steps, cost.at_rest * cost.further_steps
+        rows = round(((cost.teacher + cost.helped) * steps + at_rest) * bucket.rows)
         asked = questions(address, rows, *bucket[:2], kept.top_k if kept else 0)
         found.append(
             f"and while a student of {method} is trained, to read up to {rows} rows: {asked.scoring or rows} requests "
             f"({how_read}), for which it waits; {rows * sum(bucket[:2])} positions"
         )
-        if writings := math.ceil(cost.writings * steps):
-            tokens = writings * bucket.target * math.ceil(bucket.rows / _ROWS)
+        if writings := math.ceil(cost.writings * steps + at_rest):
+            tokens = writings * bucket.target * math.ceil(bucket.rows / rows_of(address))
             found.append(
                 f"and while it writes with help, up to {tokens} requests for next tokens (one after the other, of all "
                 f"rows that ask there), for which it waits, too; up to {writings * bucket.rows * sum(bucket[:2])} "

@@ -38,10 +38,10 @@ def keep_compiled() -> Path | None:
 def _forget_empty(folder: Path) -> None:
     """Removes entries without content, which a full disk leaves: JAX warns of them at every start, and never writes
     them anew."""
-    with contextlib.suppress(OSError):
-        for entry in folder.glob("*-cache"):
+    for entry in folder.glob("*-cache"):
+        with contextlib.suppress(OSError):  # another process may have removed it
             if not entry.stat().st_size:
-                entry.unlink(missing_ok=True)
+                entry.unlink()
 
 
 def _instructions() -> str:

@@ -16,7 +16,7 @@ from kdtw_jax.training.readings import Kept
 
 
 class AnsweringTeacher:
-    """An `Answering`: all rows of a batch that ask at a token are one request, in sessions of their own.
+    """An `Answering`: all rows of a batch that ask at a token are asked about together, in sessions of their own.
 
     Names of sessions are new in each process: who has read something of an output that was begun before reads it anew,
     and a training that goes on has the answers that it would have had.
@@ -48,7 +48,7 @@ class AnsweringTeacher:
             logs_BxK = np.full((len(heard_B), wide), -np.inf, np.float32)
             for i, said in zip(heard, self._teacher.next_token(prefixes, wide), strict=True):
                 stays_K = ~np.isin(said.ids_K, self._banned)
-                if not stays_K.any() or np.isnan(said.log_probs_K).any():
+                if not np.isfinite(said.log_probs_K[stays_K]).any() or np.isnan(said.log_probs_K).any():
                     raise UserError(
                         f"of the {wide} tokens that the teacher {about.name} says of a place none may be written, or "
                         "they have no probabilities; have its server say more, or take another teacher"

@@ -25,13 +25,13 @@ from kdtw_jax.data.vocabulary_hash import vocabulary_hash
 from kdtw_jax.teachers.engines import PROBE, EngineIds, check_probe, check_room, check_rows, ended, log_prob, read_model
 from kdtw_jax.teachers.protocol import Prefix, RowScores, TeacherAbout, TeacherUnavailable, TopTokens
 from kdtw_jax.teachers.replies import read_object
-from kdtw_jax.teachers.requests import check_generate, check_next, check_score
+from kdtw_jax.teachers.requests import ENGINE_ROWS, check_generate, check_next, check_score
 from kdtw_jax.teachers.resilience import Endpoint, UnfitReply
 
 # It ends one token before its context is full.
 _HOLDS = "a slot of the server (llama-server --ctx-size) holds"
 _FORCED = 1e6  # bias beyond any logit
-_ROWS = 16  # prompts of a request
+ROWS = ENGINE_ROWS["llama.cpp"]
 _WIDE = 1000  # log-probabilities that are asked for where a token cannot be forced; then all
 
 
@@ -69,8 +69,8 @@ class LlamaCppTeacher:
         prompts = [self._ids.prompt(prefix) for prefix in prefixes]
         check_room(prompts, 1, self._room - 1, _HOLDS)
         found: list[TopTokens] = []
-        for start in range(0, len(prompts), _ROWS):
-            found += (top for _, top in self._look(prompts[start : start + _ROWS], self._ids.eos, top_k))
+        for start in range(0, len(prompts), ROWS):
+            found += (top for _, top in self._look(prompts[start : start + ROWS], self._ids.eos, top_k))
         return found
 
     def score(self, prefixes: Sequence[Prefix], tokens: Sequence[Sequence[int]], top_k: int = 0) -> list[RowScores]:

@@ -8,6 +8,8 @@ from typing import Any
 from kdtw_jax.data.vocabulary_training import PAD_ID
 from kdtw_jax.teachers.protocol import Prefix, TeacherAbout
 
+ENGINE_ROWS = {"llama.cpp": 16, "vllm": 32}  # prompts of a request to engines of others
+
 
 def check_next(about: TeacherAbout, prefixes: Sequence[Prefix], top_k: int) -> None:
     """Checks a request for the next token.

@@ -19,12 +19,12 @@ from kdtw_jax.data.vocabulary_hash import vocabulary_hash
 from kdtw_jax.teachers.engines import PROBE, EngineIds, check_probe, check_room, check_rows, ended, log_prob, read_model
 from kdtw_jax.teachers.protocol import Prefix, RowScores, TeacherAbout, TopTokens
 from kdtw_jax.teachers.replies import read_object
-from kdtw_jax.teachers.requests import check_generate, check_next, check_score
+from kdtw_jax.teachers.requests import ENGINE_ROWS, check_generate, check_next, check_score
 from kdtw_jax.teachers.resilience import Endpoint, UnfitReply
 
 T = TypeVar("T")
 _TAKES = "the server's model (--max-model-len) takes"
-_ROWS = 32  # prompts of a request
+ROWS = ENGINE_ROWS["vllm"]
 _NEVER = -100.0  # the lowest bias of OpenAI's API; what is written is looked through
 _NAMED = "token_id:"
 _DIGITS = 10  # of an id at the most
@@ -147,8 +147,8 @@ class VllmTeacher:
     def _ask(self, prompts: list[list[int]], read: Callable[[dict[str, Any], int], T], **more: Any) -> list[T]:
         """What is read of the choice of each prompt, at its place."""
         found: list[T] = []
-        for start in range(0, len(prompts), _ROWS):
-            some = prompts[start : start + _ROWS]
+        for start in range(0, len(prompts), ROWS):
+            some = prompts[start : start + ROWS]
             request = {
                 "model": self._name,
                 "prompt": some,
