@@ -1,7 +1,7 @@
 """A cheap and a dear teacher of one student: quality against cost with each alone, with both, and with an oracle.
 
-    python experiments/helpers.py --run runs/wide --cheap runs/en-de/seed0/seqkd/model \\
-        --dear runs/en-de/teacher/model --seeds 0 --costs 0.25 0.5 0.75 1 1.5 2 3 --results results/helpers
+    python experiments/helpers.py --run runs/wide --cheap runs/en-de/teacher/model \\
+        --dear runs/wide/teacher/model runs/en-de/teacher/model --seeds 0 --costs 1 2 4 6 --results results/helpers
 
 The student is one of a run that learned to ask, the dear teacher its own or another, the cheap one any model of its
 vocabulary, or several that vote. A word of a teacher costs in proportion to its parameters. What each is worth is
