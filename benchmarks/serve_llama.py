@@ -1,9 +1,9 @@
 """A student whose teacher is llama.cpp's server: `python -m benchmarks.serve_llama RUN --server PROGRAM --model FILE`.
 
 For each rule the same held-out texts are written by the student here and the teacher in another process of the same
-machine, with which it shares the cores: quality, seconds, calls and the teacher's share. Without a rule the student
-writes alone; last the teacher writes alone. The student has to be trained for more than the cut of
-`experiments/smollm.py`: outputs of one or two words leave no call to a rule by shares.
+machine, with which it shares the cores: quality, nearness to what the teacher writes, seconds, calls and the teacher's
+share. First the teacher writes alone; without a rule the student does. The student has to be trained for more than the
+cut of `experiments/smollm.py`: outputs of one or two words leave no call to a rule by shares.
 """
 
 from __future__ import annotations
@@ -70,17 +70,24 @@ def main(args: Args) -> None:
     pairs = list(look_up(whole).task.splits["test"])[: args.texts]
     sources, references = [pair["source"] for pair in pairs], [pair["target"] for pair in pairs]
     student = _offset(load(args.run, "ask", with_teacher=False), args.gate_offset)
-    tokenizer, rows = student.model.tokenizer, []
+    tokenizer, rows = student.model.tokenizer, list[dict[str, Any]]()
 
     def row(name: str, texts: list[str], seconds: float, **more: Any) -> None:
         quality = {score.name: round(score.value, 2) for score in score_all(METRICS, texts, references)}
-        rows.append({"writer": name, **quality, "seconds": round(seconds, 1), **more})
+        near = {f"{score.name}_to_teacher": round(score.value, 2) for score in score_all(METRICS, texts, taught)}
+        rows.append({"writer": name, **quality, **near, "seconds": round(seconds, 1), **more})
         print(rows[-1], file=sys.stderr, flush=True)
 
     how = {"slots": args.slots, "context": 256, "threads": args.threads}
     with contextlib.ExitStack() as stack:
         address = f"llama.cpp+http://{stack.enter_context(serving(args.server, args.model, **how))}"
         teacher = stack.enter_context(closing(open_teacher(address, tokenizer=tokenizer)))
+        begun = time.monotonic()
+        prompts = [Prefix(tuple(student.encode(text)[0])) for text in sources]
+        written = teacher.generate(prompts, student.max_target, tokenizer.banned_ids)
+        took = time.monotonic() - begun
+        taught = [tokenizer.decode(ids) for ids in written]
+        row("teacher alone", taught, took, calls=0, share=1.0, tokens=sum(map(len, written)), degraded=0)
         with closing(Engine(student, rows=args.rows, queue=2 * args.rows, teacher=teacher, patience=120.0)) as engine:
             for rule in (None, "ask the teacher for at most 20% of the words"):  # for the compiler
                 list(write_in_order(engine, sources[:2], rule))
@@ -100,12 +107,6 @@ def main(args: Args) -> None:
                     tokens=sum(len(answer.tokens) for answer in found),
                     degraded=sum(one.degraded for one in done),
                 )
-        begun = time.monotonic()
-        prompts = [Prefix(tuple(student.encode(text)[0])) for text in sources]
-        written = teacher.generate(prompts, student.max_target, tokenizer.banned_ids)
-        took = time.monotonic() - begun
-        texts = [tokenizer.decode(ids) for ids in written]
-        row("teacher alone", texts, took, calls=0, share=1.0, tokens=sum(map(len, written)), degraded=0)
     report = {
         "texts": len(sources),
         "most_tokens": student.max_target,
