@@ -66,6 +66,7 @@ def main(args: Args) -> None:
     paths = replace(config.of("pcl"), demonstrations="greedy", read_ahead=True)
     config = replace(
         config, out=None, methods=("word_kd",), results=None, seeds=config.seeds[:1], teacher_model=str(model),
+        student_pairs=0, prompts="none",
         text=replace(config.text, tokenizer=vocabulary, limit=args.texts),
     ).with_settings(word_kd=kd, pcl=paths)  # fmt: skip
     config = _steps(config, args.warmup, args.steps)
