@@ -106,13 +106,10 @@ def quantise(file: Path, into: Path) -> Path:
         inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(field.name, value, field.types[0], inner)
     kinds = gguf.GGMLQuantizationType
-    tensors = []
     for tensor in reader.tensors:
         plain = gguf.dequantize(tensor.data, tensor.tensor_type)
         kind = kinds.Q8_0 if plain.ndim > 1 else kinds.F32
-        tensors.append((tensor.name, gguf.quantize(plain, kind), kind))
-    for name, data, kind in tensors:
-        writer.add_tensor(name, data, raw_dtype=kind)
+        writer.add_tensor(tensor.name, gguf.quantize(plain, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
