@@ -263,7 +263,7 @@ def points_of(args: Args, seed: int, config: Any, measured: Sequence[str], sourc
                 if system == CHEAP and (name or cost > units_K[0]):
                     continue
                 points.append(write(writer, sample if name else worth, sources, units_K, f"{name}{system}", cost))
-                per_word = points[-1].cost_N.sum() / points[-1].words_N.sum()
+                per_word = float(points[-1].cost_N.sum()) / float(points[-1].words_N.sum())
                 print(f"{time.time() - started:5.0f} s  {name}{system} for {cost}: {per_word:.3f}", flush=True)
     for model in (CHEAP, DEAR):  # who is asked before every word
         nats = [-_NEVER if name == model else _NEVER for name in writer.names]

@@ -244,7 +244,7 @@ def without(scores: RowScores, kept: Kept, banned: Sequence[int], about: Teacher
     """
     said_TxW = scores.top_log_probs_TxK.astype(np.float64)
     out_TxW = np.isin(scores.top_ids_TxK, np.asarray(banned, np.int64))
-    if (left := int((~out_TxW).sum(axis=1).min(initial=kept.top_k))) < kept.top_k:
+    if (left := min([kept.top_k, *(~out_TxW).sum(axis=1).tolist()])) < kept.top_k:
         raise UserError(
             f"of the {said_TxW.shape[1]} tokens that the teacher {about.name} says of a place, {left} may be written, "
             f"and top_k is {kept.top_k}: set top_k to {left} or less"
