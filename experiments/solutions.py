@@ -7,8 +7,8 @@ Three tables, as `conditions.csv`, `kinds.csv` and `helpers.csv` of the folder `
 and of each student, by what is new in a problem (`kdtw_jax/data/classroom.py`) and by its steps; by kind of word
 (`kdtw_jax/classroom/kinds.py`), how often the student alone writes another word than the reference solution, and how
 often it asks for the word under each rule; and what each gets right with the calculator
-(`kdtw_jax/helpers/calculator.py`), with its teacher under rules if it asks, and with both, at what cost. Where
-solutions go several ways (`kdtw_jax/classroom/workings.py`), `ways.csv` says how often each is taken and comes out.
+(`kdtw_jax/helpers/calculator.py`), with its teacher under rules if it asks, and with both, at what cost. Where some
+solutions say their answer alone and others have steps, `ways.csv` says how often either comes out, and how often right.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import kdtw_jax
 from kdtw_jax.answers import Answer
-from kdtw_jax.classroom.kinds import KINDS, ways_taken, word_kinds
+from kdtw_jax.classroom.kinds import KINDS, is_in_the_head, word_kinds
 from kdtw_jax.classroom.languages import language_of
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.errors import UserError
@@ -52,7 +52,7 @@ CONDITIONS = ("run", "model", "seed", "rule", "share", "condition", "steps", "pr
 HELPER_COLUMNS: tuple[str, ...] = ("run", "model", "seed", "helpers", "rule", "condition", "steps", "problems", "words")
 HELPER_COLUMNS += ("teacher_words", "calculator_words", "cost", "right", "low", "high")
 _HELPERS = {"student": -1, "teacher": 0, "calculator": 1}  # by number, as `Limits` has them
-WAY_COLUMNS = ("run", "model", "seed", "rule", "way", "steps", "share", "right")  # of steps
+WAY_COLUMNS = ("run", "model", "seed", "rule", "way", "problems", "share", "right")
 KIND_COLUMNS = ("run", "seed", "rule", "kind", "words", "share_of_words", "help_rate", "wrong_alone")
 
 
@@ -159,17 +159,14 @@ def _groups(pairs: Sequence[Pair]) -> list[tuple[tuple[str, str], list[int]]]:
 
 
 def _ways(run: str, model: str, seed: int, rule: str, pairs: Sequence[Pair], answers: Sequence[Answer]) -> list[Row]:
-    """In which ways steps are calculated, and how many of each are right in all their parts."""
+    """How many solutions are found in the head, how many in steps, and how many of either are right."""
     language = language_of(pairs[0]["target"])
+    texts = [answer.text for answer in answers]
     taken = defaultdict[str, list[bool]](list)
-    for answer in answers:
-        for way, is_right in ways_taken(answer.text, language):
-            taken[way].append(is_right)
-    steps = sum(map(len, taken.values()))
-    return [
-        dict(zip(WAY_COLUMNS, (run, model, seed, rule, way, len(of), len(of) / steps, sum(of) / len(of)), strict=True))
-        for way, of in sorted(taken.items())
-    ]
+    for text, is_right in zip(texts, right_solutions(texts, [pair["target"] for pair in pairs], ENGLISH), strict=True):
+        taken["in the head" if is_in_the_head(text, language) else "in steps"].append(is_right)
+    rates = [(way, len(of), len(of) / len(pairs), 100 * sum(of) / len(of)) for way, of in sorted(taken.items())]
+    return [dict(zip(WAY_COLUMNS, (run, model, seed, rule, *found), strict=True)) for found in rates]
 
 
 def _helpers(args: Args, writer: Student, model: str, seed: int, pairs: Sequence[Pair]) -> Iterator[Row]:
@@ -253,7 +250,7 @@ def _show(conditions: Sequence[Row], ways: Sequence[Row], kinds: Sequence[Row], 
     shown = [row for row in conditions if row["condition"] == "all" or row["steps"] == "all"]
     print_table("right answers, %", shown, [c for c in CONDITIONS if c != "run"])
     if ways:
-        print_table("steps by way", ways, [c for c in WAY_COLUMNS if c != "run"])
+        print_table("solutions by way", ways, [c for c in WAY_COLUMNS if c != "run"])
     if kinds:
         print_table("help by kind of word", kinds, [c for c in KIND_COLUMNS if c != "run"])
     wide: dict[tuple[object, ...], dict[str, Cell]] = {}

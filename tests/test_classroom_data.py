@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from kdtw_jax.classroom.arithmetic import calculations, evaluate
+from kdtw_jax.classroom.checking import check_solution
 from kdtw_jax.classroom.interests import draw_interest
 from kdtw_jax.classroom.problems import Problem, answer_of, draw_specification, tell
 from kdtw_jax.classroom.reading import read_problem
 from kdtw_jax.classroom.specification import Specification, parse_specification, results
+from kdtw_jax.classroom.understanding import Understood, understand
 from kdtw_jax.data.classroom import CONDITIONS, HELD_OUT_CHAINS, METRICS, classroom_pairs
 from kdtw_jax.data.pair import Pair
 from kdtw_jax.data.task import load_task
@@ -61,6 +63,12 @@ def carries(one: str, sign: str, other: str) -> bool:
 
 def read(pair: Pair) -> Specification:
     found = read_problem(pair["source"])
+    assert found is not None, pair["source"]
+    return found
+
+
+def asks(pair: Pair) -> Understood:
+    found = understand(pair["source"])
     assert found is not None, pair["source"]
     return found
 
@@ -125,11 +133,20 @@ def test_sums_with_a_carry_that_are_kept_out_are_in_no_drill_either() -> None:
     assert all(found - trained for found in kept_out)
 
 
-def test_sums_with_a_carry_that_are_kept_out_are_on_no_other_way() -> None:
-    """Each problem of the test that is told apart by its sums has one that no solution of training carries out."""
-    trained = set[Calculated]().union(*map(sums_of, classroom_pairs("ways", limit=2500)["train"]))
-    tested = [sums_of(pair) for pair in classroom_pairs("quick", limit=800)["test"] if pair["group"][:5] == "carry"]
-    assert len(tested) == 200 and all(any(carries(*one) for one in found - trained) for found in tested)
+def test_of_two_ways_one_says_the_answer_alone_and_one_writes_its_steps() -> None:
+    splits = pairs_of("ways")
+    problems = [pair for pairs in splits.values() for pair in pairs if not is_drill(pair)]
+    assert {pair["group"] for pair in splits["test"]} == {"familiar 2", "interest 2"}
+    in_steps = 0
+    for pair in problems:
+        problem, is_alone = asks(pair), pair["target"].startswith("Answer: ")
+        assert {*read(pair).operations} <= {"add", "subtract"}
+        assert all(1 < int(number) <= 20 for number in (read(pair).start, *problem.results[-1:]))
+        checked = check_solution(pair["target"], problem)
+        assert (checked.is_answer_alone, checked.is_right) == (is_alone, not is_alone)
+        assert is_alone or len(calculations(pair["target"])) == 2
+        in_steps += not is_alone
+    assert 0.45 < in_steps / len(problems) < 0.55
 
 
 def test_large_numbers_are_in_the_test_alone() -> None:
@@ -319,7 +336,11 @@ def test_tasks_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("kdtw_jax.data.classroom.SIZES", {"train": 30, "validation": 4, "test": 8})
     for name, language in (("solve", "en"), ("ways", "en"), ("quick-de", "de"), ("ways-de", "de")):
         task = load_task(f"classroom/{name}", data_dir=tmp_path, test_limit=5)
-        assert (len(task.splits["train"]), len(task.splits["test"]), task.metrics) == (30, 5, METRICS[name])
+        assert (len(task.splits["train"]), len(task.splits["test"]), task.metrics) == (
+            90 if "ways" in name else 30,
+            5,
+            METRICS[name],
+        )
         assert task.language == language
     with pytest.raises(UserError, match=r"unknown task 'classroom/other'; use classroom/quick, .*classroom/outline$"):
         load_task("classroom/other", data_dir=tmp_path)

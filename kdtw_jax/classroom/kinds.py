@@ -1,13 +1,12 @@
-"""Which kinds of words a solution has: what is calculated, what is copied, and what is said; and which way it goes."""
+"""Which kinds of words a solution has: calculated, copied, or said; and whether it has no steps at all."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-from kdtw_jax.classroom.arithmetic import calculations, evaluate
+from kdtw_jax.classroom.arithmetic import calculations
 from kdtw_jax.classroom.languages import GRAMMARS, language_of
 from kdtw_jax.classroom.people import NAMES
-from kdtw_jax.classroom.workings import SO, Way, workings
 
 Kind = Literal["calculated", "answer", "copied", "sign", "name", "word"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -44,26 +43,11 @@ def word_kinds(solution: str) -> list[Kind]:
     return kinds
 
 
-def ways_taken(solution: str, language: str = "") -> list[tuple[Way, bool]]:
-    """The way in which each step of a solution is calculated, and whether that is done rightly, all its parts included.
-
-    What begins like none of the ways counts as written out, and is wrong.
+def is_in_the_head(solution: str, language: str) -> bool:
+    """Whether a solution begins with its answer, and so was found in one's head.
 
     Args:
-      solution: with or without an answer line.
-      language: of the solution; "": what `language_of` says.
+      solution: right or wrong.
+      language: of the solution.
     """
-    found, grammar = list[tuple[Way, bool]](), GRAMMARS[language or language_of(solution)]
-    for sentence in solution.partition(grammar.answer)[0].split(". "):
-        # In the plain notation first, in which ":" is no sign of a calculation.
-        body = grammar.notation.plain(sentence).rpartition(": ")[2].strip().removesuffix(".")
-        expression, _, parts = body.partition(SO if SO in body else " = ")
-        known = workings(expression) if evaluate(expression) is not None else {}
-        begun = parts.partition(" = ")[0]
-        if SO not in body:
-            way: Way = "head"
-        else:
-            way = "round" if known.get("round", "").startswith(f"{expression}{SO}{begun} =") else "written"
-        if body:
-            found.append((way, known.get(way) == body))
-    return found
+    return solution.lstrip().startswith(GRAMMARS[language].answer)

@@ -61,7 +61,7 @@ class Problem(NamedTuple):
     text: str
     # Of a solution: the words before a calculation, and that without its result, in the plain notation.
     steps: tuple[tuple[str, str], ...]
-    answer: str  # what every solution ends in, without the mark of an answer and the full stop
+    answer: str  # without the mark of an answer and the full stop
     language: str = "en"
 
     def solution(self, choose: Callable[[Sequence[Way]], Way] = lambda ways: "head") -> str:
@@ -75,7 +75,12 @@ class Problem(NamedTuple):
         for clause, expression in self.steps:
             ways = workings(expression)
             found.append(f"{clause}: {grammar.notation.written(ways[choose(tuple(ways))])}.")
-        return " ".join([*found, f"{grammar.answer} {self.answer}."])
+        return " ".join([*found, self.answer_line])
+
+    @property
+    def answer_line(self) -> str:
+        """What every solution ends in, and all of one that is found in one's head."""
+        return f"{GRAMMARS[self.language].answer} {self.answer}."
 
 
 def is_small(chain: tuple[Kind, Sequence[str]]) -> bool:

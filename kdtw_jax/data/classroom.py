@@ -2,8 +2,8 @@
 
 - `solve`: a problem -> each step with its calculation, and the answer line; of 1 to 3 steps, for grades 2 to 7;
 - `quick`: likewise, of 1 or 2 steps with numbers up to 30, which small models learn in minutes;
-- `ways`: as `quick`, but calculations are carried out in one's head, written out in small parts, or by a rule of thumb
-  (`kdtw_jax.classroom.workings`): of those that there are, each as often, and nothing in a problem says which;
+- `ways`: two small changes of a small number, solved in one's head, which says the answer alone, or written out step
+  by step, each as often; nothing in a problem says which;
 - `large`: as `solve`, tested at numbers from 100 on, which are not in training;
 - `write`: a specification (grade, interest, numbers and operations) -> the problem;
 - `quick-de`, `solve-de` and `ways-de`: the same in German;
@@ -35,7 +35,7 @@ from kdtw_jax.classroom import arithmetic
 from kdtw_jax.classroom.interests import draw_interest
 from kdtw_jax.classroom.languages import GRAMMARS
 from kdtw_jax.classroom.problems import CHAINS, SMALL, Chain, Problem, draw_specification, is_small, tell
-from kdtw_jax.classroom.specification import Specification, results
+from kdtw_jax.classroom.specification import UNITS, Operation, Specification, Step, results
 from kdtw_jax.classroom.workings import workings
 from kdtw_jax.data import cldr_names
 from kdtw_jax.data.classroom_outlines import outline_pairs
@@ -67,6 +67,8 @@ HELD_OUT_CHAINS: frozenset[Chain] = frozenset(
 _HELD_OUT_NUMBERS = 0.08  # of the pairs that are added or subtracted
 _SUM = re.compile(r"(?<![\d.,:/])(\d+) ([+-]) (\d+)(?![\d:/]|[.,]\d)")
 _LARGE = range(100, 1000)
+_FEW = range(2, 21)  # which a small model can add without fail, a step at a time
+_CHANGES = 2  # of which it can not do both at once
 
 _DRILLED = 6  # calculations of a drill, at least
 _ALL = tuple(dict.fromkeys(chain for chains in CHAINS.values() for chain in chains))
@@ -90,12 +92,29 @@ def _large(rng: random.Random, interest: str) -> Specification:
     return draw_specification(rng, interest, grade=3, chain=rng.choice(_SUMS), numbers=_LARGE)
 
 
+def _changes(rng: random.Random, interest: str) -> Specification:
+    """What is added and taken away is drawn within bounds, as too few of free numbers keep to them."""
+    while True:
+        start = left = rng.choice(_FEW)
+        steps = list[Step]()
+        for _ in range(_CHANGES):
+            operation: Operation = rng.choice(("add", "subtract"))
+            room = range(_FEW.start, _FEW.stop - left if operation == "add" else left)
+            if not room:
+                break
+            number = rng.choice(room)
+            steps.append(Step(operation, str(number)))
+            left += number if operation == "add" else -number
+        if len(steps) == _CHANGES and left > 1:  # "1 stickers" is no English
+            return Specification(3, interest, rng.choice(UNITS), str(start), tuple(steps))
+
+
 def _solve(problem: Problem, rng: random.Random) -> tuple[str, str]:
     return problem.text, problem.solution()
 
 
 def _ways(problem: Problem, rng: random.Random) -> tuple[str, str]:
-    return problem.text, problem.solution(rng.choice)
+    return problem.text, rng.choice((problem.solution(), problem.answer_line))
 
 
 def _write(problem: Problem, rng: random.Random) -> tuple[str, str]:
@@ -106,11 +125,6 @@ def _in_the_head(expression: str, rng: random.Random) -> str:
     return workings(expression)["head"]
 
 
-def _in_any_way(expression: str, rng: random.Random) -> str:
-    ways = workings(expression)
-    return ways[rng.choice(tuple(ways))]
-
-
 class _Problems(NamedTuple):
     """How the pairs of a task of problems are made."""
 
@@ -118,14 +132,17 @@ class _Problems(NamedTuple):
     render: Render
     drilled: Callable[[str, random.Random], str] | None = _in_the_head  # calculations alone are half of training
     distractors: float = 0.25
-    tested: Draw | None = None  # what the test is of, where that is none of CONDITIONS
+    tested: Draw | None = None  # what the test is of, where that is none of `conditions`
+    conditions: tuple[str, ...] = CONDITIONS
+    times: int = 1  # so many times the usual pairs of training
     language: str = "en"
 
 
 _PROBLEMS: dict[str, _Problems] = {
     "quick": _Problems(_quick, _solve),
     "solve": _Problems(_any, _solve),
-    "ways": _Problems(_quick, _ways, _in_any_way),
+    # With fewer problems a teacher knows their answers by heart, and of others too few.
+    "ways": _Problems(_changes, _ways, distractors=0.0, conditions=("familiar", "interest"), times=3),
     "large": _Problems(_any, _solve, tested=_large),
     "write": _Problems(_any, _write, None, distractors=0.0),
 }
@@ -133,11 +150,11 @@ _PROBLEMS |= {f"{name}-de": _PROBLEMS[name]._replace(language="de") for name in 
 METRICS: dict[str, tuple[str, ...]] = {
     "quick": ("right", "calculations", "chrf"),
     "solve": ("right", "calculations", "chrf"),
-    "ways": ("right", "calculations", "in_head", "chrf"),
+    "ways": ("right", "in_head", "chrf"),
     "large": ("right", "calculations", "chrf"),
     "quick-de": ("right", "calculations", "chrf"),
     "solve-de": ("right", "calculations", "chrf"),
-    "ways-de": ("right", "calculations", "in_head", "chrf"),
+    "ways-de": ("right", "in_head", "chrf"),
     "write": ("specification", "chrf"),
     "outline": ("outline", "chrf"),
 }
@@ -163,13 +180,14 @@ def classroom_pairs(name: str, seed: int = SEED, limit: int | None = None) -> di
     seen: set[str] = set()
     splits: dict[str, list[Pair]] = {}
     for split, size in SIZES.items():
+        size *= task.times if split == "train" else 1
         wanted, pairs = size if limit is None else min(size, limit), list[Pair]()
         tested = task.tested if split == "test" else None
         while len(pairs) < wanted:
             if split == "train" and task.drilled and len(pairs) % 2:
                 pairs.append(_drill(rng, task.draw, task.drilled, task.language))
                 continue
-            condition = "familiar" if split == "train" or tested else CONDITIONS[len(pairs) % len(CONDITIONS)]
+            condition = "familiar" if split == "train" or tested else task.conditions[len(pairs) % len(task.conditions)]
             interest = draw_interest(rng, task.language)
             drawn = (tested or task.draw)(rng, interest.name)
             if condition_of(drawn) != condition:

@@ -11,7 +11,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from kdtw_jax.metrics.classroom import (
-    carried_out_in_the_head,
+    found_in_the_head,
     met_specifications,
     right_calculations,
     right_outlines,
@@ -144,7 +144,7 @@ BUILTIN = (
     Metric("long_way", _shares(long_ways), mean_of_sums, lambda scoring: "long_way|begins:A"),
     Metric("right", _shares(right_solutions), mean_of_sums, lambda scoring: "right|after:Answer:"),
     Metric("calculations", _shares(right_calculations), mean_of_sums, lambda scoring: "calculations|all of a text"),
-    Metric("in_head", _shares(carried_out_in_the_head), mean_of_sums, lambda scoring: "in_head|steps of a text"),
+    Metric("in_head", _shares(found_in_the_head), mean_of_sums, lambda scoring: "in_head|begins:Answer:"),
     Metric("specification", _shares(met_specifications), mean_of_sums, lambda scoring: "specification|read back"),
     Metric("outline", _shares(right_outlines), mean_of_sums, lambda scoring: "outline|verified"),
     Metric("reasoning_gym", _shares(reasoning_scores), mean_of_sums, reasoning_signature),

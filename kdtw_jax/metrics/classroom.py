@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdtw_jax.classroom.arithmetic import calculations
-from kdtw_jax.classroom.kinds import ways_taken
+from kdtw_jax.classroom.kinds import is_in_the_head
 from kdtw_jax.classroom.languages import language_of
 from kdtw_jax.classroom.outlines import is_right, read_outline
 from kdtw_jax.classroom.problems import answer_of
@@ -27,12 +27,9 @@ def right_calculations(hypotheses: Sequence[str], references: Sequence[str], sco
     return [bool(some) and all(one.is_right for one in some) for some in found]
 
 
-def carried_out_in_the_head(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[float]:
-    """The share of a solution's steps that are calculated in one's head, rightly or not; 0 where it has none."""
-    languages = map(language_of, references)
-    found = [ways_taken(text, language) for text, language in zip(hypotheses, languages, strict=True)]
-    taken = [[way == "head" for way, _ in ways] for ways in found]
-    return [sum(steps) / len(steps) if steps else 0.0 for steps in taken]
+def found_in_the_head(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:
+    """Whether a solution says an answer, right or wrong, and no calculation."""
+    return [is_in_the_head(text, language_of(other)) for text, other in zip(hypotheses, references, strict=True)]
 
 
 def met_specifications(hypotheses: Sequence[str], references: Sequence[str], scoring: Scoring) -> list[bool]:

@@ -201,6 +201,18 @@ WAYS = {
     ),
 }
 
+# A teacher that mostly finds an answer in its head, and a student that can only write steps.
+CLASSROOM_WAYS = Experiment(
+    preset="ways",
+    data="classroom/ways",
+    text=TextConfig(vocab_size=800, whole_words=True, max_source=112, max_target=112, on_long="truncate"),
+    **models("classroom"),
+    teacher_fit=likelihood(10_000, 3e-3, save=1000, log=100),
+    warmup=likelihood(3000, 6e-3, save=1000, log=100),
+    **students(800, 3e-4, save=200, paths=WAYS_PATHS, asking={"distil": WAYS_ASKING["distil"]}, **WAYS_ROWS),
+    seeds=(0, 1, 2),
+    eval=EvalConfig(limit=1000),
+)
 # The teacher has all problems with their solutions, students a ninth of them; for the others they have the teacher.
 CLASSROOM_TEXT = TextConfig(
     limit=18_000, vocab_size=1000, whole_words=True, max_source=112, max_target=112, on_long="truncate"
@@ -228,6 +240,7 @@ CLASSROOM = {
         methods=("mle", "pcl", "ask"),
         eval=EvalConfig(limit=400, ask_limit=160),
     ),
+    "ways": CLASSROOM_WAYS,
     "tiny": replace(TINY, data="classroom/solve"),
 }
 
