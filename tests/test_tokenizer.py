@@ -288,7 +288,7 @@ def test_frequent_words_and_numbers_are_pieces_whole_if_asked_for_and_apart_from
     again = train_tokenizer(iter(CLASS), vocab_size=110, whole_words=True, exact=False)
     assert again.fingerprint == whole.fingerprint
     # sentencepiece 0.2.0 counts the mark that keeps words and punctuation apart, too
-    with pytest.raises(UserError, match="vocab_size 20 is too small: the characters of this text alone need 5[12];"):
+    with pytest.raises(UserError, match=r"vocab_size 20 is too small: the characters of this text alone need 5[12];"):
         train_tokenizer(CLASS, vocab_size=20, whole_words=True)
     with pytest.raises(UserError, match="vocab_size 5000 is more than this text supports"):
         train_tokenizer(CLASS, vocab_size=5000, whole_words=True)

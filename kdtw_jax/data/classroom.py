@@ -4,6 +4,7 @@
 - `quick`: likewise, of 1 or 2 steps with numbers up to 30, which small models learn in minutes;
 - `ways`: two small changes of a small number, solved in one's head, which says the answer alone, or written out step
   by step, each as often; nothing in a problem says which;
+- `hasty`: the same problems, nine of ten solved in one's head;
 - `large`: as `solve`, tested at numbers from 100 on, which are not in training;
 - `write`: a specification (grade, interest, numbers and operations) -> the problem;
 - `quick-de`, `solve-de` and `ways-de`: the same in German;
@@ -70,6 +71,7 @@ _LARGE = range(100, 1000)
 _FEW = range(2, 21)  # which a small model can add without fail, a step at a time
 _CHANGES = 2  # of which it can not do both at once
 
+_HASTE = 0.9  # of the solutions of `hasty` are found in one's head
 _DRILLED = 6  # calculations of a drill, at least
 _ALL = tuple(dict.fromkeys(chain for chains in CHAINS.values() for chain in chains))
 _QUICK = tuple(filter(is_small, _ALL))
@@ -117,6 +119,10 @@ def _ways(problem: Problem, rng: random.Random) -> tuple[str, str]:
     return problem.text, rng.choice((problem.solution(), problem.answer_line))
 
 
+def _hasty(problem: Problem, rng: random.Random) -> tuple[str, str]:
+    return problem.text, problem.answer_line if rng.random() < _HASTE else problem.solution()
+
+
 def _write(problem: Problem, rng: random.Random) -> tuple[str, str]:
     return problem.specification.line, problem.text
 
@@ -143,6 +149,7 @@ _PROBLEMS: dict[str, _Problems] = {
     "solve": _Problems(_any, _solve),
     # With fewer problems a teacher knows their answers by heart, and of others too few.
     "ways": _Problems(_changes, _ways, distractors=0.0, conditions=("familiar", "interest"), times=3),
+    "hasty": _Problems(_changes, _hasty, distractors=0.0, conditions=("familiar", "interest"), times=3),
     "large": _Problems(_any, _solve, tested=_large),
     "write": _Problems(_any, _write, None, distractors=0.0),
 }
@@ -151,6 +158,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "quick": ("right", "calculations", "chrf"),
     "solve": ("right", "calculations", "chrf"),
     "ways": ("right", "in_head", "chrf"),
+    "hasty": ("right", "in_head", "chrf"),
     "large": ("right", "calculations", "chrf"),
     "quick-de": ("right", "calculations", "chrf"),
     "solve-de": ("right", "calculations", "chrf"),

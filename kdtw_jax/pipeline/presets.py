@@ -201,7 +201,7 @@ WAYS = {
     ),
 }
 
-# A teacher that mostly finds an answer in its head, and a student that can only write steps.
+# A teacher that finds every other answer in its head, and a student that can only write steps.
 CLASSROOM_WAYS = Experiment(
     preset="ways",
     data="classroom/ways",
