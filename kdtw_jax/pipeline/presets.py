@@ -206,6 +206,7 @@ CLASSROOM_WAYS = Experiment(
     preset="ways",
     data="classroom/ways",
     text=TextConfig(vocab_size=800, whole_words=True, max_source=112, max_target=112, on_long="truncate"),
+    student_pairs=60_000,  # once around for a student, and a third as many for beams to find outputs of
     **models("classroom"),
     teacher_fit=likelihood(10_000, 3e-3, save=1000, log=100),
     warmup=likelihood(3000, 6e-3, save=1000, log=100),
