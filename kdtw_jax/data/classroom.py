@@ -69,7 +69,7 @@ _HELD_OUT_NUMBERS = 0.08  # of the pairs that are added or subtracted
 _SUM = re.compile(r"(?<![\d.,:/])(\d+) ([+-]) (\d+)(?![\d:/]|[.,]\d)")
 _LARGE = range(100, 1000)
 _FEW = range(2, 21)  # which a small model can add without fail, a step at a time
-_CHANGES = 2  # of which it can not do both at once
+_CHANGES = 2  # of both at once it is less sure
 
 _HASTE = 0.9  # of the solutions of `hasty` are found in one's head
 _DRILLED = 6  # calculations of a drill, at least

@@ -201,7 +201,7 @@ WAYS = {
     ),
 }
 
-# A teacher that finds every other answer in its head, and a student that can only write steps.
+# A teacher that finds every other answer in its head, and students that are surer of steps.
 CLASSROOM_WAYS = Experiment(
     preset="ways",
     data="classroom/ways",
