@@ -182,6 +182,7 @@ def test_which_problems_a_run_solves_is_said_by_their_data(tmp_path: Path) -> No
         ("classroom/solve", "all"),
         ("classroom/quick", "small"),
         ("classroom/ways", "small"),
+        ("classroom/hasty", "small"),
         ("classroom/write", ""),
         ("cldr", ""),
         (None, ""),

@@ -149,10 +149,10 @@ _PROBLEMS: dict[str, _Problems] = {
     "solve": _Problems(_any, _solve),
     # With fewer problems a teacher knows their answers by heart, and of others too few.
     "ways": _Problems(_changes, _ways, distractors=0.0, conditions=("familiar", "interest"), times=3),
-    "hasty": _Problems(_changes, _hasty, distractors=0.0, conditions=("familiar", "interest"), times=3),
     "large": _Problems(_any, _solve, tested=_large),
     "write": _Problems(_any, _write, None, distractors=0.0),
 }
+_PROBLEMS["hasty"] = _PROBLEMS["ways"]._replace(render=_hasty)
 _PROBLEMS |= {f"{name}-de": _PROBLEMS[name]._replace(language="de") for name in ("quick", "solve", "ways")}
 METRICS: dict[str, tuple[str, ...]] = {
     "quick": ("right", "calculations", "chrf"),

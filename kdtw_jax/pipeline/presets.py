@@ -210,7 +210,7 @@ CLASSROOM_WAYS = Experiment(
     **models("classroom"),
     teacher_fit=likelihood(10_000, 3e-3, save=1000, log=100),
     warmup=likelihood(6000, 6e-3, save=1000, log=100),
-    # At three times the rate path consistency goes to the steps, and then falls apart.
+    # At three times the rate path consistency falls apart after some 300 steps.
     **students(800, 1e-4, save=200, paths=WAYS_PATHS, asking={"distil": WAYS_ASKING["distil"]}, **WAYS_ROWS),
     seeds=(0, 1, 2),
     eval=EvalConfig(limit=1000),

@@ -30,6 +30,7 @@ SOLVED: Mapping[object, Reach] = {
     "classroom/large": "all",
     "classroom/quick": "small",
     "classroom/ways": "small",
+    "classroom/hasty": "small",
     "classroom/solve-de": "all",
     "classroom/quick-de": "small",
     "classroom/ways-de": "small",
