@@ -8,8 +8,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Files stay whole: what a module prepares is made once.
 PYTEST_ARGS ?= -n 2 --dist loadfile
-# Programs of the short tests run for milliseconds and take seconds to optimise; test-all runs them as users do.
-UNOPTIMISED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 CODE := kdtw_jax experiments benchmarks
 
 .PHONY: quickstart test test-all lint types short unit dist docs venv format clean
@@ -29,7 +27,7 @@ types: venv
 	$(BIN)/mypy $(CODE)
 
 short: venv
-	XLA_FLAGS="$(UNOPTIMISED) $$XLA_FLAGS" $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not long"
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not long"
 
 unit: venv
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

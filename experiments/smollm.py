@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kdtw_jax.cli import main as kdtw
 from kdtw_jax.pretrained.packages import PACKAGED
+from kdtw_jax.runs import unoptimised
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ class Args:
     """also judge and time ways to share the writing"""
 
 
-# Programs that run for seconds are compiled without optimisations, which would take longer.
-_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # Steps, texts and lengths of the cut.
 _CUT = {
     "text.limit": "16",
@@ -82,7 +81,7 @@ def commands(args: Args) -> list[list[str]]:
 def main(args: Args) -> int:
     """Runs them; stops at the first that fails, and returns its status."""
     if args.cut and not os.environ.get("XLA_FLAGS"):
-        os.environ["XLA_FLAGS"] = _QUICK  # which XLA reads when a device is first asked for
+        os.environ["XLA_FLAGS"] = unoptimised()  # programs run for seconds
     for command in commands(args):
         print("kdtw " + " ".join(command), flush=True)
         if status := kdtw(command):

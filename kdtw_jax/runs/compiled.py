@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -33,6 +34,16 @@ def keep_compiled() -> Path | None:
     _forget_empty(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
+
+
+def unoptimised() -> str:
+    """Flags for `XLA_FLAGS` by which a CPU's programs are compiled in about half of the time, and run slower: for what
+    runs for milliseconds, as tests do. XLA reads them when JAX is first asked for a device."""
+    flags = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+    # Later releases know no other way to write fusions, and end the process for a flag that they do not know.
+    if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    return " ".join(flags)
 
 
 def _forget_empty(folder: Path) -> None:
