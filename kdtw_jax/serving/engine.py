@@ -20,11 +20,11 @@ from kdtw_jax.errors import UserError
 from kdtw_jax.serving.asker import Asker, check_teacher
 from kdtw_jax.serving.asking import Asking
 from kdtw_jax.serving.job import Done, Event, Failed, Job, Written
+from kdtw_jax.serving.row_inputs import row_spec, teacher_reply, tool_word
 from kdtw_jax.serving.rows import (
     TOP_K,
     Programs,
     Rows,
-    RowSpec,
     StepResult,
     TeacherReply,
     ToolWord,
@@ -310,27 +310,8 @@ class Engine:
         source_1xS = pad_words([job.source], self.student.max_source)
         words_1xW = pad_words([job.asking.words], self.words)
         self._seated[row], job.row, self._keep_R[row] = job, row, True
-        order = self._order(job)
-        self._state = self._programs.seat(*self._params, self._state, np.int32(row), source_1xS, words_1xW, order)
-
-    def _order(self, job: Job) -> RowSpec:
-        asking, width = job.asking, len(self._names) + 1
-        budget, saved = np.zeros((1, width), np.float32), np.zeros((1, width), np.float32)
-        active, drafted = np.zeros((1, width), bool), False
-        member = bool(job.reserved is not None and job.reserved.saved)
-        for number, (constraint, value) in enumerate(zip(asking.rule.constraints, asking.rule.budgets, strict=True)):
-            place = self._names.index(constraint.name)
-            budget[0, place], active[0, place] = value, asking.guard
-            # Of a share that is nothing there is nothing to ask ahead of.
-            drafted |= constraint.spent is not None and not (constraint.name == "share" and float(value) == 0.0)
-            if job.reserved is not None and member:
-                saved[0, place] = job.reserved.saved[number]
-        calls = asking.calls if job.reserved is None else job.reserved.calls
-        if calls is not None:
-            budget[0, -1], active[0, -1] = calls, True
-        drafted &= asking.guard and not member
-        most, draft, on = np.full(1, job.most, np.int32), np.full(1, drafted), np.full(1, member)
-        return RowSpec(most, draft, budget, active, saved, on)
+        spec = row_spec(job, self._names)
+        self._state = self._programs.seat(*self._params, self._state, np.int32(row), source_1xS, words_1xW, spec)
 
     def _advance(self) -> None:
         """A token in every row that can."""
@@ -382,34 +363,8 @@ class Engine:
         self, said: list[tuple[int, TopTokens | None]], jobs: list[Job]
     ) -> tuple[TeacherReply | None, ToolWord | None]:
         """What others than the student write next: the teacher elsewhere, and the tool."""
-        return self._word(said), self._tool_word(jobs)
-
-    def _tool_word(self, jobs: list[Job]) -> ToolWord | None:
-        """What the tool writes in rows whose requests want it."""
-        if self.tool is None:
-            return None
-        token_R, left_R, closed_R = (np.zeros(self.rows, kind) for kind in (np.int32, np.int32, bool))
-        for job in jobs:
-            if job.tool is not None:
-                token_R[job.row], left_R[job.row] = job.tool.next(job.tokens, job.most), job.tool.left
-                closed_R[job.row] = job.tool.is_closed
-        return ToolWord(token_R, left_R, closed_R)
-
-    def _word(self, said: list[tuple[int, TopTokens | None]]) -> TeacherReply | None:
-        """What the teacher elsewhere has said to rows, as arrays."""
-        if self._asker is None:
-            return None
-        ids, logs = np.zeros((self.rows, TOP_K), np.int32), np.full((self.rows, TOP_K), -np.inf, np.float32)
-        has, gone = np.zeros(self.rows, bool), np.zeros(self.rows, bool)
-        for row, top in said:
-            if top is None:
-                gone[row] = True
-                continue
-            found = min(TOP_K, len(top.ids_K))
-            ids[row], has[row] = top.ids_K[0], True
-            ids[row, :found], logs[row, :found] = top.ids_K[:found], top.log_probs_K[:found]
-            logs[row, found:] = top.log_probs_K[0]  # the first one again
-        return TeacherReply(ids, logs, has, gone)
+        reply = None if self._asker is None else teacher_reply(said, self.rows)
+        return reply, None if self.tool is None else tool_word(jobs, self.rows)
 
     def _told(self, key: Hashable, said: TopTokens | None) -> None:
         """Takes what a teacher elsewhere has said, from its thread."""
