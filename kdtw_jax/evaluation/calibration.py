@@ -42,8 +42,8 @@ def calibrate(
         scores_X = written.score_NxT[written.tokens_NxT != 0]
         if best is None or abs(written.used - aim) < abs(best[1] - aim):
             best = level, written.used, scores_X
-        # Of few tokens no use lies nearer than half of one.
-        if abs(best[1] - aim) <= max(tolerance, 0.5 / max(len(best[2]), 1)):
+        # Of few words no use lies nearer than half of one.
+        if abs(best[1] - aim) <= max(tolerance, 0.5 / max(int(written.lengths_N.sum()), 1)):
             break
         if written.used > aim and (over is None or level > over[0]):
             over = level, written.used
