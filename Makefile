@@ -1,6 +1,6 @@
 # make quickstart   word problems, and students that ask: about 8 minutes on 2 cores
-# make test         lint, types and the short tests: 10 minutes on 2 cores, 20 where nothing has been compiled yet
-# make test-all     the long ones, too: a quarter of an hour more
+# make test         lint, types and the short tests: 20 minutes on 2 cores, less once programs are compiled
+# make test-all     the long ones, too: some 25 minutes more
 # Each installs what it needs into VENV first. A Python older than 3.11 as python3? Add PYTHON=/path/to/python.
 
 PYTHON ?= python3

