@@ -173,7 +173,7 @@ def test_memory_grows_with_a_prompts_length_and_not_with_its_square() -> None:
 @pytest.mark.parametrize("window", [0, 3])
 @pytest.mark.parametrize("prompt", [True, False])
 def test_fused_attention_sees_what_the_other_sees(prompt: bool, window: int) -> None:
-    config = replace(MODEL.config, sliding_window=window, full_every=0)
+    config = MODEL.config
     keys = jax.random.split(jax.random.key(3), 6)
     draw = lambda i, heads, length: jax.random.normal(keys[i], (2, heads, length, config.head_dim))  # noqa: E731
     where = jnp.arange(8)[None]
@@ -184,7 +184,7 @@ def test_fused_attention_sees_what_the_other_sees(prompt: bool, window: int) -> 
         parts = [parts[0]._replace(position_BxS=jnp.where(where < position[:, :1], where, 2**30))]
         parts.append(Part((draw(2, 2, 8), draw(3, 2, 8)), position))
     fused = fused_attention(config, window, queries, position, parts, implementation="xla")
-    module = layers.Attention(config, 0)
+    module = layers.Attention(config, window)
     grouped = queries.reshape(2, 2, 2, 8, config.head_dim)
     mixed = module.apply({}, grouped, position, parts, None, method=lambda self, *a: layers.Attention._mix(self, *a))
     np.testing.assert_allclose(fused, mixed.transpose(0, 3, 1, 2, 4).reshape(2, 8, -1), atol=1e-5)
@@ -236,6 +236,6 @@ def test_a_config_that_no_model_can_have_is_refused(changes: dict[str, Any], sai
 
 def test_positions_turn_slower_the_further_apart_the_pairs_are() -> None:
     config = CausalConfig.toy(rope_kind="llama3", rope_factor=8.0, rope_length=64.0, head_dim=32)
-    plain, stretched = rope_frequencies(replace(config, rope_kind="default"), 0), rope_frequencies(config, 0)
+    plain, stretched = rope_frequencies(replace(config, rope_kind="default"), 0), rope_frequencies(config)
     ratio = plain / stretched
     assert ratio[0] == 1 and ratio[-1] == pytest.approx(8.0) and np.all(np.diff(ratio) >= -1e-6)

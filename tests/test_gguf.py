@@ -123,7 +123,7 @@ def test_stretched_positions_of_a_gguf_file_are_those_of_the_folder(length: int,
     rope = {"rope_theta": 10_000.0, **said, "original_max_position_embeddings": length}
     write_model(tmp_path / "published", **SIZES, head_dim=64, rope_parameters=rope)
     config: Any = find_model(str(tmp_path / "published")).config
-    slower = rope_frequencies(replace(config, rope_kind="default"), 0) / rope_frequencies(config, 0)
+    slower = rope_frequencies(replace(config, rope_kind="default"), 0) / rope_frequencies(config)
     assert slower[0] == 1 and np.isclose(slower[-1], 8)
     write_gguf(tmp_path / "model.gguf", tmp_path / "published", "F32", slower=slower)
     other = find_model(str(tmp_path / "model.gguf")).config

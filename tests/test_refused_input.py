@@ -35,8 +35,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--preset", "tiny", "--eval.metrics", "bleu", "bleu"], "eval.metrics must be distinct, at least one of bleu"),
         (["--preset", "tiny", "--text.files.held-out", "nan"], "text.files.held_out must be above 0 and below 0.5"),
         (["--preset", "tiny", "--beam-size", "0"], "beam_size must be at least 1, got 0"),
-        (["--preset", "tiny", "--eval.length-penalty", "nan"], "length_penalty must be at least 0, got nan"),
-        (["--preset", "tiny", "--eval.length-penalty", "inf"], "length_penalty must be at least 0 and finite, got inf"),
+        (["--preset", "tiny", "--eval.gates", "entropi"], "eval.gates must be some of learned, random, entropy,"),
+        (["--preset", "tiny", "--word-kd.kl-weight", "nan"], "kl_weight must be in [0, 1], got nan"),
+        (["--preset", "tiny", "--word-kd.kl-weight", "inf"], "kl_weight must be in [0, 1], got inf"),
         (
             ["--preset", "tiny", "--training.loop.checkpoint-every", "3"],
             "loop.checkpoint_every (3) must be a multiple of",

@@ -83,5 +83,7 @@ def test_the_whole_of_it_fits_the_teacher_first_and_asks_with_all_methods(tmp_pa
     assert distil[-2:] == share[-2:] == ["--results", str(tmp_path / "results")]
     assert commands(Args(model="folder"))[0][0] == "train"
     assert [command[0] for command in commands(Args(share=False))] == ["fetch", "train", "train"]
+    for share in (True, False):  # for which all gates have to be judged
+        assert ("--eval.gates" in commands(Args(cut=True, fit=False, share=share))[1]) is not share
     _, alone = commands(Args(fit=False, share=False))
     assert alone[alone.index("--teacher-model") + 1] == "smollm2-135m"

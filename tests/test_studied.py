@@ -86,6 +86,18 @@ def test_looking_ahead_adds_to_what_was_judged_and_what_is_there_stays(tmp_path:
     assert {row["gate"] for row in second["rows"]} > set(names) > second["ahead"].keys()
 
 
+def test_a_student_is_judged_beside_the_gates_that_are_wanted_and_later_beside_the_others(tmp_path: Path) -> None:
+    few = replace(CONFIG, eval=replace(CONFIG.eval, gates=("entropy",)))
+    with open_run(tmp_path / "run", {}) as run:
+        first = study(few, run)
+        assert {row["gate"] for row in first["rows"]} == {"learned", "random", "entropy"} == set(first["draws"]["bleu"])
+        assert set(first["levels"]) == {"entropy"} and not is_studied(CONFIG, 0, run)
+        second = study(CONFIG, run)
+        assert is_studied(few, 0, run) and study(few, run) == second
+    assert {row["gate"] for row in second["rows"]} == set(compared_gates())
+    assert [row for row in second["rows"] if row["gate"] in ("learned", "random", "entropy")] == first["rows"]
+
+
 def judged(folder: Path) -> Path:
     """The folder of a run whose student was judged beside the gates of now, as far as reports look at it."""
     begin(folder, CONFIG)

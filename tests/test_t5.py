@@ -281,7 +281,8 @@ def test_bfloat16_stays_near_float32(config: T5Config) -> None:
     np.testing.assert_allclose(got.logits_BxTxV, want.logits_BxTxV, atol=0.15)
     assert not np.allclose(got.logits_BxTxV, want.logits_BxTxV, atol=1e-5)
     stepped, _ = rough.extend(params, rough.start(params, encoded, 6), inputs, jnp.asarray(0))
-    np.testing.assert_allclose(stepped.logits_BxTxV, got.logits_BxTxV, atol=1e-5)
+    # Programs of different shapes round at different places.
+    np.testing.assert_allclose(stepped.logits_BxTxV, got.logits_BxTxV, atol=0.05)
 
 
 def test_dropout_is_on_only_with_a_key() -> None:

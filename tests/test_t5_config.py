@@ -19,7 +19,7 @@ GATED = T5Config.toy(32, feed_forward="gated-gelu", tie_embeddings=False, num_la
 def test_dropout_masks_are_fair_and_independent() -> None:
     ones, n, rate = jnp.ones((64, 32, 48)), 64 * 32 * 48, 0.1
     seeds = [jax.random.bits(jax.random.key(k), (2,), jnp.uint32) for k in range(2)]
-    masks = [dropout(ones, rate, seed, (site,)) for seed in seeds for site in ("a", "b")]
+    masks = [dropout(ones, rate, seed, place) for seed in seeds for place in ("a", "b")]
     dropped = np.stack([np.asarray(mask == 0.0, np.float64).reshape(-1) for mask in masks])
     assert set(np.unique(np.asarray(masks[0])).round(5)) == {0.0, np.float32(1 / 0.9).round(5)}
     error = 4.5 * np.sqrt(rate * (1 - rate) / n)

@@ -21,22 +21,40 @@ def mask_bias(visible: jax.Array) -> jax.Array:
     return jnp.where(visible, 0.0, MASKED).astype(jnp.float32)
 
 
-def dropout(x: jax.Array, rate: float, seed_2: jax.Array | None, site: tuple[str, ...]) -> jax.Array:
+def seed_of(seed_2: jax.Array | None, place: str) -> jax.Array | None:
+    """The seed of a part of a network, so that each part has masks of its own; None stays None."""
+    if seed_2 is None:
+        return None
+    salt = np.uint32(zlib.crc32(place.encode()))
+    return jnp.stack([seed_2[0] ^ salt, seed_2[1] + salt])
+
+
+def dropout(x: jax.Array, rate: float, seed_2: jax.Array | None, place: str) -> jax.Array:
     """Inverted dropout of `x`; the identity without a seed.
 
-    `seed_2` (uint32) is drawn once per forward pass; `site` names the place, so that each place has a mask of
-    its own. The bits come from a 32-bit integer mixer over the element's index (the constants are those of
-    the low-bias search in Wellons' "hash-prospector"): XLA fuses it into the neighbouring arithmetic, which
-    makes dropout nearly free on a CPU, where threefry took a quarter of the whole train step.
+    `seed_2` (uint32) is drawn once per forward pass, and of a layer made by `seed_of`: layers that are alike are traced
+    once, so that within one nothing may depend on where it stands. `place` names what is dropped there. The bits come
+    from a 32-bit integer mixer over the element's index (the constants are those of the low-bias search in Wellons'
+    "hash-prospector"): XLA fuses it into the neighbouring arithmetic, which makes dropout nearly free on a CPU, where
+    threefry took a quarter of the whole train step.
     """
-    if seed_2 is None or rate == 0.0:
+    own_2 = seed_of(seed_2, place)
+    if own_2 is None or rate == 0.0:
         return x
-    salt = np.uint32(zlib.crc32("/".join(site).encode()))
-    bits = jax.lax.iota(jnp.uint32, x.size).reshape(x.shape) * np.uint32(0x9E3779B9) + (seed_2[0] ^ salt)
+    bits = jax.lax.iota(jnp.uint32, x.size).reshape(x.shape) * np.uint32(0x9E3779B9) + own_2[0]
     bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D)
-    bits = (bits ^ (bits >> 15) ^ (seed_2[1] + salt)) * np.uint32(0x846CA68B)
+    bits = (bits ^ (bits >> 15) ^ own_2[1]) * np.uint32(0x846CA68B)
     kept = (bits ^ (bits >> 16)) >= np.uint32(round(rate * 2**32))
     return jnp.where(kept, x * (1.0 / (1.0 - rate)), 0.0).astype(x.dtype)
+
+
+def traced_once(block: type[nn.Module]) -> dict[bool, type[nn.Module]]:
+    """A kind of layer, and (True) one that is computed again for the gradient, each traced once for all that are alike.
+
+    Tracing 30 layers one by one takes a second of each program, and more of one with a gradient. They are not for
+    initialisation, where each layer draws what is its own.
+    """
+    return {remat: nn.jit(nn.remat(block) if remat else block) for remat in (False, True)}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -58,15 +58,21 @@ def asking_stage(config: Experiment, seed: int) -> str:
     return f"seed{seed}/ask/{config.eval.split}-asking"
 
 
+def judged_gates(config: Experiment) -> tuple[str, ...]:
+    """Those that an asking student is judged beside, itself and chance among them; gates that look ahead apart."""
+    named = {"learned", "random", *config.eval.gates} if config.eval.gates else set(compared_gates())
+    return tuple(gate for gate in compared_gates() if gate in named)
+
+
 def is_studied(config: Experiment, seed: int, run: RunFolder) -> bool:
-    """Whether the asking student of a seed has been judged with these settings, and every gate now compared beside it.
+    """Whether the asking student of a seed has been judged with these settings, and beside every gate that is wanted.
 
     A gate may have been registered since.
     """
     stage = asking_stage(config, seed)
     if not still_good(run, stage, judged_with(config, *BEAM)):
         return False
-    wanted = {*compared_gates(), *(compared_gates(ahead=True) if config.eval.look_ahead else ())}
+    wanted = {*judged_gates(config), *(compared_gates(ahead=True) if config.eval.look_ahead else ())}
     return {row["gate"] for row in run.info(stage)["rows"]}.issuperset(wanted)
 
 
@@ -120,7 +126,7 @@ def study_asking(
     if not is_studied(config, seed, run):
         assert setup.validation is not None
         rules = asking_rules(config, setup, teacher)
-        decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=False)
+        decoder = asking_decoder(config, setup, teacher, student, rules, seed, greedy=False, gates=judged_gates(config))
         test = judged_texts(config, setup)
         outputs = None
         if twin is not None:

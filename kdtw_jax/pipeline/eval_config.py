@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kdtw_jax.decoding.gates import compared_gates
 from kdtw_jax.errors import UserError
 from kdtw_jax.flags import flags
 from kdtw_jax.metrics.scores import check_metrics
@@ -27,6 +28,9 @@ class EvalConfig:
     """pairs of it to judge on at the most; 0: all"""
     ask_limit: int = 0
     """of these, pairs that asking is judged on, in some 150 decodings of them; 0: all"""
+    gates: tuple[str, ...] = ()
+    """other gates that asking is judged beside, chance apart (entropy, max_prob, oracle_regret ...); by default all.
+    The fewer, the fewer decodings; `kdtw compare` needs all"""
     look_ahead: bool = field(default=False, metadata=flags())
     """also judge the gates that look ahead, in some 75 decodings, many of which take ten times as long, and measure
     where help is worth most"""
@@ -43,12 +47,15 @@ class EvalConfig:
     default the language of the targets decides"""
     beam_size: int = 4
     """of the beam search by which the teacher is judged, too"""
-    length_penalty: float = 0.6
+    length_penalty: float = field(default=0.6, metadata=flags())
     """exponent of its length penalty ((5 + length) / 6)"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "eval.", limit="[0, inf)", ask_limit="[0, inf)", watch="[0, inf)")
         check_ranges(self, "eval.", beam_size="[1, inf)", length_penalty="[0, inf)")
+        for gate in self.gates:
+            if gate not in compared_gates():
+                raise UserError(f"eval.gates must be some of {', '.join(compared_gates())}, got {gate!r}")
         if self.metrics:
             check_metrics(self.metrics, "eval.metrics")
         check_language(self.language, "eval.language")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -57,10 +58,12 @@ def check_studied(config: Experiment, seed: int, run: RunFolder) -> None:
             "teacher's weights, which are not here"
         )
     share_index(known_constraints(config.of("ask").constraints, config.teacher))
-    if not is_studied(config, seed, run):
+    if not is_studied(replace(config, eval=replace(config.eval, gates=())), seed, run):
+        every = compared_gates()
+        said = ["evaluate", shlex.quote(str(run.path)), *(["--gates", *every] if config.eval.gates else [])]
         raise UserError(
             f"{run.path}: the student of seed {seed} that asks was not judged with these settings and beside all gates "
-            f"({', '.join(compared_gates())}); first run {program()} evaluate {shlex.quote(str(run.path))}"
+            f"({', '.join(every)}); first run {program()} {' '.join(said)}"
         )
 
 

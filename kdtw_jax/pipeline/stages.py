@@ -300,7 +300,7 @@ def result_rows(
 
 def judged_with(config: Experiment, *apart: str) -> dict[str, Any]:
     """The settings of evaluation that a stage of it depends on: all but those named and what only adds to it."""
-    return without(plain(config.eval), ("look_ahead", "watch", *apart))
+    return without(plain(config.eval), ("gates", "look_ahead", "watch", *apart))
 
 
 def still_good(run: RunFolder, stage: str, made_with: Mapping[str, Any]) -> bool:

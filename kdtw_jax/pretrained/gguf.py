@@ -165,7 +165,7 @@ def _stretched(file: Path, config: CausalConfig, slower: np.ndarray) -> CausalCo
     Raises:
       UserError: they were stretched otherwise.
     """
-    frequency = rope_frequencies(config, 0).astype(np.float64)
+    frequency = rope_frequencies(config).astype(np.float64)
     high, length, factor = 4.0, 8192.0, float(np.max(slower, initial=1.0))  # by the published ones, if nothing tells
     fits = slower.shape == frequency.shape and config.rope_kind == "default" and 1 < factor < math.inf
     if fits and np.all(slower >= 1):
@@ -178,7 +178,7 @@ def _stretched(file: Path, config: CausalConfig, slower: np.ndarray) -> CausalCo
         how: dict[str, Any] = {"rope_low": 1.0, "rope_high": round(high, 3), "rope_length": float(length)}
         with told_of(file):
             found = dataclasses.replace(config, rope_kind="llama3", rope_factor=factor, **how)
-        if np.allclose(rope_frequencies(found, 0), frequency / slower, rtol=1e-3, atol=0):
+        if np.allclose(rope_frequencies(found), frequency / slower, rtol=1e-3, atol=0):
             return found
     raise UserError(f"{file} has positions stretched in a way that is not known (rope_freqs.weight); use safetensors")
 

@@ -34,12 +34,12 @@ class RMSNorm(nn.Module):
         return (normed * scale).astype(config.dtype)
 
 
-def rope_frequencies(config: CausalConfig, layer: int) -> np.ndarray:
-    """How far a layer turns each pair of numbers per position, float32 [head_dim / 2].
+def rope_frequencies(config: CausalConfig, window: int = 0) -> np.ndarray:
+    """How far a layer of such a window turns each pair of numbers per position, float32 [head_dim / 2].
 
     A table and not arithmetic on the device, so that it is the same on all of them.
     """
-    local = bool(config.window(layer)) and config.rope_local_theta > 0
+    local = bool(window) and config.rope_local_theta > 0
     theta = config.rope_local_theta if local else config.rope_theta
     half = config.head_dim // 2
     frequency = theta ** -(np.arange(half) / half)
@@ -85,7 +85,7 @@ class Attention(nn.Module):
     """Attention of grouped heads to what stands up to a query's own position, within the layer's window."""
 
     config: CausalConfig
-    layer: int
+    window: int  # 0: it sees everything before
 
     def setup(self) -> None:
         config, std = self.config, self.config.d_model**-0.5
@@ -103,9 +103,9 @@ class Attention(nn.Module):
         return x_BxTxF.reshape(rows, length, -1, self.config.head_dim).transpose(0, 2, 1, 3)
 
     def _turned(self, x_BxHxTxE: jax.Array, position_BxT: jax.Array) -> jax.Array:
-        local = self.config.window(self.layer) and self.config.rope_local_theta
+        local = self.window and self.config.rope_local_theta
         scale = 0.0 if local else self.config.rope_scale
-        return rotate(x_BxHxTxE, position_BxT, rope_frequencies(self.config, self.layer), scale)
+        return rotate(x_BxHxTxE, position_BxT, rope_frequencies(self.config, self.window), scale)
 
     def keys_values(self, x_BxTxD: jax.Array, position_BxT: jax.Array) -> KeysValues:
         keys = self._heads(self.k_proj(x_BxTxD))
@@ -130,7 +130,7 @@ class Attention(nn.Module):
         here = config.fused_attention and jax.default_backend() == "gpu"  # a model moves between machines
         odd = length % 2 or sum(part.position_BxS.shape[1] for part in parts) % 2  # which cuDNN does not differentiate
         if here and not (dropped or cached or odd or config.score_cap):
-            return self.o_proj(fused_attention(config, config.window(self.layer), queries, position_BxT, parts))
+            return self.o_proj(fused_attention(config, self.window, queries, position_BxT, parts))
         if length <= QUERIES or dropped:
             mixed = self._mix(queries_BxKxGxTxE, position_BxT, parts, seed_2)
         else:
@@ -162,7 +162,7 @@ class Attention(nn.Module):
         self, queries_BxKxGxTxE: jax.Array, position_BxT: jax.Array, parts: Sequence[Part], seed_2: jax.Array | None
     ) -> jax.Array:
         """BxKxGxTxE. Parts are weighed together and mixed one by one, so that none of them is copied."""
-        config, window = self.config, self.config.window(self.layer)
+        config, window = self.config, self.window
         scores = []
         for (keys_BxKxSxE, _), position_BxS in parts:
             visible_BxTxS = seen(window, position_BxT, position_BxS)
@@ -172,7 +172,7 @@ class Attention(nn.Module):
                 score = config.score_cap * jnp.tanh(score / config.score_cap)
             scores.append(score + mask_bias(visible_BxTxS)[:, None, None])
         weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(config.dtype)
-        weights = dropout(weights, config.dropout_rate, seed_2, self.path)
+        weights = dropout(weights, config.dropout_rate, seed_2, "weights")
         ends = np.cumsum([part.position_BxS.shape[1] for part in parts])[:-1]
         mixed = [
             jnp.einsum("bkgts,bkse->bkgte", weight, part.keys_values[1])

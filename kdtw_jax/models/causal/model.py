@@ -19,6 +19,7 @@ from kdtw_jax.models.layers import KeysValues, wide_einsum
 from kdtw_jax.models.roles import Path, Role
 
 _NOWHERE = 2**30  # a position that no query has reached
+_FEW = 32  # states at once while a text is written
 
 
 class Prompt(NamedTuple):
@@ -117,7 +118,12 @@ def make_network(config: CausalConfig) -> Network:
         if config.tie_embeddings:
             rows, length, depth = hidden_BxTxD.shape
             table_VxD = embedding(params).astype(config.dtype)
-            logits = wide_einsum("xd,vd->xv", hidden_BxTxD.reshape(rows * length, depth), table_VxD)
+            hidden_XxD = hidden_BxTxD.reshape(rows * length, depth)
+            if 1 < rows * length <= _FEW and jax.default_backend() == "cpu":
+                # With the large factor on the left, XLA's product for a CPU does not copy it first.
+                logits = jax.lax.optimization_barrier(wide_einsum("vd,xd->vx", table_VxD, hidden_XxD)).T
+            else:
+                logits = wide_einsum("xd,vd->xv", hidden_XxD, table_VxD)
             logits = logits.reshape(rows, length, -1)
         else:
             own = params["lm_head"]

@@ -15,19 +15,19 @@ import jax.numpy as jnp
 
 from kdtw_jax.models.causal.config import CausalConfig
 from kdtw_jax.models.causal.layers import Attention, FeedForward, Part, RMSNorm
-from kdtw_jax.models.layers import KeysValues, Linear, dropout, write_at
+from kdtw_jax.models.layers import KeysValues, Linear, dropout, seed_of, traced_once, write_at
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each of what is normed, and added to what came."""
 
     config: CausalConfig
-    layer: int
+    window: int
 
     def setup(self) -> None:
         config = self.config
         self.input_layernorm, self.post_attention_layernorm = RMSNorm(config), RMSNorm(config)
-        self.self_attn, self.mlp = Attention(config, self.layer), FeedForward(config)
+        self.self_attn, self.mlp = Attention(config, self.window), FeedForward(config)
         if config.outer_norms:
             self.pre_feedforward_layernorm, self.post_feedforward_layernorm = RMSNorm(config), RMSNorm(config)
 
@@ -52,12 +52,15 @@ class Block(nn.Module):
         attended = self.self_attn(normed, position_BxT, parts, seed_2, own is not None)
         if config.outer_norms:
             attended = self.post_attention_layernorm(attended)
-        x_BxTxD = x_BxTxD + dropout(attended, rate, seed_2, (*self.path, "attended"))
+        x_BxTxD = x_BxTxD + dropout(attended, rate, seed_2, "attended")
         before = self.pre_feedforward_layernorm if config.outer_norms else self.post_attention_layernorm
         fed = self.mlp(before(x_BxTxD))
         if config.outer_norms:
             fed = self.post_feedforward_layernorm(fed)
-        return x_BxTxD + dropout(fed, rate, seed_2, (*self.path, "fed")), keys_values
+        return x_BxTxD + dropout(fed, rate, seed_2, "fed"), keys_values
+
+
+_BLOCKS = traced_once(Block)
 
 
 class Decoder(nn.Module):
@@ -70,8 +73,8 @@ class Decoder(nn.Module):
         init = nn.initializers.normal(config.d_model**-0.5)
         sizes = (config.vocab_size, config.d_model)
         self.embed_tokens = nn.Embed(*sizes, param_dtype=jnp.float32, dtype=config.dtype, embedding_init=init)
-        block = nn.remat(Block) if config.remat else Block
-        self.layers = [block(config, layer) for layer in range(config.num_layers)]
+        block = Block if self.is_initializing() else _BLOCKS[config.remat]
+        self.layers = [block(config, config.window(layer)) for layer in range(config.num_layers)]
         self.norm = RMSNorm(config)
         if not config.tie_embeddings:
             self.lm_head = head(config, config.vocab_size)
@@ -102,11 +105,13 @@ class Decoder(nn.Module):
         x_BxTxD = self.embed_tokens(tokens_BxT)
         if config.embedding_scale:
             x_BxTxD = x_BxTxD * jnp.asarray(config.d_model**0.5, x_BxTxD.dtype)
-        x_BxTxD = dropout(x_BxTxD, config.dropout_rate, seed_2, (*self.path, "embedded"))
+        x_BxTxD = dropout(x_BxTxD, config.dropout_rate, seed_2, "embedded")
         seen: tuple[KeysValues, ...] = ()
         for i, layer in enumerate(self.layers):
             before, room = (None if parts is None else parts[i] for parts in (prompt, own))
-            x_BxTxD, keys_values = layer(x_BxTxD, position_BxT, before, room, jnp.asarray(slot), seed_2)
+            x_BxTxD, keys_values = layer(
+                x_BxTxD, position_BxT, before, room, jnp.asarray(slot), seed_of(seed_2, f"layer {i}")
+            )
             seen += (keys_values,)
         return self.norm(x_BxTxD), seen
 

@@ -142,7 +142,7 @@ class Attention(nn.Module):
         # Unscaled scores are large: rounded to bfloat16 they would be off by whole nats.
         scores_BxHxTxS = wide_einsum("bhte,bhse->bhts", queries_BxHxTxE, keys_BxHxSxE)
         weights = jax.nn.softmax(scores_BxHxTxS + bias_BxHxTxS, axis=-1)
-        weights = dropout(weights.astype(self.config.dtype), self.config.dropout_rate, seed_2, self.path)
+        weights = dropout(weights.astype(self.config.dtype), self.config.dropout_rate, seed_2, "weights")
         return jnp.einsum("bhts,bhse->bhte", weights, values_BxHxSxE)
 
 
@@ -191,4 +191,4 @@ class FeedForward(nn.Module):
             inner = jax.nn.gelu(self.wi_0(x_BxTxD), approximate=True) * self.wi_1(x_BxTxD)
         else:
             inner = jax.nn.relu(self.wi(x_BxTxD))
-        return self.wo(dropout(inner, self.config.dropout_rate, seed_2, self.path))
+        return self.wo(dropout(inner, self.config.dropout_rate, seed_2, "inner"))

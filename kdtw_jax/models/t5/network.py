@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdtw_jax.models.layers import KeysValues, Linear, dropout, mask_bias, write_at
+from kdtw_jax.models.layers import KeysValues, Linear, dropout, mask_bias, seed_of, traced_once, write_at
 from kdtw_jax.models.t5.config import T5Config
 from kdtw_jax.models.t5.layers import Attention, FeedForward, RelativeBias, RMSNorm, Sight
 
@@ -37,7 +37,7 @@ class Block(nn.Module):
         self.feed_forward_norm, self.feed_forward = RMSNorm(config), FeedForward(config)
 
     def _drop(self, x: jax.Array, seed_2: jax.Array | None, place: str) -> jax.Array:
-        return dropout(x, self.config.dropout_rate, seed_2, (*self.path, place))
+        return dropout(x, self.config.dropout_rate, seed_2, place)
 
     def __call__(
         self,
@@ -57,14 +57,17 @@ class Block(nn.Module):
                 write_at(past[0], keys_values[0], position),
                 write_at(past[1], keys_values[1], position),
             )
-        attended = self.self_attention(normed, keys_values, own, seed_2, past is not None)
+        attended = self.self_attention(normed, keys_values, own, seed_of(seed_2, "to itself"), past is not None)
         x_BxTxD = x_BxTxD + self._drop(attended, seed_2, "self")
         if cross is not None and of_source is not None:
             normed = self.cross_attention_norm(x_BxTxD)
-            attended = self.cross_attention(normed, cross, of_source, seed_2, past is not None)
+            attended = self.cross_attention(normed, cross, of_source, seed_of(seed_2, "to source"), past is not None)
             x_BxTxD = x_BxTxD + self._drop(attended, seed_2, "cross")
         fed = self.feed_forward(self.feed_forward_norm(x_BxTxD), seed_2)
         return x_BxTxD + self._drop(fed, seed_2, "feed_forward"), keys_values
+
+
+_BLOCKS = traced_once(Block)
 
 
 class Stack(nn.Module):
@@ -76,7 +79,7 @@ class Stack(nn.Module):
     def setup(self) -> None:
         config = self.config
         layers = config.num_decoder_layers if self.decoder else config.num_layers
-        block = nn.remat(Block) if config.remat else Block
+        block = Block if self.is_initializing() else _BLOCKS[config.remat]
         self.block = [block(config, self.decoder) for _ in range(layers)]
         self.relative_attention_bias = RelativeBias(config, bidirectional=not self.decoder)
         self.final_norm = RMSNorm(config)
@@ -100,6 +103,7 @@ class Stack(nn.Module):
         it differ from 0.
         """
         keys = past[0][0].shape[2] if past is not None else x_BxTxD.shape[1]
+        seed_2 = seed_of(seed_2, "decoder" if self.decoder else "encoder")
         key_S = jnp.arange(keys, dtype=jnp.int32)
         query_BxT = jnp.atleast_1d(position)[:, None] + jnp.arange(x_BxTxD.shape[1], dtype=jnp.int32)[None, :]
         relative_BxHxTxS = bias_BxHxTxS = self.relative_attention_bias(query_BxT, key_S)
@@ -114,7 +118,7 @@ class Stack(nn.Module):
             bias_BxHxTxS = bias_BxHxTxS + of_source.bias_BxHxTxS
         own = Sight(bias_BxHxTxS, relative_BxHxTxS, None if self.decoder else lengths_B)
 
-        x_BxTxD = dropout(x_BxTxD, self.config.dropout_rate, seed_2, (*self.path, "embedded"))
+        x_BxTxD = dropout(x_BxTxD, self.config.dropout_rate, seed_2, "embedded")
         seen: tuple[KeysValues, ...] = ()
         for layer, block in enumerate(self.block):
             x_BxTxD, keys_values = block(
@@ -124,10 +128,10 @@ class Stack(nn.Module):
                 position,
                 None if cross is None else cross[layer],
                 of_source,
-                seed_2,
+                seed_of(seed_2, f"layer {layer}"),
             )
             seen += (keys_values,)
-        return dropout(self.final_norm(x_BxTxD), self.config.dropout_rate, seed_2, (*self.path, "final")), seen
+        return dropout(self.final_norm(x_BxTxD), self.config.dropout_rate, seed_2, "final"), seen
 
 
 class EncoderDecoder(nn.Module):
