@@ -15,6 +15,7 @@ from kdtw_jax.constraints import Rule, histories, make_calls, make_pause, make_s
 from kdtw_jax.decoding import generate, generate_with_help
 from kdtw_jax.decoding.gate import DecodeState, Gate, stateless
 from kdtw_jax.decoding.policy import log_policy
+from kdtw_jax.decoding.spans import SPAN
 from kdtw_jax.decoding.view import encoder_inputs, gate_features, instructed, prefixes_and_history, with_fixed_rule
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Model, T5Config, make_model, shift_right
@@ -173,6 +174,27 @@ def test_a_long_gap_is_caught_up_with() -> None:
         decoded = model.decode(params, model.encode(params, PLAIN[row : row + 1]), inputs)
         assert found.tokens_BxT[row, 19] == int(log_policy(decoded.logits_BxTxV[0, -1], BANNED).argmax())
         assert found.positions_B[row] == 20
+
+
+def test_rows_alone_and_together_are_written_alike_whatever_the_gap() -> None:
+    """A teacher processes spans of other lengths for a single row."""
+
+    @jax.jit
+    def decode(source: jax.Array, plain: jax.Array, gap: jax.Array) -> Any:
+        asks = stateless(lambda state: (state.history.length_B % gap == gap - 1).astype(jnp.float32))
+        how: dict[str, Any] = {"banned": BANNED, "max_len": LENGTH, "gate": asks}
+        written = generate_with_help(STUDENT, TEACHER, source, plain, None, None, **how)
+        return written.tokens_BxT, written.asked_BxT, written.positions_B
+
+    furthest = 0  # behind
+    for gap in range(2, LENGTH):
+        together = decode(SOURCE, PLAIN, jnp.int32(gap))
+        for row in range(2):
+            alone = decode(SOURCE[row : row + 1], PLAIN[row : row + 1], jnp.int32(gap))
+            for one, of_all in zip(alone, together, strict=True):
+                np.testing.assert_array_equal(one[0], of_all[row])
+            furthest = max(furthest, gap * bool(alone[1].any()))
+    assert furthest > 2 * SPAN
 
 
 def test_a_rule_may_differ_from_row_to_row_and_is_kept_however_eager_the_gate() -> None:

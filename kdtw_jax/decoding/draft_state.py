@@ -11,7 +11,7 @@ from kdtw_jax.constraints.history import History, start_history
 from kdtw_jax.constraints.record import Rule
 from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.sample import PAD
-from kdtw_jax.decoding.spans import SPAN
+from kdtw_jax.decoding.spans import spare
 from kdtw_jax.decoding.strategy import Strategy
 from kdtw_jax.models import Cache, Model, Params
 
@@ -60,6 +60,7 @@ def start_drafts(
     """Nothing is written yet; both models have read their sources."""
     rows, zero_B = len(source_BxS), jnp.zeros(len(source_BxS), jnp.int32)
     (student, student_params), (teacher, teacher_params) = context.student, context.teacher
+    read = teacher.encode(teacher_params, teacher_source_BxS)
     return DraftState(
         length_B=zero_B,
         seen_B=zero_B,
@@ -76,8 +77,7 @@ def start_drafts(
         positions_B=zero_B,
         passes_B=zero_B,
         student=student.start(student_params, student.encode(student_params, source_BxS), max_len),
-        # Spans are written whole, also where they reach past the end.
-        teacher=teacher.start(teacher_params, teacher.encode(teacher_params, teacher_source_BxS), max_len + SPAN),
+        teacher=teacher.start(teacher_params, read, max_len + spare(rows)),
         gate=context.strategy.gate.start,
     )
 

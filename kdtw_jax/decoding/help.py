@@ -26,7 +26,7 @@ from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.gate import DecodeState, Gate, own_gate
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
-from kdtw_jax.decoding.spans import SPAN, catch_up
+from kdtw_jax.decoding.spans import catch_up, spare
 from kdtw_jax.decoding.withhold import only_keeping, withhold_end
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Cache, Model, Params
@@ -152,8 +152,7 @@ def generate_with_help(
         student, teacher, gate, banned, gate_noise_BxT, token_noise_BxT, threshold, rule, credit, read_along, unit
     )
     encoded = other.encode(other_params, teacher_source_BxS)
-    # Spans are written whole, also where they reach past the end.
-    cache = other.start(other_params, encoded, max_len if read_along else max_len + SPAN)
+    cache = other.start(other_params, encoded, max_len if read_along else max_len + spare(rows))
     start = start_help(context, model.start(params, read, max_len), cache, teacher_source_BxS, max_len)
     end = jax.lax.while_loop(
         lambda state: (state.step < max_len) & ~jnp.all(state.finished_B), partial(_step, context), start

@@ -16,14 +16,24 @@ from kdtw_jax.models import Cache, Decoded, Model, Params
 
 SPAN = 8  # positions that the teacher processes at once; a longer span takes several passes
 _FEW = 2  # positions likewise, where no row has more left: the next word of an answer has one
+# Of a single row a pass takes hardly longer than reading the weights does, and one position is a product of its own.
+_OF_ONE = (16, SPAN, 1)
+
+
+def _lengths(rows: int) -> tuple[int, ...]:
+    """Of spans of so many rows, from the longest to the shortest."""
+    return _OF_ONE if rows == 1 else (SPAN, _FEW)
+
+
+def spare(rows: int) -> int:
+    """How much longer a cache has to be than the text: a span may begin at any token and is written whole."""
+    return _lengths(rows)[0]
 
 
 def decoder_inputs(tokens_BxT: jax.Array) -> jax.Array:
-    """What the decoder reads of these tokens, int32 [B, 1 + T + SPAN]: the start token, which is padding, comes first.
-
-    A span may begin at any token and is whole also where it reaches past the end.
-    """
-    return jnp.pad(tokens_BxT, ((0, 0), (1, SPAN)))
+    """What the decoder reads of these tokens, int32 [B, 1 + T + `spare`]: the start token, which is padding, comes
+    first."""
+    return jnp.pad(tokens_BxT, ((0, 0), (1, spare(len(tokens_BxT)))))
 
 
 def read_span(
@@ -67,7 +77,8 @@ def catch_up(
 
     Args:
       network: the model.
-      cache: filled up to `read_B`; rows are the first axis of all its arrays.
+      cache: filled up to `read_B`, with room for T tokens and what is to `spare`; rows are the first axis of all its
+        arrays.
       tokens_BxT: int32, what was written.
       read_B: int32, positions that it has processed.
       place: int32 [] or [B], the token it is heard about.
@@ -95,15 +106,15 @@ def catch_up(
         after: _Found = jax.tree.map(lambda x, new: x.at[row_F].set(new), found, part)
         return after
 
-    ways = [partial(read, count) for read in (read_all, read_some) for count in (SPAN, _FEW)]
-    if quarter == rows:
-        ways = ways[:2]
+    lengths = _lengths(rows)
+    ways = [partial(read, count) for read in (read_all, read_some)[: 1 + (quarter < rows)] for count in lengths]
 
     def read(found: _Found) -> _Found:
         behind_B = behind(found)
-        near = jnp.max(jnp.where(behind_B, place + 1 - found.read_B, 0)) <= _FEW
+        left = jnp.max(jnp.where(behind_B, place + 1 - found.read_B, 0))
+        shorter = jnp.sum(left <= jnp.asarray(lengths[1:]))  # the shortest span that is long enough, or the longest
         few = (jnp.sum(behind_B) <= quarter) & (quarter < rows)
-        after: _Found = jax.lax.switch(2 * few + near, ways, found)
+        after: _Found = jax.lax.switch(len(lengths) * few + shorter, ways, found)
         return after
 
     nothing_BxV = jnp.zeros((rows, network[0].config.vocab_size), jnp.float32)

@@ -25,7 +25,7 @@ from kdtw_jax.decoding.enforced import trusted_length
 from kdtw_jax.decoding.gate import DecodeState, gate_that_read
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose
-from kdtw_jax.decoding.spans import SPAN, catch_up
+from kdtw_jax.decoding.spans import catch_up, spare
 from kdtw_jax.decoding.view import encoder_inputs
 from kdtw_jax.decoding.withhold import only_keeping, withhold_end
 from kdtw_jax.models import Cache, Model, Params
@@ -140,7 +140,7 @@ def make_programs(
         found = None if teacher is None else student.read_rule(params, student.encode(params, rule_1xX))
         cache = None
         if inside is not None:
-            cache = inside.start(other, inside.encode(other, source_1xS), max_len + SPAN)
+            cache = inside.start(other, inside.encode(other, source_1xS), max_len + spare(1))
         nothing_R = jnp.zeros(1, jnp.int32)
         return Rows(
             open_R=jnp.ones(1, bool),
