@@ -2,7 +2,7 @@
 
 Two decisions per step: *who* (the gate, sampled or by threshold, within the rule where one is enforced) and *what*
 (greedy or sampled). The teacher is lazy: it has not seen the tokens since its last call, so a call first processes them
-(`kdtw_jax.decoding.spans`) and then answers. Rows that asked are answered together.
+(`kdtw_jax.decoding.spans`) and then answers. Rows that asked are answered together, and the others are read with them.
 
 Where a call buys more than a token, the teacher goes on unasked. Whether its word is over it says itself: it says the
 next token, and where that begins another word, the gate decides anew who writes it.
@@ -26,7 +26,7 @@ from kdtw_jax.constraints.unit import TOKENS, Unit
 from kdtw_jax.decoding.gate import DecodeState, Gate, own_gate
 from kdtw_jax.decoding.policy import log_policy
 from kdtw_jax.decoding.sample import EOS, PAD, choose, mask_to_eos
-from kdtw_jax.decoding.spans import catch_up, spare
+from kdtw_jax.decoding.spans import follow, spare
 from kdtw_jax.decoding.withhold import only_keeping, withhold_end
 from kdtw_jax.errors import UserError
 from kdtw_jax.models import Cache, Model, Params
@@ -46,7 +46,7 @@ class Helped(NamedTuple):
 
     @property
     def positions_B(self) -> jax.Array:
-        """Decoder positions that the teacher processed, int32."""
+        """Decoder positions that the teacher had to process for this row, int32; beside others it may read more."""
         return self.history.positions_B
 
 
@@ -82,7 +82,8 @@ class HelpState(NamedTuple):
     history: History
     student: Cache
     gate: Any  # the gate's own memory
-    teacher: Cache  # filled up to `history.positions_B`; what lies beyond is overwritten before it is seen
+    read: jax.Array  # [] int32, positions that the teacher has processed, of all rows
+    teacher: Cache  # filled up to there; what lies beyond is overwritten before it is seen
 
 
 class Looked(NamedTuple):
@@ -193,6 +194,7 @@ def start_help(
         history=start_history(teacher_source_BxS),
         student=student,
         gate=context.gate.start,
+        read=jnp.zeros((), jnp.int32),
         teacher=teacher,
     )
 
@@ -202,9 +204,9 @@ def _step(context: Helping, before: HelpState) -> HelpState:
     state, looked = look(context, before)
     log_pi_BxV, log_mu_BxV = looked[:2]
     if log_mu_BxV is None:
-        hear, nobody = partial(_answer, context, state, looked), lambda: (log_pi_BxV, state.teacher)
-        log_mu_BxV, teacher = jax.lax.cond(jnp.any(looked.heard_B), hear, nobody)
-        state = state._replace(teacher=teacher)
+        hear, nobody = partial(_answer, context, state, looked), lambda: (log_pi_BxV, state.read, state.teacher)
+        log_mu_BxV, read, teacher = jax.lax.cond(jnp.any(looked.heard_B), hear, nobody)
+        state = state._replace(read=read, teacher=teacher)
     return conclude(context, state, looked, log_mu_BxV)
 
 
@@ -276,12 +278,12 @@ def _goes_on(context: Helping, state: HelpState, on_B: jax.Array, log_mu_BxV: ja
     return on_B & context.unit.goes_on(state.history.owed_B, token_B, state.history.last_B)
 
 
-def _answer(context: Helping, state: HelpState, looked: Looked) -> tuple[jax.Array, Cache]:
-    """The policy of the next token, the teacher's in rows where it is heard, and its cache, filled up to there."""
+def _answer(context: Helping, state: HelpState, looked: Looked) -> tuple[jax.Array, jax.Array, Cache]:
+    """The policy of the next token, the teacher's in rows where it is heard; what it has read then, and its cache."""
     assert context.teacher is not None
-    place, heard_B = (state.history.positions_B, state.step), looked.heard_B
-    found = catch_up(context.teacher, state.teacher, state.tokens_BxT, *place, heard_B)
-    return jnp.where(heard_B[:, None], log_policy(found[0], context.banned), looked.log_pi_BxV), found[1]
+    logits_BxV, cache = follow(context.teacher, state.teacher, state.tokens_BxT, state.read, state.step)
+    log_mu_BxV = log_policy(logits_BxV, context.banned)
+    return jnp.where(looked.heard_B[:, None], log_mu_BxV, looked.log_pi_BxV), state.step + 1, cache
 
 
 def _write(

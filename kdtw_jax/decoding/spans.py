@@ -56,6 +56,48 @@ def successive(first_B: jax.Array, count: int) -> jax.Array:
     return first_B[:, None] + jnp.arange(count, dtype=jnp.int32)[None, :]
 
 
+def follow(
+    network: tuple[Model, Params], cache: Cache, tokens_BxT: jax.Array, read: jax.Array, place: jax.Array
+) -> tuple[jax.Array, Cache]:
+    """Feeds a model what it has not read in any row: its logits at a place, and its cache.
+
+    Rows that are not heard now cost little, and will not have to be caught up with: reading all weights takes most of
+    a pass. `catch_up` is for rows that stand at different places.
+
+    Args:
+      network: the model.
+      cache: filled up to `read`, with room for T tokens and what is to `spare`.
+      tokens_BxT: int32, what was written.
+      read: int32 [], positions that it has processed.
+      place: int32 [], not before `read`: the token it is heard about.
+
+    Returns:
+      float32 [B, V]; and the cache, filled up to that place.
+    """
+    model, params = network
+    inputs_BxX, rows = decoder_inputs(tokens_BxT), len(tokens_BxT)
+    lengths = sorted({*_lengths(rows), 1}, reverse=True)
+    seen = jax.eval_shape(partial(model.extend, params), cache, inputs_BxX[:, :1], place)[0].hidden_BxTxD
+
+    def pass_of(count: int, found: tuple[jax.Array, jax.Array, Cache]) -> tuple[jax.Array, jax.Array, Cache]:
+        read, _, cache = found
+        span_BxN = jax.lax.dynamic_slice_in_dim(inputs_BxX, read, count, axis=1)
+        decoded, cache = model.extend(params, cache, span_BxN, read)
+        last = jnp.clip(place - read, 0, count - 1)
+        return read + count, jax.lax.dynamic_index_in_dim(decoded.hidden_BxTxD, last, axis=1, keepdims=False), cache
+
+    def go_on(found: tuple[jax.Array, jax.Array, Cache]) -> tuple[jax.Array, jax.Array, Cache]:
+        shorter = jnp.sum(place + 1 - found[0] <= jnp.asarray(lengths[1:]))
+        after: tuple[jax.Array, jax.Array, Cache] = jax.lax.switch(
+            shorter, [partial(pass_of, count) for count in lengths], found
+        )
+        return after
+
+    nothing_BxD = jnp.zeros((rows, seen.shape[2]), seen.dtype)
+    _, state_BxD, cache = jax.lax.while_loop(lambda found: found[0] <= place, go_on, (read, nothing_BxD, cache))
+    return model.unembed(params, state_BxD[:, None])[:, 0], cache
+
+
 class _Found(NamedTuple):
     read_B: jax.Array  # int32, positions that are processed
     logits_BxV: jax.Array  # float32, of the place that is asked about; 0 until it is reached
