@@ -76,7 +76,7 @@ def follow(
     """
     model, params = network
     inputs_BxX, rows = decoder_inputs(tokens_BxT), len(tokens_BxT)
-    lengths = sorted({*_lengths(rows), 1}, reverse=True)
+    lengths = sorted({*_lengths(rows), 1}, reverse=True)  # of many rows some are heard at nearly every token
     seen = jax.eval_shape(partial(model.extend, params), cache, inputs_BxX[:, :1], place)[0].hidden_BxTxD
 
     def pass_of(count: int, found: tuple[jax.Array, jax.Array, Cache]) -> tuple[jax.Array, jax.Array, Cache]:
@@ -109,7 +109,7 @@ def catch_up(
     cache: Cache,
     tokens_BxT: jax.Array,
     read_B: jax.Array,
-    place: jax.Array,
+    place_B: jax.Array,
     heard_B: jax.Array,
 ) -> tuple[jax.Array, Cache]:
     """Feeds a model what it has not read, in rows where it is to be heard: its logits at a place, and its cache.
@@ -123,28 +123,27 @@ def catch_up(
         arrays.
       tokens_BxT: int32, what was written.
       read_B: int32, positions that it has processed.
-      place: int32 [] or [B], the token it is heard about.
+      place_B: int32, the token it is heard about.
       heard_B: bool.
 
     Returns:
-      float32 [B, V], 0 in the other rows; and the cache, filled up to that place.
+      float32 [B, V], 0 in the other rows; and the cache, filled up to these places.
     """
     inputs_BxX = decoder_inputs(tokens_BxT)
     rows = len(heard_B)
     quarter = -(-rows // 4)
 
     def behind(found: _Found) -> jax.Array:
-        return heard_B & (found.read_B <= place)
+        return heard_B & (found.read_B <= place_B)
 
     def read_all(count: int, found: _Found) -> _Found:
-        return _read(network, inputs_BxX, place, behind(found), count, found)
+        return _read(network, inputs_BxX, place_B, behind(found), count, found)
 
     def read_some(count: int, found: _Found) -> _Found:
         behind_B = behind(found)
         row_F = jnp.argsort(~behind_B, stable=True)[:quarter]
         part = jax.tree.map(lambda x: x[row_F], found)
-        place_F = place[row_F] if place.ndim else place
-        part = _read(network, inputs_BxX[row_F], place_F, behind_B[row_F], count, part)
+        part = _read(network, inputs_BxX[row_F], place_B[row_F], behind_B[row_F], count, part)
         after: _Found = jax.tree.map(lambda x, new: x.at[row_F].set(new), found, part)
         return after
 
@@ -153,7 +152,7 @@ def catch_up(
 
     def read(found: _Found) -> _Found:
         behind_B = behind(found)
-        left = jnp.max(jnp.where(behind_B, place + 1 - found.read_B, 0))
+        left = jnp.max(jnp.where(behind_B, place_B + 1 - found.read_B, 0))
         shorter = jnp.sum(left <= jnp.asarray(lengths[1:]))  # the shortest span that is long enough, or the longest
         few = (jnp.sum(behind_B) <= quarter) & (quarter < rows)
         after: _Found = jax.lax.switch(len(lengths) * few + shorter, ways, found)
@@ -167,7 +166,7 @@ def catch_up(
 def _read(
     network: tuple[Model, Params],
     inputs_BxX: jax.Array,
-    place: jax.Array,
+    place_B: jax.Array,
     behind_B: jax.Array,
     count: int,
     found: _Found,
@@ -175,10 +174,10 @@ def _read(
     """Processes the next `count` positions of rows, of which only those count that are behind."""
     model, params = network
     decoded, cache = read_span(network, found.cache, inputs_BxX, successive(found.read_B, count))
-    place_B = place - found.read_B  # of the position that answers, within the span or beyond it
-    last_B = jnp.clip(place_B, 0, count - 1)
+    within_B = place_B - found.read_B  # where the position that answers is in the span, or beyond it
+    last_B = jnp.clip(within_B, 0, count - 1)
     state_Bx1xD = jnp.take_along_axis(decoded.hidden_BxTxD, last_B[:, None, None], axis=1)
     said_BxV = model.unembed(params, state_Bx1xD)[:, 0]  # of one position: there are tens of thousands of tokens
-    logits_BxV = jnp.where((behind_B & (place_B < count))[:, None], said_BxV, found.logits_BxV)
-    read_B = jnp.where(behind_B, jnp.minimum(found.read_B + count, place + 1), found.read_B)
+    logits_BxV = jnp.where((behind_B & (within_B < count))[:, None], said_BxV, found.logits_BxV)
+    read_B = jnp.where(behind_B, jnp.minimum(found.read_B + count, place_B + 1), found.read_B)
     return _Found(read_B, logits_BxV, cache)
