@@ -14,6 +14,7 @@ from kdtw_jax.methods.gkd import GKDConfig
 from kdtw_jax.methods.word_kd import WordKDConfig
 from kdtw_jax.pipeline.config import EvalConfig, Experiment, TextConfig
 from kdtw_jax.pipeline.schedules import (
+    ASKED_ROWS,
     FROM_AFAR,
     OWN_PATHS,
     SHARP,
@@ -69,7 +70,7 @@ def on_prompts(
     # The finished student of PCL learns to ask: on validation data of debian/en-de it is 0.9 BLEU ahead, at shares to
     # 20%, of one that learned both together. Rows with help are a quarter of a batch: the gate remembers more of them.
     asking = AskConfig(
-        distil=replace(distil, capacity=512),
+        distil=path_consistency(steps, **{**WRITTEN_AHEAD, **ASKED_ROWS, "capacity": 512, **changes}),
         start="pcl",
         gate_alone=True,
         helped_fraction=0.25,
