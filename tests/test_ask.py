@@ -379,6 +379,7 @@ def test_a_gate_learns_what_an_answer_saves_and_what_a_rule_costs(world: AskingW
         ({"gate_width": 0}, "gate_width"),
         ({"gate_calibration_steps": -1}, "gate_calibration_steps"),
         ({"distil": replace(DISTIL, target_decay=0.9)}, "target_decay"),
+        ({"distil": replace(DISTIL, likelihood_share=0.5, target_decay=0.0)}, "likelihood_share must be 0"),
     ],
 )
 def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -166,6 +166,30 @@ def test_each_row_teaches_what_it_is_for_and_changes_nothing_else(world: World, 
             assert found[name].weight == alone[name].weight > 0
 
 
+@pytest.mark.parametrize("make", [path_loss, replayed_balance])
+def test_a_part_of_what_distributions_teach_goes_to_the_tokens_of_others(world: World, make: Any) -> None:
+    """It is their negative log-likelihood; nothing else changes but the weights."""
+    config = replace(DISTIL, target_decay=0.0)
+    sample = replayed(world)
+
+    def judged(config: DistilConfig) -> Any:
+        return over_one_device(make(world.model, config, world.banned), world.params)(sample)
+
+    tokens_BxT = np.asarray(sample.rows.tokens_BxT)
+    memory = world.model.encode(world.params, sample.rows.source_BxS)
+    logits = world.model.decode(world.params, memory, shift_right(sample.rows.tokens_BxT)).logits_BxTxV
+    log_pi = np.asarray(jax.nn.log_softmax(without_banned(logits, world.banned)))
+    said = np.take_along_axis(log_pi, tokens_BxT[..., None], axis=-1)[..., 0]
+    others = (tokens_BxT != 0) & (np.asarray(sample.source_X) != STUDENT)[:, None]
+    plain, shared = judged(config), judged(replace(config, likelihood_share=0.25))
+    nll = shared.pop("nll")
+    assert float(nll.mean()) == pytest.approx(-said[others].mean(), rel=1e-5) and nll.weight == others.sum()
+    jax.tree.map(np.testing.assert_array_equal, shared, plain)
+    weights = coefficients(replace(config, kl_weight=2.0, likelihood_share=0.25))
+    assert (weights["kl"], weights["nll"]) == (1.5, 0.5)
+    assert "nll" not in coefficients(config) and "kl" not in coefficients(replace(config, likelihood_share=1.0))
+
+
 def over_one_device(loss: Callable[..., Any], params: Any) -> Callable[[Sample], Any]:
     over = jax.vmap(lambda rows: loss(params, (), rows, jax.random.key(0)), axis_name=parallel.AXIS)
     return lambda sample: jax.tree.map(lambda x: x[0], over(jax.tree.map(lambda x: x[None], sample)))
@@ -192,6 +216,8 @@ def test_expected_residuals_are_of_the_reverse_kl_whatever_direction_is_matched(
         ({"residuals": "expected", "path_rows": "student", "top_k": 0, "kl_weight": 0.0}, "top_k must be at least 1"),
         ({"residuals": "expected", "path_rows": "student", "pcl": PCLConfig(clip=1.0)}, "pcl.clip must be None"),
         ({"path_lambda": 1.5}, "path_lambda"),
+        ({"likelihood_share": 1.5}, "likelihood_share"),
+        ({"likelihood_share": 0.5, "kl_weight": 0.0}, "likelihood_share, a part of it, must be 0"),
     ],
 )
 def test_residuals_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:

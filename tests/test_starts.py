@@ -61,7 +61,10 @@ def test_what_students_of_a_method_are_depends_on_where_they_go_on_from() -> Non
     other = ON_PCL.with_settings(pcl=replace(ON_PCL.of("pcl"), kl_weight=0.123))
     assert ON_PCL.identity_of("ask") != other.identity_of("ask")
     assert TINY.identity_of("ask") == TINY.with_settings(pcl=other.of("pcl")).identity_of("ask")
-    assert "start" not in TINY.identity_of("ask")["ask"]  # so that runs go on that are older than this field
+    # So that runs go on that are older than these fields.
+    ask, shared = TINY.identity_of("ask")["ask"], replace(TINY.of("pcl"), likelihood_share=0.5)
+    assert "start" not in ask and "likelihood_share" not in {**ask["distil"], **TINY.identity_of("pcl")["pcl"]}
+    assert TINY.with_settings(pcl=shared).identity_of("pcl")["pcl"]["likelihood_share"] == 0.5
 
 
 def test_one_method_of_a_run_comes_with_the_one_that_it_goes_on_from() -> None:

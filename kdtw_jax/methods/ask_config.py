@@ -92,6 +92,8 @@ class AskConfig:
             raise UserError(
                 "ask needs distil.top_k of at least 1 (savings are read from it) and no distil.target_decay"
             )
+        if self.distil.likelihood_share:
+            raise UserError("ask learns from distributions, not from tokens: distil.likelihood_share must be 0")
 
 
 def check_held_out(budgets: Sequence[float]) -> None:

@@ -26,7 +26,7 @@ from kdtw_jax.training.state import Coefficient, LossFn, Metrics, Params
 
 
 def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...], chunks: Chunks = WHOLE) -> LossFn:
-    """Makes the loss with the terms of `path_terms` over replayed rows, for a policy without the `banned` ids.
+    """Makes the loss of replayed rows for a policy without the `banned` ids: `path_terms` and `token_term`.
 
     With residuals that are expected it is to be called where `parallel.AXIS` is bound: their mean is over all devices.
     """
@@ -37,7 +37,9 @@ def path_loss(model: Model, config: DistilConfig, banned: tuple[int, ...], chunk
         own = judge(params, rows)
         far_BxT = judge(target_params, rows).value_BxT if config.target_decay else None
         taken = PathTerms(own.log_pi_BxT, rows.teacher_log_prob_BxT, own.value_BxT, far_BxT, own.reverse_kl_BxT)
-        return path_terms(config, rows, taken, own.divergence_BxT, sampled.source_X == STUDENT)
+        on_policy_B = sampled.source_X == STUDENT
+        terms = path_terms(config, rows, taken, own.divergence_BxT, on_policy_B)
+        return {**terms, **token_term(config, rows, own.log_pi_BxT, on_policy_B)}
 
     return loss
 
@@ -148,6 +150,13 @@ def tokens_that_teach(config: DistilConfig, mask_BxT: jax.Array, on_policy_B: ja
     return path_BxT, mask_BxT & ~own_Bx1 if config.kl_rows == "others" else mask_BxT
 
 
+def token_term(config: DistilConfig, rows: Trajectories, log_pi_BxT: jax.Array, on_policy_B: jax.Array) -> Metrics:
+    """Computes "nll", the negative log-likelihood of the tokens that others wrote, if asked for."""
+    if not config.likelihood_share:
+        return {}
+    return {"nll": weighted(-log_pi_BxT, (rows.tokens_BxT != 0) & ~on_policy_B[:, None])}
+
+
 Learned = tuple[Weighted, Weighted, dict[str, Weighted]]  # by policy and by V, and diagnostics
 
 
@@ -190,9 +199,16 @@ def _expected(
 
 
 def coefficients(config: DistilConfig) -> dict[str, Coefficient]:
-    """Says how the terms of `path_terms` are weighted in the objective."""
+    """Says how the terms of `path_loss` are weighted in the objective."""
     weights: dict[str, Coefficient] = {
         "pcl": lambda step: config.pcl_weight * (step >= config.value_warmup),
         "value_error": config.value_weight,
     }
-    return {**weights, "kl": config.kl_weight} if config.kl_weight else weights
+    return {**weights, **matching(config)}
+
+
+def matching(config: DistilConfig) -> dict[str, Coefficient]:
+    """Says how distributions, and the tokens of `token_term`, are weighted."""
+    of_tokens = config.kl_weight * config.likelihood_share
+    weights = {"kl": config.kl_weight - of_tokens, "nll": of_tokens}
+    return {name: weight for name, weight in weights.items() if weight}

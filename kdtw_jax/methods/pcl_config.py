@@ -28,6 +28,9 @@ class DistilConfig(RowsConfig):
     value_warmup: int = 0
     kl_weight: float = 1.0  # weight of the exact divergence from the teacher's stored top-k and tail; 0 leaves it out
     kl_direction: Direction = "reverse"
+    # The part of `kl_weight` that goes to the likelihood of the tokens instead, on rows of others: a beam output is
+    # near the likeliest sequence, of which distributions that are sharpened token by token do not know
+    likelihood_share: float = field(default=0.0, metadata=flags())
     # EMA decay of the parameters that give V at the far end of a segment; 0: the current ones
     target_decay: float = field(default=0.0, metadata=flags())
     # V learns from student rollouts only: it is then V of the student, not of the mix
@@ -45,8 +48,10 @@ class DistilConfig(RowsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, pcl_weight="[0, inf)", value_weight="[0, inf)", value_warmup="[0, inf)")
-        check_ranges(self, kl_weight="[0, inf)", target_decay="[0, 1)")
+        check_ranges(self, kl_weight="[0, inf)", likelihood_share="[0, 1]", target_decay="[0, 1)")
         check_ranges(self, path_lambda="[0, 1]", path_bound="(0, inf)")
+        if self.likelihood_share and self.kl_weight == 0:
+            raise UserError("kl_weight is 0, so likelihood_share, a part of it, must be 0 too")
         expected = self.residuals == "expected"
         if self.top_k == 0 and (self.kl_weight > 0 or expected):
             why = "residuals are expected" if expected else "kl_weight is above 0"

@@ -13,7 +13,7 @@ from kdtw_jax import parallel
 from kdtw_jax.errors import UserError
 from kdtw_jax.losses.balance import balance_loss, log_ratio
 from kdtw_jax.losses.metric import Weighted, weighted
-from kdtw_jax.methods.path_terms import make_student_stats, tokens_that_teach
+from kdtw_jax.methods.path_terms import make_student_stats, matching, token_term, tokens_that_teach
 from kdtw_jax.methods.pcl import Objective, cost, elsewhere, kept_ahead, pcl, prompts, rows_kept, without_teacher
 from kdtw_jax.methods.pcl_config import DistilConfig
 from kdtw_jax.methods.protocol import Method
@@ -28,14 +28,15 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
     """Makes the loss of replayed rows for a policy without the `banned` ids.
 
     Its terms are "tb", half the squared deviation of a row's log-ratio from the mean of the minibatch, per token, and
-    "kl" if asked for. To be called where `parallel.AXIS` is bound: the mean is over all devices.
+    "kl" and "nll" if asked for. To be called where `parallel.AXIS` is bound: the mean is over all devices.
     """
     judge, path = make_student_stats(model, config, banned, chunks), config.pcl
 
     def loss(params: Params, _: Params, sampled: Sample, key: jax.Array) -> Metrics:
         rows: Trajectories = sampled.rows
         mask_BxT = rows.tokens_BxT != 0
-        path_BxT, match_BxT = tokens_that_teach(config, mask_BxT, sampled.source_X == STUDENT)
+        on_policy_B = sampled.source_X == STUDENT
+        path_BxT, match_BxT = tokens_that_teach(config, mask_BxT, on_policy_B)
         own = judge(params, rows)
         arrays = (own.log_pi_BxT, rows.teacher_log_prob_BxT, path_BxT)
         ratio_B, counted_B = log_ratio(*arrays, alpha=path.alpha, min_log_prob=path.min_log_prob)
@@ -51,6 +52,7 @@ def replayed_balance(model: Model, config: DistilConfig, banned: tuple[int, ...]
         return {
             "tb": balance_loss(ratio_B, counted_B, centre, path_BxT, huber=path.huber, clip=path.clip),
             **({"kl": weighted(own.divergence_BxT, match_BxT)} if config.kl_weight else {}),
+            **token_term(config, rows, own.log_pi_BxT, on_policy_B),
             **jax.lax.stop_gradient(diagnostics),
         }
 
@@ -67,7 +69,7 @@ def tb(context: TrainContext, params: Params, config: DistilConfig) -> Params:
       UserError: as `pcl` and `check_uncut` do.
     """
     check_uncut(context.training)
-    weights = {"tb": config.pcl_weight, **({"kl": config.kl_weight} if config.kl_weight else {})}
+    weights = {"tb": config.pcl_weight, **matching(config)}
     loss = replayed_balance(context.student, config, context.banned, context.training.chunks())
     return pcl(context, params, config, Objective(loss, weights))
 

@@ -257,6 +257,9 @@ class Experiment:
             own["start"] = self.identity_of(start)
         elif own[method].get("start") == "":  # runs that are older than this field go on
             del own[method]["start"]
+        for settings in (own[method], own[method].get("distil", {})):  # and than this one
+            if settings.get("likelihood_share") == 0:
+                del settings["likelihood_share"]
         if method in self.beam_targets and find(method).targets != "beam":
             own["targets"] = "beam"
         if self.learns_from_beams(method) or self.prompt_targets(method) == "beam":
