@@ -99,8 +99,9 @@ ASKED_ROWS: dict[str, Any] = {
     "own_rows": Ramp(0.75, 0.85),
 }
 
-# A temperature below the teacher's, from what its beam search finds: outputs that are drawn become nearly as good as
-# greedy ones, which lose nothing. Where a student asks, the teacher's own distribution is what its words are worth.
+# A temperature below the teacher's, on the student's own rows, beside what beam search finds: outputs that are drawn
+# come near to greedy ones, which lose nothing. Where a student asks, the teacher's own distribution is what words are
+# worth.
 SHARP = 0.3
 
 # So short a training starts far from its teacher, where a divergence that is bounded has little slope.
