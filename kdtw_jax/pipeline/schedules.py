@@ -91,7 +91,8 @@ WRITTEN_AHEAD: dict[str, Any] = {
     "pcl_weight": 0.2,
 }
 
-# A student that learns to ask needs more rows of its own: what answers are worth is learned where it comes to.
+# A student that learns to ask: what answers are worth is learned where it comes to. Chosen on validation data of
+# debian/en-de, when PCL had the same; fewer rows were not tried.
 ASKED_ROWS: dict[str, Any] = {
     "student_share": 0.5,
     "teacher_share": 0.5,
